@@ -1,0 +1,170 @@
+#include "cli/args.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_ARGS = 64 };
+
+int dure_args_refuse(const dure_usage *usage, const char *format, ...)
+{
+    fprintf(stderr, "dure %s: ", usage->command);
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nSee 'dure %s --help'.\n", usage->command);
+    return 2;
+}
+
+static void print_help(const dure_usage *usage)
+{
+    printf("dure %s: %s\n\nUsage: dure %s", usage->command, usage->summary, usage->command);
+    for (size_t i = 0; i < usage->n_args; i++) {
+        const dure_arg *a = &usage->args[i];
+        if (a->kind == DURE_ARG_OPERAND)
+            printf(a->required ? " %s" : " [%s]", a->name);
+        else if (a->required)
+            printf(" --%s %s", a->name, a->value);
+    }
+    printf(" [options]\n\n");
+    for (size_t i = 0; i < usage->n_args; i++) {
+        const dure_arg *a = &usage->args[i];
+        char left[64];
+        if (a->kind == DURE_ARG_OPERAND)
+            snprintf(left, sizeof left, "%s", a->name);
+        else if (a->kind == DURE_ARG_FLAG)
+            snprintf(left, sizeof left, "--%s", a->name);
+        else
+            snprintf(left, sizeof left, "--%s %s", a->name, a->value);
+        printf("  %-26s %s\n", left, a->help);
+    }
+    printf("  %-26s %s\n", "--help", "this text");
+    if (usage->example) printf("\nExample:\n  %s\n", usage->example);
+}
+
+static dure_args_result store(const dure_usage *usage, const dure_arg *a, const char *text)
+{
+    char *end = NULL;
+    errno = 0;
+    if (a->kind == DURE_ARG_COUNT) {
+        unsigned long long value = isdigit((unsigned char)text[0]) ? strtoull(text, &end, 10) : 0;
+        if (!end || *end || errno) {
+            dure_args_refuse(usage, "--%s needs a whole number, not '%s'", a->name, text);
+            return DURE_ARGS_WRONG;
+        }
+        *(uint64_t *)a->out = value;
+    } else if (a->kind == DURE_ARG_NUMBER) {
+        double value = strtod(text, &end);
+        if (end == text || *end || errno || !isfinite(value)) {
+            dure_args_refuse(usage, "--%s needs a number, not '%s'", a->name, text);
+            return DURE_ARGS_WRONG;
+        }
+        *(double *)a->out = value;
+    } else {
+        *(const char **)a->out = text;
+    }
+    if (a->given) *a->given = true;
+    return DURE_ARGS_RUN;
+}
+
+static const dure_arg *find_option(const dure_usage *usage, const char *name, size_t n)
+{
+    for (size_t i = 0; i < usage->n_args; i++) {
+        const dure_arg *a = &usage->args[i];
+        if (a->kind != DURE_ARG_OPERAND && strlen(a->name) == n && !memcmp(a->name, name, n))
+            return a;
+    }
+    return NULL;
+}
+
+/* The k-th operand of the table, NULL past the last. */
+static const dure_arg *find_operand(const dure_usage *usage, size_t k)
+{
+    for (size_t i = 0; i < usage->n_args; i++)
+        if (usage->args[i].kind == DURE_ARG_OPERAND && k-- == 0) return &usage->args[i];
+    return NULL;
+}
+
+static dure_args_result check_required(const dure_usage *usage, const bool *seen)
+{
+    for (size_t i = 0; i < usage->n_args; i++) {
+        const dure_arg *a = &usage->args[i];
+        if (!a->required || seen[i]) continue;
+        dure_args_refuse(usage, a->kind == DURE_ARG_OPERAND ? "%s is missing" : "--%s is missing",
+                         a->name);
+        return DURE_ARGS_WRONG;
+    }
+    return DURE_ARGS_RUN;
+}
+
+/* Handles argv[i], advancing *i over the option's value. */
+static dure_args_result take_option(const dure_usage *usage, bool *seen, int argc, char **argv,
+                                    int *i)
+{
+    const char *word = argv[*i] + 2;
+    const char *equals = strchr(word, '=');
+    size_t n = equals ? (size_t)(equals - word) : strlen(word);
+    const dure_arg *a = find_option(usage, word, n);
+    if (!a) {
+        dure_args_refuse(usage, "there is no option --%.*s", (int)n, word);
+        return DURE_ARGS_WRONG;
+    }
+    if (seen[a - usage->args]) {
+        dure_args_refuse(usage, "--%s is given twice", a->name);
+        return DURE_ARGS_WRONG;
+    }
+    seen[a - usage->args] = true;
+    if (a->kind == DURE_ARG_FLAG) {
+        if (equals) {
+            dure_args_refuse(usage, "--%s takes no value", a->name);
+            return DURE_ARGS_WRONG;
+        }
+        *(bool *)a->out = true;
+        if (a->given) *a->given = true;
+        return DURE_ARGS_RUN;
+    }
+    if (equals) return store(usage, a, equals + 1);
+    if (*i + 1 >= argc) {
+        dure_args_refuse(usage, "--%s needs a value (%s)", a->name, a->value);
+        return DURE_ARGS_WRONG;
+    }
+    return store(usage, a, argv[++*i]);
+}
+
+dure_args_result dure_args_parse(const dure_usage *usage, int argc, char **argv)
+{
+    bool seen[MAX_ARGS] = {false};
+    DURE_ASSERT(usage->n_args <= MAX_ARGS);
+    size_t n_operands = 0;
+    bool only_operands = false;
+    for (int i = 1; i < argc; i++) {
+        const char *word = argv[i];
+        dure_args_result result;
+        if (!only_operands && !strcmp(word, "--help")) {
+            print_help(usage);
+            return DURE_ARGS_HELP;
+        }
+        if (!only_operands && !strcmp(word, "--")) {
+            only_operands = true;
+            continue;
+        }
+        if (!only_operands && !strncmp(word, "--", 2)) {
+            result = take_option(usage, seen, argc, argv, &i);
+        } else {
+            const dure_arg *a = find_operand(usage, n_operands++);
+            if (!a) {
+                dure_args_refuse(usage, "'%s' is one operand too many", word);
+                return DURE_ARGS_WRONG;
+            }
+            seen[a - usage->args] = true;
+            result = store(usage, a, word);
+        }
+        if (result != DURE_ARGS_RUN) return result;
+    }
+    return check_required(usage, seen);
+}

@@ -1,0 +1,10 @@
+/* The subcommands of `dure`, one function each, in cmd_<name>.c. argv[0] is the command's name;
+ * the result is the exit status: 0 done, 1 failed, 2 usage. */
+#pragma once
+
+/* X(name, function, summary): one line a command, in the order --help shows them. */
+#define DURE_COMMANDS(X)
+
+#define DURE_COMMAND_DECLARE(name, function, summary) int function(int argc, char **argv);
+DURE_COMMANDS(DURE_COMMAND_DECLARE)
+#undef DURE_COMMAND_DECLARE

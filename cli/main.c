@@ -1,0 +1,51 @@
+/* dure: one binary, a table of subcommands. Only the files of this folder may print or exit. */
+#include "cli/commands.h"
+#include "cli/output.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+} command;
+
+static const command commands[] = {
+#define DURE_COMMAND_ROW(name, function, summary) {name, function, summary},
+    DURE_COMMANDS(DURE_COMMAND_ROW)
+#undef DURE_COMMAND_ROW
+        {NULL, NULL, NULL}};
+
+static void print_help(FILE *to)
+{
+    fprintf(to, "dure: fine-tune one language model together; every record stays where it is.\n\n"
+                "Usage: dure COMMAND [options]\n\n");
+    for (const command *c = commands; c->name; c++)
+        fprintf(to, "  %-14s %s\n", c->name, c->summary);
+    fprintf(to, "\n'dure COMMAND --help' explains one command and gives an example.\n"
+                "stdout is data, stderr is words; exit status 0 done, 1 failed, 2 usage.\n");
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN);
+    dure_output_init();
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
+        print_help(stdout);
+        return 0;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("dure %s\n", DURE_VERSION);
+        return 0;
+    }
+    for (const command *c = commands; c->name; c++)
+        if (!strcmp(argv[1], c->name)) return c->run(argc - 1, argv + 1);
+    fprintf(stderr, "dure: there is no command '%s'; 'dure --help' lists them\n", argv[1]);
+    return 2;
+}

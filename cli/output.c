@@ -1,0 +1,118 @@
+#include "cli/output.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int dure_fail(const char *command, dure_err err, const dure_diag *diag)
+{
+    const char *text = diag && diag->text[0] ? diag->text : dure_err_text(err);
+    fprintf(stderr, "dure %s: %s\n", command, text);
+    return err == DURE_ERR_USAGE ? 2 : 1;
+}
+
+int dure_print_json(json_t *value)
+{
+    if (!value) {
+        fprintf(stderr, "dure: out of memory while forming the JSON\n");
+        return 1;
+    }
+    int failed = json_dumpf(value, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_ENCODE_ANY);
+    json_decref(value);
+    if (putchar('\n') == EOF || fflush(stdout)) failed = 1;
+    return failed ? 1 : 0;
+}
+
+bool dure_on_terminal(void)
+{
+    return isatty(STDERR_FILENO) == 1;
+}
+
+bool dure_colour(void)
+{
+    const char *term = getenv("TERM");
+    return dure_on_terminal() && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
+}
+
+void dure_progress_start(dure_progress *p, const char *what, const char *unit, uint64_t total_steps,
+                         bool quiet)
+{
+    *p = (dure_progress){.what = what,
+                         .unit = unit,
+                         .total_steps = total_steps,
+                         .started_s = dure_clock_monotonic_s(),
+                         .quiet = quiet};
+}
+
+void dure_progress_step(dure_progress *p, uint64_t done, double units, const char *note)
+{
+    if (p->quiet) return;
+    double elapsed = dure_clock_monotonic_s() - p->started_s;
+    double rate = elapsed > 0 ? units / elapsed : 0;
+    double left = done ? elapsed * (double)(p->total_steps - done) / (double)done : 0;
+    char eta[32];
+    dure_format_seconds(eta, left);
+    if (!dure_on_terminal()) {
+        fprintf(stderr, "%s %llu/%llu  %.0f %s/s  %s  ETA %s\n", p->what, (unsigned long long)done,
+                (unsigned long long)p->total_steps, rate, p->unit, note, eta);
+        return;
+    }
+    enum { WIDTH = 24 };
+    char bar[WIDTH * 3 + 1];
+    size_t filled = p->total_steps ? (size_t)(done * WIDTH / p->total_steps) : WIDTH, at = 0;
+    for (size_t i = 0; i < WIDTH; i++) {
+        const char *cell = i < filled ? "█" : "░";
+        memcpy(bar + at, cell, strlen(cell));
+        at += strlen(cell);
+    }
+    bar[at] = 0;
+    fprintf(stderr, "\r\033[K%s %s %llu/%llu  %.0f %s/s  %s  ETA %s", p->what, bar,
+            (unsigned long long)done, (unsigned long long)p->total_steps, rate, p->unit, note, eta);
+    fflush(stderr);
+}
+
+void dure_progress_end(dure_progress *p)
+{
+    if (!p->quiet && dure_on_terminal()) fprintf(stderr, "\r\033[K");
+}
+
+void dure_format_bytes(char text[32], uint64_t bytes)
+{
+    static const char *const units[] = {"B", "kB", "MB", "GB", "TB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1000 && unit + 1 < sizeof units / sizeof units[0]) {
+        value /= 1000;
+        unit++;
+    }
+    snprintf(text, 32, unit && value < 100 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+}
+
+void dure_format_seconds(char text[32], double seconds)
+{
+    if (seconds < 60)
+        snprintf(text, 32, "%.1f s", seconds);
+    else if (seconds < 3600)
+        snprintf(text, 32, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
+    else
+        snprintf(text, 32, "%d h %02d min", (int)seconds / 3600, (int)seconds / 60 % 60);
+}
+
+static void to_stderr(void *state, dure_log_level level, const char *line)
+{
+    (void)state, (void)level;
+    fprintf(stderr, "%s\n", line);
+}
+
+void dure_output_init(void)
+{
+    const char *wanted = getenv("DURE_LOG");
+    dure_log_level least = DURE_LOG_WARN;
+    if (wanted && !strcmp(wanted, "debug")) least = DURE_LOG_DEBUG;
+    if (wanted && !strcmp(wanted, "info")) least = DURE_LOG_INFO;
+    dure_log_install(to_stderr, NULL, least);
+}

@@ -1,0 +1,170 @@
+#include "common/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+dure_err dure_file_errno(dure_diag *diag, const char *action, const char *path)
+{
+    int cause = errno;
+    if (cause == ENOSPC || cause == EDQUOT)
+        return dure_diag_set(diag, DURE_ERR_DISK_FULL,
+                             "cannot %s %s: the disk is full; free some space and start again",
+                             action, path);
+    dure_err err = cause == ENOENT ? DURE_ERR_NOT_FOUND : DURE_ERR_IO;
+    return dure_diag_set(diag, err, "cannot %s %s: %s", action, path, strerror(cause));
+}
+
+dure_err dure_file_read(dure_buf *out, const char *path, size_t limit, dure_diag *diag)
+{
+    dure_buf_init(out, limit);
+    FILE *f = fopen(path, "rb");
+    if (!f) return dure_file_errno(diag, "open", path);
+    uint8_t block[65536];
+    size_t n;
+    while ((n = fread(block, 1, sizeof block, f)) > 0)
+        dure_put_raw(out, block, n);
+    dure_err err = dure_buf_err(out);
+    if (err == DURE_ERR_LIMIT)
+        dure_diag_set(diag, err, "%s is larger than %zu bytes, the most that is read here", path,
+                      limit);
+    if (!err && ferror(f)) err = dure_file_errno(diag, "read", path);
+    fclose(f);
+    if (err) dure_buf_fini(out);
+    return err;
+}
+
+static dure_err write_all(int fd, dure_span bytes)
+{
+    size_t at = 0;
+    while (at < bytes.n) {
+        ssize_t n = write(fd, bytes.data + at, bytes.n - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return DURE_ERR_IO;
+        at += (size_t)n;
+    }
+    return fsync(fd) == 0 ? DURE_OK : DURE_ERR_IO;
+}
+
+/* A rename or a new file is durable only once the folder that names it is synced. */
+static dure_err sync_folder_of(const char *path)
+{
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (!slash)
+        snprintf(folder, sizeof folder, ".");
+    else if (slash == folder)
+        folder[1] = 0;
+    else
+        *slash = 0;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return DURE_ERR_IO;
+    int failed = fsync(fd);
+    close(fd);
+    return failed ? DURE_ERR_IO : DURE_OK;
+}
+
+dure_err dure_file_write_atomic(const char *path, dure_span bytes, mode_t mode, dure_diag *diag)
+{
+    char temporary[4096];
+    int n = snprintf(temporary, sizeof temporary, "%s.tmp-%ld", path, (long)getpid());
+    if (n < 0 || (size_t)n >= sizeof temporary)
+        return dure_diag_set(diag, DURE_ERR_LIMIT, "the path %s is too long", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    if (fd < 0) return dure_file_errno(diag, "create", temporary);
+    dure_err err = write_all(fd, bytes);
+    if (err) err = dure_file_errno(diag, "write", temporary);
+    if (close(fd) && !err) err = dure_file_errno(diag, "write", temporary);
+    if (!err && rename(temporary, path)) err = dure_file_errno(diag, "replace", path);
+    if (!err && sync_folder_of(path)) err = dure_file_errno(diag, "sync the folder of", path);
+    if (err) unlink(temporary);
+    return err;
+}
+
+dure_err dure_file_append_sync(const char *path, dure_span bytes, mode_t mode, dure_diag *diag)
+{
+    bool is_new = !dure_file_exists(path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, mode);
+    if (fd < 0) return dure_file_errno(diag, "open", path);
+    dure_err err = write_all(fd, bytes);
+    if (err) err = dure_file_errno(diag, "append to", path);
+    if (close(fd) && !err) err = dure_file_errno(diag, "append to", path);
+    if (!err && is_new && sync_folder_of(path))
+        err = dure_file_errno(diag, "sync the folder of", path);
+    return err;
+}
+
+dure_err dure_dir_make(const char *path, dure_diag *diag)
+{
+    char part[4096];
+    size_t n = strlen(path);
+    if (n == 0 || n >= sizeof part)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "a folder's path is empty or too long");
+    memcpy(part, path, n + 1);
+    for (size_t i = 1; i <= n; i++) {
+        if (part[i] != '/' && part[i] != 0) continue;
+        char kept = part[i];
+        part[i] = 0;
+        if (mkdir(part, 0700) && errno != EEXIST)
+            return dure_file_errno(diag, "create the folder", part);
+        part[i] = kept;
+    }
+    struct stat info;
+    if (stat(path, &info) || !S_ISDIR(info.st_mode))
+        return dure_diag_set(diag, DURE_ERR_IO, "%s is not a folder", path);
+    return DURE_OK;
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *where)
+{
+    (void)info, (void)type, (void)where;
+    return remove(path);
+}
+
+dure_err dure_dir_remove(const char *path, dure_diag *diag)
+{
+    if (nftw(path, remove_entry, 32, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
+        return dure_file_errno(diag, "remove", path);
+    return DURE_OK;
+}
+
+bool dure_file_exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+char *dure_path_join(const char *base, const char *name)
+{
+    size_t n = strlen(base) + strlen(name) + 2;
+    char *path = malloc(n);
+    if (path) snprintf(path, n, "%s/%s", base, name);
+    return path;
+}
+
+dure_err dure_lock_acquire(dure_lock *lock, const char *path, dure_diag *diag)
+{
+    lock->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock->fd < 0) return dure_file_errno(diag, "open", path);
+    if (flock(lock->fd, LOCK_EX | LOCK_NB) == 0) return DURE_OK;
+    dure_err err = errno == EWOULDBLOCK
+                       ? dure_diag_set(diag, DURE_ERR_BUSY, "%s is held by another process", path)
+                       : dure_file_errno(diag, "lock", path);
+    close(lock->fd);
+    lock->fd = -1;
+    return err;
+}
+
+void dure_lock_release(dure_lock *lock)
+{
+    if (!lock || lock->fd < 0) return;
+    close(lock->fd); /* closing the last descriptor drops the lock */
+    lock->fd = -1;
+}

@@ -1,0 +1,45 @@
+/* Files: bounded reads, writes that are atomic and synced, locks, folders.
+ *
+ * Every function names the path and the cause in `diag` (may be NULL). A full disk is
+ * DURE_ERR_DISK_FULL, a missing file DURE_ERR_NOT_FOUND, another failure DURE_ERR_IO. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Reads the whole file into *out (dure_buf_fini() by the caller). DURE_ERR_LIMIT over `limit`. */
+DURE_MUST_USE dure_err dure_file_read(dure_buf *out, const char *path, size_t limit,
+                                      dure_diag *diag);
+
+/* Writes `bytes` beside `path`, syncs, renames over it and syncs the folder: after a crash the
+ * file is the old one or the new one, whole. `mode` as for open(2). */
+DURE_MUST_USE dure_err dure_file_write_atomic(const char *path, dure_span bytes, mode_t mode,
+                                              dure_diag *diag);
+
+/* Appends and syncs. A crash can leave a torn tail, which the reader of the format must notice. */
+DURE_MUST_USE dure_err dure_file_append_sync(const char *path, dure_span bytes, mode_t mode,
+                                             dure_diag *diag);
+
+/* Creates `path` and its parents (mode 0700 where missing); fine if it is there. */
+DURE_MUST_USE dure_err dure_dir_make(const char *path, dure_diag *diag);
+/* Removes a folder and all below it; fine if it is not there. Does not follow links. */
+DURE_MUST_USE dure_err dure_dir_remove(const char *path, dure_diag *diag);
+bool dure_file_exists(const char *path);
+
+/* base + "/" + name, allocated; NULL when out of memory. The caller frees it. */
+char *dure_path_join(const char *base, const char *name);
+
+/* An exclusive lock on `path` (created if missing), held until unlock or the process ends.
+ * DURE_ERR_BUSY when another process holds it. */
+typedef struct dure_lock {
+    int fd;
+} dure_lock;
+DURE_MUST_USE dure_err dure_lock_acquire(dure_lock *lock, const char *path, dure_diag *diag);
+void dure_lock_release(dure_lock *lock);
+
+/* Fills `diag` from errno for the action ("write", "open") on `path`; returns the code for it. */
+dure_err dure_file_errno(dure_diag *diag, const char *action, const char *path);

@@ -1,0 +1,30 @@
+#include "support/temp_dir.h"
+
+#include "common/file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void temp_dir_make(temp_dir *dir)
+{
+    const char *base = getenv("TMPDIR");
+    snprintf(dir->path, sizeof dir->path, "%s/dure-test-XXXXXX", base ? base : "/tmp");
+    if (!mkdtemp(dir->path)) {
+        perror("mkdtemp");
+        abort();
+    }
+}
+
+void temp_dir_remove(temp_dir *dir)
+{
+    if (dure_dir_remove(dir->path, NULL)) fprintf(stderr, "cannot remove %s\n", dir->path);
+}
+
+const char *temp_dir_file(const temp_dir *dir, const char *name)
+{
+    static char paths[8][512];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+    snprintf(path, sizeof paths[0], "%s/%s", dir->path, name);
+    return path;
+}

@@ -1,0 +1,13 @@
+/* A fresh folder below $TMPDIR for one test, removed with all it holds. */
+#pragma once
+
+typedef struct temp_dir {
+    char path[256];
+} temp_dir;
+
+/* Aborts the test program on failure: a test cannot go on without its folder. */
+void temp_dir_make(temp_dir *dir);
+void temp_dir_remove(temp_dir *dir);
+
+/* dir->path + "/" + name; static storage for eight results, then reused. */
+const char *temp_dir_file(const temp_dir *dir, const char *name);

@@ -1,0 +1,110 @@
+#include "common/file.h"
+#include "support/check.h"
+#include "support/temp_dir.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static temp_dir dir;
+
+static int setup(void **state)
+{
+    (void)state;
+    temp_dir_make(&dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    temp_dir_remove(&dir);
+    return 0;
+}
+
+static void test_file_atomic_write_replaces_and_sets_the_mode(void **state)
+{
+    (void)state;
+    const char *path = temp_dir_file(&dir, "a");
+    dure_diag diag = {0};
+    assert_ok(dure_file_write_atomic(path, dure_span_of_text("one"), 0600, &diag));
+    assert_ok(dure_file_write_atomic(path, dure_span_of_text("two"), 0600, &diag));
+    dure_buf read;
+    assert_ok(dure_file_read(&read, path, 100, &diag));
+    assert_int_equal(read.n, 3);
+    assert_memory_equal(read.data, "two", 3);
+    dure_buf_fini(&read);
+    struct stat info;
+    assert_int_equal(stat(path, &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+}
+
+static void test_file_read_names_what_is_missing_or_too_large(void **state)
+{
+    (void)state;
+    dure_buf read;
+    dure_diag diag = {0};
+    assert_err(dure_file_read(&read, temp_dir_file(&dir, "none"), 10, &diag), DURE_ERR_NOT_FOUND);
+    assert_non_null(strstr(diag.text, "none"));
+    const char *path = temp_dir_file(&dir, "big");
+    assert_ok(dure_file_write_atomic(path, dure_span_of_text("0123456789"), 0600, &diag));
+    assert_err(dure_file_read(&read, path, 9, &diag), DURE_ERR_LIMIT);
+    assert_non_null(strstr(diag.text, "9 bytes"));
+}
+
+static void test_file_full_disk_is_said_so(void **state)
+{
+    (void)state;
+    if (access("/dev/full", W_OK)) skip();
+    dure_diag diag = {0};
+    assert_err(dure_file_append_sync("/dev/full", dure_span_of_text("x"), 0600, &diag),
+               DURE_ERR_DISK_FULL);
+    assert_non_null(strstr(diag.text, "free some space"));
+}
+
+static void test_file_lock_keeps_a_second_process_out(void **state)
+{
+    (void)state;
+    const char *path = temp_dir_file(&dir, "lock");
+    dure_lock lock;
+    assert_ok(dure_lock_acquire(&lock, path, NULL));
+    pid_t child = fork();
+    if (child == 0) {
+        dure_lock second;
+        dure_err err = dure_lock_acquire(&second, path, NULL);
+        _exit(err == DURE_ERR_BUSY ? 0 : 1);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    assert_int_equal(status, 0);
+    dure_lock_release(&lock);
+    assert_ok(dure_lock_acquire(&lock, path, NULL));
+    dure_lock_release(&lock);
+}
+
+static void test_file_folders_are_made_and_removed_whole(void **state)
+{
+    (void)state;
+    const char *path = temp_dir_file(&dir, "x/y/z");
+    dure_diag diag = {0};
+    assert_ok(dure_dir_make(path, &diag));
+    assert_ok(dure_dir_make(path, &diag));
+    assert_ok(dure_file_write_atomic(temp_dir_file(&dir, "x/y/z/f"), dure_span_of_text("1"), 0600,
+                                     &diag));
+    assert_err(dure_dir_make(temp_dir_file(&dir, "x/y/z/f"), &diag), DURE_ERR_IO);
+    assert_ok(dure_dir_remove(temp_dir_file(&dir, "x"), &diag));
+    assert_false(dure_file_exists(path));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_file_atomic_write_replaces_and_sets_the_mode),
+        cmocka_unit_test(test_file_read_names_what_is_missing_or_too_large),
+        cmocka_unit_test(test_file_full_disk_is_said_so),
+        cmocka_unit_test(test_file_lock_keeps_a_second_process_out),
+        cmocka_unit_test(test_file_folders_are_made_and_removed_whole),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
