@@ -1,0 +1,43 @@
+/* Text to token ids and back, from the vocabulary inside a GGUF. Byte-level BPE with the `smollm`
+ * splitter (every digit alone, then GPT-2's rule). Agrees with the `tokenizers` library.
+ *
+ * Threads: read-only after creation. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+#include "model/gguf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A growable list of token ids with one byte of marking each (what is supervised). */
+typedef struct dure_tokens {
+    int32_t *ids;
+    uint8_t *supervised;
+    size_t n, capacity;
+} dure_tokens;
+void dure_tokens_fini(dure_tokens *tokens);
+DURE_MUST_USE dure_err dure_tokens_push(dure_tokens *tokens, int32_t id, bool supervised);
+
+typedef struct dure_tokenizer dure_tokenizer;
+
+/* Borrows nothing from `gguf`. The caller owns *out. An unknown model or splitter is
+ * DURE_ERR_UNSUPPORTED and named. */
+DURE_MUST_USE dure_err dure_tokenizer_new(dure_tokenizer **out, const dure_gguf *gguf,
+                                          dure_diag *diag);
+void dure_tokenizer_free(dure_tokenizer **t);
+
+/* Appends the ids of `text` (UTF-8; invalid bytes are taken as single bytes). Special tokens are
+ * never recognised inside text: what a person wrote stays text. */
+DURE_MUST_USE dure_err dure_tokenizer_encode(dure_tokens *out, const dure_tokenizer *t,
+                                             dure_span text, bool supervised);
+/* The id of a special (control or user-defined) token by its text; -1 if there is none. */
+int32_t dure_tokenizer_special(const dure_tokenizer *t, const char *text);
+/* The bytes of one token, borrowed; special tokens give their text. Empty for an id out of range.
+ */
+dure_span dure_tokenizer_piece(const dure_tokenizer *t, int32_t id);
+bool dure_tokenizer_is_special(const dure_tokenizer *t, int32_t id);
+bool dure_tokenizer_is_end(const dure_tokenizer *t, int32_t id); /* ends a generation */
+size_t dure_tokenizer_size(const dure_tokenizer *t);

@@ -1,0 +1,82 @@
+/* The base model with an optional adapter: loss, log-probabilities and per-record gradients.
+ *
+ * The base is frozen and quantized; products run in bf16 or f32 (accumulated in f32) as the CPU
+ * allows. Records are packed many to a pass behind a document mask: a record's result is the same
+ * bit for bit alone, in any packing, and with any number of threads, because privacy counts on
+ * its clipped integer gradient being the record's own.
+ *
+ * Threads: one call at a time on one dure_transformer; it uses its own pool inside. */
+#pragma once
+
+#include "common/err.h"
+#include "model/gguf.h"
+#include "model/lora.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum dure_precision {
+    DURE_PRECISION_AUTO, /* bf16 where oneDNN has a bit-stable kernel for it, else f32 */
+    DURE_PRECISION_F32,
+    DURE_PRECISION_BF16,
+    DURE_PRECISION_REFERENCE, /* the plain C path, f32: the truth that tests compare with */
+} dure_precision;
+
+typedef struct dure_transformer_opts {
+    uint32_t threads; /* 0: the physical cores */
+    dure_precision precision;
+    uint32_t rows; /* rows (tokens) packed to a pass, 0: 512 */
+} dure_transformer_opts;
+
+typedef struct dure_transformer dure_transformer;
+
+/* `gguf` must outlive *out. The caller owns *out, dure_transformer_free(&t). An architecture or
+ * tensor that is not supported is DURE_ERR_UNSUPPORTED and named. */
+DURE_MUST_USE dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
+                                            const dure_transformer_opts *opts, dure_diag *diag);
+void dure_transformer_free(dure_transformer **t);
+const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
+/* "bf16, oneDNN 2.6 brg:avx512_core_bf16": what runs, for the one line that says so. */
+const char *dure_transformer_path(const dure_transformer *t);
+
+/* One record. supervised[i] != 0: token i is a label, predicted from tokens [0, i). supervised[0]
+ * must be 0. Everything is borrowed. */
+typedef struct dure_document {
+    const int32_t *tokens;
+    const uint8_t *supervised;
+    size_t n;
+} dure_document;
+
+typedef struct dure_document_loss {
+    double nll_sum;    /* natural logarithm, over the labels */
+    uint32_t n_labels; /* 0: nothing was computed */
+    bool finite;       /* false: a value overflowed or was not a number */
+} dure_document_loss;
+
+/* losses[i] of docs[i]; `lora` may be NULL. */
+DURE_MUST_USE dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
+                                             const dure_lora *lora, const dure_document *docs,
+                                             size_t n_docs, dure_diag *diag);
+
+/* logprobs[i] = log p(tokens[i] | tokens[0..i)) for i >= 1; logprobs[0] = 0. */
+DURE_MUST_USE dure_err dure_transformer_logprobs(float *logprobs, dure_transformer *t,
+                                                 const dure_lora *lora, const int32_t *tokens,
+                                                 size_t n, dure_diag *diag);
+
+/* Receives, in order of the documents, the gradient of one record's loss with respect to the
+ * trained factors (dure_lora_pack order); `gradient` is borrowed for the call and is NULL for a
+ * record without labels. The loss is the mean over the record's labels, or their sum. */
+typedef dure_err dure_gradient_sink(void *state, size_t doc, const float *gradient,
+                                    const dure_document_loss *loss);
+
+typedef struct dure_gradient_opts {
+    dure_lora_factor factors;
+    bool sum_of_labels; /* false: mean over the record's labels */
+} dure_gradient_opts;
+
+DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
+                                                  const dure_gradient_opts *opts,
+                                                  const dure_document *docs, size_t n_docs,
+                                                  dure_gradient_sink *sink, void *state,
+                                                  dure_diag *diag);
