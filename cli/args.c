@@ -39,6 +39,8 @@ static void print_help(const dure_usage *usage)
             snprintf(left, sizeof left, "%s", a->name);
         else if (a->kind == DURE_ARG_FLAG)
             snprintf(left, sizeof left, "--%s", a->name);
+        else if (a->letter)
+            snprintf(left, sizeof left, "-%c, --%s %s", a->letter, a->name, a->value);
         else
             snprintf(left, sizeof left, "--%s %s", a->name, a->value);
         printf("  %-26s %s\n", left, a->help);
@@ -102,16 +104,25 @@ static dure_args_result check_required(const dure_usage *usage, const bool *seen
     return DURE_ARGS_RUN;
 }
 
+static const dure_arg *find_letter(const dure_usage *usage, const char *word)
+{
+    for (size_t i = 0; i < usage->n_args; i++)
+        if (usage->args[i].letter && usage->args[i].letter == word[1] && !word[2])
+            return &usage->args[i];
+    return NULL;
+}
+
 /* Handles argv[i], advancing *i over the option's value. */
 static dure_args_result take_option(const dure_usage *usage, bool *seen, int argc, char **argv,
                                     int *i)
 {
-    const char *word = argv[*i] + 2;
-    const char *equals = strchr(word, '=');
+    const char *word = argv[*i];
+    bool is_long = word[1] == '-';
+    const char *equals = is_long ? strchr(word, '=') : NULL;
     size_t n = equals ? (size_t)(equals - word) : strlen(word);
-    const dure_arg *a = find_option(usage, word, n);
+    const dure_arg *a = is_long ? find_option(usage, word + 2, n - 2) : find_letter(usage, word);
     if (!a) {
-        dure_args_refuse(usage, "there is no option --%.*s", (int)n, word);
+        dure_args_refuse(usage, "there is no option %.*s", (int)n, word);
         return DURE_ARGS_WRONG;
     }
     if (seen[a - usage->args]) {
@@ -153,7 +164,7 @@ dure_args_result dure_args_parse(const dure_usage *usage, int argc, char **argv)
             only_operands = true;
             continue;
         }
-        if (!only_operands && !strncmp(word, "--", 2)) {
+        if (!only_operands && word[0] == '-' && word[1]) {
             result = take_option(usage, seen, argc, argv, &i);
         } else {
             const dure_arg *a = find_operand(usage, n_operands++);

@@ -1,8 +1,8 @@
 /* Command lines: a table of options, parsed strictly, and the --help made from the same table.
  *
  * Everything after the command's name: options "--name VALUE" or "--name=VALUE", flags "--name",
- * operands in order. An unknown, repeated or malformed one is a usage error (exit 2) whose
- * sentence names the option and the way out. */
+ * short forms "-o VALUE" where the table has one, operands in order. An unknown, repeated or
+ * malformed one is a usage error (exit 2) whose sentence names the option and the way out. */
 #pragma once
 
 #include "common/err.h"
@@ -27,6 +27,7 @@ typedef struct dure_arg {
     const char *help;  /* one line; NULL hides nothing: every option is shown */
     bool required;
     bool *given; /* set when the option appears; may be NULL */
+    char letter; /* a short form, as in -o FILE; 0: none */
 } dure_arg;
 
 typedef struct dure_usage {
