@@ -1,0 +1,90 @@
+#include "cli/args.h"
+#include "support/check.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct options {
+    const char *operand, *text;
+    uint64_t count;
+    double number;
+    bool flag, given;
+} options;
+
+static dure_args_result parse(options *o, int argc, const char *const *words)
+{
+    const dure_arg args[] = {
+        {"FILE", DURE_ARG_OPERAND, &o->operand, NULL, "a file", true, NULL, 0},
+        {"text", DURE_ARG_TEXT, &o->text, "T", "a text", false, &o->given, 't'},
+        {"count", DURE_ARG_COUNT, &o->count, "N", "a count", false, NULL, 0},
+        {"number", DURE_ARG_NUMBER, &o->number, "X", "a number", false, NULL, 0},
+        {"flag", DURE_ARG_FLAG, &o->flag, NULL, "a flag", false, NULL, 0},
+    };
+    const dure_usage usage = {"test", "A test.", args, sizeof args / sizeof args[0], "dure test f"};
+    char *argv[16];
+    for (int i = 0; i < argc; i++)
+        argv[i] = (char *)(uintptr_t)words[i];
+    return dure_args_parse(&usage, argc, argv);
+}
+
+#define PARSE(o, ...)                                                                              \
+    parse(o, (int)(sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *)),                        \
+          (const char *[]){__VA_ARGS__})
+
+static void test_args_takes_every_form(void **state)
+{
+    (void)state;
+    options o = {0};
+    assert_int_equal(PARSE(&o, "test", "--count=7", "f", "-t", "x", "--number", "-2.5", "--flag"),
+                     DURE_ARGS_RUN);
+    assert_string_equal(o.operand, "f");
+    assert_string_equal(o.text, "x");
+    assert_int_equal(o.count, 7);
+    assert_true(o.number == -2.5);
+    assert_true(o.flag && o.given);
+}
+
+static void test_args_double_dash_ends_the_options(void **state)
+{
+    (void)state;
+    options o = {0};
+    assert_int_equal(PARSE(&o, "test", "--", "--count"), DURE_ARGS_RUN);
+    assert_string_equal(o.operand, "--count");
+}
+
+static void test_args_refuses_what_is_wrong(void **state)
+{
+    (void)state;
+    options o = {0};
+    assert_int_equal(PARSE(&o, "test"), DURE_ARGS_WRONG);                          /* missing */
+    assert_int_equal(PARSE(&o, "test", "f", "g"), DURE_ARGS_WRONG);                /* too many */
+    assert_int_equal(PARSE(&o, "test", "f", "--nope"), DURE_ARGS_WRONG);           /* unknown */
+    assert_int_equal(PARSE(&o, "test", "f", "-x"), DURE_ARGS_WRONG);               /* unknown */
+    assert_int_equal(PARSE(&o, "test", "f", "--text"), DURE_ARGS_WRONG);           /* no value */
+    assert_int_equal(PARSE(&o, "test", "f", "--flag=1"), DURE_ARGS_WRONG);         /* a value */
+    assert_int_equal(PARSE(&o, "test", "f", "--flag", "--flag"), DURE_ARGS_WRONG); /* twice */
+    assert_int_equal(PARSE(&o, "test", "f", "--count", "-1"), DURE_ARGS_WRONG);    /* sign */
+    assert_int_equal(PARSE(&o, "test", "f", "--count", "1x"), DURE_ARGS_WRONG);    /* tail */
+    assert_int_equal(PARSE(&o, "test", "f", "--count", "99999999999999999999"), DURE_ARGS_WRONG);
+    assert_int_equal(PARSE(&o, "test", "f", "--number", "nan"), DURE_ARGS_WRONG);
+    assert_int_equal(PARSE(&o, "test", "f", "--number", "1e999"), DURE_ARGS_WRONG);
+}
+
+static void test_args_help_wins(void **state)
+{
+    (void)state;
+    options o = {0};
+    assert_int_equal(PARSE(&o, "test", "--help"), DURE_ARGS_HELP);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_args_takes_every_form),
+        cmocka_unit_test(test_args_double_dash_ends_the_options),
+        cmocka_unit_test(test_args_refuses_what_is_wrong),
+        cmocka_unit_test(test_args_help_wins),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
