@@ -37,7 +37,8 @@ static _Noreturn void become(char **argv, const dure_child_opts *opts, int out, 
 dure_err dure_child_start(dure_child *child, const char *const *argv, const dure_child_opts *opts,
                           dure_diag *diag)
 {
-    char *words[DURE_CHILD_MAX_ARGS + 2] = {"dure"};
+    static char program[] = "dure";
+    char *words[DURE_CHILD_MAX_ARGS + 2] = {program};
     size_t n = 0;
     for (; argv[n]; n++) {
         DURE_ASSERT(n < DURE_CHILD_MAX_ARGS);
