@@ -1,0 +1,85 @@
+/* The terms of a federation: everything that is fixed at `dure init`, that the root signs into each
+ * invitation, and that a site therefore knows, and can refuse, before it sends anything.
+ *
+ * The terms hold the whole training plan (rounds, local steps, clip, learning rate), so a site
+ * calibrates its own noise for its own budget at join and reserves the plan once. Counts and
+ * numbers of the model travel as plain numbers: this layer knows no model.
+ *
+ * Canonical encoding as in common/buf.h; doubles as the 64 bits of IEEE 754, big-endian. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+#include "crypto/hash.h"
+#include "federation/quantise.h"
+
+#include <stdint.h>
+
+#define DURE_NAME_SIZE 64      /* names of federations, sites, organisations; NUL included */
+#define DURE_ENDPOINT_SIZE 256 /* tcp://HOST:PORT */
+#define DURE_TERMS_MAX_BYTES 1024
+#define DURE_TERMS_MAX_SITES 100
+
+/* The base model, by digest and by the numbers the adapter's layout depends on. */
+typedef struct dure_base {
+    dure_hash digest;      /* SHA-256 of the GGUF file */
+    char architecture[32]; /* "llama" */
+    uint32_t n_layers, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab, n_context;
+} dure_base;
+
+/* The adapter: which matrices, and how many parameters are trained and summed. */
+typedef struct dure_layout_terms {
+    uint32_t rank;
+    double alpha;
+    uint32_t targets; /* bit mask of model/lora.h */
+    uint32_t first_layer;
+    uint64_t seed;     /* of the frozen factor A */
+    uint64_t n_active; /* d: parameters of factor B over all adapted matrices */
+    uint64_t n_params; /* of both factors */
+} dure_layout_terms;
+
+typedef struct dure_training_terms {
+    uint32_t rounds;
+    uint32_t steps; /* local steps a round; the reserved plan is rounds * steps */
+    double learning_rate;
+    double clip;         /* C: L2 bound of one record's gradient over all trained tensors */
+    uint32_t grid_bits;  /* G = 2^grid_bits of the clip (decision 13) */
+    uint32_t batch;      /* expected batch proposed to sites; each declares its own */
+    uint32_t max_length; /* tokens of a record, longer ones are cut */
+} dure_training_terms;
+
+typedef struct dure_cohort_terms {
+    uint32_t min_sites;        /* a round opens with at least this many connected */
+    uint32_t collusion;        /* c: sites that may collude with the coordinator */
+    uint32_t u_min;            /* fewest sites in a sum; >= max(3, c + 2) */
+    uint32_t share_lifetime_s; /* one lifetime of the round's secrets at a site */
+} dure_cohort_terms;
+
+typedef struct dure_terms {
+    char federation[DURE_NAME_SIZE];
+    dure_base base;
+    dure_layout_terms layout;
+    dure_training_terms training;
+    dure_cohort_terms cohort;
+    dure_grid grid;
+} dure_terms;
+
+/* DURE_ERR_USAGE with a sentence that names the field and its range. */
+DURE_MUST_USE dure_err dure_terms_check(const dure_terms *terms, dure_diag *diag);
+
+/* A name: 1..63 letters, digits, '-', '_' or '.', beginning with a letter or digit. */
+DURE_MUST_USE dure_err dure_name_check(const char *name, const char *what, dure_diag *diag);
+
+/* The smallest G = 2^bits >= 2^14 with sqrt(d)/2 <= G/128 (decision 13). */
+uint32_t dure_terms_grid_bits(uint64_t n_active);
+/* The smallest t with 2 t > n + c: what the unmasking of n sites asks for. */
+uint32_t dure_terms_threshold(uint32_t n_sites, uint32_t collusion);
+
+void dure_terms_put(dure_buf *out, const dure_terms *terms);
+/* Takes and checks. DURE_ERR_PROTO or DURE_ERR_USAGE with a sentence. */
+DURE_MUST_USE dure_err dure_terms_take(dure_terms *out, dure_reader *r, dure_diag *diag);
+DURE_MUST_USE dure_err dure_terms_hash(dure_hash *out, const dure_terms *terms);
+
+/* Doubles in the canonical encoding; taking refuses what is not finite. */
+void dure_put_double(dure_buf *out, double value);
+DURE_MUST_USE dure_err dure_take_double(double *out, dure_reader *r);
