@@ -56,11 +56,16 @@ DURE_MUST_USE dure_err dure_gguf_open(dure_gguf **out, const char *path,
 DURE_MUST_USE dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes,
                                        const dure_gguf_limits *limits, dure_diag *diag);
 void dure_gguf_close(dure_gguf **g);
+dure_span dure_gguf_bytes(const dure_gguf *g); /* the whole file, borrowed */
 
 size_t dure_gguf_tensor_count(const dure_gguf *g);
 const dure_gguf_tensor *dure_gguf_tensor_at(const dure_gguf *g, size_t i);
 const dure_gguf_tensor *dure_gguf_find(const dure_gguf *g, const char *name); /* NULL: not there */
 const char *dure_gguf_type_name(uint32_t type); /* "Q4_1", or "type 99" */
+/* Bytes of a row of n elements. DURE_ERR_UNSUPPORTED for a type of unknown layout, DURE_ERR_FORMAT
+ * when n is not a multiple of its block. */
+DURE_MUST_USE dure_err dure_gguf_row_bytes(size_t *bytes, uint32_t type, uint64_t n,
+                                           dure_diag *diag);
 
 /* Metadata. A missing key is DURE_ERR_NOT_FOUND, another type DURE_ERR_FORMAT; both are named in
  * `diag`. Unsigned getters accept any integer type that holds the value. */

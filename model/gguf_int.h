@@ -1,0 +1,59 @@
+/* The parsed form behind dure_gguf, shared by gguf.c (walking the file) and gguf_meta.c (getters).
+ */
+#pragma once
+
+#include "model/gguf.h"
+
+/* Value types of the metadata, as numbered in the file. */
+enum {
+    GGUF_U8,
+    GGUF_I8,
+    GGUF_U16,
+    GGUF_I16,
+    GGUF_U32,
+    GGUF_I32,
+    GGUF_FLOAT32,
+    GGUF_BOOL,
+    GGUF_TEXT,
+    GGUF_ARRAY,
+    GGUF_U64,
+    GGUF_I64,
+    GGUF_FLOAT64,
+    GGUF_VALUE_TYPES
+};
+
+/* One key. A scalar is an array of one: `element` is its type and n is 1. */
+typedef struct gguf_value {
+    char *key; /* owned */
+    bool is_array;
+    uint32_t element;
+    uint64_t n;
+    const uint8_t *data;   /* first element, borrowed from the file; unaligned */
+    const uint8_t **texts; /* element GGUF_TEXT: where each one's u64 length is; owned */
+} gguf_value;
+
+typedef struct gguf_entry {
+    dure_gguf_tensor tensor; /* tensor.name points at `name` */
+    uint64_t offset;         /* from the start of the data section */
+    char name[64];
+} gguf_entry;
+
+struct dure_gguf {
+    dure_span bytes;
+    void *map; /* not NULL: `bytes` is this mapping, unmapped at close */
+    dure_gguf_limits limits;
+    uint64_t alignment;
+    gguf_value *values; /* in file order */
+    size_t n_values;
+    gguf_entry *entries; /* in file order */
+    size_t n_entries;
+    /* Indexes ordered by name: lookups by bisection, and duplicates are neighbours. A hash table
+     * could be flooded by a file made for it. */
+    const gguf_value **values_by_key;
+    const gguf_entry **entries_by_name;
+};
+
+uint32_t gguf_load_u32(const uint8_t *p);
+uint64_t gguf_load_u64(const uint8_t *p);
+/* Bytes of a fixed-size value type; 0 for texts, arrays and unknown types. */
+size_t gguf_value_bytes(uint32_t type);
