@@ -1,0 +1,84 @@
+/* A plan of private training steps: every public constant on which its guarantee depends.
+ *
+ * One step: each record enters with probability q on its own (Poisson sampling); its gradient is
+ * clipped to C and put on an integer grid of G units (dp/quantize.h); the integer sum gets
+ * round(N(0, (sigma G)^2)) in every coordinate (dp/noise.h); only then it becomes floats and is
+ * divided by the public constant L. The unit of privacy is one record, the neighbours differ by
+ * adding or removing one (sensitivity C), and since rounding is post-processing the step is
+ * accounted as the Poisson-subsampled Gaussian mechanism (dp/accountant_rdp.h).
+ *
+ * q and sigma are exact rationals, so what is accounted is what is drawn. The same struct is the
+ * event that ledgers store: a plan whose steps have been charged. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* sigma = sigma_num / DURE_DP_SIGMA_DEN */
+#define DURE_DP_SIGMA_DEN 65536u
+#define DURE_DP_GRID_BITS_MIN 14u
+#define DURE_DP_GRID_BITS_MAX 24u
+#define DURE_DP_STEPS_MAX 100000000u
+#define DURE_DP_RECORDS_MAX 1000000000000u
+
+typedef enum dure_dp_mechanism {
+    DURE_DP_POISSON_GAUSSIAN = 1, /* Poisson sampling, rounded Gaussian noise, add/remove one */
+} dure_dp_mechanism;
+
+typedef struct dure_dp_plan {
+    dure_dp_mechanism mechanism;
+    bool full;          /* q = 1: every record in every step; q_k is then 0 */
+    uint64_t q_k;       /* q = q_k / 2^64 */
+    uint32_t sigma_num; /* noise multiplier in 1/65536; 0: no noise, epsilon is infinite */
+    double clip;        /* C, in the units of one record's gradient */
+    uint32_t grid_bits; /* G = 2^grid_bits units stand for C */
+    uint64_t steps;     /* T */
+    uint64_t n_pub;     /* the owner's public figure for the number of records */
+    uint64_t batch;     /* L = q n_pub, the public divisor of the noisy sum */
+} dure_dp_plan;
+
+/* (epsilon, delta)-differential privacy; the two always travel together. */
+typedef struct dure_privacy {
+    double epsilon, delta;
+} dure_privacy;
+
+/* "--batch L of n_pub records": q = L / n_pub rounded down to k / 2^64, exactly 1 if they are
+ * equal. DURE_ERR_USAGE unless 0 < L <= n_pub <= DURE_DP_RECORDS_MAX. */
+DURE_MUST_USE dure_err dure_dp_plan_set_batch(dure_dp_plan *plan, uint64_t batch, uint64_t n_pub,
+                                              dure_diag *diag);
+/* A rate given as a number, rounded up to k / 2^64; for questions about plans, not for training.
+ * DURE_ERR_USAGE unless 0 < rate <= 1. */
+DURE_MUST_USE dure_err dure_dp_plan_set_rate(dure_dp_plan *plan, double rate, dure_diag *diag);
+/* A noise multiplier given as a number, rounded up to 1/65536. DURE_ERR_USAGE unless
+ * 0 <= sigma < 65536. */
+DURE_MUST_USE dure_err dure_dp_plan_set_sigma(dure_dp_plan *plan, double sigma, dure_diag *diag);
+
+/* q as a double, never below k / 2^64; sigma exactly. */
+double dure_dp_plan_rate(const dure_dp_plan *plan);
+double dure_dp_plan_sigma(const dure_dp_plan *plan);
+
+/* The grid for d parameters: the smallest G = 2^bits >= 2^14 with sqrt(d)/2 <= G/128, so that
+ * rounding costs at most 1/128 of the clip. DURE_ERR_LIMIT if d needs more than 2^24. */
+DURE_MUST_USE dure_err dure_dp_grid_bits(uint32_t *bits, uint64_t n_params, dure_diag *diag);
+
+/* DURE_ERR_USAGE with a sentence unless every field is in range and they agree with each other
+ * (q is L / n_pub). A plan that is trained or stored passes this first. sigma 0 passes: whether
+ * an infinite epsilon is allowed is the budget's business. */
+DURE_MUST_USE dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *diag);
+/* DURE_ERR_USAGE unless epsilon > 0 and finite and 0 < delta < 1. */
+DURE_MUST_USE dure_err dure_privacy_check(dure_privacy privacy, dure_diag *diag);
+
+/* The canonical encoding (what is hashed and signed), and its strict reader: DURE_ERR_PROTO
+ * unless what is read passes dure_dp_plan_check(). */
+void dure_dp_plan_put(dure_buf *buf, const dure_dp_plan *plan);
+DURE_MUST_USE dure_err dure_dp_plan_take(dure_dp_plan *plan, dure_reader *r);
+
+/* The same as JSON. q_k is text, since a JSON integer does not hold 64 unsigned bits. NULL when
+ * out of memory; the reader refuses with DURE_ERR_FORMAT and names the member. */
+json_t *dure_dp_plan_to_json(const dure_dp_plan *plan);
+DURE_MUST_USE dure_err dure_dp_plan_from_json(dure_dp_plan *plan, const json_t *value,
+                                              dure_diag *diag);

@@ -1,0 +1,33 @@
+/* One record's gradient, clipped and put on the integer grid: the only place where sensitivity
+ * is decided, and it is decided in integers.
+ *
+ * 1. The norm is taken in double over the whole gradient (all adapter tensors jointly).
+ * 2. The gradient is scaled so that its norm is at most C - (C/G) sqrt(d)/2; rounding d numbers
+ *    to the nearest grid point adds at most (C/G) sqrt(d)/2, so the integer vector's norm is at
+ *    most G whatever the rounding does (jax_privacy, clipping.py, _adjusted_clip_norm).
+ * 3. sum q_i^2 <= G^2 is then checked in integers. If it fails, or if anything was not finite,
+ *    the record contributes nothing.
+ *
+ * Only + - * / and sqrt in a fixed order, no contraction: a record's integers are the same on
+ * every IEEE 754 machine, in any batch, packing and number of threads. Allocates nothing.
+ * Observer: nothing of this leaves the site before noise is added. */
+#pragma once
+
+#include "common/err.h"
+#include "dp/plan.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* q[0..n) = the integers of gradient[0..n); returns false, with q all zero, if the record may not
+ * contribute (something was not finite, or the integer check failed). `plan` has passed
+ * dure_dp_plan_check() and n has passed dure_dp_grid_bits() for its grid. */
+bool dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan);
+
+/* sum[i] += q[i]. Exact: 2^38 records of the largest grid fit. */
+void dure_quantize_add(int64_t *sum, const int32_t *q, size_t n);
+
+/* mean[i] = sum[i] C / (G L) as float: the noisy sum in the gradient's units over the public
+ * batch size. For sums to which noise has been added. */
+void dure_quantize_mean(float *mean, const int64_t *sum, size_t n, const dure_dp_plan *plan);
