@@ -1,0 +1,33 @@
+/* Content-addressed files: DIR/ab/abcd...ef, named by the SHA-256 of what they hold.
+ *
+ * A blob is written once, atomically and synced, and never changed; who reads one checks it against
+ * its name, so a flipped bit or an exchanged file is an error and not an adapter.
+ *
+ * Threads: any number, and any number of processes: two that put the same bytes write the same
+ * file. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+#include "crypto/hash.h"
+
+#include <stdbool.h>
+
+/* Path of the blob below `dir`, allocated; NULL when out of memory. The caller frees it. */
+char *dure_blob_path(const char *dir, const dure_hash *digest);
+bool dure_blob_present(const char *dir, const dure_hash *digest);
+
+/* Stores the bytes, or finds them stored. *digest is their name. DURE_ERR_DISK_FULL, DURE_ERR_IO.
+ */
+DURE_MUST_USE dure_err dure_blob_put(dure_hash *digest, const char *dir, dure_span bytes,
+                                     dure_diag *diag);
+/* As dure_blob_put with the whole of a file of at most `limit` bytes. */
+DURE_MUST_USE dure_err dure_blob_put_file(dure_hash *digest, const char *dir, const char *path,
+                                          size_t limit, dure_diag *diag);
+
+/* Reads and checks. DURE_ERR_NOT_FOUND; DURE_ERR_AUTH when the bytes are not those of the name;
+ * DURE_ERR_LIMIT over `limit`. The caller ends *out with dure_buf_fini(). */
+DURE_MUST_USE dure_err dure_blob_get(dure_buf *out, const char *dir, const dure_hash *digest,
+                                     size_t limit, dure_diag *diag);
+/* DURE_ERR_NOT_FOUND or DURE_ERR_AUTH unless the file is there and holds what its name says. */
+DURE_MUST_USE dure_err dure_blob_check(const char *dir, const dure_hash *digest, dure_diag *diag);
