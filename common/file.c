@@ -40,7 +40,7 @@ dure_err dure_file_read(dure_buf *out, const char *path, size_t limit, dure_diag
     return err;
 }
 
-static dure_err write_all(int fd, dure_span bytes)
+static dure_err put_all(int fd, dure_span bytes)
 {
     size_t at = 0;
     while (at < bytes.n) {
@@ -49,7 +49,13 @@ static dure_err write_all(int fd, dure_span bytes)
         if (n <= 0) return DURE_ERR_IO;
         at += (size_t)n;
     }
-    return fsync(fd) == 0 ? DURE_OK : DURE_ERR_IO;
+    return DURE_OK;
+}
+
+static dure_err write_all(int fd, dure_span bytes)
+{
+    dure_err err = put_all(fd, bytes);
+    return !err && fsync(fd) ? DURE_ERR_IO : err;
 }
 
 /* A rename or a new file is durable only once the folder that names it is synced. */
@@ -71,20 +77,50 @@ static dure_err sync_folder_of(const char *path)
     return failed ? DURE_ERR_IO : DURE_OK;
 }
 
+dure_err dure_file_writer_init(dure_file_writer *w, const char *path, mode_t mode, dure_diag *diag)
+{
+    w->fd = -1;
+    int n = snprintf(w->path, sizeof w->path, "%s", path);
+    if (n < 0 || (size_t)n >= sizeof w->path)
+        return dure_diag_set(diag, DURE_ERR_LIMIT, "the path %s is too long", path);
+    snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
+    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    if (w->fd < 0) return dure_file_errno(diag, "create", w->temporary);
+    return DURE_OK;
+}
+
+dure_err dure_file_writer_put(dure_file_writer *w, dure_span bytes, dure_diag *diag)
+{
+    return put_all(w->fd, bytes) ? dure_file_errno(diag, "write", w->temporary) : DURE_OK;
+}
+
+dure_err dure_file_writer_commit(dure_file_writer *w, dure_diag *diag)
+{
+    if (fsync(w->fd)) return dure_file_errno(diag, "write", w->temporary);
+    int fd = w->fd;
+    w->fd = -1;
+    dure_err err = close(fd) ? dure_file_errno(diag, "write", w->temporary) : DURE_OK;
+    if (!err && rename(w->temporary, w->path)) err = dure_file_errno(diag, "replace", w->path);
+    if (!err && sync_folder_of(w->path)) err = dure_file_errno(diag, "sync the folder of", w->path);
+    if (err) unlink(w->temporary);
+    return err;
+}
+
+void dure_file_writer_fini(dure_file_writer *w)
+{
+    if (!w || w->fd < 0) return;
+    close(w->fd);
+    unlink(w->temporary);
+    w->fd = -1;
+}
+
 dure_err dure_file_write_atomic(const char *path, dure_span bytes, mode_t mode, dure_diag *diag)
 {
-    char temporary[4096];
-    int n = snprintf(temporary, sizeof temporary, "%s.tmp-%ld", path, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof temporary)
-        return dure_diag_set(diag, DURE_ERR_LIMIT, "the path %s is too long", path);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-    if (fd < 0) return dure_file_errno(diag, "create", temporary);
-    dure_err err = write_all(fd, bytes);
-    if (err) err = dure_file_errno(diag, "write", temporary);
-    if (close(fd) && !err) err = dure_file_errno(diag, "write", temporary);
-    if (!err && rename(temporary, path)) err = dure_file_errno(diag, "replace", path);
-    if (!err && sync_folder_of(path)) err = dure_file_errno(diag, "sync the folder of", path);
-    if (err) unlink(temporary);
+    dure_file_writer w;
+    dure_err err = dure_file_writer_init(&w, path, mode, diag);
+    if (!err) err = dure_file_writer_put(&w, bytes, diag);
+    if (!err) err = dure_file_writer_commit(&w, diag);
+    dure_file_writer_fini(&w);
     return err;
 }
 

@@ -20,6 +20,18 @@ DURE_MUST_USE dure_err dure_file_read(dure_buf *out, const char *path, size_t li
 DURE_MUST_USE dure_err dure_file_write_atomic(const char *path, dure_span bytes, mode_t mode,
                                               dure_diag *diag);
 
+/* As dure_file_write_atomic() for more bytes than fit in memory: open, put many times, commit.
+ * Nothing is at `path` before the commit; fini without one removes what was written. */
+typedef struct dure_file_writer {
+    int fd; /* -1: closed */
+    char path[4096], temporary[4160];
+} dure_file_writer;
+DURE_MUST_USE dure_err dure_file_writer_init(dure_file_writer *w, const char *path, mode_t mode,
+                                             dure_diag *diag);
+DURE_MUST_USE dure_err dure_file_writer_put(dure_file_writer *w, dure_span bytes, dure_diag *diag);
+DURE_MUST_USE dure_err dure_file_writer_commit(dure_file_writer *w, dure_diag *diag);
+void dure_file_writer_fini(dure_file_writer *w);
+
 /* Appends and syncs. A crash can leave a torn tail, which the reader of the format must notice. */
 DURE_MUST_USE dure_err dure_file_append_sync(const char *path, dure_span bytes, mode_t mode,
                                              dure_diag *diag);

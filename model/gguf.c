@@ -231,8 +231,10 @@ static dure_err read_keys(dure_gguf *g, cursor *c, uint64_t n)
         if (!value->key) return DURE_ERR_NOMEM;
         g->n_values++;
         c->what = value->key;
+        const uint8_t *start = c->at;
         err = read_value(value, c, g);
         if (err) return err;
+        value->raw = dure_span_of(start, (size_t)(c->at - start));
     }
     return DURE_OK;
 }

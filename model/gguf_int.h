@@ -29,6 +29,7 @@ typedef struct gguf_value {
     uint32_t element;
     uint64_t n;
     const uint8_t *data;   /* first element, borrowed from the file; unaligned */
+    dure_span raw;         /* type and value as they are in the file */
     const uint8_t **texts; /* element GGUF_TEXT: where each one's u64 length is; owned */
 } gguf_value;
 
