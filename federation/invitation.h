@@ -6,8 +6,8 @@
  * signs its own keys with it (federation/roster.h): root -> invitation -> site verifies without the
  * coordinator.
  *
- * The federation's id is the hash of its root key, so an invitation of another federation cannot
- * name this one. */
+ * The federation's id is the hash of its root key and name, so an invitation of another federation
+ * cannot name this one. */
 #pragma once
 
 #include "common/buf.h"
@@ -31,11 +31,12 @@ typedef struct dure_invitation {
     char endpoint[DURE_ENDPOINT_SIZE];
     int64_t issued_s, expires_s; /* UTC seconds since 1970 */
     dure_terms terms;
-    uint8_t signature[64]; /* by the root, label "dure/1/invitation", over all of the above */
+    uint8_t signature[64]; /* by the root, label "DURE/1/invitation", over all of the above */
 } dure_invitation;
 
-/* SHA-256 of the root key under the label "dure/1/federation". */
-DURE_MUST_USE dure_err dure_federation_id(dure_hash *out, const uint8_t root_public[32]);
+/* Hash of the root key and the federation's name under the label "DURE/1/federation". */
+DURE_MUST_USE dure_err dure_federation_id(dure_hash *out, const uint8_t root_public[32],
+                                          const char *federation);
 
 /* Fills the public keys, checks the fields and signs. The caller owns and wipes `invite`. */
 DURE_MUST_USE dure_err dure_invitation_sign(dure_invitation *invitation,

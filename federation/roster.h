@@ -1,14 +1,14 @@
 /* Who is in the federation: a hash chain of joins and revocations that verifies from the root key.
  *
- *   entry 0:  head_0 = H("dure/1/roster", root_public)
- *   entry i:  head_i = H("dure/1/roster-entry", head_(i-1), kind, bytes)
+ *   entry 0:  head_0 = H("DURE/1/roster", root_public)
+ *   entry i:  head_i = H("DURE/1/roster-entry", head_(i-1), kind, bytes)
  *
  * A join is a root-signed invitation and a join record that both the invitation's key and the
  * site's own key signed. A revocation is signed by the root. So the coordinator can neither add a
  * site nor alter what one declared, and a site that keeps the last head it saw notices a chain that
  * does not extend it (a fork). Entries are never removed; a revoked member stays in the chain.
  *
- * Threads: one at a time. */
+ * Threads: an object belongs to one thread at a time. */
 #pragma once
 
 #include "common/buf.h"
@@ -21,28 +21,22 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DURE_ROSTER_MAX_ENTRIES 4096
-#define DURE_ROSTER_MAX_BYTES (8u << 20)
-#define DURE_JOIN_MAX_BYTES 4096
-
-typedef enum dure_privacy_mode {
-    DURE_PRIVACY_NONE = 0,   /* the site opted out of differential privacy */
-    DURE_PRIVACY_RECORD = 1, /* record level, full local noise */
-} dure_privacy_mode;
+#define DURE_ROSTER_MAX_ENTRIES 400
+#define DURE_ROSTER_ENTRY_MAX_BYTES 4096
+#define DURE_ROSTER_MAX_BYTES (DURE_ROSTER_MAX_ENTRIES * (DURE_ROSTER_ENTRY_MAX_BYTES + 4u) + 64)
 
 /* What a site declares in public when it joins; nothing of it is computed from its data later
  * (decision 15). */
 typedef struct dure_declared {
-    dure_privacy_mode mode;
     uint64_t n_pub;     /* its own rounded figure of how many records it has */
-    uint64_t q_k;       /* sampling rate q = q_k / 2^64; 0 stands for q = 1 (mode none only) */
-    uint32_t batch;     /* L: expected records a step */
-    uint32_t sigma_num; /* noise multiplier, sigma_num / sigma_den; 0 in mode none */
+    uint64_t q_k;       /* a record is sampled with probability q_k / 2^64; 0: always */
+    uint32_t batch;     /* L: expected records a step, the divisor of a summed gradient */
+    uint32_t sigma_num; /* noise multiplier = sigma_num / sigma_den; 0 / 1 without privacy */
     uint32_t sigma_den;
 } dure_declared;
 
-/* What a site sends to join. Signed with the invitation's private key (label "dure/1/join") and, to
- * show that it holds it, with the site's own key (label "dure/1/join-own"). */
+/* What a site sends to join. Signed with the invitation's private key (label "DURE/1/join") and, to
+ * show that it holds it, with the site's own key (label "DURE/1/join-own"). */
 typedef struct dure_join {
     dure_invitation invitation;
     uint8_t sign_public[32];  /* the site's Ed25519 key */
@@ -59,14 +53,19 @@ DURE_MUST_USE dure_err dure_join_sign(dure_join *join, const dure_sign_key *invi
 /* Invitation and both signatures against the root; the base digest must be the terms'. */
 DURE_MUST_USE dure_err dure_join_verify(const dure_join *join, const uint8_t root_public[32],
                                         dure_diag *diag);
+/* The record without the invitation, which travels beside it (proto/messages.h, dure_msg_join).
+ * take() leaves out->invitation as it is. */
 void dure_join_put(dure_buf *out, const dure_join *join);
 DURE_MUST_USE dure_err dure_join_take(dure_join *out, dure_reader *r, dure_diag *diag);
+/* Both spans of a Join message, whole. */
+DURE_MUST_USE dure_err dure_join_decode(dure_join *out, dure_span invitation, dure_span record,
+                                        dure_diag *diag);
 
 /* Takes an invitation back, whether or not it was used. */
 typedef struct dure_revocation {
     uint8_t invite_public[32];
     int64_t revoked_s;
-    uint8_t signature[64]; /* by the root, label "dure/1/revocation", with the federation id */
+    uint8_t signature[64]; /* by the root, label "DURE/1/revocation", with the federation id */
 } dure_revocation;
 DURE_MUST_USE dure_err dure_revocation_sign(dure_revocation *revocation, const dure_sign_key *root);
 DURE_MUST_USE dure_err dure_revocation_verify(const dure_revocation *revocation,
@@ -74,11 +73,11 @@ DURE_MUST_USE dure_err dure_revocation_verify(const dure_revocation *revocation,
 void dure_revocation_put(dure_buf *out, const dure_revocation *revocation);
 DURE_MUST_USE dure_err dure_revocation_take(dure_revocation *out, dure_reader *r);
 
-typedef struct dure_member {
+typedef struct dure_roster_member {
     dure_join join;
     int64_t joined_s;
     bool revoked;
-} dure_member;
+} dure_roster_member;
 
 typedef struct dure_roster dure_roster;
 
@@ -99,6 +98,11 @@ DURE_MUST_USE dure_err dure_roster_encode(dure_buf *out, const dure_roster *rost
 DURE_MUST_USE dure_err dure_roster_parse(dure_roster **out, const uint8_t root_public[32],
                                          dure_span bytes, dure_diag *diag);
 
+/* Single entries, as OPEN carries what a site lacks: entry `i` as bytes (borrowed), and appending
+ * one that was received, with all the checks of add and revoke. */
+dure_span dure_roster_entry(const dure_roster *roster, size_t i);
+DURE_MUST_USE dure_err dure_roster_append(dure_roster *roster, dure_span entry, dure_diag *diag);
+
 const uint8_t *dure_roster_root(const dure_roster *roster);
 size_t dure_roster_entries(const dure_roster *roster);
 dure_hash dure_roster_head(const dure_roster *roster);
@@ -108,13 +112,15 @@ DURE_MUST_USE dure_err dure_roster_extends(const dure_roster *roster, size_t n_e
 
 /* Everyone who ever joined, in order; the pointers are borrowed and valid until the next append. */
 size_t dure_roster_count(const dure_roster *roster);
-const dure_member *dure_roster_at(const dure_roster *roster, size_t i);
+const dure_roster_member *dure_roster_at(const dure_roster *roster, size_t i);
 /* Members in force (not revoked); NULL when there is none such. */
-const dure_member *dure_roster_by_curve(const dure_roster *roster, const uint8_t curve[32]);
-const dure_member *dure_roster_by_sign(const dure_roster *roster, const uint8_t sign[32]);
-const dure_member *dure_roster_by_name(const dure_roster *roster, const char *name);
+const dure_roster_member *dure_roster_by_curve(const dure_roster *roster, const uint8_t curve[32]);
+const dure_roster_member *dure_roster_by_sign(const dure_roster *roster, const uint8_t sign[32]);
+const dure_roster_member *dure_roster_by_name(const dure_roster *roster, const char *name);
 bool dure_roster_invitation_used(const dure_roster *roster, const uint8_t invite_public[32]);
 size_t dure_roster_in_force(const dure_roster *roster);
-/* Different organisations among the members named by their Ed25519 keys; a key that is not in force
- * counts for nothing. */
+/* Different organisations among the members in force that these Ed25519 keys name. */
 size_t dure_roster_organisations(const dure_roster *roster, const uint8_t (*sign)[32], size_t n);
+
+/* The member as a round configuration names it. */
+void dure_roster_describe(dure_member *out, const dure_roster_member *member);

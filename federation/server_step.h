@@ -1,6 +1,6 @@
 /* What the coordinator does with the sum, and every site recomputes: the new global factor B.
  *
- *   B_new = float( double(B_old) + double(sum) * (range / Q) / n_sites )
+ *   B_new = float( double(B_old) + double(sum) * (range / Q) / n_sites * rate )
  *
  * in IEEE 754 double, one coordinate after the other, without contraction. range / Q is a power of
  * two, so the product is exact, and the division, the addition and the conversion are each
@@ -14,7 +14,6 @@
 #pragma once
 
 #include "common/err.h"
-#include "crypto/hash.h"
 #include "federation/quantise.h"
 
 #include <stddef.h>
@@ -23,6 +22,7 @@
 typedef struct dure_server_step {
     dure_grid grid;
     uint32_t n_sites; /* |U3|: the sites whose vectors are in the sum */
+    double rate;      /* the server's learning rate, usually 1 */
 } dure_server_step;
 
 /* b_new[0..n) from b_old and the unmasked sum, in units. In place is fine. DURE_ERR_PROTO, with
@@ -32,6 +32,6 @@ DURE_MUST_USE dure_err dure_server_step_apply(float *b_new, const float *b_old, 
                                               size_t n, const dure_server_step *step,
                                               dure_diag *diag);
 
-/* The digest of a sum that the Result message and the ledger carry: SHA-256 over the label
- * "dure/1/sum" and the units, big-endian 32 bits each. */
-DURE_MUST_USE dure_err dure_server_step_sum_digest(dure_hash *out, const int32_t *sum, size_t n);
+/* The sum as the blob that Result names by its SHA-256: int32, little-endian. */
+void dure_server_step_sum_put(uint8_t *bytes, const int32_t *sum, size_t n);
+void dure_server_step_sum_take(int32_t *sum, const uint8_t *bytes, size_t n);

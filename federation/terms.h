@@ -12,13 +12,12 @@
 #include "common/err.h"
 #include "crypto/hash.h"
 #include "federation/quantise.h"
+#include "proto/config.h"
 
 #include <stdint.h>
 
-#define DURE_NAME_SIZE 64      /* names of federations, sites, organisations; NUL included */
 #define DURE_ENDPOINT_SIZE 256 /* tcp://HOST:PORT */
 #define DURE_TERMS_MAX_BYTES 1024
-#define DURE_TERMS_MAX_SITES 100
 
 /* The base model, by digest and by the numbers the adapter's layout depends on. */
 typedef struct dure_base {
@@ -42,10 +41,14 @@ typedef struct dure_training_terms {
     uint32_t rounds;
     uint32_t steps; /* local steps a round; the reserved plan is rounds * steps */
     double learning_rate;
-    double clip;         /* C: L2 bound of one record's gradient over all trained tensors */
-    uint32_t grid_bits;  /* G = 2^grid_bits of the clip (decision 13) */
-    uint32_t batch;      /* expected batch proposed to sites; each declares its own */
-    uint32_t max_length; /* tokens of a record, longer ones are cut */
+    double clip;           /* C: L2 bound of one record's gradient over all trained tensors */
+    uint32_t grid_bits;    /* G = 2^grid_bits of the clip (decision 13) */
+    uint32_t batch;        /* expected batch proposed to sites; each declares its own */
+    uint32_t max_length;   /* tokens of a record, longer ones are cut */
+    uint32_t privacy_mode; /* dure_privacy_mode of proto/config.h */
+    uint32_t optimizer;    /* dure_local_optimizer */
+    double beta1, beta2, optimizer_epsilon, weight_decay;
+    double server_rate; /* the mean update is multiplied by it */
 } dure_training_terms;
 
 typedef struct dure_cohort_terms {
@@ -67,7 +70,7 @@ typedef struct dure_terms {
 /* DURE_ERR_USAGE with a sentence that names the field and its range. */
 DURE_MUST_USE dure_err dure_terms_check(const dure_terms *terms, dure_diag *diag);
 
-/* A name: 1..63 letters, digits, '-', '_' or '.', beginning with a letter or digit. */
+/* A name: 1..64 letters, digits, '-', '_' or '.', beginning with a letter or digit. */
 DURE_MUST_USE dure_err dure_name_check(const char *name, const char *what, dure_diag *diag);
 
 /* The smallest G = 2^bits >= 2^14 with sqrt(d)/2 <= G/128 (decision 13). */
@@ -79,6 +82,9 @@ void dure_terms_put(dure_buf *out, const dure_terms *terms);
 /* Takes and checks. DURE_ERR_PROTO or DURE_ERR_USAGE with a sentence. */
 DURE_MUST_USE dure_err dure_terms_take(dure_terms *out, dure_reader *r, dure_diag *diag);
 DURE_MUST_USE dure_err dure_terms_hash(dure_hash *out, const dure_terms *terms);
+/* What the adapter's layout depends on: the model's numbers, rank, alpha, targets, first layer and
+ * seed. It is the configuration's layout_digest. */
+DURE_MUST_USE dure_err dure_terms_layout_digest(dure_hash *out, const dure_terms *terms);
 
 /* Doubles in the canonical encoding; taking refuses what is not finite. */
 void dure_put_double(dure_buf *out, double value);

@@ -1,0 +1,283 @@
+#include "federation/terms.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <string.h>
+
+/* Bounds of the fields; generous for models of today, small enough that no later product of two of
+ * them overflows 64 bits. */
+enum {
+    MAX_DIMENSION = 1 << 24,
+    MAX_RANK = 256,
+    MAX_ROUNDS = 100000,
+    MAX_STEPS = 10000,
+    MAX_BATCH = 1 << 20,
+    MAX_LENGTH = 1 << 20,
+    MAX_LIFETIME_S = 7 * 24 * 3600,
+    MIN_LIFETIME_S = 10,
+    MIN_GRID_BITS = 14,
+    MAX_GRID_BITS = 30,
+};
+
+void dure_put_double(dure_buf *out, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    dure_put_u64(out, bits);
+}
+
+dure_err dure_take_double(double *out, dure_reader *r)
+{
+    uint64_t bits;
+    dure_err err = dure_take_u64(&bits, r);
+    if (err) return err;
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    if (!isfinite(value)) return DURE_ERR_PROTO;
+    *out = value;
+    return DURE_OK;
+}
+
+dure_err dure_name_check(const char *name, const char *what, dure_diag *diag)
+{
+    size_t n = strnlen(name, DURE_NAME_SIZE);
+    bool good = n > 0 && n < DURE_NAME_SIZE && isalnum((unsigned char)name[0]);
+    for (size_t i = 0; good && i < n; i++)
+        good = isalnum((unsigned char)name[i]) || strchr("-_.", name[i]) != NULL;
+    if (good) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "%s \"%.*s\" must be 1 to %d letters, digits, '-', '_' or '.', beginning "
+                         "with a letter or digit",
+                         what, (int)n, name, DURE_NAME_SIZE - 1);
+}
+
+uint32_t dure_terms_grid_bits(uint64_t n_active)
+{
+    /* sqrt(d)/2 <= 2^g / 128 is d <= 2^(2 (g - 6)), in integers. */
+    uint32_t bits = MIN_GRID_BITS;
+    while (bits < MAX_GRID_BITS && n_active > (UINT64_C(1) << (2 * (bits - 6))))
+        bits++;
+    return bits;
+}
+
+uint32_t dure_terms_threshold(uint32_t n_sites, uint32_t collusion)
+{
+    return (n_sites + collusion) / 2 + 1;
+}
+
+/* One row a field that is an integer with bounds, so that the check is a walk over a table. */
+typedef struct bound {
+    const char *name;
+    uint64_t value, least, most;
+} bound;
+
+static dure_err check_bounds(const bound *bounds, size_t n, dure_diag *diag)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (bounds[i].value >= bounds[i].least && bounds[i].value <= bounds[i].most) continue;
+        return dure_diag_set(diag, DURE_ERR_USAGE, "%s is %llu, but must be from %llu to %llu",
+                             bounds[i].name, (unsigned long long)bounds[i].value,
+                             (unsigned long long)bounds[i].least,
+                             (unsigned long long)bounds[i].most);
+    }
+    return DURE_OK;
+}
+
+static dure_err check_base(const dure_base *b, const dure_layout_terms *l, dure_diag *diag)
+{
+    if (b->architecture[0] == 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "the base model's architecture is missing");
+    const bound bounds[] = {
+        {"base.layers", b->n_layers, 1, 4096},
+        {"base.embedding", b->n_embd, 1, MAX_DIMENSION},
+        {"base.feed_forward", b->n_ff, 1, MAX_DIMENSION},
+        {"base.heads", b->n_head, 1, 65536},
+        {"base.kv_heads", b->n_head_kv, 1, 65536},
+        {"base.head_dimension", b->head_dim, 1, 65536},
+        {"base.vocabulary", b->n_vocab, 1, MAX_DIMENSION},
+        {"base.context", b->n_context, 1, MAX_DIMENSION},
+        {"adapter.rank", l->rank, 1, MAX_RANK},
+        {"adapter.targets", l->targets, 1, 0x7f},
+        {"adapter.first_layer", l->first_layer, 0, b->n_layers ? b->n_layers - 1 : 0},
+        {"adapter.trained", l->n_active, 1, UINT64_C(1) << 31},
+        {"adapter.parameters", l->n_params, l->n_active, UINT64_C(1) << 32},
+    };
+    dure_err err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
+    if (err) return err;
+    if (!(l->alpha > 0 && l->alpha <= 65536))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "adapter.alpha is %g, but must be above 0 and at most 65536",
+                             l->alpha);
+    return DURE_OK;
+}
+
+static dure_err check_training(const dure_training_terms *t, uint64_t n_active, dure_diag *diag)
+{
+    const bound bounds[] = {
+        {"training.rounds", t->rounds, 1, MAX_ROUNDS},
+        {"training.steps", t->steps, 1, MAX_STEPS},
+        {"training.batch", t->batch, 1, MAX_BATCH},
+        {"training.max_length", t->max_length, 8, MAX_LENGTH},
+        {"training.grid_bits", t->grid_bits, dure_terms_grid_bits(n_active), MAX_GRID_BITS},
+    };
+    dure_err err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
+    if (err) return err;
+    if (!(t->learning_rate > 0 && t->learning_rate <= 1))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "training.learning_rate is %g, but must be above 0 and at most 1",
+                             t->learning_rate);
+    if (!(t->clip > 0 && t->clip <= 1e6))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "training.clip is %g, but must be above 0 and at most 1000000",
+                             t->clip);
+    return DURE_OK;
+}
+
+static dure_err check_cohort(const dure_cohort_terms *c, dure_diag *diag)
+{
+    const uint32_t floor = c->collusion + 2 > 3 ? c->collusion + 2 : 3;
+    const bound bounds[] = {
+        {"cohort.collusion", c->collusion, 0, DURE_MEMBERS_MAX - 2},
+        {"cohort.u_min", c->u_min, floor, DURE_MEMBERS_MAX},
+        {"cohort.min_sites", c->min_sites, c->u_min, DURE_MEMBERS_MAX},
+        {"cohort.share_lifetime_s", c->share_lifetime_s, MIN_LIFETIME_S, MAX_LIFETIME_S},
+    };
+    dure_err err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
+    if (err) return err;
+    if (dure_terms_threshold(c->min_sites, c->collusion) > c->min_sites)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "cohort.min_sites is %u, too few for %u colluding sites: no threshold "
+                             "t satisfies 2t > n + c",
+                             c->min_sites, c->collusion);
+    return DURE_OK;
+}
+
+dure_err dure_terms_check(const dure_terms *terms, dure_diag *diag)
+{
+    dure_err err = dure_name_check(terms->federation, "the federation's name", diag);
+    if (!err) err = check_base(&terms->base, &terms->layout, diag);
+    if (!err) err = check_training(&terms->training, terms->layout.n_active, diag);
+    if (!err) err = check_cohort(&terms->cohort, diag);
+    if (!err) err = dure_grid_check(&terms->grid, DURE_MEMBERS_MAX, diag);
+    return err;
+}
+
+static void put_base(dure_buf *out, const dure_base *b)
+{
+    dure_put_raw(out, b->digest.b, sizeof b->digest.b);
+    dure_put_text(out, b->architecture);
+    dure_put_u32(out, b->n_layers);
+    dure_put_u32(out, b->n_embd);
+    dure_put_u32(out, b->n_ff);
+    dure_put_u32(out, b->n_head);
+    dure_put_u32(out, b->n_head_kv);
+    dure_put_u32(out, b->head_dim);
+    dure_put_u32(out, b->n_vocab);
+    dure_put_u32(out, b->n_context);
+}
+
+void dure_terms_put(dure_buf *out, const dure_terms *terms)
+{
+    dure_put_u16(out, 1);
+    dure_put_text(out, terms->federation);
+    put_base(out, &terms->base);
+    const dure_layout_terms *l = &terms->layout;
+    dure_put_u32(out, l->rank);
+    dure_put_double(out, l->alpha);
+    dure_put_u32(out, l->targets);
+    dure_put_u32(out, l->first_layer);
+    dure_put_u64(out, l->seed);
+    dure_put_u64(out, l->n_active);
+    dure_put_u64(out, l->n_params);
+    const dure_training_terms *t = &terms->training;
+    dure_put_u32(out, t->rounds);
+    dure_put_u32(out, t->steps);
+    dure_put_double(out, t->learning_rate);
+    dure_put_double(out, t->clip);
+    dure_put_u32(out, t->grid_bits);
+    dure_put_u32(out, t->batch);
+    dure_put_u32(out, t->max_length);
+    const dure_cohort_terms *c = &terms->cohort;
+    dure_put_u32(out, c->min_sites);
+    dure_put_u32(out, c->collusion);
+    dure_put_u32(out, c->u_min);
+    dure_put_u32(out, c->share_lifetime_s);
+    dure_put_double(out, terms->grid.range);
+    dure_put_u32(out, terms->grid.limit);
+    dure_put_u32(out, terms->grid.modulus_bits);
+}
+
+static dure_err take_base(dure_base *b, dure_reader *r)
+{
+    dure_err err = dure_take_copy(b->digest.b, r, sizeof b->digest.b);
+    if (!err) err = dure_take_text(b->architecture, sizeof b->architecture, r);
+    uint32_t *const numbers[] = {&b->n_layers,  &b->n_embd,   &b->n_ff,    &b->n_head,
+                                 &b->n_head_kv, &b->head_dim, &b->n_vocab, &b->n_context};
+    for (size_t i = 0; !err && i < sizeof numbers / sizeof *numbers; i++)
+        err = dure_take_u32(numbers[i], r);
+    return err;
+}
+
+static dure_err take_layout(dure_layout_terms *l, dure_reader *r)
+{
+    dure_err err = dure_take_u32(&l->rank, r);
+    if (!err) err = dure_take_double(&l->alpha, r);
+    if (!err) err = dure_take_u32(&l->targets, r);
+    if (!err) err = dure_take_u32(&l->first_layer, r);
+    if (!err) err = dure_take_u64(&l->seed, r);
+    if (!err) err = dure_take_u64(&l->n_active, r);
+    if (!err) err = dure_take_u64(&l->n_params, r);
+    return err;
+}
+
+static dure_err take_training(dure_training_terms *t, dure_reader *r)
+{
+    dure_err err = dure_take_u32(&t->rounds, r);
+    if (!err) err = dure_take_u32(&t->steps, r);
+    if (!err) err = dure_take_double(&t->learning_rate, r);
+    if (!err) err = dure_take_double(&t->clip, r);
+    if (!err) err = dure_take_u32(&t->grid_bits, r);
+    if (!err) err = dure_take_u32(&t->batch, r);
+    if (!err) err = dure_take_u32(&t->max_length, r);
+    return err;
+}
+
+dure_err dure_terms_take(dure_terms *out, dure_reader *r, dure_diag *diag)
+{
+    dure_terms terms = {0};
+    uint16_t version = 0;
+    dure_err err = dure_take_u16(&version, r);
+    if (!err && version != 1)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "the terms are of version %u; this program knows version 1",
+                             (unsigned)version);
+    if (!err) err = dure_take_text(terms.federation, sizeof terms.federation, r);
+    if (!err) err = take_base(&terms.base, r);
+    if (!err) err = take_layout(&terms.layout, r);
+    if (!err) err = take_training(&terms.training, r);
+    dure_cohort_terms *c = &terms.cohort;
+    if (!err) err = dure_take_u32(&c->min_sites, r);
+    if (!err) err = dure_take_u32(&c->collusion, r);
+    if (!err) err = dure_take_u32(&c->u_min, r);
+    if (!err) err = dure_take_u32(&c->share_lifetime_s, r);
+    if (!err) err = dure_take_double(&terms.grid.range, r);
+    if (!err) err = dure_take_u32(&terms.grid.limit, r);
+    if (!err) err = dure_take_u32(&terms.grid.modulus_bits, r);
+    if (err) return dure_diag_set(diag, err, "the federation's terms are cut short or malformed");
+    err = dure_terms_check(&terms, diag);
+    if (err) return err;
+    *out = terms;
+    return DURE_OK;
+}
+
+dure_err dure_terms_hash(dure_hash *out, const dure_terms *terms)
+{
+    dure_buf buf;
+    dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
+    dure_terms_put(&buf, terms);
+    dure_err err = dure_buf_err(&buf);
+    const dure_span field = dure_buf_span(&buf);
+    if (!err) err = dure_hash_labeled(out, "DURE/1/terms", &field, 1);
+    dure_buf_fini(&buf);
+    return err;
+}
