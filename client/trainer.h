@@ -1,0 +1,78 @@
+/* The trainer: local steps over the records of one owner, with differential privacy or without.
+ *
+ * With a plan, one step is: Poisson sample, one gradient per record (mean over its labels), clip
+ * and integer grid, integer sum, exact integer noise, then floats and 1/L, then the optimizer
+ * (Abadi et al., arXiv 1607.00133, with the integer mechanism of dp/). All local steps, the
+ * optimizer and what follows are post-processing of the noisy sums. The plan's budget is the
+ * caller's to reserve before dure_trainer_run() and to spend before anything leaves.
+ *
+ * Without a plan: batches of a shuffled order drawn from `seed`, and the mean over all labels of
+ * the batch. For owners who train on data of their own, for themselves.
+ *
+ * Steps are numbered from 0 over the life of the plan. A step is a function of the attempt (or
+ * seed), of its number and of the state before it: a run that is killed, loaded and continued
+ * gives the same bits as one that never stopped.
+ *
+ * Threads: one thread per trainer. */
+#pragma once
+
+#include "client/attempt.h"
+#include "common/err.h"
+#include "dp/plan.h"
+#include "kernels/optimizer.h"
+#include "model/dataset.h"
+#include "model/lora.h"
+#include "model/transformer.h"
+
+typedef struct dure_trainer_opts {
+    dure_lora_factor factors;
+    dure_optimizer_opts optimizer;
+    /* With differential privacy: both, or neither. Borrowed. */
+    const dure_dp_plan *plan;
+    const dure_attempt *attempt;
+    /* Without. */
+    uint64_t batch;
+    uint64_t seed;
+} dure_trainer_opts;
+
+/* What one step did. Under a plan, loss and counts come from private records without noise: they
+ * are for the owner's own screen, and never leave the site or enter an adapter. */
+typedef struct dure_trainer_step {
+    uint64_t step; /* from 0 */
+    double loss;   /* mean over the labels of the step's records; NaN if there were none */
+    size_t records, tokens;
+    size_t refused; /* records whose gradient was not finite: they contributed nothing */
+    double seconds;
+} dure_trainer_step;
+
+/* Called after every step. An error stops the run and is returned; the step has been taken. */
+typedef dure_err dure_trainer_report(void *state, const dure_trainer_step *step);
+
+typedef struct dure_trainer dure_trainer;
+
+/* A commitment to the records as they will be trained on (tokens and labels), salted by nothing:
+ * it stays at the site. */
+DURE_MUST_USE dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data);
+
+/* Borrows model, data, lora and what opts points to; `lora` is trained in place. The caller owns
+ * *out. DURE_ERR_USAGE with a sentence for options that do not fit; under a plan, a plan whose
+ * grid does not suit the number of parameters is one. */
+DURE_MUST_USE dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model,
+                                        const dure_dataset *data, dure_lora *lora,
+                                        const dure_trainer_opts *opts, dure_diag *diag);
+void dure_trainer_free(dure_trainer **trainer);
+
+/* The next step's number. */
+uint64_t dure_trainer_at(const dure_trainer *trainer);
+
+/* Takes the next n steps. DURE_ERR_USAGE beyond the plan's steps. On any error `lora` and the
+ * optimizer are as the last whole step left them. */
+DURE_MUST_USE dure_err dure_trainer_run(dure_trainer *trainer, uint64_t n,
+                                        dure_trainer_report *report, void *state, dure_diag *diag);
+
+/* Writes, atomically and synced (0600), what a later process needs to go on after the last step:
+ * factors, optimizer and step; and takes it up again. Under a plan the file holds noised values
+ * only. DURE_ERR_STATE if the file belongs to other options; DURE_ERR_FORMAT if it is damaged. */
+DURE_MUST_USE dure_err dure_trainer_save(const dure_trainer *trainer, const char *path,
+                                         dure_diag *diag);
+DURE_MUST_USE dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag);
