@@ -2,8 +2,7 @@
  *
  * One control frame is one message: version, type, body. Tensors never travel in it: DURE_MSG_CHUNK
  * and DURE_MSG_BLOB_CHUNK announce a second, raw frame, which is `n_bytes` long.
- * The steps R0..R4 and A1..A4 are those of Bonawitz et al. 2017 (CCS, doi 10.1145/3133956.3133982)
- * with signatures and the consistency round; docs/protocol.md lists what each party checks.
+ * docs/protocol.md lists what each party checks.
  *
  * Ownership: a decoded message owns all that it points to, dure_msg_free(&msg). To encode, fill a
  * dure_msg on the stack whose pointers borrow from the caller; it needs no freeing.
@@ -13,17 +12,15 @@
 
 #include "common/buf.h"
 #include "common/err.h"
-#include "proto/config.h"
+#include "proto/messages_round.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 #define DURE_MSG_VERSION 1
 #define DURE_MSG_BYTES_MAX (2u * 1024 * 1024) /* the largest control frame, DURE_MSG_OPEN's */
-#define DURE_MSG_PAYLOAD_MAX (1024u * 1024)   /* the largest raw frame */
+#define DURE_MSG_PAYLOAD_MAX (256u * 1024)    /* the largest raw frame */
 #define DURE_MSG_TEXT_SIZE 513                /* a sentence for a person, NUL included */
-#define DURE_MSG_SEALED_MAX 256               /* one encrypted pair of shares */
-#define DURE_MSG_SHARE_BYTES 40               /* one Shamir share: five 64-bit limbs */
 #define DURE_MSG_ENTRY_MAX 4096               /* one roster entry, invitation or join record */
 #define DURE_MSG_ENTRIES_MAX 400              /* roster entries */
 #define DURE_MSG_CHECKPOINT_MAX (32u * 1024)  /* a signed, cosigned checkpoint */
@@ -128,132 +125,6 @@ typedef struct dure_msg_open {
     const uint8_t (*consistency)[DURE_DIGEST_BYTES]; /* from the site's last checkpoint to it */
     size_t n_consistency;
 } dure_msg_open;
-
-/* The keys of one site for one round. */
-typedef struct dure_round_keys {
-    uint32_t member;                        /* in A1; 0 in R0 */
-    uint8_t channel_public[DURE_KEY_BYTES]; /* E_u */
-    uint8_t mask_public[DURE_KEY_BYTES];    /* M_u */
-    uint8_t nonce[32];
-    uint8_t commitment[DURE_DIGEST_BYTES]; /* to b_u */
-    uint64_t chain_length;                 /* head of the site's own budget chain */
-    uint8_t chain_head[DURE_DIGEST_BYTES];
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R0" */
-} dure_round_keys;
-
-/* R0, site -> coordinator. */
-typedef struct dure_msg_advertise {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    dure_round_keys keys;
-} dure_msg_advertise;
-
-/* A1, coordinator -> every site of U1. */
-typedef struct dure_msg_keys {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    const dure_round_keys *entries; /* ascending member */
-    size_t n_entries;
-} dure_msg_keys;
-
-typedef struct dure_sealed {
-    uint32_t member;  /* R1: to whom */
-    dure_span sealed; /* nonce, ciphertext, tag */
-} dure_sealed;
-
-/* R1, site -> coordinator: one pair of shares for each other member of U1. */
-typedef struct dure_msg_shares {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    const dure_sealed *entries; /* ascending member */
-    size_t n_entries;
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R1" */
-} dure_msg_shares;
-
-typedef struct dure_forwarded {
-    uint32_t member;                    /* from whom */
-    dure_span sealed;                   /* empty in the receiver's own entry */
-    uint8_t r1_hash[DURE_DIGEST_BYTES]; /* hash of all that this member sealed */
-    uint8_t signature[DURE_SIGNATURE_BYTES];
-} dure_forwarded;
-
-/* A2, coordinator -> one site of U2; the members of the entries are U2. */
-typedef struct dure_msg_shares_for {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    const dure_forwarded *entries; /* ascending member */
-    size_t n_entries;
-} dure_msg_shares_for;
-
-/* coordinator -> site: credit to send chunks [first_chunk, first_chunk + n_chunks). */
-typedef struct dure_msg_fetch {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    uint32_t first_chunk, n_chunks;
-} dure_msg_fetch;
-
-/* site -> coordinator, followed by a raw frame: chunk `chunk` of the masked vector. */
-typedef struct dure_msg_chunk {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    uint32_t chunk;
-    uint32_t n_bytes; /* of the raw frame */
-} dure_msg_chunk;
-
-/* R2's final frame, site -> coordinator, once every chunk has been sent. */
-typedef struct dure_msg_masked {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    uint8_t t2[DURE_DIGEST_BYTES];
-    uint8_t root[DURE_DIGEST_BYTES];         /* Merkle root over the chunks */
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R2" */
-} dure_msg_masked;
-
-typedef struct dure_survivor {
-    uint32_t member;
-    uint8_t root[DURE_DIGEST_BYTES];
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* the one of R2 */
-} dure_survivor;
-
-/* A3, coordinator -> every site of U3; the members of the entries are U3. */
-typedef struct dure_msg_survivors {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    const dure_survivor *entries; /* ascending member */
-    size_t n_entries;
-} dure_msg_survivors;
-
-/* R3, site -> coordinator. */
-typedef struct dure_msg_consistency {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    uint8_t t3[DURE_DIGEST_BYTES];
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R3" */
-} dure_msg_consistency;
-
-typedef struct dure_attested {
-    uint32_t member;
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* the one of R3 */
-} dure_attested;
-
-/* A4, coordinator -> every site that sent R3. */
-typedef struct dure_msg_signatures {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    uint8_t t3[DURE_DIGEST_BYTES];
-    const dure_attested *entries; /* ascending member */
-    size_t n_entries;
-} dure_msg_signatures;
-
-typedef enum dure_share_kind {
-    DURE_SHARE_SELF = 1, /* of b_v, for v in U3 */
-    DURE_SHARE_MASK = 2, /* of m_v, for v in U2 but not in U3 */
-} dure_share_kind;
-
-typedef struct dure_revealed {
-    uint32_t member;
-    uint32_t kind; /* dure_share_kind */
-    uint8_t share[DURE_MSG_SHARE_BYTES];
-} dure_revealed;
-
-/* R4, site -> coordinator. */
-typedef struct dure_msg_unmask {
-    uint8_t config_hash[DURE_DIGEST_BYTES];
-    uint8_t t3[DURE_DIGEST_BYTES];
-    const dure_revealed *entries; /* ascending member, so never two of one member */
-    size_t n_entries;
-    uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R4" */
-} dure_msg_unmask;
 
 /* coordinator -> every site of U3: the sum is known and logged. The sum and the new adapter are
  * blobs named by their digests. */
