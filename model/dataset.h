@@ -10,10 +10,16 @@
 #include "model/chat_template.h"
 #include "model/transformer.h"
 
+/* Hears of each record that tolerant mode cut or emptied: its line and a sentence. For the owner
+ * of the data only. */
+typedef void dure_dataset_listener(void *state, uint32_t line, const char *sentence);
+
 typedef struct dure_dataset_opts {
-    uint32_t max_length; /* tokens a record, at most the model's context */
-    bool tolerant;       /* the rule for DP above */
-    size_t max_records;  /* 0: 10 million */
+    uint32_t max_length;             /* tokens a record, at most the model's context */
+    bool tolerant;                   /* the rule for DP above */
+    size_t max_records;              /* 0: 10 million */
+    dure_dataset_listener *listener; /* may be NULL */
+    void *listener_state;
 } dure_dataset_opts;
 
 typedef struct dure_record {
@@ -33,6 +39,10 @@ typedef struct dure_dataset {
 DURE_MUST_USE dure_err dure_dataset_read(dure_dataset *out, const char *path,
                                          const dure_tokenizer *t, const dure_chat_template *chat,
                                          const dure_dataset_opts *opts, dure_diag *diag);
+/* As dure_dataset_read() over bytes; `name` stands for the file in `diag`. */
+DURE_MUST_USE dure_err dure_dataset_parse(dure_dataset *out, dure_span text, const char *name,
+                                          const dure_tokenizer *t, const dure_chat_template *chat,
+                                          const dure_dataset_opts *opts, dure_diag *diag);
 void dure_dataset_fini(dure_dataset *data);
 /* The record as the transformer takes it, borrowed. */
 dure_document dure_dataset_document(const dure_dataset *data, size_t i);

@@ -90,3 +90,5 @@ DURE_MUST_USE dure_err dure_gguf_array_f32(float *out, const dure_gguf *g, const
 /* Walks the keys in file order (for `dure model info`): name and a printable value, cut short. */
 size_t dure_gguf_key_count(const dure_gguf *g);
 const char *dure_gguf_key_at(char value[128], const dure_gguf *g, size_t i);
+/* A text of the file for people: cut to 127 bytes, control characters as '.'. */
+void dure_gguf_print(char out[128], dure_span text);

@@ -208,7 +208,7 @@ size_t dure_gguf_key_count(const dure_gguf *g)
 }
 
 /* Control bytes could move a terminal's cursor: they become '.'. */
-static void print_text(char text[128], dure_span from)
+void dure_gguf_print(char text[128], dure_span from)
 {
     size_t n = from.n < 124 ? from.n : 121;
     for (size_t i = 0; i < n; i++)
@@ -229,7 +229,7 @@ const char *dure_gguf_key_at(char text[128], const dure_gguf *g, size_t i)
         snprintf(text, 128, "[%llu x %s]", (unsigned long long)value->n,
                  element_names[value->element]);
     else if (value->element == GGUF_TEXT)
-        print_text(text, load_text(value, 0));
+        dure_gguf_print(text, load_text(value, 0));
     else if (value->element == GGUF_BOOL)
         snprintf(text, 128, "%s", value->data[0] ? "true" : "false");
     else if (load_integer(&integer, value, 0))
