@@ -25,7 +25,7 @@
 #define DURE_MSG_ENTRIES_MAX 400              /* roster entries */
 #define DURE_MSG_CHECKPOINT_MAX (32u * 1024)  /* a signed, cosigned checkpoint */
 #define DURE_MSG_LEAF_MAX (32u * 1024)
-#define DURE_MSG_PROOF_MAX 64 /* hashes of a Merkle proof */
+#define DURE_MSG_PROOF_MAX 65 /* hashes of a Merkle proof */
 
 /* X(NAME, number, field, largest body in bytes). The numbers are the wire's and never change. */
 #define DURE_MSG_LIST(X)                                                                           \
