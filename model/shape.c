@@ -1,0 +1,150 @@
+#include "model/shape.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_LAYERS = 1024, MAX_WIDTH = 1 << 20, MAX_CONTEXT = 1 << 24 };
+
+static const char *const target_names[DURE_LORA_TARGETS] = {
+    "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
+};
+
+void dure_model_target_name(char name[64], uint32_t layer, dure_lora_target target)
+{
+    snprintf(name, 64, "blk.%u.%s.weight", layer, target_names[target]);
+}
+
+/* A number of `architecture`.`key` from 1 to `most`. */
+static dure_err read_size(uint32_t *out, const dure_gguf *gguf, const char *key, uint32_t most,
+                          dure_diag *diag)
+{
+    char full[96];
+    snprintf(full, sizeof full, "llama.%s", key);
+    dure_err err = dure_gguf_u32(out, gguf, full, diag);
+    if (err) return err;
+    if (*out == 0 || *out > most)
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "%s is %u, not from 1 to %u", full, *out, most);
+    return DURE_OK;
+}
+
+/* As read_size, with `absent` when there is no such key. */
+static dure_err read_size_or(uint32_t *out, uint32_t absent, const dure_gguf *gguf, const char *key,
+                             dure_diag *diag)
+{
+    char full[96];
+    snprintf(full, sizeof full, "llama.%s", key);
+    *out = absent;
+    return dure_gguf_has(gguf, full) ? read_size(out, gguf, key, MAX_WIDTH, diag) : DURE_OK;
+}
+
+static dure_err read_architecture(dure_model_shape *out, const dure_gguf *gguf, dure_diag *diag)
+{
+    dure_span text = {0};
+    dure_err err = dure_gguf_text(&text, gguf, "general.architecture", diag);
+    if (err) return err;
+    char shown[128];
+    dure_gguf_print(shown, text);
+    if (strcmp(shown, "llama") != 0)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "the architecture '%s' is not supported; use a model of the "
+                             "architecture 'llama', such as SmolLM2",
+                             shown);
+    snprintf(out->architecture, sizeof out->architecture, "%s", shown);
+    return DURE_OK;
+}
+
+static dure_err check_matrix(const dure_gguf *gguf, const char *name, uint64_t in, uint64_t out,
+                             dure_diag *diag)
+{
+    const dure_gguf_tensor *tensor = dure_gguf_find(gguf, name);
+    if (!tensor) return dure_diag_set(diag, DURE_ERR_FORMAT, "the tensor %s is missing", name);
+    if (tensor->dims[0] != in || tensor->dims[1] != out || tensor->dims[2] != 1 ||
+        tensor->dims[3] != 1)
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "the tensor %s is %llu x %llu, but the metadata ask for %llu x %llu",
+                             name, (unsigned long long)tensor->dims[0],
+                             (unsigned long long)tensor->dims[1], (unsigned long long)in,
+                             (unsigned long long)out);
+    return DURE_OK;
+}
+
+static dure_err check_layers(const dure_model_shape *shape, const dure_gguf *gguf, dure_diag *diag)
+{
+    for (uint32_t layer = 0; layer < shape->n_layers; layer++) {
+        for (int target = 0; target < DURE_LORA_TARGETS; target++) {
+            char name[64];
+            dure_lora_target which = (dure_lora_target)target;
+            dure_model_target_name(name, layer, which);
+            dure_err err = check_matrix(gguf, name, dure_lora_in(shape, which),
+                                        dure_lora_out(shape, which), diag);
+            if (err) return err;
+        }
+    }
+    return DURE_OK;
+}
+
+static dure_err check_heads(const dure_model_shape *shape, dure_diag *diag)
+{
+    if (shape->n_head_kv > shape->n_head || shape->n_head % shape->n_head_kv)
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "%u attention heads cannot share %u key heads evenly", shape->n_head,
+                             shape->n_head_kv);
+    if (shape->head_dim == 0 || shape->head_dim % 2 || shape->head_dim > 1024)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "heads of %u dimensions are not supported; an even number of at most "
+                             "1024 is",
+                             shape->head_dim);
+    return DURE_OK;
+}
+
+/* Every token that the tokenizer can give needs its row in the embedding. */
+static dure_err check_vocabulary(const dure_model_shape *shape, const dure_gguf *gguf,
+                                 dure_diag *diag)
+{
+    size_t n = 0;
+    if (!dure_gguf_has(gguf, "tokenizer.ggml.tokens")) return DURE_OK;
+    dure_err err = dure_gguf_array(&n, gguf, "tokenizer.ggml.tokens", diag);
+    if (!err && n > shape->n_vocab)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT,
+                            "the vocabulary has %zu tokens, but token_embd.weight only %u rows", n,
+                            shape->n_vocab);
+    return err;
+}
+
+dure_err dure_model_shape_read(dure_model_shape *out, const dure_gguf *gguf, dure_diag *diag)
+{
+    dure_model_shape s = {0};
+    dure_err err = read_architecture(&s, gguf, diag);
+    if (!err) err = read_size(&s.n_layers, gguf, "block_count", MAX_LAYERS, diag);
+    if (!err) err = read_size(&s.n_embd, gguf, "embedding_length", MAX_WIDTH, diag);
+    if (!err) err = read_size(&s.n_ff, gguf, "feed_forward_length", MAX_WIDTH, diag);
+    if (!err) err = read_size(&s.n_head, gguf, "attention.head_count", 4096, diag);
+    if (!err) err = read_size(&s.n_context, gguf, "context_length", MAX_CONTEXT, diag);
+    if (!err) err = read_size_or(&s.n_head_kv, s.n_head, gguf, "attention.head_count_kv", diag);
+    if (err) return err;
+    err = read_size_or(&s.head_dim, s.n_embd / s.n_head, gguf, "attention.key_length", diag);
+    if (!err) err = check_heads(&s, diag);
+    const dure_gguf_tensor *embedding = dure_gguf_find(gguf, "token_embd.weight");
+    if (!err && !embedding)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "the tensor token_embd.weight is missing");
+    if (err) return err;
+    if (embedding->dims[1] == 0 || embedding->dims[1] > MAX_WIDTH * 4)
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "token_embd.weight has %llu rows",
+                             (unsigned long long)embedding->dims[1]);
+    s.n_vocab = (uint32_t)embedding->dims[1];
+    err = check_matrix(gguf, "token_embd.weight", s.n_embd, s.n_vocab, diag);
+    if (!err) err = check_vocabulary(&s, gguf, diag);
+    if (!err) err = check_layers(&s, gguf, diag);
+    if (!err) *out = s;
+    return err;
+}
+
+uint64_t dure_model_parameters(const dure_gguf *gguf)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < dure_gguf_tensor_count(gguf); i++) {
+        const uint64_t *dims = dure_gguf_tensor_at(gguf, i)->dims;
+        n += dims[0] * dims[1] * dims[2] * dims[3];
+    }
+    return n;
+}

@@ -1,0 +1,17 @@
+/* The shape of a model, read and checked from the metadata and tensors of its GGUF. */
+#pragma once
+
+#include "model/gguf.h"
+#include "model/lora.h"
+
+/* The architectures known are "llama" (SmolLM, SmolLM2, Llama 2 and 3, TinyLlama); another one is
+ * DURE_ERR_UNSUPPORTED and named. Every matrix that an adapter can be put on must be there with
+ * the size that follows from the metadata; DURE_ERR_FORMAT names the first that is not. */
+DURE_MUST_USE dure_err dure_model_shape_read(dure_model_shape *out, const dure_gguf *gguf,
+                                             dure_diag *diag);
+
+/* "blk.3.attn_q.weight": the tensor that a target adapts. */
+void dure_model_target_name(char name[64], uint32_t layer, dure_lora_target target);
+
+/* Total elements of all tensors. */
+uint64_t dure_model_parameters(const dure_gguf *gguf);
