@@ -16,7 +16,7 @@ enum {
     MAX_LIFETIME_S = 7 * 24 * 3600,
     MIN_LIFETIME_S = 10,
     MIN_GRID_BITS = 14,
-    MAX_GRID_BITS = 30,
+    MAX_GRID_BITS = 24,
 };
 
 void dure_put_double(dure_buf *out, double value)
@@ -126,6 +126,25 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "training.learning_rate is %g, but must be above 0 and at most 1",
                              t->learning_rate);
+    if (t->privacy_mode != DURE_PRIVACY_RECORD && t->privacy_mode != DURE_PRIVACY_NONE)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "training.privacy is mode %u; this program knows record and none",
+                             t->privacy_mode);
+    if (t->optimizer != DURE_LOCAL_ADAMW && t->optimizer != DURE_LOCAL_SGD)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "training.optimizer is number %u; this program knows adamw and sgd",
+                             t->optimizer);
+    if (!(t->beta1 >= 0 && t->beta1 < 1 && t->beta2 >= 0 && t->beta2 < 1 &&
+          t->optimizer_epsilon > 0 && t->optimizer_epsilon < 1 && t->weight_decay >= 0 &&
+          t->weight_decay < 1))
+        return dure_diag_set(
+            diag, DURE_ERR_USAGE,
+            "training.beta1, beta2 and weight_decay must be from 0 to below 1, and "
+            "training.optimizer_epsilon between 0 and 1");
+    if (!(t->server_rate > 0 && t->server_rate <= 16))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "training.server_rate is %g, but must be above 0 and at most 16",
+                             t->server_rate);
     if (!(t->clip > 0 && t->clip <= 1e6))
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "training.clip is %g, but must be above 0 and at most 1000000",
@@ -176,12 +195,8 @@ static void put_base(dure_buf *out, const dure_base *b)
     dure_put_u32(out, b->n_context);
 }
 
-void dure_terms_put(dure_buf *out, const dure_terms *terms)
+static void put_layout(dure_buf *out, const dure_layout_terms *l)
 {
-    dure_put_u16(out, 1);
-    dure_put_text(out, terms->federation);
-    put_base(out, &terms->base);
-    const dure_layout_terms *l = &terms->layout;
     dure_put_u32(out, l->rank);
     dure_put_double(out, l->alpha);
     dure_put_u32(out, l->targets);
@@ -189,6 +204,14 @@ void dure_terms_put(dure_buf *out, const dure_terms *terms)
     dure_put_u64(out, l->seed);
     dure_put_u64(out, l->n_active);
     dure_put_u64(out, l->n_params);
+}
+
+void dure_terms_put(dure_buf *out, const dure_terms *terms)
+{
+    dure_put_u16(out, 1);
+    dure_put_text(out, terms->federation);
+    put_base(out, &terms->base);
+    put_layout(out, &terms->layout);
     const dure_training_terms *t = &terms->training;
     dure_put_u32(out, t->rounds);
     dure_put_u32(out, t->steps);
@@ -197,6 +220,13 @@ void dure_terms_put(dure_buf *out, const dure_terms *terms)
     dure_put_u32(out, t->grid_bits);
     dure_put_u32(out, t->batch);
     dure_put_u32(out, t->max_length);
+    dure_put_u32(out, t->privacy_mode);
+    dure_put_u32(out, t->optimizer);
+    dure_put_double(out, t->beta1);
+    dure_put_double(out, t->beta2);
+    dure_put_double(out, t->optimizer_epsilon);
+    dure_put_double(out, t->weight_decay);
+    dure_put_double(out, t->server_rate);
     const dure_cohort_terms *c = &terms->cohort;
     dure_put_u32(out, c->min_sites);
     dure_put_u32(out, c->collusion);
@@ -239,6 +269,13 @@ static dure_err take_training(dure_training_terms *t, dure_reader *r)
     if (!err) err = dure_take_u32(&t->grid_bits, r);
     if (!err) err = dure_take_u32(&t->batch, r);
     if (!err) err = dure_take_u32(&t->max_length, r);
+    if (!err) err = dure_take_u32(&t->privacy_mode, r);
+    if (!err) err = dure_take_u32(&t->optimizer, r);
+    if (!err) err = dure_take_double(&t->beta1, r);
+    if (!err) err = dure_take_double(&t->beta2, r);
+    if (!err) err = dure_take_double(&t->optimizer_epsilon, r);
+    if (!err) err = dure_take_double(&t->weight_decay, r);
+    if (!err) err = dure_take_double(&t->server_rate, r);
     return err;
 }
 
@@ -270,14 +307,31 @@ dure_err dure_terms_take(dure_terms *out, dure_reader *r, dure_diag *diag)
     return DURE_OK;
 }
 
+static dure_err hash_buf(dure_hash *out, const char *label, const dure_buf *buf)
+{
+    dure_err err = dure_buf_err(buf);
+    const dure_span field = dure_buf_span(buf);
+    if (!err) err = dure_hash_labeled(out, label, &field, 1);
+    return err;
+}
+
 dure_err dure_terms_hash(dure_hash *out, const dure_terms *terms)
 {
     dure_buf buf;
     dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
     dure_terms_put(&buf, terms);
-    dure_err err = dure_buf_err(&buf);
-    const dure_span field = dure_buf_span(&buf);
-    if (!err) err = dure_hash_labeled(out, "DURE/1/terms", &field, 1);
+    dure_err err = hash_buf(out, "DURE/1/terms", &buf);
+    dure_buf_fini(&buf);
+    return err;
+}
+
+dure_err dure_terms_layout_digest(dure_hash *out, const dure_terms *terms)
+{
+    dure_buf buf;
+    dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
+    put_base(&buf, &terms->base);
+    put_layout(&buf, &terms->layout);
+    dure_err err = hash_buf(out, "DURE/1/layout", &buf);
     dure_buf_fini(&buf);
     return err;
 }

@@ -1,0 +1,200 @@
+#include "federation/settings.h"
+#include "federation/terms.h"
+#include "fixture.h"
+#include "support/check.h"
+#include "support/temp_dir.h"
+
+#include "common/file.h"
+
+#include <math.h>
+#include <string.h>
+
+static void test_terms_round_trip_through_their_encoding(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    dure_buf buf;
+    dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
+    dure_terms_put(&buf, &f.terms);
+    assert_ok(dure_buf_err(&buf));
+    dure_reader r = dure_reader_of(dure_buf_span(&buf));
+    dure_terms back;
+    assert_ok(dure_terms_take(&back, &r, NULL));
+    assert_ok(dure_reader_end(&r));
+    dure_hash a, b;
+    assert_ok(dure_terms_hash(&a, &f.terms));
+    assert_ok(dure_terms_hash(&b, &back));
+    assert_true(dure_hash_equal(&a, &b));
+    dure_buf_fini(&buf);
+}
+
+static void test_terms_cut_short_are_refused_at_every_length(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    dure_buf buf;
+    dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
+    dure_terms_put(&buf, &f.terms);
+    for (size_t n = 0; n < buf.n; n++) {
+        dure_reader r = dure_reader_of(dure_span_of(buf.data, n));
+        dure_terms back;
+        assert_int_not_equal(dure_terms_take(&back, &r, NULL), DURE_OK);
+    }
+    dure_buf_fini(&buf);
+}
+
+static void assert_terms_refused(const dure_terms *terms, const char *names)
+{
+    dure_diag diag = {0};
+    assert_int_not_equal(dure_terms_check(terms, &diag), DURE_OK);
+    if (!strstr(diag.text, names)) fail_msg("\"%s\" does not name %s", diag.text, names);
+}
+
+static void test_terms_out_of_range_name_the_field(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    dure_terms t = f.terms;
+    t.cohort.u_min = 2;
+    assert_terms_refused(&t, "cohort.u_min");
+    t = f.terms;
+    t.cohort.collusion = 2; /* u_min must then be 4 */
+    assert_terms_refused(&t, "cohort.u_min");
+    t = f.terms;
+    t.training.clip = NAN;
+    assert_terms_refused(&t, "training.clip");
+    t = f.terms;
+    t.grid.range = 0.1;
+    assert_terms_refused(&t, "grid.range");
+    t = f.terms;
+    t.layout.first_layer = 2;
+    assert_terms_refused(&t, "adapter.first_layer");
+    t = f.terms;
+    t.training.privacy_mode = DURE_PRIVACY_CLIENT;
+    assert_terms_refused(&t, "training.privacy");
+    t = f.terms;
+    strcpy(t.federation, "two words");
+    assert_terms_refused(&t, "federation");
+}
+
+/* The table of decision 2: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
+static void test_terms_threshold_matches_the_table(void **state)
+{
+    (void)state;
+    assert_int_equal(dure_terms_threshold(3, 1), 3);
+    assert_int_equal(dure_terms_threshold(5, 1), 4);
+    assert_int_equal(dure_terms_threshold(7, 1), 5);
+    assert_int_equal(dure_terms_threshold(10, 3), 7);
+    assert_int_equal(dure_terms_threshold(100, 33), 67);
+}
+
+static void test_terms_grid_is_fine_enough_for_the_dimension(void **state)
+{
+    (void)state;
+    assert_int_equal(dure_terms_grid_bits(1), 14);
+    assert_int_equal(dure_terms_grid_bits(65536), 14);
+    assert_int_equal(dure_terms_grid_bits(65537), 15);
+    assert_int_equal(dure_terms_grid_bits(92160), 15);
+    assert_int_equal(dure_terms_grid_bits(22000000), 19);
+}
+
+static void settings_of(dure_settings *s, const fixture *f)
+{
+    *s = (dure_settings){.terms = f->terms,
+                         .endpoint = "tcp://127.0.0.1:7070",
+                         .model = "/models/a \"quoted\" name.gguf",
+                         .eval = "eval.jsonl",
+                         .gate_tolerance = 0.01};
+    memcpy(s->root_public, f->root.public_, sizeof s->root_public);
+}
+
+static void test_settings_round_trip_through_the_file(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    temp_dir_make(&dir);
+    fixture f;
+    fixture_make(&f);
+    dure_settings s, back;
+    settings_of(&s, &f);
+    s.terms.training.learning_rate = 0.1 + 0.2; /* needs all 17 digits */
+    const char *path = temp_dir_file(&dir, "federation.yaml");
+    assert_ok(dure_settings_write(path, &s, NULL));
+    dure_diag diag = {0};
+    if (dure_settings_read(&back, path, &diag)) fail_msg("%s", diag.text);
+    dure_hash a, b;
+    assert_ok(dure_terms_hash(&a, &s.terms));
+    assert_ok(dure_terms_hash(&b, &back.terms));
+    assert_true(dure_hash_equal(&a, &b));
+    assert_string_equal(s.model, back.model);
+    assert_memory_equal(s.root_public, back.root_public, 32);
+    temp_dir_remove(&dir);
+}
+
+/* Writes the file, replaces one line of it and reads it back. */
+static void assert_line_refused(const char *line, const char *with, const char *names)
+{
+    temp_dir dir;
+    temp_dir_make(&dir);
+    fixture f;
+    fixture_make(&f);
+    dure_settings s;
+    settings_of(&s, &f);
+    const char *path = temp_dir_file(&dir, "federation.yaml");
+    assert_ok(dure_settings_write(path, &s, NULL));
+    dure_buf text, changed;
+    assert_ok(dure_file_read(&text, path, DURE_SETTINGS_MAX_BYTES, NULL));
+    const uint8_t *at = memmem(text.data, text.n, line, strlen(line));
+    assert_non_null(at);
+    const size_t before = (size_t)(at - text.data), after = before + strlen(line);
+    dure_buf_init(&changed, DURE_SETTINGS_MAX_BYTES);
+    dure_put_raw(&changed, text.data, before);
+    dure_put_raw(&changed, with, strlen(with));
+    dure_put_raw(&changed, text.data + after, text.n - after);
+    dure_diag diag = {0};
+    assert_int_not_equal(dure_settings_parse(&s, dure_buf_span(&changed), "federation.yaml", &diag),
+                         DURE_OK);
+    if (!strstr(diag.text, names)) fail_msg("\"%s\" does not name %s", diag.text, names);
+    assert_non_null(strstr(diag.text, "federation.yaml"));
+    dure_buf_fini(&text);
+    dure_buf_fini(&changed);
+    temp_dir_remove(&dir);
+}
+
+static void test_settings_errors_name_the_line(void **state)
+{
+    (void)state;
+    assert_line_refused("  rounds: 2\n", "  rounds: many\n", "line: ");
+    assert_line_refused("  rounds: 2\n", "", "rounds");
+    assert_line_refused("  rounds: 2\n", "  rounds: 2\n  surprise: 1\n", "surprise");
+    assert_line_refused("  targets: [q, v]\n", "  targets: [q, x]\n", "line: ");
+    assert_line_refused("  clip: 1\n", "  clip: -1\n", "training.clip");
+    assert_line_refused("grid:\n", "grid: &a\n", "federation.yaml");
+}
+
+static void test_settings_refuse_an_empty_file(void **state)
+{
+    (void)state;
+    dure_settings s;
+    dure_diag diag = {0};
+    assert_int_not_equal(dure_settings_parse(&s, dure_span_of_text(""), "f.yaml", &diag), DURE_OK);
+    assert_non_null(strstr(diag.text, "f.yaml"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_terms_round_trip_through_their_encoding),
+        cmocka_unit_test(test_terms_cut_short_are_refused_at_every_length),
+        cmocka_unit_test(test_terms_out_of_range_name_the_field),
+        cmocka_unit_test(test_terms_threshold_matches_the_table),
+        cmocka_unit_test(test_terms_grid_is_fine_enough_for_the_dimension),
+        cmocka_unit_test(test_settings_round_trip_through_the_file),
+        cmocka_unit_test(test_settings_errors_name_the_line),
+        cmocka_unit_test(test_settings_refuse_an_empty_file),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
