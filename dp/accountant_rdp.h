@@ -27,7 +27,7 @@ double dure_rdp_to_epsilon(const double *orders, const double *rdp, size_t n, do
 /* The smallest delta for epsilon >= 0, at most 1. */
 double dure_rdp_to_delta(const double *orders, const double *rdp, size_t n, double epsilon);
 
-#define DURE_RDP_ORDERS 163
+#define DURE_RDP_ORDERS 169
 /* 1.1 to 10.9 by tenths, 11 to 63, then coarser up to 1024. */
 extern const double dure_rdp_orders[DURE_RDP_ORDERS];
 

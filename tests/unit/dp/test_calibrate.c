@@ -1,0 +1,138 @@
+#include "dp/calibrate.h"
+#include "support/check.h"
+
+#include <math.h>
+#include <string.h>
+
+static dure_dp_plan plan_of(double rate, double sigma, uint64_t steps)
+{
+    dure_dp_plan plan = {.steps = steps};
+    assert_ok(dure_dp_plan_set_rate(&plan, rate, NULL));
+    assert_ok(dure_dp_plan_set_sigma(&plan, sigma, NULL));
+    return plan;
+}
+
+static double epsilon_of(const dure_dp_plan *plan, const dure_rdp *before, double delta)
+{
+    double epsilon = -1;
+    assert_ok(dure_calibrate_epsilon(&epsilon, plan, before, delta));
+    return epsilon;
+}
+
+static void test_calibrate_sigma_is_the_least_that_meets_the_target(void **state)
+{
+    (void)state;
+    const double rates[] = {0.001, 0.0128, 0.04, 0.5, 1}, targets[] = {0.1, 1, 8, 50};
+    for (size_t i = 0; i < 5; i++) {
+        for (size_t j = 0; j < 4; j++) {
+            dure_dp_plan plan = plan_of(rates[i], 0, 100);
+            assert_ok(dure_calibrate_sigma(&plan, NULL, (dure_privacy){targets[j], 1e-5}, NULL));
+            assert_true(epsilon_of(&plan, NULL, 1e-5) <= targets[j]);
+            plan.sigma_num--;
+            assert_true(epsilon_of(&plan, NULL, 1e-5) > targets[j]);
+        }
+    }
+}
+
+static void test_calibrate_sigma_agrees_with_opacus(void **state)
+{
+    (void)state;
+    /* opacus tests/accountants_test.py: 1.416 and 1.3562 for epsilon 8, to its tolerance. */
+    dure_dp_plan plan = plan_of(0.04, 0, 2250);
+    assert_ok(dure_calibrate_sigma(&plan, NULL, (dure_privacy){8, 1e-5}, NULL));
+    assert_true(fabs(dure_dp_plan_sigma(&plan) - 1.416) < 2e-3);
+    plan.steps = 2000;
+    assert_ok(dure_calibrate_sigma(&plan, NULL, (dure_privacy){8, 1e-5}, NULL));
+    assert_true(fabs(dure_dp_plan_sigma(&plan) - 1.3562) < 2e-3);
+}
+
+static void test_calibrate_sigma_composes_with_the_past(void **state)
+{
+    (void)state;
+    dure_rdp before = {{0}};
+    dure_dp_plan past = plan_of(0.02, 1.2, 300), plan = plan_of(0.02, 0, 300), fresh = plan;
+    dure_privacy target = {3, 1e-5};
+    dure_rdp_add(&before, &past);
+    assert_ok(dure_calibrate_sigma(&plan, &before, target, NULL));
+    assert_ok(dure_calibrate_sigma(&fresh, NULL, target, NULL));
+    assert_true(epsilon_of(&plan, &before, 1e-5) <= 3);
+    assert_true(plan.sigma_num > fresh.sigma_num);
+}
+
+static void test_calibrate_sigma_refuses_a_spent_budget(void **state)
+{
+    (void)state;
+    dure_rdp before = {{0}};
+    dure_dp_plan past = plan_of(0.5, 0.6, 100), plan = plan_of(0.02, 0, 10);
+    dure_diag diag = {0};
+    dure_rdp_add(&before, &past);
+    assert_err(dure_calibrate_sigma(&plan, &before, (dure_privacy){1, 1e-5}, &diag),
+               DURE_ERR_BUDGET);
+    assert_non_null(strstr(diag.text, "no amount of noise"));
+}
+
+static void test_calibrate_steps_is_the_most_that_fits(void **state)
+{
+    (void)state;
+    const double sigmas[] = {0.6, 0.8, 2};
+    for (size_t i = 0; i < 3; i++) {
+        dure_dp_plan plan = plan_of(0.0128, sigmas[i], 1);
+        dure_privacy target = {4, 1e-5};
+        assert_ok(dure_calibrate_steps(&plan, NULL, target, UINT64_MAX, NULL));
+        assert_true(epsilon_of(&plan, NULL, 1e-5) <= 4);
+        plan.steps++;
+        assert_true(epsilon_of(&plan, NULL, 1e-5) > 4);
+        assert_ok(dure_calibrate_steps(&plan, NULL, target, 2, NULL));
+        assert_int_equal(plan.steps, 2);
+    }
+}
+
+static void test_calibrate_steps_refuses_when_none_fits(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = plan_of(1, 0.1, 1), bare = plan_of(0.1, 0, 1);
+    dure_diag diag = {0};
+    dure_privacy target = {1, 1e-5};
+    assert_err(dure_calibrate_steps(&plan, NULL, target, 100, &diag), DURE_ERR_BUDGET);
+    assert_err(dure_calibrate_steps(&bare, NULL, target, 100, &diag), DURE_ERR_BUDGET);
+    assert_err(dure_calibrate_steps(&plan, NULL, target, 0, &diag), DURE_ERR_BUDGET);
+}
+
+static void test_calibrate_refuses_targets_out_of_range(void **state)
+{
+    (void)state;
+    const dure_privacy wrong[] = {{0, 1e-5}, {-1, 1e-5}, {INFINITY, 1e-5}, {NAN, 1e-5},
+                                  {1, 0},    {1, 1},     {1, -1},          {1, NAN}};
+    dure_diag diag = {0};
+    for (size_t i = 0; i < 8; i++) {
+        dure_dp_plan plan = plan_of(0.1, 1, 10);
+        assert_err(dure_calibrate_sigma(&plan, NULL, wrong[i], &diag), DURE_ERR_USAGE);
+        assert_err(dure_calibrate_steps(&plan, NULL, wrong[i], 10, &diag), DURE_ERR_USAGE);
+    }
+    double epsilon = 0;
+    dure_dp_plan plan = plan_of(0.1, 1, 10);
+    assert_err(dure_calibrate_epsilon(&epsilon, &plan, NULL, 1), DURE_ERR_USAGE);
+    assert_true(isinf(epsilon));
+}
+
+static void test_calibrate_epsilon_without_noise_is_infinite(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = plan_of(0.001, 0, 1);
+    assert_true(isinf(epsilon_of(&plan, NULL, 1e-5)));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_calibrate_sigma_is_the_least_that_meets_the_target),
+        cmocka_unit_test(test_calibrate_sigma_agrees_with_opacus),
+        cmocka_unit_test(test_calibrate_sigma_composes_with_the_past),
+        cmocka_unit_test(test_calibrate_sigma_refuses_a_spent_budget),
+        cmocka_unit_test(test_calibrate_steps_is_the_most_that_fits),
+        cmocka_unit_test(test_calibrate_steps_refuses_when_none_fits),
+        cmocka_unit_test(test_calibrate_refuses_targets_out_of_range),
+        cmocka_unit_test(test_calibrate_epsilon_without_noise_is_infinite),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

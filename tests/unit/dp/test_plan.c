@@ -1,0 +1,187 @@
+#include "common/json.h"
+#include "dp/plan.h"
+#include "support/check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static dure_dp_plan good_plan(void)
+{
+    dure_dp_plan plan = {.mechanism = DURE_DP_POISSON_GAUSSIAN,
+                         .sigma_num = 52429,
+                         .clip = 0.1,
+                         .grid_bits = 15,
+                         .steps = 20};
+    assert_ok(dure_dp_plan_set_batch(&plan, 128, 10000, NULL));
+    return plan;
+}
+
+static void check_same(const dure_dp_plan *a, const dure_dp_plan *b)
+{
+    assert_true(a->mechanism == b->mechanism && a->full == b->full && a->q_k == b->q_k);
+    assert_true(a->sigma_num == b->sigma_num && a->clip == b->clip);
+    assert_true(a->grid_bits == b->grid_bits && a->steps == b->steps);
+    assert_true(a->n_pub == b->n_pub && a->batch == b->batch);
+}
+
+static void test_plan_batch_gives_an_exact_rate(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = {0};
+    assert_ok(dure_dp_plan_set_batch(&plan, 1, 3, NULL));
+    assert_true(!plan.full && plan.q_k == 0x5555555555555555u);
+    assert_true(dure_dp_plan_rate(&plan) >= 1.0 / 3);
+    assert_ok(dure_dp_plan_set_batch(&plan, 1, 4, NULL));
+    assert_true(plan.q_k == (uint64_t)1 << 62);
+    assert_ok(dure_dp_plan_set_batch(&plan, 7, 7, NULL));
+    assert_true(plan.full && plan.q_k == 0 && dure_dp_plan_rate(&plan) == 1);
+    dure_diag diag = {0};
+    assert_err(dure_dp_plan_set_batch(&plan, 0, 7, &diag), DURE_ERR_USAGE);
+    assert_err(dure_dp_plan_set_batch(&plan, 8, 7, &diag), DURE_ERR_USAGE);
+    assert_err(dure_dp_plan_set_batch(&plan, 0, 0, &diag), DURE_ERR_USAGE);
+    assert_err(dure_dp_plan_set_batch(&plan, 1, UINT64_MAX, &diag), DURE_ERR_USAGE);
+}
+
+static void test_plan_rounds_rate_and_sigma_up(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = {0};
+    const double wrong_rates[] = {0, -0.1, 1.1, NAN}, wrong_sigmas[] = {-1, 65536, NAN, INFINITY};
+    assert_ok(dure_dp_plan_set_rate(&plan, 1e-30, NULL));
+    assert_int_equal(plan.q_k, 1);
+    assert_ok(dure_dp_plan_set_rate(&plan, 1, NULL));
+    assert_true(plan.full);
+    assert_ok(dure_dp_plan_set_rate(&plan, nextafter(1, 0), NULL));
+    assert_true(!plan.full && plan.q_k == UINT64_MAX - 2047);
+    assert_ok(dure_dp_plan_set_sigma(&plan, 0.8, NULL));
+    assert_int_equal(plan.sigma_num, 52429);
+    assert_true(dure_dp_plan_sigma(&plan) >= 0.8);
+    assert_ok(dure_dp_plan_set_sigma(&plan, 0, NULL));
+    assert_int_equal(plan.sigma_num, 0);
+    for (size_t i = 0; i < 4; i++) {
+        assert_err(dure_dp_plan_set_rate(&plan, wrong_rates[i], NULL), DURE_ERR_USAGE);
+        assert_err(dure_dp_plan_set_sigma(&plan, wrong_sigmas[i], NULL), DURE_ERR_USAGE);
+    }
+}
+
+static void test_plan_grid_keeps_rounding_small(void **state)
+{
+    (void)state;
+    const uint64_t params[] = {1, 65536, 65537, 92160, 4884480, 41943040};
+    const uint32_t expected[] = {14, 14, 15, 15, 18, 19};
+    uint32_t bits = 0;
+    for (size_t i = 0; i < 6; i++) {
+        assert_ok(dure_dp_grid_bits(&bits, params[i], NULL));
+        assert_int_equal(bits, expected[i]);
+        assert_true(sqrt((double)params[i]) / 2 <= ldexp(1, (int)bits) / 128);
+    }
+    assert_ok(dure_dp_grid_bits(&bits, (uint64_t)1 << 36, NULL));
+    assert_err(dure_dp_grid_bits(&bits, ((uint64_t)1 << 36) + 1, NULL), DURE_ERR_LIMIT);
+}
+
+static void test_plan_check_refuses_what_does_not_agree(void **state)
+{
+    (void)state;
+    dure_dp_plan good = good_plan(), plan;
+    dure_diag diag = {0};
+    assert_ok(dure_dp_plan_check(&good, &diag));
+#define REFUSES(change)                                                                            \
+    do {                                                                                           \
+        plan = good;                                                                               \
+        plan.change;                                                                               \
+        assert_err(dure_dp_plan_check(&plan, &diag), DURE_ERR_USAGE);                              \
+        assert_true(diag.text[0]);                                                                 \
+    } while (0)
+    REFUSES(mechanism = 0);
+    REFUSES(q_k++);
+    REFUSES(full = true);
+    REFUSES(clip = 0);
+    REFUSES(clip = NAN);
+    REFUSES(clip = INFINITY);
+    REFUSES(clip = -1);
+    REFUSES(grid_bits = 13);
+    REFUSES(grid_bits = 25);
+    REFUSES(steps = 0);
+    REFUSES(steps = UINT64_MAX);
+    REFUSES(n_pub = 0);
+    REFUSES(batch = 0);
+    REFUSES(batch = 129);
+#undef REFUSES
+}
+
+static void test_plan_encodes_and_decodes(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = good_plan(), read = {0};
+    dure_buf buf;
+    dure_buf_init(&buf, 1000);
+    dure_dp_plan_put(&buf, &plan);
+    assert_ok(dure_buf_err(&buf));
+    dure_reader r = dure_reader_of(dure_buf_span(&buf));
+    assert_ok(dure_dp_plan_take(&read, &r));
+    assert_ok(dure_reader_end(&r));
+    check_same(&plan, &read);
+    for (size_t n = 0; n < buf.n; n++) {
+        r = dure_reader_of(dure_span_of(buf.data, n));
+        assert_err(dure_dp_plan_take(&read, &r), DURE_ERR_PROTO);
+    }
+    buf.data[1] = 2; /* the flag of full participation */
+    r = dure_reader_of(dure_buf_span(&buf));
+    assert_err(dure_dp_plan_take(&read, &r), DURE_ERR_PROTO);
+    dure_buf_fini(&buf);
+}
+
+static void test_plan_survives_json(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = good_plan(), read = {0};
+    for (int full = 0; full < 2; full++) {
+        if (full) assert_ok(dure_dp_plan_set_batch(&plan, 50, 50, NULL));
+        json_t *value = dure_dp_plan_to_json(&plan);
+        char *text = json_dumps(value, 0);
+        json_t *again = NULL;
+        assert_non_null(text);
+        assert_ok(dure_json_parse(&again, dure_span_of_text(text), "plan", NULL));
+        assert_ok(dure_dp_plan_from_json(&read, again, NULL));
+        check_same(&plan, &read);
+        free(text);
+        json_decref(value);
+        json_decref(again);
+    }
+}
+
+static void test_plan_json_refuses_wrong_members(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"mechanism", "q_k",   "sigma_num", "clip",
+                                       "grid_bits", "steps", "n_pub",     "batch"};
+    static const char *const wrong[] = {"\"\"", "-1", "null", "\"18446744073709551616\"", "1e99"};
+    dure_dp_plan plan = good_plan(), read;
+    for (size_t k = 0; k < 8; k++) {
+        for (size_t w = 0; w < 5; w++) {
+            dure_diag diag = {0};
+            json_t *value = dure_dp_plan_to_json(&plan);
+            json_t *bad = json_loads(wrong[w], JSON_DECODE_ANY, NULL);
+            assert_non_null(bad);
+            json_object_set_new(value, keys[k], bad);
+            assert_err(dure_dp_plan_from_json(&read, value, &diag), DURE_ERR_FORMAT);
+            assert_true(diag.text[0]);
+            json_decref(value);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plan_batch_gives_an_exact_rate),
+        cmocka_unit_test(test_plan_rounds_rate_and_sigma_up),
+        cmocka_unit_test(test_plan_grid_keeps_rounding_small),
+        cmocka_unit_test(test_plan_check_refuses_what_does_not_agree),
+        cmocka_unit_test(test_plan_encodes_and_decodes),
+        cmocka_unit_test(test_plan_survives_json),
+        cmocka_unit_test(test_plan_json_refuses_wrong_members),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
