@@ -138,7 +138,7 @@ static void test_invitation_parse_refuses_other_text(void **state)
                DURE_ERR_FORMAT);
     assert_non_null(strstr(diag.text, "x is not an invitation"));
     assert_err(dure_invitation_parse(&inv, &key,
-                                     dure_span_of_text("-----BEGIN DURE INVITATION-----\nAAAA\n"
+                                     dure_span_of_text("-----BEGIN DURE INVITATION-----\nAAE=\n"
                                                        "-----END DURE INVITATION-----\n"),
                                      "x", &diag),
                DURE_ERR_PROTO);

@@ -172,7 +172,6 @@ static void test_settings_errors_name_the_line(void **state)
     assert_line_refused("  rounds: 2\n", "  rounds: 2\n  surprise: 1\n", "surprise");
     assert_line_refused("  targets: [q, v]\n", "  targets: [q, x]\n", "line: ");
     assert_line_refused("  clip: 1\n", "  clip: -1\n", "training.clip");
-    assert_line_refused("grid:\n", "grid: &a\n", "federation.yaml");
 }
 
 static void test_settings_refuse_an_empty_file(void **state)

@@ -1,0 +1,141 @@
+#include "federation/round_config.h"
+#include "fixture.h"
+#include "support/check.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct round_fixture {
+    fixture f;
+    dure_roster *roster;
+    dure_config *config;
+    uint8_t sign[3][32];
+    dure_round_facts facts;
+} round_fixture;
+
+static void round_setup(round_fixture *r)
+{
+    /* Out of order on purpose: the configuration sorts by name. */
+    static const char *const names[] = {"west", "north", "south"};
+    *r = (round_fixture){.facts = {.run_id = 1, .round = 4, .checkpoint_size = 3}};
+    fixture_make(&r->f);
+    assert_ok(dure_roster_new(&r->roster, r->f.root.public_));
+    for (size_t i = 0; i < 3; i++) {
+        fixture_site site;
+        fixture_site_make(&site, &r->f, names[i]);
+        assert_ok(dure_roster_add(r->roster, &site.join, FIXTURE_JOINED, NULL));
+        memcpy(r->sign[i], site.own.public_, 32);
+    }
+    r->config = calloc(1, sizeof *r->config);
+    assert_non_null(r->config);
+    dure_diag diag = {0};
+    if (dure_round_config_make(r->config, &r->f.terms, r->roster, &r->facts,
+                               (const uint8_t(*)[32])r->sign, 3, &diag))
+        fail_msg("%s", diag.text);
+}
+
+static void round_teardown(round_fixture *r)
+{
+    dure_roster_free(&r->roster);
+    free(r->config);
+}
+
+static void test_round_config_makes_what_verifies(void **state)
+{
+    (void)state;
+    round_fixture r;
+    round_setup(&r);
+    dure_diag diag = {0};
+    if (dure_round_config_verify(r.config, &r.f.terms, r.roster, &diag)) fail_msg("%s", diag.text);
+    assert_string_equal(r.config->members[0].name, "north");
+    assert_string_equal(r.config->members[2].name, "west");
+    assert_int_equal(r.config->threshold, 3);
+    round_teardown(&r);
+}
+
+static void test_round_config_signature_covers_every_field(void **state)
+{
+    (void)state;
+    round_fixture r;
+    round_setup(&r);
+    dure_buf bytes;
+    dure_hash h, other;
+    uint8_t signature[64];
+    dure_buf_init(&bytes, DURE_CONFIG_BYTES_MAX);
+    assert_ok(dure_config_encode(&bytes, r.config, NULL));
+    assert_ok(dure_round_config_hash(&h, dure_buf_span(&bytes)));
+    assert_ok(dure_round_config_sign(signature, &h, &r.f.coordinator_sign));
+    const uint8_t *key = r.f.coordinator_sign.public_;
+    assert_ok(dure_round_config_verify_signature(&h, signature, key, NULL));
+    bytes.data[bytes.n - 1] ^= 1;
+    assert_ok(dure_round_config_hash(&other, dure_buf_span(&bytes)));
+    assert_err(dure_round_config_verify_signature(&other, signature, key, NULL), DURE_ERR_AUTH);
+    dure_buf_fini(&bytes);
+    round_teardown(&r);
+}
+
+static void assert_altered(const round_fixture *r, const char *names)
+{
+    dure_diag diag = {0};
+    assert_int_not_equal(dure_round_config_verify(r->config, &r->f.terms, r->roster, &diag),
+                         DURE_OK);
+    if (!strstr(diag.text, names)) fail_msg("\"%s\" does not name %s", diag.text, names);
+}
+
+static void test_round_config_names_what_was_altered(void **state)
+{
+    (void)state;
+    round_fixture r;
+    round_setup(&r);
+    const dure_config good = *r.config;
+    r.config->clip = 2;
+    assert_altered(&r, "privacy plan");
+    *r.config = good;
+    r.config->learning_rate *= 2;
+    assert_altered(&r, "training");
+    *r.config = good;
+    r.config->base_digest[0] ^= 1;
+    assert_altered(&r, "base model");
+    *r.config = good;
+    r.config->members[1].sigma_num -= 1;
+    assert_altered(&r, "declared");
+    *r.config = good;
+    r.config->members[1].sign_public[0] ^= 1;
+    assert_altered(&r, "member in force");
+    *r.config = good;
+    r.config->roster_hash[0] ^= 1;
+    assert_altered(&r, "roster");
+    *r.config = good;
+    r.config->federation_id[5] ^= 1;
+    assert_altered(&r, "federation");
+    round_teardown(&r);
+}
+
+static void test_round_config_needs_enough_sites_in_force(void **state)
+{
+    (void)state;
+    round_fixture r;
+    round_setup(&r);
+    const uint8_t(*sign)[32] = (const uint8_t(*)[32])r.sign;
+    assert_err(dure_round_config_make(r.config, &r.f.terms, r.roster, &r.facts, sign, 2, NULL),
+               DURE_ERR_STATE);
+    dure_revocation revocation = {.revoked_s = FIXTURE_JOINED};
+    const dure_roster_member *m = dure_roster_by_name(r.roster, "south");
+    memcpy(revocation.invite_public, m->join.invitation.invite_public, 32);
+    assert_ok(dure_revocation_sign(&revocation, &r.f.root));
+    assert_ok(dure_roster_revoke(r.roster, &revocation, NULL));
+    assert_err(dure_round_config_make(r.config, &r.f.terms, r.roster, &r.facts, sign, 3, NULL),
+               DURE_ERR_STATE);
+    round_teardown(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_round_config_makes_what_verifies),
+        cmocka_unit_test(test_round_config_signature_covers_every_field),
+        cmocka_unit_test(test_round_config_names_what_was_altered),
+        cmocka_unit_test(test_round_config_needs_enough_sites_in_force),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
