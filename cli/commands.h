@@ -3,7 +3,7 @@
 #pragma once
 
 /* X(name, function, summary): one line a command, in the order --help shows them. */
-#define DURE_COMMANDS(X)
+#define DURE_COMMANDS(X) X("data", dure_cmd_data, "check and preview a data file")
 
 #define DURE_COMMAND_DECLARE(name, function, summary) int function(int argc, char **argv);
 DURE_COMMANDS(DURE_COMMAND_DECLARE)

@@ -1,13 +1,14 @@
 #include "model/dataset.h"
 
 #include "common/file.h"
+#include "model/conversation.h"
 
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_MAX_RECORDS = 10000000, MAX_MESSAGES = 4096 };
+enum { DEFAULT_MAX_RECORDS = 10000000 };
 #define MAX_FILE_BYTES ((size_t)4 << 30)
 
 /* What one call works with, and where it is in the file. */
@@ -21,13 +22,6 @@ typedef struct reading {
     size_t capacity; /* of data->records */
     dure_diag *diag;
 } reading;
-
-/* The conversation of one record; texts are borrowed from its JSON. */
-typedef struct conversation {
-    dure_message *messages;
-    size_t n;
-    bool answered; /* some answer holds text */
-} conversation;
 
 static const char *json_reason(const json_error_t *error)
 {
@@ -48,84 +42,6 @@ static const char *json_reason(const json_error_t *error)
     default:
         return "it is not valid JSON";
     }
-}
-
-static dure_err take_message(dure_message *out, bool *answered, const json_t *from, dure_diag *diag)
-{
-    const char *role = json_string_value(json_object_get(from, "role"));
-    const json_t *content = json_object_get(from, "content");
-    if (!role || !json_is_string(content))
-        return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "each message needs a \"role\" and a \"content\", both texts");
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)from, key, value)
-    {
-        if (!strcmp(key, "role") || !strcmp(key, "content")) continue;
-        char shown[128];
-        dure_gguf_print(shown, dure_span_of_text(key));
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "a message has the key \"%s\", which training would not respect; "
-                             "remove it",
-                             shown);
-    }
-    dure_err err = dure_role_parse(&out->role, role, diag);
-    if (err) return err;
-    out->content = dure_span_of(json_string_value(content), json_string_length(content));
-    if (out->role == DURE_ROLE_ASSISTANT && out->content.n) *answered = true;
-    return DURE_OK;
-}
-
-static dure_err take_messages(conversation *out, const json_t *list, dure_diag *diag)
-{
-    size_t n = json_array_size(list);
-    if (n == 0 || n > MAX_MESSAGES)
-        return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "\"messages\" must be an array of 1 to %d messages", MAX_MESSAGES);
-    out->messages = calloc(n, sizeof *out->messages);
-    if (!out->messages) return DURE_ERR_NOMEM;
-    out->n = n;
-    dure_err err = DURE_OK;
-    for (size_t i = 0; i < n && !err; i++)
-        err = take_message(&out->messages[i], &out->answered, json_array_get(list, i), diag);
-    return err;
-}
-
-static dure_err take_pair(conversation *out, const json_t *prompt, const json_t *response,
-                          dure_diag *diag)
-{
-    if (!json_is_string(prompt) || !json_is_string(response))
-        return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "\"prompt\" and \"response\" must both be there and be texts");
-    out->messages = calloc(2, sizeof *out->messages);
-    if (!out->messages) return DURE_ERR_NOMEM;
-    out->n = 2;
-    out->messages[0] = (dure_message){
-        DURE_ROLE_USER, dure_span_of(json_string_value(prompt), json_string_length(prompt))};
-    out->messages[1] =
-        (dure_message){DURE_ROLE_ASSISTANT,
-                       dure_span_of(json_string_value(response), json_string_length(response))};
-    out->answered = out->messages[1].content.n > 0;
-    return DURE_OK;
-}
-
-static dure_err take_conversation(conversation *out, const json_t *record, dure_diag *diag)
-{
-    const json_t *messages = json_object_get(record, "messages");
-    const json_t *prompt = json_object_get(record, "prompt");
-    const json_t *response = json_object_get(record, "response");
-    bool pair = prompt || response;
-    if (!json_is_object(record) || (messages != NULL) == pair)
-        return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "a record is an object with either \"messages\" or \"prompt\" and "
-                             "\"response\"");
-    dure_err err =
-        messages ? take_messages(out, messages, diag) : take_pair(out, prompt, response, diag);
-    if (!err && !out->answered)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT,
-                            "the record has no response to learn from (no assistant message with "
-                            "text)");
-    return err;
 }
 
 static uint32_t count_labels(const dure_tokens *tokens, size_t first)
@@ -166,17 +82,17 @@ static dure_err fit(const reading *r, size_t first, dure_diag *diag)
 static dure_err read_record(const reading *r, dure_span text, dure_diag *diag)
 {
     json_error_t error;
-    conversation talk = {0};
+    dure_conversation talk = {0};
     size_t first = r->data->tokens.n;
     json_t *record = json_loadb((const char *)text.data, text.n, JSON_REJECT_DUPLICATES, &error);
     dure_err err = DURE_OK;
     if (!record)
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s (column %d)", json_reason(&error),
                             error.column);
-    if (!err) err = take_conversation(&talk, record, diag);
+    if (!err) err = dure_conversation_read(&talk, record, diag);
     if (!err) err = dure_chat_render(&r->data->tokens, r->chat, r->t, talk.messages, talk.n, false);
     if (!err) err = fit(r, first, diag);
-    free(talk.messages);
+    dure_conversation_fini(&talk);
     json_decref(record);
     return err;
 }

@@ -49,7 +49,7 @@ static dure_err read_architecture(dure_model_shape *out, const dure_gguf *gguf, 
                              "the architecture '%s' is not supported; use a model of the "
                              "architecture 'llama', such as SmolLM2",
                              shown);
-    snprintf(out->architecture, sizeof out->architecture, "%s", shown);
+    memcpy(out->architecture, "llama", sizeof "llama");
     return DURE_OK;
 }
 
