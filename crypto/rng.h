@@ -13,9 +13,9 @@
 /* getrandom(2). Any number of threads may use it. */
 dure_rng dure_rng_system(void);
 
-/* AES-256-CTR from counter 0 under HKDF-SHA-256(salt = empty, ikm = key, info = "dure/stream/1"
- * followed by `context`). Two contexts give independent streams. The stream fails with
- * DURE_ERR_RNG after 2^36 - 16 bytes and never wraps. One thread per stream. */
+/* AES-256-CTR from counter 0 under HKDF-SHA-256(salt = empty, ikm = key, info = "dure/stream/1" and
+ * `context`, each after its u32 length). Two contexts give independent streams. The stream fails
+ * with DURE_ERR_RNG after 2^36 - 16 bytes and never wraps. One thread per stream. */
 typedef struct dure_stream dure_stream;
 DURE_MUST_USE dure_err dure_stream_new(dure_stream **out, const uint8_t key[DURE_RNG_KEY_BYTES],
                                        dure_span context);
