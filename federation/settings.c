@@ -24,7 +24,7 @@ typedef struct settings_file {
     dure_grid grid;
     struct gate_file {
         char eval[1024];
-        double tolerance;
+        double margin;
     } gate;
 } settings_file;
 
@@ -99,7 +99,7 @@ static const cyaml_schema_field_t grid_fields[] = {
 };
 static const cyaml_schema_field_t gate_fields[] = {
     TEXT("eval", struct gate_file, eval, 1),
-    REAL("tolerance", struct gate_file, tolerance),
+    REAL("margin", struct gate_file, margin),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t file_fields[] = {
@@ -207,14 +207,14 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     dure_put_format(out, "  limit: %u\n  modulus_bits: %u\ngate:\n", s->terms.grid.limit,
                     s->terms.grid.modulus_bits);
     put_text(out, "  eval", s->eval);
-    put_real(out, "tolerance", s->gate_tolerance);
+    put_real(out, "margin", s->gate_margin);
 }
 
 static dure_err check(const dure_settings *s, dure_diag *diag)
 {
-    if (!(s->gate_tolerance >= 0 && s->gate_tolerance <= 1))
-        return dure_diag_set(diag, DURE_ERR_USAGE, "gate.tolerance is %g, but must be from 0 to 1",
-                             s->gate_tolerance);
+    if (!(s->gate_margin >= 0 && s->gate_margin <= 10))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "gate.margin is %g, but must be from 0 to 10",
+                             s->gate_margin);
     return dure_terms_check(&s->terms, diag);
 }
 
@@ -238,7 +238,7 @@ static dure_err convert(dure_settings *out, const settings_file *file, dure_diag
                                  .training = file->training,
                                  .cohort = file->cohort,
                                  .grid = file->grid},
-                       .gate_tolerance = file->gate.tolerance};
+                       .gate_margin = file->gate.margin};
     memcpy(s.terms.federation, file->federation, sizeof s.terms.federation);
     memcpy(s.endpoint, file->endpoint, sizeof s.endpoint);
     memcpy(s.model, file->base.model, sizeof s.model);

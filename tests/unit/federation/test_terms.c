@@ -107,7 +107,7 @@ static void settings_of(dure_settings *s, const fixture *f)
                          .endpoint = "tcp://127.0.0.1:7070",
                          .model = "/models/a \"quoted\" name.gguf",
                          .eval = "eval.jsonl",
-                         .gate_tolerance = 0.01};
+                         .gate_margin = 0.01};
     memcpy(s->root_public, f->root.public_, sizeof s->root_public);
 }
 
