@@ -1,6 +1,7 @@
 /* A site's socket: DEALER, outbound only, its own CURVE key, the coordinator's key pinned.
  *
- * It reconnects by itself with exponential back-off, for ever. "Connected" means that the CURVE
+ * It reconnects by itself with exponential back-off, for ever, also after the coordinator refused
+ * its key (libzmq alone would give up then). "Connected" means that the CURVE
  * handshake succeeded, seen by a socket monitor; a message is refused, not queued, while that is
  * not so, because after a reconnect the session says first what it needs again.
  *

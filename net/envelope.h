@@ -10,10 +10,13 @@
 
 #define DURE_CURVE_BYTES 32
 
-/* Largest payload frame, and the largest control frame. ZMQ_MAXMSGSIZE is their sum: libzmq
- * allocates a frame as soon as it has read its length, before any authentication. */
+/* The largest payload frame in either direction and the largest frame that a coordinator takes. It
+ * is ZMQ_MAXMSGSIZE there (with what CURVE adds): libzmq allocates a frame as soon as it has read
+ * its length, before any authentication, so connections times this is what strangers can make it
+ * hold. */
 #define DURE_NET_CHUNK_BYTES ((size_t)256 * 1024)
-#define DURE_NET_CONTROL_BYTES ((size_t)4 * 1024 * 1024)
+/* The largest control frame that a site takes from its coordinator, whose key is pinned. */
+#define DURE_NET_CONTROL_BYTES ((size_t)2 * 1024 * 1024)
 
 typedef enum dure_admission {
     DURE_ADMIT_NO,

@@ -1,0 +1,255 @@
+#include "net/transfer.h"
+
+#include "support/check.h"
+
+#include <string.h>
+
+enum { WHOLE = 1000, CHUNK = 64 };
+
+static uint8_t whole_bytes[WHOLE];
+
+static dure_span whole(void)
+{
+    for (size_t i = 0; i < WHOLE; i++)
+        whole_bytes[i] = (uint8_t)(i * 7 + i / 256);
+    return dure_span_of(whole_bytes, WHOLE);
+}
+
+static dure_receiver *make(uint32_t window, dure_byte_budget *budget)
+{
+    const dure_receiver_opts opts = {
+        .total_bytes = WHOLE, .chunk_bytes = CHUNK, .window = window, .budget = budget};
+    dure_receiver *r;
+    assert_ok(dure_receiver_new(&r, &opts, 5));
+    return r;
+}
+
+/* Answers one fetch as an honest sender does. */
+static bool answer(dure_receiver *r, const dure_fetch *fetch, uint64_t now_ms)
+{
+    dure_span part;
+    bool fresh;
+    assert_ok(dure_fetch_slice(&part, fetch, whole(), CHUNK));
+    assert_ok(dure_receiver_accept(&fresh, r, fetch->offset, part, now_ms));
+    return fresh;
+}
+
+static void check_whole(dure_receiver *r)
+{
+    dure_hash expected, got;
+    assert_ok(dure_hash_bytes(&expected, whole()));
+    assert_true(dure_receiver_complete(r));
+    assert_ok(dure_receiver_digest(&got, r, &expected));
+    assert_true(dure_hash_equal(&got, &expected));
+}
+
+static void test_transfer_moves_the_whole(void **state)
+{
+    (void)state;
+    dure_receiver *r = make(3, NULL);
+    dure_fetch fetch;
+    uint64_t n = 0;
+    while (dure_receiver_next(&fetch, r)) {
+        assert_int_equal(fetch.offset, n);
+        assert_true(answer(r, &fetch, n));
+        n += fetch.length;
+    }
+    assert_int_equal(n, WHOLE);
+    assert_int_equal(dure_receiver_progress_of(r).last_ms, 960);
+    check_whole(r);
+    dure_receiver_free(&r);
+    assert_null(r);
+}
+
+static void test_transfer_window_bounds_what_is_in_flight(void **state)
+{
+    (void)state;
+    dure_receiver *r = make(3, NULL);
+    dure_fetch fetch[4];
+    assert_true(dure_receiver_next(&fetch[0], r));
+    assert_true(dure_receiver_next(&fetch[1], r));
+    assert_true(dure_receiver_next(&fetch[2], r));
+    assert_false(dure_receiver_next(&fetch[3], r));
+    assert_int_equal(dure_receiver_progress_of(r).in_flight_bytes, 3 * CHUNK);
+    assert_true(answer(r, &fetch[0], 0));
+    assert_true(dure_receiver_next(&fetch[3], r));
+    assert_int_equal(fetch[3].offset, 3 * CHUNK);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_budget_is_shared_and_comes_back(void **state)
+{
+    (void)state;
+    dure_byte_budget budget = {.limit = 2 * CHUNK};
+    dure_receiver *a = make(4, &budget), *b = make(4, &budget);
+    dure_fetch fetch;
+    assert_true(dure_receiver_next(&fetch, a));
+    assert_true(dure_receiver_next(&fetch, a));
+    assert_false(dure_receiver_next(&fetch, a));
+    assert_false(dure_receiver_next(&fetch, b));
+    assert_int_equal(budget.used, 2 * CHUNK);
+    dure_receiver_free(&a);
+    assert_int_equal(budget.used, 0);
+    assert_true(dure_receiver_next(&fetch, b));
+    dure_receiver_rewind(b);
+    assert_int_equal(budget.used, 0);
+    dure_receiver_free(&b);
+}
+
+static void test_transfer_budget_below_a_chunk_still_moves(void **state)
+{
+    (void)state;
+    dure_byte_budget budget = {.limit = 1};
+    dure_receiver *r = make(4, &budget);
+    dure_fetch fetch, second;
+    while (dure_receiver_next(&fetch, r)) {
+        assert_false(dure_receiver_next(&second, r));
+        assert_true(answer(r, &fetch, 0));
+    }
+    check_whole(r);
+    assert_int_equal(budget.used, 0);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_goes_on_after_a_lost_connection(void **state)
+{
+    (void)state;
+    dure_byte_budget budget = {.limit = 10 * CHUNK};
+    dure_receiver *r = make(3, &budget);
+    dure_fetch first, lost, again;
+    assert_true(dure_receiver_next(&first, r));
+    assert_true(dure_receiver_next(&lost, r));
+    assert_true(answer(r, &first, 0));
+    dure_receiver_rewind(r);
+    assert_true(dure_receiver_next(&again, r));
+    assert_int_equal(again.offset, lost.offset);
+    assert_true(answer(r, &again, 0));
+    assert_false(answer(r, &lost, 0)); /* came late: a repeat */
+    while (dure_receiver_next(&again, r))
+        assert_true(answer(r, &again, 0));
+    check_whole(r);
+    assert_int_equal(budget.used, 0);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_late_chunk_of_a_forgotten_fetch_counts(void **state)
+{
+    (void)state;
+    dure_byte_budget budget = {.limit = 10 * CHUNK};
+    dure_receiver *r = make(3, &budget);
+    dure_fetch fetch;
+    assert_true(dure_receiver_next(&fetch, r));
+    dure_receiver_rewind(r);
+    assert_true(answer(r, &fetch, 0));
+    assert_int_equal(budget.used, 0);
+    while (dure_receiver_next(&fetch, r))
+        assert_true(answer(r, &fetch, 0));
+    check_whole(r);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_gap_asks_again_from_the_first_missing_byte(void **state)
+{
+    (void)state;
+    dure_receiver *r = make(3, NULL);
+    dure_fetch lost, ahead, again;
+    assert_true(dure_receiver_next(&lost, r));
+    assert_true(dure_receiver_next(&ahead, r));
+    assert_false(answer(r, &ahead, 0));
+    assert_true(dure_receiver_next(&again, r));
+    assert_int_equal(again.offset, lost.offset);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_resumes_after_a_restart(void **state)
+{
+    (void)state;
+    dure_receiver *r = make(3, NULL);
+    dure_span bytes = whole();
+    dure_fetch fetch;
+    assert_ok(dure_receiver_resume(r, dure_span_of(bytes.data, 100)));
+    assert_ok(dure_receiver_resume(r, dure_span_of(bytes.data + 100, 50)));
+    assert_true(dure_receiver_next(&fetch, r));
+    assert_int_equal(fetch.offset, 150);
+    assert_err(dure_receiver_resume(r, dure_span_of(bytes.data, 1)), DURE_ERR_STATE);
+    do
+        assert_true(answer(r, &fetch, 0));
+    while (dure_receiver_next(&fetch, r));
+    check_whole(r);
+    dure_receiver_free(&r);
+    r = make(3, NULL);
+    assert_ok(dure_receiver_resume(r, bytes));
+    assert_false(dure_receiver_next(&fetch, r));
+    check_whole(r);
+    assert_err(dure_receiver_resume(r, dure_span_of(bytes.data, 1)), DURE_ERR_LIMIT);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_refuses_chunks_that_were_not_asked_for(void **state)
+{
+    (void)state;
+    dure_receiver *r = make(2, NULL);
+    dure_span bytes = whole();
+    dure_fetch fetch;
+    bool fresh;
+    assert_err(dure_receiver_accept(&fresh, r, 0, dure_span_of(bytes.data, CHUNK), 0),
+               DURE_ERR_PROTO);
+    assert_true(dure_receiver_next(&fetch, r));
+    const struct {
+        uint64_t offset;
+        size_t n;
+    } wrong[] = {{0, 0},         {0, CHUNK - 1}, {0, CHUNK + 1}, {CHUNK, 1},
+                 {CHUNK - 1, 2}, {WHOLE, 1},     {UINT64_MAX, 1}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        assert_err(dure_receiver_accept(&fresh, r, wrong[i].offset,
+                                        dure_span_of(bytes.data, wrong[i].n), 0),
+                   DURE_ERR_PROTO);
+    assert_true(answer(r, &fetch, 0));
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_wrong_byte_fails_the_digest(void **state)
+{
+    (void)state;
+    dure_receiver *r = make(2, NULL);
+    dure_hash expected, got;
+    assert_ok(dure_hash_bytes(&expected, whole()));
+    assert_err(dure_receiver_digest(&got, r, &expected), DURE_ERR_STATE);
+    whole_bytes[WHOLE / 2] ^= 1;
+    assert_ok(dure_receiver_resume(r, dure_span_of(whole_bytes, WHOLE)));
+    assert_err(dure_receiver_digest(&got, r, &expected), DURE_ERR_AUTH);
+    dure_receiver_free(&r);
+}
+
+static void test_transfer_sender_checks_bounds(void **state)
+{
+    (void)state;
+    const dure_fetch wrong[] = {{0, 0},         {0, CHUNK + 1},  {WHOLE, 1},
+                                {WHOLE - 1, 2}, {UINT64_MAX, 1}, {UINT64_MAX - 1, CHUNK}};
+    dure_span part;
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_err(dure_fetch_slice(&part, &wrong[i], whole(), CHUNK), DURE_ERR_PROTO);
+        assert_null(part.data);
+    }
+    const dure_fetch last = {WHOLE - 1, 1};
+    assert_ok(dure_fetch_slice(&part, &last, whole(), CHUNK));
+    assert_ptr_equal(part.data, whole_bytes + WHOLE - 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transfer_moves_the_whole),
+        cmocka_unit_test(test_transfer_window_bounds_what_is_in_flight),
+        cmocka_unit_test(test_transfer_budget_is_shared_and_comes_back),
+        cmocka_unit_test(test_transfer_budget_below_a_chunk_still_moves),
+        cmocka_unit_test(test_transfer_goes_on_after_a_lost_connection),
+        cmocka_unit_test(test_transfer_late_chunk_of_a_forgotten_fetch_counts),
+        cmocka_unit_test(test_transfer_gap_asks_again_from_the_first_missing_byte),
+        cmocka_unit_test(test_transfer_resumes_after_a_restart),
+        cmocka_unit_test(test_transfer_refuses_chunks_that_were_not_asked_for),
+        cmocka_unit_test(test_transfer_wrong_byte_fails_the_digest),
+        cmocka_unit_test(test_transfer_sender_checks_bounds),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
