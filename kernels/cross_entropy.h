@@ -4,9 +4,9 @@
 #include "kernels/compute.h"
 
 typedef struct dure_cross_entropy {
-    float *logits; /* rows x vocab, dense */
+    float *logits; /* rows x vocab */
     const int32_t *labels;
-    size_t rows, vocab;
+    size_t rows, vocab, ld; /* ld: the stride of a row */
 } dure_cross_entropy;
 
 /* nll[rows] */

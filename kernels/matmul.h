@@ -19,40 +19,50 @@ typedef struct dure_weight {
     dure_weight_bf16 *packed; /* NULL: decode on the fly */
 } dure_weight;
 
-/* One product of a group that shares its input: y[rows x w->out] with stride ldy. */
+/* One product: y[rows x w->out] = x[rows x w->in] W^T, or += with `accumulate`; ldy and ldx are
+ * strides. */
 typedef struct dure_product {
     float *y;
     size_t ldy;
+    const float *x;
+    size_t ldx;
     const dure_weight *w;
+    bool accumulate;
 } dure_product;
 
-enum { DURE_PRODUCTS_MAX = 4 };
-
-/* y = x W^T for each product of the group; x[rows x in], stride ldx. `accumulate`: y += . */
+/* Products that run side by side: none reads what another writes. */
+enum { DURE_PRODUCTS_MAX = 8 };
 typedef struct dure_matmul {
-    const float *x;
-    size_t ldx, rows;
+    size_t rows;
     const dure_product *products;
     size_t n_products;
-    bool accumulate;
 } dure_matmul;
 
 void dure_matmul_forward(const dure_matmul *job, const dure_compute *c);
+/* The same for a handful of rows (one token of generation): each row of W is decoded and
+ * multiplied at once. Its sums run in another order than dure_matmul_forward()'s, so whoever
+ * needs results that do not depend on the number of rows must not choose by it. */
+void dure_matmul_few(const dure_matmul *job, const dure_compute *c);
 
-/* dx[rows x in] = dy[rows x out] W, or += with `accumulate`. */
+/* One term of an input's gradient: dy[rows x w->out] with stride lddy, times W. */
+typedef struct dure_product_grad {
+    const float *dy;
+    size_t lddy;
+    const dure_weight *w;
+} dure_product_grad;
+
+/* dx[rows x in] = sum over the terms, in their order; or += with `accumulate`. */
 typedef struct dure_matmul_grad {
     float *dx;
     size_t lddx;
-    const float *dy;
-    size_t lddy, rows;
-    const dure_weight *w;
+    const dure_product_grad *terms;
+    size_t n_terms;
     bool accumulate;
 } dure_matmul_grad;
 
-void dure_matmul_backward(const dure_matmul_grad *job, const dure_compute *c);
-
-/* y[out] = W x for one row: decodes W row by row, as fast as memory delivers it. */
-void dure_matvec(float *y, const float *x, const dure_weight *w, const dure_compute *c);
+/* n <= DURE_PRODUCTS_MAX gradients over the same number of rows, side by side. */
+void dure_matmul_backward(const dure_matmul_grad *grads, size_t n, size_t rows,
+                          const dure_compute *c);
 
 /* Row `row` of W as float32 into out[0..in). */
 void dure_weight_row(float *out, const dure_weight *w, size_t row, const dure_compute *c);

@@ -1,0 +1,84 @@
+#include "kernels/compute.h"
+
+#include "kernels/cpu/levels.h"
+
+#include <stdlib.h>
+#include <strings.h>
+
+static bool cpu_has(dure_cpu_level level)
+{
+#if defined(DURE_X86)
+    if (level == DURE_CPU_AVX512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2");
+    if (level == DURE_CPU_AVX2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return level <= DURE_CPU_PORTABLE;
+}
+
+/* The level that oneDNN's variable allows; names as in its documentation. */
+static dure_cpu_level allowed(void)
+{
+    static const struct {
+        const char *name;
+        dure_cpu_level level;
+    } limits[] = {
+        {"SSE41", DURE_CPU_PORTABLE}, {"AVX", DURE_CPU_PORTABLE},     {"AVX2", DURE_CPU_AVX2},
+        {"AVX2_VNNI", DURE_CPU_AVX2}, {"AVX2_VNNI_2", DURE_CPU_AVX2},
+    };
+    const char *text = getenv("ONEDNN_MAX_CPU_ISA");
+    if (!text) text = getenv("DNNL_MAX_CPU_ISA");
+    for (size_t i = 0; text && i < sizeof limits / sizeof limits[0]; i++)
+        if (!strcasecmp(text, limits[i].name)) return limits[i].level;
+    return DURE_CPU_AVX512;
+}
+
+dure_cpu_level dure_cpu_best(void)
+{
+    dure_cpu_level level = allowed();
+    while (level > DURE_CPU_PORTABLE && !cpu_has(level))
+        level--;
+    return level;
+}
+
+const dure_cpu_ops *dure_cpu_ops_of(dure_cpu_level level)
+{
+    if (!cpu_has(level)) return NULL;
+    switch (level) {
+#if defined(DURE_X86)
+    case DURE_CPU_AVX512:
+        return &dure_cpu_avx512;
+    case DURE_CPU_AVX2:
+        return &dure_cpu_avx2;
+#endif
+    case DURE_CPU_PORTABLE:
+        return &dure_cpu_portable;
+    case DURE_CPU_REFERENCE:
+        return &dure_cpu_reference;
+    default:
+        return NULL;
+    }
+}
+
+typedef struct rows_job {
+    size_t n, grain;
+    dure_rows_body *body;
+    void *state;
+} rows_job;
+
+static void rows_task(void *state, size_t task, void *scratch)
+{
+    const rows_job *job = state;
+    size_t first = task * job->grain;
+    size_t last = job->n - first < job->grain ? job->n : first + job->grain;
+    job->body(job->state, first, last, scratch);
+}
+
+void dure_compute_rows(const dure_compute *c, size_t n, size_t grain, dure_rows_body *body,
+                       void *state)
+{
+    rows_job job = {.n = n, .grain = grain, .body = body, .state = state};
+    dure_pool_run(c->pool, (n + grain - 1) / grain, rows_task, &job);
+}

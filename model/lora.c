@@ -1,0 +1,251 @@
+#include "model/lora.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_RANK = 256 };
+
+static const char *const NAMES[DURE_LORA_TARGETS] = {"q", "k", "v", "o", "gate", "up", "down"};
+
+uint32_t dure_lora_in(const dure_model_shape *shape, dure_lora_target target)
+{
+    if (target == DURE_LORA_O) return shape->n_head * shape->head_dim;
+    return target == DURE_LORA_DOWN ? shape->n_ff : shape->n_embd;
+}
+
+uint32_t dure_lora_out(const dure_model_shape *shape, dure_lora_target target)
+{
+    switch (target) {
+    case DURE_LORA_Q:
+        return shape->n_head * shape->head_dim;
+    case DURE_LORA_K:
+    case DURE_LORA_V:
+        return shape->n_head_kv * shape->head_dim;
+    case DURE_LORA_GATE:
+    case DURE_LORA_UP:
+        return shape->n_ff;
+    default:
+        return shape->n_embd;
+    }
+}
+
+dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag)
+{
+    const dure_model_shape *shape = &layout->shape;
+    if (layout->rank < 1 || layout->rank > MAX_RANK)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "the adapter's rank must be 1 to %d, not %u",
+                             MAX_RANK, layout->rank);
+    if (!(layout->alpha > 0) || !isfinite(layout->alpha))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "the adapter's alpha must be above 0, not %g",
+                             (double)layout->alpha);
+    if (layout->targets == 0 || layout->targets >> DURE_LORA_TARGETS)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the adapter needs targets among q,k,v,o,gate,up,down");
+    if (layout->first_layer >= shape->n_layers)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the first adapted layer is %u, but the model's layers are 0 to %u",
+                             layout->first_layer, shape->n_layers - 1);
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
+        if (!(layout->targets >> t & 1)) continue;
+        if (layout->rank > dure_lora_in(shape, t) || layout->rank > dure_lora_out(shape, t))
+            return dure_diag_set(
+                diag, DURE_ERR_USAGE, "rank %u is larger than the matrix of target '%s' (%u x %u)",
+                layout->rank, NAMES[t], dure_lora_out(shape, t), dure_lora_in(shape, t));
+    }
+    return DURE_OK;
+}
+
+dure_err dure_lora_targets_parse(uint32_t *targets, const char *text, dure_diag *diag)
+{
+    *targets = 0;
+    if (!strcmp(text, "all")) {
+        *targets = (1u << DURE_LORA_TARGETS) - 1;
+        return DURE_OK;
+    }
+    for (const char *at = text;; at++) {
+        size_t n = strcspn(at, ",");
+        uint32_t bit = 0;
+        for (unsigned t = 0; t < DURE_LORA_TARGETS; t++)
+            if (strlen(NAMES[t]) == n && !strncmp(NAMES[t], at, n)) bit = 1u << t;
+        if (!bit || (*targets & bit)) {
+            *targets = 0;
+            return dure_diag_set(diag, DURE_ERR_USAGE,
+                                 "targets are 'all' or a list of q,k,v,o,gate,up,down without "
+                                 "repeats, not '%s'",
+                                 text);
+        }
+        *targets |= bit;
+        at += n;
+        if (!*at) return DURE_OK;
+    }
+}
+
+void dure_lora_targets_text(char text[64], uint32_t targets)
+{
+    size_t at = 0;
+    text[0] = 0;
+    for (unsigned t = 0; t < DURE_LORA_TARGETS; t++)
+        if (targets >> t & 1)
+            at += (size_t)snprintf(text + at, 64 - at, "%s%s", at ? "," : "", NAMES[t]);
+}
+
+/* Parameters of one factor of one target. */
+static size_t factor_count(const dure_lora_layout *layout, dure_lora_target target,
+                           dure_lora_factor factor)
+{
+    const dure_model_shape *shape = &layout->shape;
+    size_t n = 0;
+    if (factor & DURE_LORA_FACTOR_A) n += dure_lora_in(shape, target);
+    if (factor & DURE_LORA_FACTOR_B) n += dure_lora_out(shape, target);
+    return n * layout->rank;
+}
+
+static size_t layer_count(const dure_lora_layout *layout, dure_lora_factor factors)
+{
+    size_t n = 0;
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++)
+        if (layout->targets >> t & 1) n += factor_count(layout, t, factors);
+    return n;
+}
+
+size_t dure_lora_count(const dure_lora_layout *layout, dure_lora_factor factors)
+{
+    return (layout->shape.n_layers - layout->first_layer) * layer_count(layout, factors);
+}
+
+bool dure_lora_find(size_t *offset, const dure_lora_layout *layout, uint32_t layer,
+                    dure_lora_target target, dure_lora_factor factor)
+{
+    if (layer < layout->first_layer || layer >= layout->shape.n_layers) return false;
+    if (!(layout->targets >> target & 1)) return false;
+    size_t at = (layer - layout->first_layer) * layer_count(layout, DURE_LORA_FACTOR_BOTH);
+    for (dure_lora_target t = 0; t < target; t++)
+        if (layout->targets >> t & 1) at += factor_count(layout, t, DURE_LORA_FACTOR_BOTH);
+    if (factor == DURE_LORA_FACTOR_B) at += factor_count(layout, target, DURE_LORA_FACTOR_A);
+    *offset = at;
+    return true;
+}
+
+dure_err dure_lora_new(dure_lora **out, const dure_lora_layout *layout)
+{
+    *out = NULL;
+    dure_lora *lora = calloc(1, sizeof *lora);
+    if (!lora) return DURE_ERR_NOMEM;
+    lora->layout = *layout;
+    lora->n = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH);
+    lora->params = calloc(lora->n ? lora->n : 1, sizeof *lora->params);
+    if (!lora->params) {
+        free(lora);
+        return DURE_ERR_NOMEM;
+    }
+    *out = lora;
+    return DURE_OK;
+}
+
+void dure_lora_free(dure_lora **lora)
+{
+    if (!*lora) return;
+    free((*lora)->params);
+    free(*lora);
+    *lora = NULL;
+}
+
+/* splitmix64 (Steele, Lea and Flood 2014): the next value of a stream. */
+static uint64_t next(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+
+/* A multiple of 2^-53 in [-1, 1). */
+static double uniform(uint64_t *state)
+{
+    return (double)(next(state) >> 10) * 0x1p-53 - 1.0;
+}
+
+/* A's rows become orthonormal: Gram-Schmidt with sums in double, each row twice against the
+ * earlier ones, which brings the overlap that remains down to rounding (Giraud et al., Numer.
+ * Math. 101, 2005). */
+static void orthonormalise(float *rows, size_t rank, size_t in)
+{
+    for (size_t i = 0; i < rank; i++) {
+        float *x = rows + i * in;
+        double norm = 0;
+        for (size_t j = 0; j < 2 * i; j++) {
+            const float *y = rows + j % i * in;
+            double overlap = 0;
+            for (size_t k = 0; k < in; k++)
+                overlap += (double)x[k] * (double)y[k];
+            for (size_t k = 0; k < in; k++)
+                x[k] = (float)((double)x[k] - overlap * (double)y[k]);
+        }
+        for (size_t k = 0; k < in; k++)
+            norm += (double)x[k] * (double)x[k];
+        norm = sqrt(norm);
+        for (size_t k = 0; k < in; k++)
+            x[k] = (float)((double)x[k] / norm);
+    }
+}
+
+/* Every A in canonical order from one stream; every B zero. */
+static void init(dure_lora *lora, uint64_t seed, bool orthonormal)
+{
+    const dure_lora_layout *layout = &lora->layout;
+    memset(lora->params, 0, lora->n * sizeof *lora->params);
+    for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers; layer++)
+        for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
+            size_t at, in = dure_lora_in(&layout->shape, t);
+            if (!dure_lora_find(&at, layout, layer, t, DURE_LORA_FACTOR_A)) continue;
+            double bound = orthonormal ? 1.0 : 1.0 / sqrt((double)in);
+            for (size_t i = 0; i < layout->rank * in; i++)
+                lora->params[at + i] = (float)(uniform(&seed) * bound);
+            if (orthonormal) orthonormalise(lora->params + at, layout->rank, in);
+        }
+}
+
+void dure_lora_init_uniform(dure_lora *lora, uint64_t seed)
+{
+    init(lora, seed, false);
+}
+
+void dure_lora_init_orthonormal(dure_lora *lora, uint64_t seed)
+{
+    init(lora, seed, true);
+}
+
+/* Where the factors named of one matrix lie: A and B are neighbours in the whole vector. */
+static bool find_factors(size_t *offset, size_t *n, const dure_lora_layout *layout, uint32_t layer,
+                         dure_lora_target target, dure_lora_factor factors)
+{
+    dure_lora_factor first = factors & DURE_LORA_FACTOR_A ? DURE_LORA_FACTOR_A : DURE_LORA_FACTOR_B;
+    *n = factor_count(layout, target, factors);
+    return dure_lora_find(offset, layout, layer, target, first);
+}
+
+void dure_lora_pack(float *active, const dure_lora *lora, dure_lora_factor factors)
+{
+    const dure_lora_layout *layout = &lora->layout;
+    for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers; layer++)
+        for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
+            size_t at, n;
+            if (!find_factors(&at, &n, layout, layer, t, factors)) continue;
+            memcpy(active, lora->params + at, n * sizeof *active);
+            active += n;
+        }
+}
+
+void dure_lora_unpack(dure_lora *lora, const float *active, dure_lora_factor factors)
+{
+    const dure_lora_layout *layout = &lora->layout;
+    for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers; layer++)
+        for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
+            size_t at, n;
+            if (!find_factors(&at, &n, layout, layer, t, factors)) continue;
+            memcpy(lora->params + at, active, n * sizeof *active);
+            active += n;
+        }
+}
