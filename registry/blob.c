@@ -1,0 +1,102 @@
+#include "registry/blob.h"
+
+#include "common/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HEX_SIZE (2 * DURE_HASH_BYTES + 1)
+
+char *dure_blob_path(const char *dir, const dure_hash *digest)
+{
+    /* Two hex digits of fan-out keep a folder listable after years of rounds. */
+    char name[3 + HEX_SIZE];
+    dure_hex_encode(name + 3, digest->b, DURE_HASH_BYTES);
+    name[0] = name[3];
+    name[1] = name[4];
+    name[2] = '/';
+    return dure_path_join(dir, name);
+}
+
+bool dure_blob_present(const char *dir, const dure_hash *digest)
+{
+    char *path = dure_blob_path(dir, digest);
+    bool present = path && dure_file_exists(path);
+    free(path);
+    return present;
+}
+
+static dure_err make_parent(const char *path, dure_diag *diag)
+{
+    char *parent = strdup(path);
+    if (!parent) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    *strrchr(parent, '/') = '\0';
+    dure_err err = dure_dir_make(parent, diag);
+    free(parent);
+    return err;
+}
+
+dure_err dure_blob_put(dure_hash *digest, const char *dir, dure_span bytes, dure_diag *diag)
+{
+    char *path = NULL;
+    dure_err err = dure_hash_bytes(digest, bytes);
+    if (err) return dure_diag_set(diag, err, "the digest of a blob could not be computed");
+    path = dure_blob_path(dir, digest);
+    if (!path) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    /* A file that is there but damaged is written anew: these bytes are the ones it should hold. */
+    if (dure_file_exists(path)) {
+        err = dure_blob_check(dir, digest, NULL);
+        if (!err) goto out;
+    }
+    err = make_parent(path, diag);
+    if (err) goto out;
+    err = dure_file_write_atomic(path, bytes, 0644, diag);
+out:
+    free(path);
+    return err;
+}
+
+dure_err dure_blob_put_file(dure_hash *digest, const char *dir, const char *path, size_t limit,
+                            dure_diag *diag)
+{
+    dure_buf bytes = {0};
+    dure_err err = dure_file_read(&bytes, path, limit, diag);
+    if (!err) err = dure_blob_put(digest, dir, dure_buf_span(&bytes), diag);
+    dure_buf_fini(&bytes);
+    return err;
+}
+
+static dure_err altered(const char *path, dure_diag *diag)
+{
+    return dure_diag_set(diag, DURE_ERR_AUTH,
+                         "%s does not hold what its name says: the file was damaged or exchanged; "
+                         "restore it from a backup",
+                         path);
+}
+
+dure_err dure_blob_get(dure_buf *out, const char *dir, const dure_hash *digest, size_t limit,
+                       dure_diag *diag)
+{
+    dure_hash found;
+    char *path = dure_blob_path(dir, digest);
+    if (!path) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    dure_err err = dure_file_read(out, path, limit, diag);
+    if (err) goto out;
+    err = dure_hash_bytes(&found, dure_buf_span(out));
+    if (!err && !dure_hash_equal(&found, digest)) err = altered(path, diag);
+    if (err) dure_buf_fini(out);
+out:
+    free(path);
+    return err;
+}
+
+dure_err dure_blob_check(const char *dir, const dure_hash *digest, dure_diag *diag)
+{
+    dure_hash found;
+    char *path = dure_blob_path(dir, digest);
+    if (!path) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    dure_err err = dure_hash_file(&found, path, diag);
+    if (!err && !dure_hash_equal(&found, digest)) err = altered(path, diag);
+    free(path);
+    return err;
+}
