@@ -178,19 +178,28 @@ static dure_err insert(uint64_t *number, dure_registry *r, const dure_candidate 
 }
 
 dure_err dure_registry_add(uint64_t *number, dure_registry *r, const dure_candidate *candidate,
-                           const char *adapter_path, dure_diag *diag)
+                           dure_span adapter, dure_diag *diag)
 {
-    dure_buf bytes = {0};
     dure_hash digest;
     dure_version parent;
+    dure_err err = DURE_OK;
+    *number = 0;
+    if (candidate->parent) err = dure_registry_get(&parent, r, candidate->parent, diag);
+    /* The file first: a version whose file is missing must not exist. */
+    if (!err) err = dure_blob_put(&digest, r->blobs, adapter, diag);
+    if (!err) err = existing(number, r, candidate->round, &digest, diag);
+    if (!err && !*number) err = insert(number, r, candidate, &digest, adapter.n, diag);
+    return err;
+}
+
+dure_err dure_registry_add_file(uint64_t *number, dure_registry *r, const dure_candidate *candidate,
+                                const char *adapter_path, dure_diag *diag)
+{
+    dure_buf bytes = {0};
     *number = 0;
     dure_err err = dure_file_read(&bytes, adapter_path, DURE_REGISTRY_MAX_ADAPTER_BYTES, diag);
     if (err) return err;
-    if (candidate->parent) err = dure_registry_get(&parent, r, candidate->parent, diag);
-    /* The file first: a version whose file is missing must not exist. */
-    if (!err) err = dure_blob_put(&digest, r->blobs, dure_buf_span(&bytes), diag);
-    if (!err) err = existing(number, r, candidate->round, &digest, diag);
-    if (!err && !*number) err = insert(number, r, candidate, &digest, bytes.n, diag);
+    err = dure_registry_add(number, r, candidate, dure_buf_span(&bytes), diag);
     dure_buf_fini(&bytes);
     return err;
 }

@@ -15,6 +15,10 @@
 
 #include <stdint.h>
 
+/* Where they lie below the coordinator's folder; `dure init` makes both. */
+#define DURE_RELEASE_KEY_FILE "keys/release.key"
+#define DURE_RELEASE_CERTIFICATE_FILE "keys/release.cert"
+
 #define DURE_RELEASE_CERTIFICATE_BYTES (32 + 32 + 8 + 8 + 64)
 
 /* The root's word that `release_public` may release adapters of its federation. */

@@ -42,14 +42,12 @@ static inline int fixture_teardown(void **state)
 static inline uint64_t fixture_add(fixture *f, const char *text, uint64_t parent, uint64_t round)
 {
     uint64_t number = 0;
-    const char *path = temp_dir_file(&f->dir, "adapter.gguf");
     const dure_candidate candidate = {.parent = parent,
                                       .round = round,
                                       .ledger_index = round - 1,
                                       .base = fixture_base,
                                       .created_s = 110};
-    assert_ok(dure_file_write_atomic(path, dure_span_of_text(text), 0644, NULL));
-    assert_ok(dure_registry_add(&number, f->registry, &candidate, path, NULL));
+    assert_ok(dure_registry_add(&number, f->registry, &candidate, dure_span_of_text(text), NULL));
     return number;
 }
 
