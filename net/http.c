@@ -23,6 +23,7 @@
 #define STREAM_BUFFER_BYTES ((size_t)256 * 1024)
 #define LISTEN_BACKLOG 128
 #define PEM_BYTES_MAX ((size_t)1024 * 1024)
+#define DISCARD_BYTES_MAX ((size_t)1024 * 1024)
 #define BEARER "Bearer "
 /* TLS 1.2 and 1.3 with GnuTLS's ordinary ciphers. */
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
@@ -132,7 +133,7 @@ static enum MHD_Result on_body(dure_http *server, dure_http_exchange *x, const c
     }
     if (x->too_large) x->discarded += *n;
     *n = 0;
-    return x->discarded > server->opts.max_body_bytes ? MHD_NO : MHD_YES;
+    return x->discarded > DISCARD_BYTES_MAX ? MHD_NO : MHD_YES;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path,
