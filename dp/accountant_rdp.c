@@ -76,17 +76,25 @@ static double log_moment_fractional(double q, double sigma, double alpha)
     return INFINITY;
 }
 
+/* A moment below 1 can only be rounding; NaN can only be inf - inf. Neither may lower the figure
+ * that a budget is held to. */
+static double divergence(double log_moment, double alpha)
+{
+    if (isnan(log_moment)) return INFINITY;
+    return fmax(log_moment, 0) / (alpha - 1);
+}
+
 double dure_rdp_step(double rate, double sigma, double alpha)
 {
     if (rate <= 0) return 0;
     if (!(sigma > 0)) return INFINITY;
     if (rate >= 1) return alpha / (2 * sigma * sigma);
-    double log_moment = alpha == floor(alpha) ? log_moment_integer(rate, sigma, alpha)
-                                              : log_moment_fractional(rate, sigma, alpha);
-    /* A moment below 1 can only be rounding; NaN can only be inf - inf. Neither may lower the
-     * figure that a budget is held to. */
-    if (isnan(log_moment)) return INFINITY;
-    return fmax(log_moment, 0) / (alpha - 1);
+    /* Renyi divergence does not fall with the order, so the next integer order bounds a
+     * fractional one too, and is the better bound where the absolute form is loose. */
+    double whole = ceil(alpha);
+    double above = divergence(log_moment_integer(rate, sigma, whole), whole);
+    if (whole == alpha) return above;
+    return fmin(above, divergence(log_moment_fractional(rate, sigma, alpha), alpha));
 }
 
 static double epsilon_at(double alpha, double rdp, double delta)

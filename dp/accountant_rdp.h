@@ -1,7 +1,8 @@
 /* Renyi accountant of the Poisson-subsampled Gaussian mechanism, add/remove adjacency.
  *
  * RDP of one step: Mironov, Talwar, Zhang 2019 (arXiv 1908.10530), section 3.3, at integer and
- * fractional orders; at fractional ones in the absolute form, an upper bound that never cancels.
+ * fractional orders; at fractional ones in the absolute form, an upper bound that never cancels, or
+ * the bound of the next integer order where that is smaller.
  * Steps and events compose by addition at every order. Conversion to (epsilon, delta): Canonne,
  * Kamath, Steinke 2020 (arXiv 2004.00010), proposition 12, the smallest over the orders.
  *
@@ -16,8 +17,7 @@
 #include <stddef.h>
 
 /* epsilon(alpha) of one step: infinite for sigma 0, 0 for rate 0, alpha / (2 sigma^2) for rate 1.
- * alpha > 1, 0 <= rate <= 1, sigma >= 0. Infinite where a fractional order's series does not
- * settle in 1,000 terms. */
+ * alpha > 1, 0 <= rate <= 1, sigma >= 0. */
 double dure_rdp_step(double rate, double sigma, double alpha);
 
 /* The smallest epsilon over orders[0..n) with rdp[0..n), at delta; *order (may be NULL) is the
