@@ -26,6 +26,7 @@
 #define DURE_SIGNATURE_BYTES 64
 #define DURE_CONFIG_BYTES_MAX (64u * 1024)
 #define DURE_VECTOR_WORDS_MAX (1u << 30)
+#define DURE_CHUNK_WORDS_MAX 65536u /* 256 KiB at 32 bits: one raw frame */
 
 /* A subset of the members of one round: bit i is member i of the configuration. */
 typedef struct dure_members {

@@ -35,7 +35,8 @@ typedef struct dure_secagg_client_opts {
     const dure_config *config; /* borrowed for the life of the object; checked by the caller */
     dure_hash config_hash;     /* H_C */
     const dure_sign_key *sign; /* borrowed; the site's identity */
-    dure_rng rng;              /* the system's, outside tests */
+    const uint8_t *coordinator_sign; /* borrowed; 32 bytes, the key of the coordinator's aborts */
+    dure_rng rng;                    /* the system's, outside tests */
     dure_secagg_floors floors;
     uint64_t last_round; /* highest round this site ever took part in */
     uint64_t chain_length;

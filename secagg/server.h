@@ -19,6 +19,7 @@
 
 #include "common/err.h"
 #include "crypto/hash.h"
+#include "crypto/sign.h"
 #include "proto/messages.h"
 #include "secagg/actions.h"
 #include "secagg/vector.h"
@@ -33,11 +34,16 @@ typedef enum dure_secagg_phase {
     DURE_SECAGG_PHASE_FAILED,
 } dure_secagg_phase;
 
+typedef struct dure_secagg_server_opts {
+    const dure_config *config; /* borrowed for the life of the object; passes dure_config_check() */
+    dure_hash config_hash;     /* H_C */
+    const dure_sign_key *sign; /* borrowed; the coordinator's, for its aborts */
+} dure_secagg_server_opts;
+
 typedef struct dure_secagg_server dure_secagg_server;
 
-/* `config` is borrowed for the life of the object and passes dure_config_check(). */
-DURE_MUST_USE dure_err dure_secagg_server_new(dure_secagg_server **out, const dure_config *config,
-                                              const dure_hash *config_hash, dure_diag *diag);
+DURE_MUST_USE dure_err dure_secagg_server_new(dure_secagg_server **out,
+                                              const dure_secagg_server_opts *opts, dure_diag *diag);
 void dure_secagg_server_free(dure_secagg_server **server); /* wipes; NULL-safe, nulls */
 
 /* Rebuilds the machine after A1..Ak from their k records (records[i] is that of A(i+1), k <= 4),
