@@ -1,0 +1,47 @@
+/* Cosignatures of sites: "I have seen this checkpoint, and it extends all that I saw before".
+ *
+ * C2SP tlog-cosignature, cosignature/v1: Ed25519 over the lines "cosignature/v1" and "time SECONDS"
+ * followed by the checkpoint's three lines. In a note the payload is the time as u64 and the
+ * signature. A checkpoint counts, and a round may cite it, with m cosignatures of the N sites of
+ * the roster in force, where 2m > N + c: two such sets share more than c sites, so two different
+ * logs cannot both be cosigned unless more than c sites lie.
+ *
+ * Threads: pure functions. */
+#pragma once
+
+#include "crypto/sign.h"
+#include "ledger/checkpoint.h"
+#include "ledger/event.h"
+
+#include <stdbool.h>
+
+typedef struct dure_cosignature {
+    uint64_t time_s; /* seconds since 1970, by the site's clock */
+    uint8_t signature[64];
+} dure_cosignature;
+
+/* A site calls this through its witness (ledger/witness.h), which keeps it honest. */
+DURE_MUST_USE dure_err dure_cosign(dure_cosignature *out, const dure_checkpoint *checkpoint,
+                                   uint64_t time_s, const dure_sign_key *site);
+/* DURE_ERR_AUTH unless `public_` made it for this checkpoint and time. */
+DURE_MUST_USE dure_err dure_cosign_verify(const dure_cosignature *cosignature,
+                                          const dure_checkpoint *checkpoint,
+                                          const uint8_t public_[32]);
+
+/* Appends the line of a verified cosignature to a note that ends after its last line. */
+DURE_MUST_USE dure_err dure_cosign_append(dure_buf *note, const dure_cosignature *cosignature,
+                                          const dure_event_site *site);
+
+/* How many of the sites have a valid cosignature on the note, each counted once, and the earliest
+ * and latest time among them (0 when none). Lines of others are passed over. `signed_by` (may be
+ * NULL) gets one flag a site. */
+typedef struct dure_cosign_tally {
+    uint32_t n;
+    uint64_t first_s, last_s;
+} dure_cosign_tally;
+DURE_MUST_USE dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by,
+                                         const dure_note *note, const dure_event_site *sites,
+                                         uint32_t n_sites);
+
+/* 2m > N + c. */
+bool dure_cosign_quorum(uint32_t n_cosigned, uint32_t n_sites, uint32_t collusion);

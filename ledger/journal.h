@@ -1,0 +1,58 @@
+/* The coordinator's side of the ledger: the log, its signed checkpoints and their cosignatures.
+ *
+ *   DIR/leaves, DIR/index      the log (ledger/log.h)
+ *   DIR/checkpoints/SIZE       the note of each checkpoint, cosignatures included
+ *
+ * Opening compares the log with the newest stored checkpoint: a log that lost leaves it had signed
+ * is refused, so that a coordinator restored from an old backup never signs a second history.
+ *
+ * Threads: one thread at a time on one object. */
+#pragma once
+
+#include "ledger/cosign.h"
+#include "ledger/event.h"
+#include "ledger/log.h"
+
+#include <stdbool.h>
+
+typedef struct dure_journal dure_journal;
+
+/* The caller owns *out. DURE_ERR_FORMAT names the damaged entry or checkpoint. */
+DURE_MUST_USE dure_err dure_journal_open(dure_journal **out, const char *dir, dure_log_mode mode,
+                                         dure_diag *diag);
+void dure_journal_close(dure_journal **journal); /* NULL-safe, nulls */
+
+/* The log, borrowed: sizes, leaves and proofs. */
+const dure_log *dure_journal_log(const dure_journal *journal);
+/* Leaf 0 and the newest ROSTER leaf, decoded; NULL before there is one. Borrowed until append. */
+const dure_event_genesis *dure_journal_genesis(const dure_journal *journal);
+const dure_event_roster *dure_journal_roster(const dure_journal *journal);
+
+/* Sets event->index, encodes and appends; durable when it returns. The first leaf must be GENESIS
+ * and no other may; DURE_ERR_USAGE otherwise. *leaf (may be NULL; an initialised buffer) gets the
+ * encoding. */
+DURE_MUST_USE dure_err dure_journal_append(dure_buf *leaf, dure_journal *journal, dure_event *event,
+                                           dure_diag *diag);
+
+/* The note of the present size: signed and stored if there is none yet, else the stored one with
+ * its cosignatures. `coordinator` must be the key of the genesis leaf (DURE_ERR_USAGE). *note is an
+ * initialised buffer. */
+DURE_MUST_USE dure_err dure_journal_checkpoint(dure_buf *note, dure_journal *journal,
+                                               const dure_sign_key *coordinator, dure_diag *diag);
+
+/* Verifies a site's cosignature of the checkpoint `size` and stores it with the note; again is
+ * fine. *counts (may be NULL) says whether the checkpoint now has its quorum.
+ * DURE_ERR_NOT_FOUND: no checkpoint of that size; DURE_ERR_AUTH: not by a site of the roster in
+ * force at that size, or not valid. */
+DURE_MUST_USE dure_err dure_journal_cosign(bool *counts, dure_journal *journal, uint64_t size,
+                                           const uint8_t site_public[32],
+                                           const dure_cosignature *cosignature, dure_diag *diag);
+
+/* Size of the newest stored checkpoint, or the newest with a quorum; 0 if none. */
+uint64_t dure_journal_newest(const dure_journal *journal);
+uint64_t dure_journal_newest_counting(const dure_journal *journal);
+/* The stored note of `size` into an initialised buffer; DURE_ERR_NOT_FOUND if none. */
+DURE_MUST_USE dure_err dure_journal_note(dure_buf *note, const dure_journal *journal, uint64_t size,
+                                         dure_diag *diag);
+/* The sizes of all stored checkpoints, ascending; borrowed until the next checkpoint. */
+const uint64_t *dure_journal_sizes(size_t *n, const dure_journal *journal);
