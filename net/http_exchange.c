@@ -91,16 +91,19 @@ enum MHD_Result http_exchange_proceed(dure_http_exchange *x)
 {
     enum MHD_Result result = MHD_YES;
     pthread_mutex_lock(&x->lock);
-    if (x->response) {
-        result = MHD_queue_response(x->connection, x->status, x->response);
-        MHD_destroy_response(x->response); /* libmicrohttpd holds its own reference */
-        x->response = NULL;
-    } else if (x->failed || x->answer != HTTP_UNANSWERED) {
+    struct MHD_Response *response = x->response;
+    unsigned status = x->status;
+    x->response = NULL;
+    if (!response && (x->failed || x->answer != HTTP_UNANSWERED))
         result = MHD_NO;
-    } else {
+    else if (!response)
         suspend(x);
-    }
     pthread_mutex_unlock(&x->lock);
+    if (!response) return result;
+    /* Outside the lock: libmicrohttpd holds a response's own lock when it calls read_stream(). The
+     * connection cannot end meanwhile, because this is the listener's thread. */
+    result = MHD_queue_response(x->connection, status, response);
+    MHD_destroy_response(response); /* libmicrohttpd holds its own reference */
     return result;
 }
 
