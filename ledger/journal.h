@@ -1,6 +1,6 @@
 /* The coordinator's side of the ledger: the log, its signed checkpoints and their cosignatures.
  *
- *   DIR/leaves, DIR/index      the log (ledger/log.h)
+ *   DIR/leaves, DIR/index      the log (ledger/leaf_log.h)
  *   DIR/checkpoints/SIZE       the note of each checkpoint, cosignatures included
  *
  * Opening compares the log with the newest stored checkpoint: a log that lost leaves it had signed
@@ -11,19 +11,19 @@
 
 #include "ledger/cosign.h"
 #include "ledger/event.h"
-#include "ledger/log.h"
+#include "ledger/leaf_log.h"
 
 #include <stdbool.h>
 
 typedef struct dure_journal dure_journal;
 
 /* The caller owns *out. DURE_ERR_FORMAT names the damaged entry or checkpoint. */
-DURE_MUST_USE dure_err dure_journal_open(dure_journal **out, const char *dir, dure_log_mode mode,
-                                         dure_diag *diag);
+DURE_MUST_USE dure_err dure_journal_open(dure_journal **out, const char *dir,
+                                         dure_leaf_log_mode mode, dure_diag *diag);
 void dure_journal_close(dure_journal **journal); /* NULL-safe, nulls */
 
 /* The log, borrowed: sizes, leaves and proofs. */
-const dure_log *dure_journal_log(const dure_journal *journal);
+const dure_leaf_log *dure_journal_log(const dure_journal *journal);
 /* Leaf 0 and the newest ROSTER leaf, decoded; NULL before there is one. Borrowed until append. */
 const dure_event_genesis *dure_journal_genesis(const dure_journal *journal);
 const dure_event_roster *dure_journal_roster(const dure_journal *journal);
