@@ -3,8 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_LAYERS = 1024, MAX_WIDTH = 1 << 20, MAX_CONTEXT = 1 << 24 };
-
 static const char *const target_names[DURE_LORA_TARGETS] = {
     "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down",
 };
@@ -14,17 +12,12 @@ void dure_model_target_name(char name[64], uint32_t layer, dure_lora_target targ
     snprintf(name, 64, "blk.%u.%s.weight", layer, target_names[target]);
 }
 
-/* A number of `architecture`.`key` from 1 to `most`. */
-static dure_err read_size(uint32_t *out, const dure_gguf *gguf, const char *key, uint32_t most,
-                          dure_diag *diag)
+/* The number `llama`.`key`; its range is checked with the whole shape. */
+static dure_err read_size(uint32_t *out, const dure_gguf *gguf, const char *key, dure_diag *diag)
 {
     char full[96];
     snprintf(full, sizeof full, "llama.%s", key);
-    dure_err err = dure_gguf_u32(out, gguf, full, diag);
-    if (err) return err;
-    if (*out == 0 || *out > most)
-        return dure_diag_set(diag, DURE_ERR_FORMAT, "%s is %u, not from 1 to %u", full, *out, most);
-    return DURE_OK;
+    return dure_gguf_u32(out, gguf, full, diag);
 }
 
 /* As read_size, with `absent` when there is no such key. */
@@ -34,7 +27,7 @@ static dure_err read_size_or(uint32_t *out, uint32_t absent, const dure_gguf *gg
     char full[96];
     snprintf(full, sizeof full, "llama.%s", key);
     *out = absent;
-    return dure_gguf_has(gguf, full) ? read_size(out, gguf, key, MAX_WIDTH, diag) : DURE_OK;
+    return dure_gguf_has(gguf, full) ? read_size(out, gguf, key, diag) : DURE_OK;
 }
 
 static dure_err read_architecture(dure_model_shape *out, const dure_gguf *gguf, dure_diag *diag)
@@ -83,16 +76,32 @@ static dure_err check_layers(const dure_model_shape *shape, const dure_gguf *ggu
     return DURE_OK;
 }
 
-static dure_err check_heads(const dure_model_shape *shape, dure_diag *diag)
+static dure_err check_range(const char *what, uint32_t value, uint32_t most, dure_diag *diag)
 {
-    if (shape->n_head_kv > shape->n_head || shape->n_head % shape->n_head_kv)
+    if (value >= 1 && value <= most) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_FORMAT, "the model's %s is %u, not from 1 to %u", what,
+                         value, most);
+}
+
+/* With these bounds heads * head_dim and rank * width stay far below 2^32. */
+dure_err dure_model_shape_check(const dure_model_shape *shape, dure_diag *diag)
+{
+    dure_err err = check_range("number of layers", shape->n_layers, 1024, diag);
+    if (!err) err = check_range("embedding length", shape->n_embd, 65536, diag);
+    if (!err) err = check_range("feed-forward length", shape->n_ff, 1 << 19, diag);
+    if (!err) err = check_range("number of heads", shape->n_head, 1024, diag);
+    if (!err) err = check_range("number of key heads", shape->n_head_kv, shape->n_head, diag);
+    if (!err) err = check_range("head dimension", shape->head_dim, 1024, diag);
+    if (!err) err = check_range("vocabulary", shape->n_vocab, 1 << 22, diag);
+    if (!err) err = check_range("context length", shape->n_context, 1 << 24, diag);
+    if (err) return err;
+    if (shape->n_head % shape->n_head_kv)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "%u attention heads cannot share %u key heads evenly", shape->n_head,
                              shape->n_head_kv);
-    if (shape->head_dim == 0 || shape->head_dim % 2 || shape->head_dim > 1024)
+    if (shape->head_dim % 2)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "heads of %u dimensions are not supported; an even number of at most "
-                             "1024 is",
+                             "heads of %u dimensions are not supported; the number must be even",
                              shape->head_dim);
     return DURE_OK;
 }
@@ -115,23 +124,23 @@ dure_err dure_model_shape_read(dure_model_shape *out, const dure_gguf *gguf, dur
 {
     dure_model_shape s = {0};
     dure_err err = read_architecture(&s, gguf, diag);
-    if (!err) err = read_size(&s.n_layers, gguf, "block_count", MAX_LAYERS, diag);
-    if (!err) err = read_size(&s.n_embd, gguf, "embedding_length", MAX_WIDTH, diag);
-    if (!err) err = read_size(&s.n_ff, gguf, "feed_forward_length", MAX_WIDTH, diag);
-    if (!err) err = read_size(&s.n_head, gguf, "attention.head_count", 4096, diag);
-    if (!err) err = read_size(&s.n_context, gguf, "context_length", MAX_CONTEXT, diag);
+    if (!err) err = read_size(&s.n_layers, gguf, "block_count", diag);
+    if (!err) err = read_size(&s.n_embd, gguf, "embedding_length", diag);
+    if (!err) err = read_size(&s.n_ff, gguf, "feed_forward_length", diag);
+    if (!err) err = read_size(&s.n_head, gguf, "attention.head_count", diag);
+    if (!err) err = read_size(&s.n_context, gguf, "context_length", diag);
     if (!err) err = read_size_or(&s.n_head_kv, s.n_head, gguf, "attention.head_count_kv", diag);
     if (err) return err;
-    err = read_size_or(&s.head_dim, s.n_embd / s.n_head, gguf, "attention.key_length", diag);
-    if (!err) err = check_heads(&s, diag);
+    err = check_range("number of heads", s.n_head, s.n_embd, diag);
+    if (!err)
+        err = read_size_or(&s.head_dim, s.n_embd / s.n_head, gguf, "attention.key_length", diag);
     const dure_gguf_tensor *embedding = dure_gguf_find(gguf, "token_embd.weight");
     if (!err && !embedding)
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "the tensor token_embd.weight is missing");
     if (err) return err;
-    if (embedding->dims[1] == 0 || embedding->dims[1] > MAX_WIDTH * 4)
-        return dure_diag_set(diag, DURE_ERR_FORMAT, "token_embd.weight has %llu rows",
-                             (unsigned long long)embedding->dims[1]);
-    s.n_vocab = (uint32_t)embedding->dims[1];
+    s.n_vocab = embedding->dims[1] > UINT32_MAX ? UINT32_MAX : (uint32_t)embedding->dims[1];
+    err = dure_model_shape_check(&s, diag);
+    if (err) return err;
     err = check_matrix(gguf, "token_embd.weight", s.n_embd, s.n_vocab, diag);
     if (!err) err = check_vocabulary(&s, gguf, diag);
     if (!err) err = check_layers(&s, gguf, diag);

@@ -10,6 +10,10 @@
 DURE_MUST_USE dure_err dure_model_shape_read(dure_model_shape *out, const dure_gguf *gguf,
                                              dure_diag *diag);
 
+/* DURE_ERR_FORMAT or DURE_ERR_UNSUPPORTED unless every field is in a range that the code can
+ * compute with; for shapes from files other than the base itself. */
+DURE_MUST_USE dure_err dure_model_shape_check(const dure_model_shape *shape, dure_diag *diag);
+
 /* "blk.3.attn_q.weight": the tensor that a target adapts. */
 void dure_model_target_name(char name[64], uint32_t layer, dure_lora_target target);
 

@@ -1,0 +1,47 @@
+/* What both adapter formats share: tensors by place, put together into a dure_lora. */
+#pragma once
+
+#include "model/adapter_file.h"
+
+/* One factor as it lies in a file. */
+typedef struct dure_adapter_part {
+    const char *name; /* for errors; borrowed */
+    uint32_t layer;
+    dure_lora_target target;
+    dure_lora_factor factor;
+    uint32_t type;       /* DURE_GGUF_F32, F16 or BF16 */
+    uint64_t rows, cols; /* A: rank x in, B: out x rank */
+    const uint8_t *data; /* rows * cols elements, little-endian, unaligned */
+} dure_adapter_part;
+
+/* Bytes of an element of a part's type; 0: not a type that parts can have. */
+size_t dure_adapter_element_bytes(uint32_t type);
+
+/* Which row of the GGUF a row of the original checkpoint is, for the B factor of a target. */
+uint32_t dure_adapter_gguf_row(const dure_model_shape *shape, dure_lora_target target,
+                               uint32_t row);
+
+typedef struct dure_adapter_parts {
+    const dure_adapter_part *parts;
+    size_t n;
+    float alpha;
+    bool checkpoint_rows; /* rows of B are in the checkpoint's order, not the GGUF's */
+} dure_adapter_parts;
+
+/* The regular layout that the parts describe, then their values. */
+DURE_MUST_USE dure_err dure_adapter_assemble(dure_lora **out, const dure_adapter_parts *from,
+                                             const dure_model_shape *shape, dure_diag *diag);
+
+/* Refuses notes that cannot be stored: names that are not plain, values that are not texts. */
+DURE_MUST_USE dure_err dure_adapter_notes_check(const dure_adapter_notes *notes, dure_diag *diag);
+/* Adds one text; a name that is there already is DURE_ERR_FORMAT. */
+DURE_MUST_USE dure_err dure_adapter_notes_add(dure_adapter_notes *notes, const char *name,
+                                              dure_span text, dure_diag *diag);
+/* Names of `texts` in ascending order, borrowed; the caller frees the array. NULL: no memory. */
+const char **dure_adapter_notes_sorted(size_t *n, const dure_adapter_notes *notes);
+
+/* The tensors' file of a PEFT folder alone, for the fuzzer: `alpha` comes from the other file. */
+DURE_MUST_USE dure_err dure_adapter_parse_safetensors(dure_lora **out, dure_adapter_notes *notes,
+                                                      dure_span bytes, float alpha,
+                                                      const dure_model_shape *shape,
+                                                      dure_diag *diag);

@@ -1,0 +1,316 @@
+#include "common/file.h"
+#include "common/json.h"
+#include "model/adapter_int.h"
+#include "model/gguf.h"
+#include "model/safetensors.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_CONFIG = 1 << 20 };
+#define MAX_TENSORS_FILE ((size_t)2 << 30)
+
+/* Where a target sits in a layer of the transformers model. */
+static const char *const module_names[DURE_LORA_TARGETS] = {
+    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+    "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj",
+};
+
+static const char prefix[] = "base_model.model.model.layers.";
+static const char note_prefix[] = "dure.note.";
+
+/* The module's name alone ("q_proj"), as "target_modules" has it. */
+static const char *short_name(int target)
+{
+    return strchr(module_names[target], '.') + 1;
+}
+
+static json_t *make_config(const dure_lora *lora, const char *base_name)
+{
+    const dure_lora_layout *layout = &lora->layout;
+    json_t *modules = json_array(), *layers = json_null();
+    for (int target = 0; target < DURE_LORA_TARGETS; target++)
+        if (layout->targets >> target & 1)
+            json_array_append_new(modules, json_string(short_name(target)));
+    if (layout->first_layer > 0) {
+        layers = json_array();
+        for (uint32_t i = layout->first_layer; i < layout->shape.n_layers; i++)
+            json_array_append_new(layers, json_integer(i));
+    }
+    double alpha = (double)layout->alpha;
+    json_t *scale = alpha == floor(alpha) ? json_integer((json_int_t)alpha) : json_real(alpha);
+    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:n, s:{},"
+                     " s:{}, s:o}",
+                     "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
+                     base_name, "r", (int)layout->rank, "lora_alpha", scale, "target_modules",
+                     modules, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
+                     "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
+                     "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
+                     layers);
+}
+
+static json_t *make_metadata(const dure_adapter_notes *notes)
+{
+    json_t *out = json_pack("{s:s}", "format", "pt");
+    if (!notes) return out;
+    if (notes->base_digest[0])
+        json_object_set_new(out, "dure.base.sha256", json_string(notes->base_digest));
+    const char *name;
+    json_t *value;
+    json_object_foreach(notes->texts, name, value)
+    {
+        char key[sizeof note_prefix + 64];
+        snprintf(key, sizeof key, "%s%s", note_prefix, name);
+        json_object_set(out, key, value);
+    }
+    return out;
+}
+
+/* The folder's tensors while they are gathered: `data` has the parameters in the checkpoint's row
+ * order, each tensor's at the offset it has in the adapter. */
+typedef struct gathered {
+    float *data;
+    dure_safetensor *tensors;
+    char (*names)[128];
+    size_t n;
+} gathered;
+
+static void gather_factor(gathered *to, const dure_lora *lora, uint32_t layer,
+                          dure_lora_target target, dure_lora_factor factor)
+{
+    size_t offset = 0;
+    if (!dure_lora_find(&offset, &lora->layout, layer, target, factor)) return;
+    const dure_model_shape *shape = &lora->layout.shape;
+    bool is_a = factor == DURE_LORA_FACTOR_A;
+    uint32_t rows = is_a ? lora->layout.rank : dure_lora_out(shape, target);
+    uint32_t cols = is_a ? dure_lora_in(shape, target) : lora->layout.rank;
+    for (uint32_t row = 0; row < rows; row++) {
+        size_t from = is_a ? row : dure_adapter_gguf_row(shape, target, row);
+        memcpy(to->data + offset + (size_t)row * cols, lora->params + offset + from * cols,
+               cols * sizeof(float));
+    }
+    snprintf(to->names[to->n], sizeof to->names[0], "%s%u.%s.lora_%c.weight", prefix, layer,
+             module_names[target], is_a ? 'A' : 'B');
+    to->tensors[to->n] = (dure_safetensor){.name = to->names[to->n],
+                                           .type = DURE_GGUF_F32,
+                                           .rows = rows,
+                                           .cols = cols,
+                                           .data = (const uint8_t *)(to->data + offset)};
+    to->n++;
+}
+
+static dure_err encode_tensors(dure_buf *out, const dure_lora *lora, const json_t *metadata)
+{
+    uint32_t n_layers = lora->layout.shape.n_layers;
+    size_t most = (size_t)n_layers * 2 * DURE_LORA_TARGETS;
+    gathered g = {.data = malloc(lora->n * sizeof *g.data),
+                  .tensors = calloc(most, sizeof *g.tensors),
+                  .names = calloc(most, sizeof *g.names)};
+    dure_err err = g.data && g.tensors && g.names ? DURE_OK : DURE_ERR_NOMEM;
+    for (uint32_t layer = lora->layout.first_layer; layer < n_layers && !err; layer++) {
+        for (int target = 0; target < DURE_LORA_TARGETS; target++) {
+            gather_factor(&g, lora, layer, (dure_lora_target)target, DURE_LORA_FACTOR_A);
+            gather_factor(&g, lora, layer, (dure_lora_target)target, DURE_LORA_FACTOR_B);
+        }
+    }
+    if (!err) err = dure_safetensors_encode(out, g.tensors, g.n, metadata);
+    free(g.data);
+    free(g.tensors);
+    free(g.names);
+    return err;
+}
+
+dure_err dure_adapter_save_peft(const char *folder, const dure_lora *lora, const char *base_name,
+                                const dure_adapter_notes *notes, dure_diag *diag)
+{
+    dure_err err = dure_adapter_notes_check(notes, diag);
+    if (!err) err = dure_dir_make(folder, diag);
+    if (err) return err;
+    dure_buf bytes;
+    dure_buf_init(&bytes, SIZE_MAX);
+    json_t *config = make_config(lora, base_name), *metadata = make_metadata(notes);
+    char *config_path = dure_path_join(folder, "adapter_config.json");
+    char *tensors_path = dure_path_join(folder, "adapter_model.safetensors");
+    if (!config || !metadata || !config_path || !tensors_path) err = DURE_ERR_NOMEM;
+    if (!err) err = encode_tensors(&bytes, lora, metadata);
+    if (!err) err = dure_file_write_atomic(tensors_path, dure_buf_span(&bytes), 0644, diag);
+    if (!err) err = dure_json_write(config_path, config, 0644, diag);
+    free(config_path);
+    free(tensors_path);
+    json_decref(config);
+    json_decref(metadata);
+    dure_buf_fini(&bytes);
+    return err;
+}
+
+static dure_err refuse(dure_diag *diag, const char *what)
+{
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "the adapter uses %s, which a plain LoRA cannot express", what);
+}
+
+static bool is_set(const json_t *config, const char *key)
+{
+    const json_t *value = json_object_get(config, key);
+    return value && !json_is_null(value) && !json_is_false(value) &&
+           !(json_is_object(value) && !json_object_size(value)) &&
+           !(json_is_array(value) && !json_array_size(value));
+}
+
+static bool is_text(const json_t *config, const char *key, const char *wanted)
+{
+    const char *text = json_string_value(json_object_get(config, key));
+    return text && !strcmp(text, wanted);
+}
+
+/* All that would change what the factors mean. */
+static dure_err check_config(const json_t *config, dure_diag *diag)
+{
+    static const struct {
+        const char *key, *what;
+    } unsupported[] = {
+        {"use_dora", "DoRA"},
+        {"rank_pattern", "a rank pattern"},
+        {"alpha_pattern", "an alpha pattern"},
+        {"modules_to_save", "saved modules"},
+        {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
+        {"lora_bias", "biases in B"},
+        {"trainable_token_indices", "trained tokens"},
+        {"layer_replication", "replicated layers"},
+        {"target_parameters", "target parameters"},
+    };
+    if (!is_text(config, "peft_type", "LORA"))
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED, "\"peft_type\" is not \"LORA\"");
+    for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++)
+        if (is_set(config, unsupported[i].key)) return refuse(diag, unsupported[i].what);
+    if (is_set(config, "bias") && !is_text(config, "bias", "none")) return refuse(diag, "biases");
+    if (json_is_string(json_object_get(config, "init_lora_weights")) &&
+        !is_text(config, "init_lora_weights", "gaussian") &&
+        !is_text(config, "init_lora_weights", "orthogonal"))
+        return refuse(diag, "a start that changes the base's weights (init_lora_weights)");
+    return DURE_OK;
+}
+
+static dure_err read_config(float *alpha, uint64_t *rank, const char *path, dure_diag *diag)
+{
+    json_t *config = NULL;
+    double value = 0;
+    dure_err err = dure_json_read(&config, path, MAX_CONFIG, diag);
+    if (err) return err;
+    if (!json_is_object(config))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "the file is not a JSON object");
+    if (!err) err = check_config(config, diag);
+    if (!err) err = dure_json_u64(rank, config, "r", diag);
+    if (!err) err = dure_json_number(&value, config, "lora_alpha", diag);
+    /* PEFT scales by alpha / sqrt(r) there and by alpha / r otherwise. */
+    if (!err && is_set(config, "use_rslora")) value *= sqrt((double)*rank);
+    if (!err && !(value > 0 && value < 1e9))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "\"lora_alpha\" is not a positive number");
+    *alpha = (float)value;
+    json_decref(config);
+    return err ? dure_diag_prefix(diag, err, "%s", path) : DURE_OK;
+}
+
+static bool parse_name(dure_adapter_part *out, const char *name)
+{
+    uint32_t layer = 0;
+    size_t n = sizeof prefix - 1;
+    if (strncmp(name, prefix, n) != 0 || name[n] < '0' || name[n] > '9') return false;
+    const char *at = name + n;
+    for (; *at >= '0' && *at <= '9' && layer < 100000; at++)
+        layer = layer * 10 + (uint32_t)(*at - '0');
+    for (int target = 0; target < DURE_LORA_TARGETS; target++) {
+        size_t length = strlen(module_names[target]);
+        if (*at != '.' || strncmp(at + 1, module_names[target], length) != 0) continue;
+        const char *rest = at + 1 + length;
+        bool is_a = !strcmp(rest, ".lora_A.weight");
+        if (!is_a && strcmp(rest, ".lora_B.weight") != 0) return false;
+        out->layer = layer;
+        out->target = (dure_lora_target)target;
+        out->factor = is_a ? DURE_LORA_FACTOR_A : DURE_LORA_FACTOR_B;
+        return true;
+    }
+    return false;
+}
+
+static dure_err read_notes(dure_adapter_notes *out, const dure_safetensors *file, dure_diag *diag)
+{
+    const char *key;
+    json_t *value;
+    json_t *metadata = json_object_get(file->header, "__metadata__");
+    json_object_foreach(metadata, key, value)
+    {
+        dure_span text = dure_span_of(json_string_value(value), json_string_length(value));
+        dure_err err = DURE_OK;
+        if (!strcmp(key, "dure.base.sha256")) {
+            if (text.n != 64)
+                return dure_diag_set(diag, DURE_ERR_FORMAT,
+                                     "dure.base.sha256 is not 64 hex digits");
+            memcpy(out->base_digest, text.data, 64);
+        } else if (!strncmp(key, note_prefix, sizeof note_prefix - 1) && json_is_string(value)) {
+            err = dure_adapter_notes_add(out, key + sizeof note_prefix - 1, text, diag);
+        }
+        if (err) return err;
+    }
+    return dure_adapter_notes_check(out, diag);
+}
+
+dure_err dure_adapter_parse_safetensors(dure_lora **out, dure_adapter_notes *notes, dure_span bytes,
+                                        float alpha, const dure_model_shape *shape, dure_diag *diag)
+{
+    dure_safetensors file;
+    *out = NULL;
+    dure_err err = dure_safetensors_parse(&file, bytes, diag);
+    if (err) return err;
+    dure_adapter_part *parts = calloc(file.n + 1, sizeof *parts);
+    if (!parts) err = DURE_ERR_NOMEM;
+    for (size_t i = 0; i < file.n && !err; i++) {
+        const dure_safetensor *t = &file.tensors[i];
+        parts[i] = (dure_adapter_part){
+            .name = t->name, .type = t->type, .rows = t->rows, .cols = t->cols, .data = t->data};
+        if (!parse_name(&parts[i], t->name))
+            err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                                "the adapter has the tensor %.128s; only attention and "
+                                "feed-forward matrices are supported",
+                                t->name);
+    }
+    dure_adapter_parts from = {
+        .parts = parts, .n = file.n, .alpha = alpha, .checkpoint_rows = true};
+    if (!err) err = dure_adapter_assemble(out, &from, shape, diag);
+    if (!err && notes) err = read_notes(notes, &file, diag);
+    if (err) dure_lora_free(out);
+    free(parts);
+    dure_safetensors_fini(&file);
+    return err;
+}
+
+dure_err dure_adapter_load_peft(dure_lora **out, dure_adapter_notes *notes, const char *folder,
+                                const dure_model_shape *shape, dure_diag *diag)
+{
+    *out = NULL;
+    if (notes) *notes = (dure_adapter_notes){0};
+    float alpha = 0;
+    uint64_t rank = 0;
+    dure_buf bytes = {0};
+    char *config_path = dure_path_join(folder, "adapter_config.json");
+    char *tensors_path = dure_path_join(folder, "adapter_model.safetensors");
+    dure_err err = config_path && tensors_path ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err) err = read_config(&alpha, &rank, config_path, diag);
+    if (!err) err = dure_file_read(&bytes, tensors_path, MAX_TENSORS_FILE, diag);
+    if (!err) {
+        dure_span span = dure_buf_span(&bytes);
+        err = dure_adapter_parse_safetensors(out, notes, span, alpha, shape, diag);
+        if (!err && (*out)->layout.rank != rank)
+            err = dure_diag_set(diag, DURE_ERR_FORMAT, "the rank is %u, but \"r\" is %llu",
+                                (*out)->layout.rank, (unsigned long long)rank);
+        if (err) dure_diag_prefix(diag, err, "%s", tensors_path);
+    }
+    if (err) dure_lora_free(out);
+    if (err && notes) dure_adapter_notes_fini(notes);
+    dure_buf_fini(&bytes);
+    free(config_path);
+    free(tensors_path);
+    return err;
+}

@@ -1,0 +1,39 @@
+/* safetensors: a JSON header with names, types and byte ranges, then the data. The file is held in
+ * memory; Dure reads and writes adapters with it, not models.
+ *
+ * Source: github.com/huggingface/safetensors, README, "Format". */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+
+/* A matrix of the file. */
+typedef struct dure_safetensor {
+    const char *name; /* borrowed */
+    uint32_t type;    /* DURE_GGUF_F32, F16 or BF16 */
+    uint64_t rows, cols;
+    const uint8_t *data; /* borrowed */
+} dure_safetensor;
+
+typedef struct dure_safetensors {
+    json_t *header; /* owned */
+    dure_safetensor *tensors;
+    size_t n;
+} dure_safetensors;
+
+/* `bytes` must outlive *out; dure_safetensors_fini(out). Names are printable ASCII. A tensor of
+ * another type or number of dimensions is DURE_ERR_UNSUPPORTED, a range that is not inside the
+ * file or not of the tensor's size DURE_ERR_FORMAT. */
+DURE_MUST_USE dure_err dure_safetensors_parse(dure_safetensors *out, dure_span bytes,
+                                              dure_diag *diag);
+void dure_safetensors_fini(dure_safetensors *file);
+/* The object "__metadata__", borrowed; NULL if it is not there. */
+const json_t *dure_safetensors_metadata(const dure_safetensors *file);
+
+/* Appends the file: F32 matrices in the order given, `metadata` (texts by name, may be NULL) in
+ * ascending order. */
+DURE_MUST_USE dure_err dure_safetensors_encode(dure_buf *out, const dure_safetensor *tensors,
+                                               size_t n, const json_t *metadata);
