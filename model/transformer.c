@@ -1,0 +1,322 @@
+#include "model/transformer_int.h"
+
+#include "kernels/dequant.h"
+#include "model/shape.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEFAULT_ROWS = 512 };
+
+static dure_err bind_weight(dure_weight *out, const dure_gguf *gguf, const char *name,
+                            dure_diag *diag)
+{
+    const dure_gguf_tensor *tensor = dure_gguf_find(gguf, name);
+    if (!tensor) return dure_diag_set(diag, DURE_ERR_FORMAT, "the tensor %s is missing", name);
+    size_t weights, bytes;
+    if (!dure_quant_block(&weights, &bytes, tensor->type))
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "the tensor %s is stored as %s, which Dure cannot decode; convert the "
+                             "model to Q8_0 or F16",
+                             name, dure_gguf_type_name(tensor->type));
+    size_t in = (size_t)tensor->dims[0], rows = (size_t)tensor->dims[1];
+    if (in % weights || tensor->bytes != rows * dure_quant_row_bytes(tensor->type, in))
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "the tensor %s has a wrong size", name);
+    *out = (dure_weight){.type = tensor->type, .out = rows, .in = in, .data = tensor->data};
+    return DURE_OK;
+}
+
+/* A vector of n elements in any plain or quantized type, as float32 at *out; advances *out. */
+static dure_err read_vector(const float **vector, float **out, const dure_gguf *gguf,
+                            const char *name, size_t n, dure_diag *diag)
+{
+    dure_weight w;
+    dure_err err = bind_weight(&w, gguf, name, diag);
+    if (err) return err;
+    if (w.in != n || w.out != 1)
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "the tensor %s has %zu x %zu elements, not %zu",
+                             name, w.out, w.in, n);
+    dure_cpu_ops_of(DURE_CPU_REFERENCE)->dequant(*out, w.data, n, w.type);
+    *vector = *out;
+    *out += n;
+    return DURE_OK;
+}
+
+static dure_err bind_layer(dure_layer_weights *layer, float **norms, const dure_transformer *t,
+                           const dure_gguf *gguf, dure_diag *diag)
+{
+    char name[64];
+    uint32_t index = (uint32_t)(layer - t->layers);
+    snprintf(name, sizeof name, "blk.%u.attn_norm.weight", index);
+    dure_err err = read_vector(&layer->attn_norm, norms, gguf, name, t->shape.n_embd, diag);
+    if (err) return err;
+    snprintf(name, sizeof name, "blk.%u.ffn_norm.weight", index);
+    err = read_vector(&layer->ffn_norm, norms, gguf, name, t->shape.n_embd, diag);
+    for (int k = 0; k < DURE_LORA_TARGETS && !err; k++) {
+        dure_model_target_name(name, index, (dure_lora_target)k);
+        err = bind_weight(&layer->w[k], gguf, name, diag);
+    }
+    return err;
+}
+
+/* A tensor that this forward pass would leave out changes the model's meaning: refused by name. */
+static dure_err check_no_others(const dure_gguf *gguf, dure_diag *diag)
+{
+    for (size_t i = 0; i < dure_gguf_tensor_count(gguf); i++) {
+        const char *name = dure_gguf_tensor_at(gguf, i)->name;
+        size_t n = strlen(name);
+        bool bias = n > 5 && !strcmp(name + n - 5, ".bias");
+        if (bias || strstr(name, "_exps.") || strstr(name, "attn_qkv") || strstr(name, "q_norm"))
+            return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                                 "the model has the tensor %s, which Dure does not support", name);
+    }
+    return DURE_OK;
+}
+
+static dure_err bind_globals(dure_transformer *t, float **norms, const dure_gguf *gguf,
+                             dure_diag *diag)
+{
+    const dure_model_shape *s = &t->shape;
+    dure_err err = bind_weight(&t->embedding, gguf, "token_embd.weight", diag);
+    if (err) return err;
+    t->head = t->embedding;
+    if (dure_gguf_find(gguf, "output.weight")) {
+        err = bind_weight(&t->head, gguf, "output.weight", diag);
+        if (err) return err;
+    }
+    if (t->head.in != s->n_embd || t->head.out < s->n_vocab)
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "output.weight is %zu x %zu, not %u x %u",
+                             t->head.out, t->head.in, s->n_vocab, s->n_embd);
+    return read_vector(&t->output_norm, norms, gguf, "output_norm.weight", s->n_embd, diag);
+}
+
+/* Rotary tables, with Llama 3's factors where the file has them. */
+static dure_err make_rope(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag)
+{
+    uint32_t dim = t->shape.head_dim;
+    float base = 10000.0f, factors[512], *at = factors;
+    const float *used = NULL;
+    dure_span scaling = {0};
+    dure_err err = DURE_OK;
+    if (dure_gguf_has(gguf, "llama.rope.scaling.type"))
+        err = dure_gguf_text(&scaling, gguf, "llama.rope.scaling.type", diag);
+    if (!err && scaling.n && (scaling.n != 4 || memcmp(scaling.data, "none", 4) != 0))
+        err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                            "llama.rope.scaling.type '%.*s' is not supported; 'none' is",
+                            (int)(scaling.n < 32 ? scaling.n : 32), (const char *)scaling.data);
+    if (!err && dure_gguf_has(gguf, "llama.rope.freq_base"))
+        err = dure_gguf_f32(&base, gguf, "llama.rope.freq_base", diag);
+    if (!err && !(base > 0 && isfinite(base)))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "llama.rope.freq_base is not above 0");
+    if (!err && dure_gguf_has(gguf, "llama.rope.dimension_count"))
+        err = dure_gguf_u32(&dim, gguf, "llama.rope.dimension_count", diag);
+    if (!err && (dim == 0 || dim % 2 || dim > t->shape.head_dim))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "llama.rope.dimension_count is %u", dim);
+    if (!err && dure_gguf_find(gguf, "rope_freqs.weight"))
+        err = read_vector(&used, &at, gguf, "rope_freqs.weight", dim / 2, diag);
+    if (err) return err;
+    dure_rope_opts opts = {
+        .positions = t->shape.n_context, .dim = dim, .freq_base = (double)base, .factors = used};
+    return dure_rope_table_init(&t->rope, &opts);
+}
+
+static dure_err bind(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag)
+{
+    const dure_model_shape *s = &t->shape;
+    t->layers = calloc(s->n_layers, sizeof *t->layers);
+    t->norms = calloc((2 * (size_t)s->n_layers + 1) * s->n_embd, sizeof *t->norms);
+    if (!t->layers || !t->norms) return DURE_ERR_NOMEM;
+    float *norms = t->norms;
+    dure_err err = check_no_others(gguf, diag);
+    if (!err) err = dure_gguf_f32(&t->eps, gguf, "llama.attention.layer_norm_rms_epsilon", diag);
+    if (!err) err = bind_globals(t, &norms, gguf, diag);
+    for (uint32_t l = 0; l < s->n_layers && !err; l++)
+        err = bind_layer(&t->layers[l], &norms, t, gguf, diag);
+    if (!err) err = make_rope(t, gguf, diag);
+    return err;
+}
+
+/* The longest inner dimension of any product decides the scratch of a thread. */
+static size_t scratch_bytes(const dure_model_shape *s)
+{
+    size_t inner = s->n_embd > s->n_ff ? s->n_embd : s->n_ff, q = (size_t)s->n_head * s->head_dim;
+    return dure_matmul_scratch_bytes(inner > q ? inner : q);
+}
+
+static dure_err choose_path(dure_transformer *t, const dure_transformer_opts *opts, dure_diag *diag)
+{
+    dure_cpu_level level = dure_cpu_best();
+    if (opts->precision == DURE_PRECISION_REFERENCE) level = DURE_CPU_REFERENCE;
+    if (opts->precision == DURE_PRECISION_BF16)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "this CPU has no row-independent bfloat16 product; use f32");
+    t->compute.ops = dure_cpu_ops_of(level);
+    snprintf(t->path, sizeof t->path, "f32, %s", t->compute.ops->name);
+    return dure_pool_new(&t->pool, opts->threads, scratch_bytes(&t->shape));
+}
+
+dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
+                              const dure_transformer_opts *opts, dure_diag *diag)
+{
+    *out = NULL;
+    dure_transformer *t = calloc(1, sizeof *t);
+    if (!t) return DURE_ERR_NOMEM;
+    t->rows = opts->rows ? opts->rows : DEFAULT_ROWS;
+    dure_err err = dure_model_shape_read(&t->shape, gguf, diag);
+    if (!err) err = bind(t, gguf, diag);
+    if (!err) err = choose_path(t, opts, diag);
+    if (!err) {
+        t->compute.pool = t->pool;
+        t->attention_scale = 1.0f / sqrtf((float)t->shape.head_dim);
+        *out = t;
+    } else {
+        dure_transformer_free(&t);
+    }
+    return err;
+}
+
+void dure_transformer_free(dure_transformer **t)
+{
+    if (!*t) return;
+    dure_workspace_fini(&(*t)->ws);
+    dure_rope_table_fini(&(*t)->rope);
+    dure_pool_free(&(*t)->pool);
+    free((*t)->layers);
+    free((*t)->norms);
+    free(*t);
+    *t = NULL;
+}
+
+const dure_model_shape *dure_transformer_shape(const dure_transformer *t)
+{
+    return &t->shape;
+}
+
+const char *dure_transformer_path(const dure_transformer *t)
+{
+    return t->path;
+}
+
+bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,
+                           dure_lora_target target)
+{
+    size_t a, b;
+    if (!lora || !dure_lora_find(&a, &lora->layout, layer, target, DURE_LORA_FACTOR_A))
+        return false;
+    if (!dure_lora_find(&b, &lora->layout, layer, target, DURE_LORA_FACTOR_B)) return false;
+    const dure_lora_layout *layout = &lora->layout;
+    *out = (dure_lora_pair){
+        .a = {.out = layout->rank,
+              .in = dure_lora_in(&layout->shape, target),
+              .data = lora->params + a},
+        .b = {.out = dure_lora_out(&layout->shape, target),
+              .in = layout->rank,
+              .data = lora->params + b},
+        .scale = layout->alpha / (float)layout->rank,
+    };
+    return true;
+}
+
+/* DURE_ERR_USAGE when the adapter was made for a model of another shape. */
+static dure_err check_lora(const dure_transformer *t, const dure_lora *lora, dure_diag *diag)
+{
+    if (!lora) return DURE_OK;
+    const dure_model_shape *a = &lora->layout.shape, *b = &t->shape;
+    if (a->n_layers != b->n_layers || a->n_embd != b->n_embd || a->n_ff != b->n_ff ||
+        a->n_head != b->n_head || a->n_head_kv != b->n_head_kv || a->head_dim != b->head_dim)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the adapter was made for a model of another shape");
+    return DURE_OK;
+}
+
+/* Runs forward and the head over one pass; nll of every label is in ws.nll. */
+static void pass_loss(dure_transformer *t, dure_pass *pass)
+{
+    dure_transformer_run(t, pass);
+    for (size_t i = 0; i < pass->n_labels; i += t->ws.labels) {
+        size_t left = pass->n_labels - i;
+        dure_transformer_head(t, i, left < t->ws.labels ? left : t->ws.labels, false);
+    }
+}
+
+static size_t longest(const dure_transformer *t, const dure_document *docs, size_t n_docs)
+{
+    size_t rows = t->rows;
+    for (size_t d = 0; d < n_docs; d++) {
+        size_t n = dure_document_rows(&docs[d]);
+        if (n > rows) rows = n;
+    }
+    return rows;
+}
+
+void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
+                              const dure_pass *pass)
+{
+    size_t label = 0;
+    for (size_t d = 0; d < pass->n_docs; d++) {
+        const dure_attention_doc *doc = &t->ws.docs[d];
+        dure_document_loss *loss = &losses[t->ws.doc_index[d]];
+        for (; label < pass->n_labels && t->ws.label_row[label] < doc->first + doc->n; label++) {
+            loss->nll_sum += (double)t->ws.nll[label];
+            loss->n_labels++;
+        }
+        loss->finite = isfinite(loss->nll_sum);
+    }
+}
+
+dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
+                                  const dure_document *docs, size_t n_docs, bool backward,
+                                  dure_diag *diag)
+{
+    dure_err err = check_lora(t, lora, diag);
+    if (!err) err = dure_transformer_check_docs(t, docs, n_docs, diag);
+    if (err) return err;
+    dure_workspace_need need = {.rows = longest(t, docs, n_docs),
+                                .rank = lora ? lora->layout.rank : 0,
+                                .backward = backward};
+    if (backward) need.stored = t->shape.n_layers - lora->layout.first_layer;
+    return dure_transformer_reserve(t, need);
+}
+
+dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
+                               const dure_lora *lora, const dure_document *docs, size_t n_docs,
+                               dure_diag *diag)
+{
+    dure_err err = dure_transformer_prepare(t, lora, docs, n_docs, false, diag);
+    if (err) return err;
+    for (size_t d = 0; d < n_docs; d++)
+        losses[d] = (dure_document_loss){.finite = true};
+    for (size_t next = 0; next < n_docs;) {
+        dure_pass pass = {.lora = lora};
+        dure_transformer_pack(&pass, &next, t, docs, n_docs, SIZE_MAX);
+        if (pass.n_docs == 0) break;
+        pass_loss(t, &pass);
+        dure_transformer_collect(losses, t, &pass);
+    }
+    return DURE_OK;
+}
+
+dure_err dure_transformer_logprobs(float *logprobs, dure_transformer *t, const dure_lora *lora,
+                                   const int32_t *tokens, size_t n, dure_diag *diag)
+{
+    if (n == 0) return DURE_OK;
+    uint8_t *all = malloc(n);
+    if (!all) return DURE_ERR_NOMEM;
+    memset(all, 1, n);
+    all[0] = 0;
+    dure_document doc = {.tokens = tokens, .supervised = all, .n = n};
+    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, false, diag);
+    logprobs[0] = 0;
+    if (!err && n > 1) {
+        dure_pass pass = {.lora = lora};
+        size_t next = 0;
+        dure_transformer_pack(&pass, &next, t, &doc, 1, 1);
+        pass_loss(t, &pass);
+        for (size_t i = 1; i < n; i++)
+            logprobs[i] = -t->ws.nll[i - 1];
+    }
+    free(all);
+    return err;
+}

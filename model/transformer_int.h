@@ -1,0 +1,141 @@
+/* What the parts of the transformer share: weights, the workspace and one pass over it.
+ *
+ * A pass is a set of rows (tokens of one or many documents) that goes through all layers
+ * together. The workspace holds the activations of a pass; layers whose backward will be run have
+ * a set each, the layers below share one. It grows to the largest pass asked for and is reused.
+ *
+ * Letters: D embedding, F feed-forward, Q = heads * head_dim, KV = key heads * head_dim. */
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/matmul.h"
+#include "kernels/rope.h"
+#include "model/transformer.h"
+
+typedef struct dure_layer_weights {
+    const float *attn_norm, *ffn_norm; /* D */
+    dure_weight w[DURE_LORA_TARGETS];
+} dure_layer_weights;
+
+/* Activations of one layer, all rows x width, dense. */
+typedef struct dure_layer_acts {
+    float *x;         /* D: input */
+    float *mid;       /* D: after attention */
+    float *q, *k, *v; /* Q, KV, KV: rotated */
+    float *att;       /* Q: attention's output */
+    float *lse;       /* heads */
+    float *gate, *up; /* F */
+    float *z;         /* targets x rows x rank: s x A^T */
+} dure_layer_acts;
+
+typedef struct dure_workspace {
+    size_t rows, rank, stored; /* capacity; layers with a set of their own, counted from the top */
+    bool backward;
+    dure_layer_acts *sets; /* stored + 1 */
+    float *final_x;        /* rows x D: output of the last layer */
+    float *norm, *out;     /* rows x D */
+    float *h;              /* rows x F */
+    float *packed;         /* of attention */
+    /* Backward: gradients of the arrays of the same name. */
+    float *dx, *dnorm, *dq, *dk, *dv, *datt, *dh, *dz;
+    /* The head, for at most `labels` rows at a time. */
+    size_t labels, logits_ld;
+    float *logits, *head_x, *head_norm, *head_dnorm;
+    float *arena; /* owns all of the above */
+    /* The pass under way, `rows` elements each. */
+    int32_t *tokens;
+    uint32_t *position;
+    dure_attention_doc *docs;
+    size_t *doc_index; /* of docs[i] in the caller's list */
+    size_t *label_row; /* the row that predicts label i */
+    int32_t *label;
+    float *label_weight, *nll;
+} dure_workspace;
+
+struct dure_transformer {
+    dure_model_shape shape;
+    float eps, attention_scale;
+    uint32_t rows; /* of a pass */
+    dure_layer_weights *layers;
+    dure_weight embedding, head;
+    const float *output_norm;
+    float *norms; /* owns every norm's gain */
+    dure_rope_table rope;
+    dure_pool *pool;
+    dure_compute compute;
+    dure_workspace ws;
+    char path[96];
+};
+
+/* Keys and values of one conversation, for kernels that go on where an earlier pass ended:
+ * [layer][position][KV]. */
+typedef struct dure_kv_cache {
+    float *k, *v;
+    size_t positions; /* capacity */
+    size_t n;         /* filled */
+} dure_kv_cache;
+
+/* One pass: ws.tokens, ws.position and ws.docs hold its rows. */
+typedef struct dure_pass {
+    const dure_lora *lora; /* may be NULL */
+    size_t rows, n_docs, n_labels;
+    dure_kv_cache *cache; /* NULL: the pass is whole documents */
+    bool few;             /* a handful of rows whose bits may depend on their number */
+} dure_pass;
+
+/* A and B of one adapted matrix as weights, and alpha / rank; false when it is not adapted. */
+typedef struct dure_lora_pair {
+    dure_weight a, b;
+    float scale;
+} dure_lora_pair;
+bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,
+                           dure_lora_target target);
+
+typedef struct dure_workspace_need {
+    size_t rows, rank, stored;
+    bool backward;
+} dure_workspace_need;
+
+/* Grows the workspace to at least what is named; contents are lost when it grows. */
+DURE_MUST_USE dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need);
+void dure_workspace_fini(dure_workspace *ws);
+
+/* The set of layer `layer`; layers that are not stored share one. */
+dure_layer_acts *dure_transformer_acts(dure_transformer *t, uint32_t layer);
+
+/* Checks tokens and marks of every document; DURE_ERR_USAGE names the first bad one. */
+DURE_MUST_USE dure_err dure_transformer_check_docs(const dure_transformer *t,
+                                                   const dure_document *docs, size_t n_docs,
+                                                   dure_diag *diag);
+/* Rows that a document needs: up to its last label. 0: it has none. */
+size_t dure_document_rows(const dure_document *doc);
+/* Packs documents docs[*next..] as far as rows and max_docs allow (at least one), leaving out
+ * those without labels, and advances *next. The workspace must hold the largest document. */
+void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
+                           const dure_document *docs, size_t n_docs, size_t max_docs);
+
+/* Checks the adapter and the documents, and reserves what a pass over them needs. */
+DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
+                                                const dure_document *docs, size_t n_docs,
+                                                bool backward, dure_diag *diag);
+/* Adds the pass's ws.nll to the losses of its documents, in their order. */
+void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
+                              const dure_pass *pass);
+
+/* All layers; the result is ws.final_x. */
+void dure_transformer_run(dure_transformer *t, dure_pass *pass);
+/* ws.nll of labels [first, first + n), n <= ws.labels; with `gradient`, dL/dx of L = sum of
+ * label_weight * nll is written to the labels' rows of ws.dx. */
+void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gradient);
+/* logits[rows x ws.logits_ld] of rows [first, first + n) of final_x into ws.logits. */
+void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, bool few);
+
+/* Where each factor's gradient lies in one document's vector, SIZE_MAX when it is not trained. */
+typedef struct dure_gradient_map {
+    size_t (*offset)[DURE_LORA_TARGETS][2];
+    size_t n; /* floats a document */
+} dure_gradient_map;
+
+/* From ws.dx down to the first adapted layer; gradients[doc of the pass][map->n] is written. */
+void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
+                                   const dure_gradient_map *map, float *gradients);
