@@ -68,6 +68,11 @@ typedef struct dure_reservation_id {
 DURE_MUST_USE dure_err dure_site_ledger_reserve(dure_reservation_id *id, dure_site_ledger *ledger,
                                                 const char *source, const dure_dp_plan *plan,
                                                 const char *purpose, dure_diag *diag);
+/* Sets plan->sigma_num to the least noise with which the plan fits what is left of the source; for
+ * a source's first plan that is the noise which spends the whole budget. Reserves nothing.
+ * DURE_ERR_BUDGET with a sentence if no noise does; otherwise as reserve. */
+DURE_MUST_USE dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledger,
+                                                    const char *source, dure_diag *diag);
 /* Reserved to spent, durable when it returns: call it before anything leaves. Fine if it is spent
  * already; DURE_ERR_STATE if it was released, DURE_ERR_NOT_FOUND if it is unknown. */
 DURE_MUST_USE dure_err dure_site_ledger_spend(dure_site_ledger *ledger,
@@ -92,18 +97,23 @@ typedef struct dure_reservation {
     dure_dp_plan plan;
 } dure_reservation;
 
-/* A source's figures, composed over all its events. `committed` counts reserved and spent;
- * `remaining` is budget.epsilon - epsilon_committed, at least 0. */
+/* A source's figures, composed over all its events at budget.delta. `committed` counts reserved
+ * and spent; `remaining` is budget.epsilon - epsilon_committed, at least 0. filter_used is the
+ * part of the filter of rule 3 that is committed: a second or later plan fits while it stays
+ * within 1. */
 typedef struct dure_source_status {
     char name[DURE_SOURCE_NAME_SIZE];
     dure_privacy budget;
     uint64_t n_pub;
     double order; /* of the filter for later plans */
     double epsilon_spent, epsilon_committed, epsilon_remaining;
+    double filter_used;
     size_t n_reserved, n_spent, n_released;
 } dure_source_status;
 
-/* What the ledger holds now. DURE_ERR_NOT_FOUND for an unknown name or id. */
+/* What the ledger holds, as of the last call that took the lock (refresh does only that).
+ * DURE_ERR_NOT_FOUND for an unknown name or id. Pointers are borrowed until the next call that
+ * takes the lock. */
 DURE_MUST_USE dure_err dure_site_ledger_refresh(dure_site_ledger *ledger, dure_diag *diag);
 size_t dure_site_ledger_source_count(const dure_site_ledger *ledger);
 void dure_site_ledger_source_at(dure_source_status *out, const dure_site_ledger *ledger, size_t i);

@@ -1,0 +1,350 @@
+#include "ledger/site_ledger.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "crypto/rng.h"
+#include "crypto/wipe.h"
+#include "ledger/site_ledger_int.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+dure_err dure_site_ledger_path(char **path, const char *given, dure_diag *diag)
+{
+    const char *environment = getenv("DURE_LEDGER"), *state = getenv("XDG_STATE_HOME");
+    const char *home = getenv("HOME");
+    *path = NULL;
+    if (!given && environment && *environment) given = environment;
+    if (given)
+        *path = strdup(given);
+    else if (state && *state)
+        *path = dure_path_join(state, "dure/ledger");
+    else if (home && *home)
+        *path = dure_path_join(home, ".local/state/dure/ledger");
+    else
+        return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                             "there is no home folder to keep the privacy ledger in; name a file "
+                             "with --ledger or DURE_LEDGER");
+    if (!*path) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    return DURE_OK;
+}
+
+static dure_err make_parent(const char *path, dure_diag *diag)
+{
+    char *folder = strdup(path);
+    if (!folder) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    char *slash = strrchr(folder, '/');
+    dure_err err = DURE_OK;
+    if (slash && slash != folder) {
+        *slash = 0;
+        err = dure_dir_make(folder, diag);
+    }
+    free(folder);
+    return err;
+}
+
+/* The first line gives the chain a random start, so that two ledgers never share a head. */
+static dure_err write_first(dure_site_ledger *ledger, dure_diag *diag)
+{
+    uint8_t id[16];
+    dure_rng rng = dure_rng_system();
+    dure_err err = dure_rng_fill(&rng, id, sizeof id);
+    if (err) return dure_diag_set(diag, err, "the system's random number generator failed");
+    return dure_ledger_append(ledger,
+                              json_pack("{s:s, s:i, s:o, s:I}", "kind", "ledger", "version", 1,
+                                        "id", dure_json_from_hex(id, sizeof id), "at",
+                                        (json_int_t)dure_clock_wall_s()),
+                              diag);
+}
+
+static dure_err open_file(dure_site_ledger *ledger, dure_diag *diag)
+{
+    if (ledger->read_only) {
+        ledger->fd = open(ledger->path, O_RDONLY | O_CLOEXEC);
+    } else {
+        dure_err err = make_parent(ledger->path, diag);
+        if (err) return err;
+        ledger->fd = open(ledger->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    }
+    if (ledger->fd < 0) return dure_file_errno(diag, "open the privacy ledger", ledger->path);
+    struct stat info;
+    if (fstat(ledger->fd, &info) || !S_ISREG(info.st_mode))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the privacy ledger %s is not a file; name one with --ledger",
+                             ledger->path);
+    return DURE_OK;
+}
+
+static dure_err open_ledger(dure_site_ledger **out, const char *path, bool read_only,
+                            dure_diag *diag)
+{
+    *out = NULL;
+    dure_site_ledger *ledger = calloc(1, sizeof *ledger);
+    if (!ledger) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    ledger->fd = -1;
+    ledger->read_only = read_only;
+    ledger->path = strdup(path);
+    dure_err err = ledger->path ? open_file(ledger, diag) : DURE_ERR_NOMEM;
+    if (err) goto out;
+    err = dure_ledger_begin(ledger, diag);
+    if (err) goto out;
+    if (ledger->n_chain == 0)
+        err = read_only
+                  ? dure_diag_set(diag, DURE_ERR_FORMAT, "the privacy ledger %s is empty", path)
+                  : write_first(ledger, diag);
+    dure_ledger_end(ledger);
+out:
+    if (err)
+        dure_site_ledger_close(&ledger);
+    else
+        *out = ledger;
+    return err;
+}
+
+dure_err dure_site_ledger_open(dure_site_ledger **out, const char *path, dure_diag *diag)
+{
+    return open_ledger(out, path, false, diag);
+}
+
+dure_err dure_site_ledger_open_read(dure_site_ledger **out, const char *path, dure_diag *diag)
+{
+    return open_ledger(out, path, true, diag);
+}
+
+void dure_site_ledger_close(dure_site_ledger **ledger)
+{
+    dure_site_ledger *l = *ledger;
+    if (!l) return;
+    if (l->fd >= 0) close(l->fd);
+    free(l->path);
+    free(l->chain);
+    free(l->sources);
+    free(l->items);
+    free(l);
+    *ledger = NULL;
+}
+
+static dure_err check_source(const char *name, dure_privacy budget, uint64_t n_pub, dure_diag *diag)
+{
+    dure_err err =
+        dure_ledger_check_text(name, DURE_SOURCE_NAME_SIZE, "the name of a data source", diag);
+    if (!err) err = dure_privacy_check(budget, diag);
+    if (err) return err;
+    if (n_pub == 0 || n_pub > DURE_DP_RECORDS_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the public number of records of '%s' must be 1 to %llu", name,
+                             (unsigned long long)DURE_DP_RECORDS_MAX);
+    /* A delta of 1/n would allow one record in every run to be published whole. */
+    if (budget.delta * 10 * (double)n_pub > 1 + 1e-9)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "delta %.3g is too large for %llu records; at most 1 / (10 x records) "
+                             "= %.3g",
+                             budget.delta, (unsigned long long)n_pub, 0.1 / (double)n_pub);
+    return DURE_OK;
+}
+
+static dure_err add_source(dure_site_ledger *ledger, const char *name, dure_privacy budget,
+                           uint64_t n_pub, dure_diag *diag)
+{
+    const dure_ledger_source *there = dure_ledger_find_source(ledger, name);
+    if (!there && ledger->n_sources == DURE_LEDGER_SOURCES_MAX)
+        return dure_diag_set(diag, DURE_ERR_LIMIT, "the privacy ledger %s is full", ledger->path);
+    if (!there)
+        return dure_ledger_append(ledger,
+                                  json_pack("{s:s, s:s, s:f, s:f, s:I, s:f, s:I}", "kind", "source",
+                                            "source", name, "epsilon", budget.epsilon, "delta",
+                                            budget.delta, "n_pub", (json_int_t)n_pub, "order",
+                                            dure_ledger_filter_order(budget), "at",
+                                            (json_int_t)dure_clock_wall_s()),
+                                  diag);
+    if (there->budget.epsilon == budget.epsilon && there->budget.delta == budget.delta &&
+        there->n_pub == n_pub)
+        return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_EXISTS,
+                         "the data source '%s' has epsilon %g, delta %g and %llu public records in "
+                         "the ledger %s, and a budget does not change; use those figures",
+                         name, there->budget.epsilon, there->budget.delta,
+                         (unsigned long long)there->n_pub, ledger->path);
+}
+
+dure_err dure_site_ledger_create_source(dure_site_ledger *ledger, const char *name,
+                                        dure_privacy budget, uint64_t n_pub, dure_diag *diag)
+{
+    dure_err err = check_source(name, budget, n_pub, diag);
+    if (!err) err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    err = add_source(ledger, name, budget, n_pub, diag);
+    dure_ledger_end(ledger);
+    return err;
+}
+
+static dure_err find_for_plan(const dure_ledger_source **out, const dure_site_ledger *ledger,
+                              const char *name, const dure_dp_plan *plan, dure_diag *diag)
+{
+    const dure_ledger_source *source = dure_ledger_find_source(ledger, name);
+    if (!source)
+        return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                             "the privacy ledger %s has no data source '%s'", ledger->path, name);
+    if (plan->n_pub != source->n_pub)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the plan counts on %llu records but '%s' was declared with %llu; the "
+                             "public number of records does not change",
+                             (unsigned long long)plan->n_pub, name,
+                             (unsigned long long)source->n_pub);
+    *out = source;
+    return DURE_OK;
+}
+
+dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledger,
+                                      const char *source, dure_diag *diag)
+{
+    const dure_ledger_source *found = NULL;
+    dure_err err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    err = find_for_plan(&found, ledger, source, plan, diag);
+    if (!err) err = dure_ledger_least_noise(plan, ledger, found, diag);
+    dure_ledger_end(ledger);
+    return err;
+}
+
+dure_err dure_site_ledger_reserve(dure_reservation_id *id, dure_site_ledger *ledger,
+                                  const char *source, const dure_dp_plan *plan, const char *purpose,
+                                  dure_diag *diag)
+{
+    *id = (dure_reservation_id){{0}};
+    dure_reservation_id fresh;
+    dure_rng rng = dure_rng_system();
+    dure_err err = dure_dp_plan_check(plan, diag);
+    if (!err) err = dure_ledger_check_text(purpose, DURE_PURPOSE_SIZE, "a purpose", diag);
+    if (!err && dure_rng_fill(&rng, fresh.b, sizeof fresh.b))
+        err = dure_diag_set(diag, DURE_ERR_RNG, "the system's random number generator failed");
+    if (!err) err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    const dure_ledger_source *found = NULL;
+    err = find_for_plan(&found, ledger, source, plan, diag);
+    if (!err) err = dure_ledger_check_fits(ledger, found, plan, diag);
+    if (!err && ledger->n_items == DURE_LEDGER_ITEMS_MAX)
+        err = dure_diag_set(diag, DURE_ERR_LIMIT, "the privacy ledger %s is full", ledger->path);
+    if (!err)
+        err =
+            dure_ledger_append(ledger,
+                               json_pack("{s:s, s:o, s:s, s:o, s:s, s:I}", "kind", "reserve", "id",
+                                         dure_json_from_hex(fresh.b, sizeof fresh.b), "source",
+                                         source, "plan", dure_dp_plan_to_json(plan), "purpose",
+                                         purpose, "at", (json_int_t)dure_clock_wall_s()),
+                               diag);
+    dure_ledger_end(ledger);
+    if (!err) *id = fresh;
+    return err;
+}
+
+static dure_err unknown(const dure_site_ledger *ledger, dure_diag *diag)
+{
+    return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                         "the privacy ledger %s has no such reservation; it may be an older copy",
+                         ledger->path);
+}
+
+/* One step of a reservation's life; `to` is SPENT or RELEASED. */
+static dure_err change(dure_site_ledger *ledger, const dure_reservation_id *id,
+                       dure_reservation_state to, dure_diag *diag)
+{
+    dure_err err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    bool spend = to == DURE_RESERVATION_SPENT;
+    const dure_ledger_item *item = dure_ledger_find_item(ledger, id);
+    if (!item)
+        err = unknown(ledger, diag);
+    else if (item->reservation.state == DURE_RESERVATION_RESERVED)
+        err = dure_ledger_append(ledger,
+                                 json_pack("{s:s, s:o, s:I}", "kind", spend ? "spend" : "release",
+                                           "id", dure_json_from_hex(id->b, sizeof id->b), "at",
+                                           (json_int_t)dure_clock_wall_s()),
+                                 diag);
+    else if (item->reservation.state != to)
+        err = dure_diag_set(diag, DURE_ERR_STATE,
+                            spend ? "this reservation was released, so nothing may be sent under it"
+                                  : "this reservation is spent, and what is spent stays spent");
+    dure_ledger_end(ledger);
+    return err;
+}
+
+dure_err dure_site_ledger_spend(dure_site_ledger *ledger, const dure_reservation_id *id,
+                                dure_diag *diag)
+{
+    return change(ledger, id, DURE_RESERVATION_SPENT, diag);
+}
+
+dure_err dure_site_ledger_release(dure_site_ledger *ledger, const dure_reservation_id *id,
+                                  dure_diag *diag)
+{
+    return change(ledger, id, DURE_RESERVATION_RELEASED, diag);
+}
+
+dure_err dure_site_ledger_refresh(dure_site_ledger *ledger, dure_diag *diag)
+{
+    dure_err err = dure_ledger_begin(ledger, diag);
+    if (!err) dure_ledger_end(ledger);
+    return err;
+}
+
+size_t dure_site_ledger_source_count(const dure_site_ledger *ledger)
+{
+    return ledger->n_sources;
+}
+
+void dure_site_ledger_source_at(dure_source_status *out, const dure_site_ledger *ledger, size_t i)
+{
+    DURE_ASSERT(i < ledger->n_sources);
+    dure_ledger_status(out, ledger, &ledger->sources[i]);
+}
+
+dure_err dure_site_ledger_source(dure_source_status *out, const dure_site_ledger *ledger,
+                                 const char *name, dure_diag *diag)
+{
+    const dure_ledger_source *source = dure_ledger_find_source(ledger, name);
+    if (!source)
+        return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                             "the privacy ledger %s has no data source '%s'", ledger->path, name);
+    dure_ledger_status(out, ledger, source);
+    return DURE_OK;
+}
+
+size_t dure_site_ledger_reservation_count(const dure_site_ledger *ledger)
+{
+    return ledger->n_items;
+}
+
+const dure_reservation *dure_site_ledger_reservation_at(const dure_site_ledger *ledger, size_t i)
+{
+    DURE_ASSERT(i < ledger->n_items);
+    return &ledger->items[i].reservation;
+}
+
+dure_err dure_site_ledger_reservation(const dure_reservation **out, const dure_site_ledger *ledger,
+                                      const dure_reservation_id *id, dure_diag *diag)
+{
+    const dure_ledger_item *item = dure_ledger_find_item(ledger, id);
+    *out = item ? &item->reservation : NULL;
+    return item ? DURE_OK : unknown(ledger, diag);
+}
+
+void dure_site_ledger_head(dure_hash *head, uint64_t *n_entries, const dure_site_ledger *ledger)
+{
+    DURE_ASSERT(ledger->n_chain > 0);
+    *head = ledger->chain[ledger->n_chain - 1];
+    *n_entries = ledger->n_chain;
+}
+
+bool dure_site_ledger_contains(const dure_site_ledger *ledger, const dure_hash *head)
+{
+    for (size_t i = ledger->n_chain; i > 0; i--) {
+        if (dure_hash_equal(&ledger->chain[i - 1], head)) return true;
+    }
+    return false;
+}
