@@ -157,3 +157,11 @@ uint64_t dure_model_parameters(const dure_gguf *gguf)
     }
     return n;
 }
+
+bool dure_model_shape_equal(const dure_model_shape *a, const dure_model_shape *b)
+{
+    return !strcmp(a->architecture, b->architecture) && a->n_layers == b->n_layers &&
+           a->n_embd == b->n_embd && a->n_ff == b->n_ff && a->n_head == b->n_head &&
+           a->n_head_kv == b->n_head_kv && a->head_dim == b->head_dim && a->n_vocab == b->n_vocab &&
+           a->n_context == b->n_context;
+}

@@ -14,6 +14,8 @@ DURE_MUST_USE dure_err dure_model_shape_read(dure_model_shape *out, const dure_g
  * compute with; for shapes from files other than the base itself. */
 DURE_MUST_USE dure_err dure_model_shape_check(const dure_model_shape *shape, dure_diag *diag);
 
+bool dure_model_shape_equal(const dure_model_shape *a, const dure_model_shape *b);
+
 /* "blk.3.attn_q.weight": the tensor that a target adapts. */
 void dure_model_target_name(char name[64], uint32_t layer, dure_lora_target target);
 
