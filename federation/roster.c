@@ -77,7 +77,9 @@ static dure_err check_declared(const dure_join *join, dure_diag *diag)
             "the sampling rate that site \"%s\" declares is not its batch over its "
             "records",
             name);
-    if (d->sigma_den == 0 || (private_ && d->sigma_num == 0) || (!private_ && d->sigma_num != 0))
+    /* dp/plan.h counts the noise multiplier in 1/65536. */
+    if (private_ ? d->sigma_num == 0 || d->sigma_den != 65536
+                 : d->sigma_num != 0 || d->sigma_den != 1)
         return dure_diag_set(diag, DURE_ERR_POLICY,
                              "the noise that site \"%s\" declares does not fit the federation's "
                              "privacy mode",
