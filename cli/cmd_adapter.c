@@ -1,0 +1,431 @@
+/* dure adapter list|show|promote|rollback|verify: the registry at a desk. Export and merge are in
+ * cmd_adapter_files.c. */
+#include "cli/adapter.h"
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "crypto/wipe.h"
+#include "federation/settings.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+static const char dir_help[] = "the coordinator's folder, DIR/coordinator";
+static const char version_help[] = "a number, a digest, latest, champion or previous";
+
+static dure_err read_root(uint8_t root_public[32], const char *dir, const char *root_hex,
+                          dure_diag *diag)
+{
+    if (root_hex) {
+        if (!dure_hex_decode(root_public, 32, root_hex)) return DURE_OK;
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--root needs 64 hex digits");
+    }
+    char *path = dure_path_join(dir, "federation.yaml");
+    dure_settings *settings = calloc(1, sizeof *settings);
+    dure_err err = DURE_ERR_NOMEM;
+    if (path && settings) err = dure_settings_read(settings, path, diag);
+    if (!err) memcpy(root_public, settings->root_public, 32);
+    free(settings);
+    free(path);
+    return err;
+}
+
+dure_err dure_adapter_desk_open(dure_adapter_desk *desk, const char *dir, const char *root_hex,
+                                dure_diag *diag)
+{
+    *desk = (dure_adapter_desk){0};
+    char *inner = dure_path_join(dir, "coordinator");
+    if (inner && dure_file_exists(inner)) {
+        desk->dir = inner;
+    } else {
+        free(inner);
+        desk->dir = strdup(dir);
+    }
+    if (!desk->dir) return DURE_ERR_NOMEM;
+    dure_err err = read_root(desk->root_public, desk->dir, root_hex, diag);
+    return err ? err : dure_registry_open(&desk->registry, desk->dir, diag);
+}
+
+void dure_adapter_desk_close(dure_adapter_desk *desk)
+{
+    dure_registry_close(&desk->registry);
+    free(desk->dir);
+    desk->dir = NULL;
+}
+
+/* JSON has no infinity: what is not finite becomes null. */
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *gate_json(const dure_version *v)
+{
+    const dure_gate_result *g = &v->gate;
+    if (!v->has_gate) return json_null();
+    return json_pack("{s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "passed", (int)g->passed,
+                     "records", (json_int_t)g->n_records, "reference",
+                     (json_int_t)v->gate_reference, "reference_loss", number(g->reference_loss),
+                     "loss", number(g->candidate_loss), "difference", number(g->difference), "low",
+                     number(g->low), "high", number(g->high), "margin", number(g->margin));
+}
+
+json_t *dure_adapter_json(const dure_version *v)
+{
+    char created[DURE_CLOCK_TEXT_SIZE], is_signed[DURE_CLOCK_TEXT_SIZE];
+    dure_clock_text(created, v->created_s);
+    dure_clock_text(is_signed, v->signed_s);
+    return json_pack(
+        "{s:I, s:s, s:I, s:I, s:o, s:o, s:o, s:I, s:s, s:o, s:o, s:b, s:s}", "version",
+        (json_int_t)v->number, "state", dure_version_state_text(v->state), "parent",
+        (json_int_t)v->parent, "round", (json_int_t)v->round, "ledger_index",
+        v->ledger_index == DURE_RELEASE_NO_LEDGER ? json_null()
+                                                  : json_integer((json_int_t)v->ledger_index),
+        "adapter", dure_json_from_hex(v->adapter.b, 32), "base", dure_json_from_hex(v->base.b, 32),
+        "bytes", (json_int_t)v->n_bytes, "created", created, "gate", gate_json(v), "signed",
+        v->is_signed ? json_string(is_signed) : json_null(), "forced", (int)v->forced, "reason",
+        v->reason);
+}
+
+/* "-" where there is no gate result yet. */
+static void gate_column(char text[48], const dure_version *v)
+{
+    if (v->has_gate)
+        snprintf(text, 48, "%.3f -> %.3f", v->gate.reference_loss, v->gate.candidate_loss);
+    else
+        snprintf(text, 48, "-");
+}
+
+static void print_row(const dure_version *v)
+{
+    char gate[48], created[DURE_CLOCK_TEXT_SIZE], digest[65];
+    gate_column(gate, v);
+    dure_clock_text(created, v->created_s);
+    dure_hex_encode(digest, v->adapter.b, 32);
+    printf("%7llu  %-9s  %5llu  %-16s  %-6s  %s  %.12s\n", (unsigned long long)v->number,
+           dure_version_state_text(v->state), (unsigned long long)v->round, gate,
+           !v->is_signed ? "-"
+           : v->forced   ? "forced"
+                         : "yes",
+           created, digest);
+}
+
+static int print_list(const dure_version *all, size_t n, bool json)
+{
+    if (json) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < n; i++)
+            json_array_append_new(list, dure_adapter_json(&all[i]));
+        return dure_print_json(list);
+    }
+    if (n == 0) {
+        fprintf(stderr, "No adapter yet: the first round that completes adds one.\n");
+        return 0;
+    }
+    printf("VERSION  STATE      ROUND  LOSS              SIGNED  CREATED               ADAPTER\n");
+    for (size_t i = 0; i < n; i++)
+        print_row(&all[i]);
+    return 0;
+}
+
+static int adapter_list(int argc, char **argv)
+{
+    const char *dir = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"adapter list", "every version, oldest first", args, N_ARGS(args),
+                              "dure adapter list fed/coordinator"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_adapter_desk desk;
+    dure_diag diag = {0};
+    dure_version *all = NULL;
+    size_t n = 0;
+    dure_err err = dure_adapter_desk_open(&desk, dir, NULL, &diag);
+    if (!err) err = dure_registry_list(&all, &n, desk.registry, &diag);
+    int status = err ? dure_fail("adapter list", err, &diag) : print_list(all, n, json);
+    free(all);
+    dure_adapter_desk_close(&desk);
+    return status;
+}
+
+static void print_version(const dure_version *v, const char *path)
+{
+    char hex[65], when[DURE_CLOCK_TEXT_SIZE], gate[192];
+    printf("version   %llu (%s)\n", (unsigned long long)v->number,
+           dure_version_state_text(v->state));
+    if (v->parent)
+        printf("parent    %llu\n", (unsigned long long)v->parent);
+    else
+        printf("parent    the base model\n");
+    if (v->round) printf("round     %llu\n", (unsigned long long)v->round);
+    if (v->ledger_index != DURE_RELEASE_NO_LEDGER)
+        printf("ledger    entry %llu\n", (unsigned long long)v->ledger_index);
+    dure_hex_encode(hex, v->adapter.b, 32);
+    printf("adapter   %s\n", hex);
+    dure_hex_encode(hex, v->base.b, 32);
+    printf("base      %s\n", hex);
+    dure_clock_text(when, v->created_s);
+    printf("created   %s\n", when);
+    if (v->has_gate) dure_gate_text(gate, &v->gate);
+    printf("gate      %s\n", v->has_gate ? gate : "not yet");
+    dure_clock_text(when, v->signed_s);
+    printf("signed    %s\n", v->is_signed ? when : "no");
+    if (v->forced) printf("forced    %s\n", v->reason);
+    printf("file      %s\n", path ? path : "");
+}
+
+static int adapter_show(int argc, char **argv)
+{
+    const char *dir = NULL, *name = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
+        {.name = "VERSION",
+         .kind = DURE_ARG_OPERAND,
+         .out = &name,
+         .help = version_help,
+         .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"adapter show", "where a version comes from and how it did", args,
+                              N_ARGS(args), "dure adapter show fed/coordinator champion"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_adapter_desk desk;
+    dure_diag diag = {0};
+    dure_version version;
+    int status = 0;
+    dure_err err = dure_adapter_desk_open(&desk, dir, NULL, &diag);
+    if (!err) err = dure_registry_find(&version, desk.registry, name, &diag);
+    if (err) {
+        status = dure_fail("adapter show", err, &diag);
+    } else {
+        char *path = dure_registry_adapter_path(desk.registry, &version);
+        if (json) {
+            json_t *value = dure_adapter_json(&version);
+            json_object_set_new(value, "file", json_string(path ? path : ""));
+            status = dure_print_json(value);
+        } else {
+            print_version(&version, path);
+        }
+        free(path);
+    }
+    dure_adapter_desk_close(&desk);
+    return status;
+}
+
+static dure_err read_release_key(dure_sign_key *key, dure_release_certificate *certificate,
+                                 const char *dir, dure_diag *diag)
+{
+    char *key_path = dure_path_join(dir, DURE_RELEASE_KEY_FILE);
+    char *certificate_path = dure_path_join(dir, DURE_RELEASE_CERTIFICATE_FILE);
+    dure_err err = DURE_ERR_NOMEM;
+    if (key_path && certificate_path) err = dure_sign_load(key, key_path, diag);
+    if (!err) err = dure_release_certificate_read(certificate, certificate_path, diag);
+    free(certificate_path);
+    free(key_path);
+    return err;
+}
+
+static dure_err promote(dure_version *version, dure_adapter_desk *desk, const char *name,
+                        const char *reason, dure_diag *diag)
+{
+    dure_sign_key key = {0};
+    dure_release_certificate certificate;
+    const dure_promotion promotion = {.key = &key,
+                                      .certificate = &certificate,
+                                      .root_public = desk->root_public,
+                                      .force_reason = reason,
+                                      .now_s = dure_clock_wall_s()};
+    dure_err err = dure_registry_find(version, desk->registry, name, diag);
+    if (!err) err = read_release_key(&key, &certificate, desk->dir, diag);
+    if (!err) err = dure_registry_promote(desk->registry, version->number, &promotion, diag);
+    if (!err) err = dure_registry_get(version, desk->registry, version->number, diag);
+    dure_wipe(&key, sizeof key);
+    return err;
+}
+
+static int adapter_promote(int argc, char **argv)
+{
+    const char *dir = NULL, *name = NULL, *reason = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
+        {.name = "VERSION",
+         .kind = DURE_ARG_OPERAND,
+         .out = &name,
+         .help = version_help,
+         .required = true},
+        {.name = "force",
+         .kind = DURE_ARG_TEXT,
+         .out = &reason,
+         .value = "REASON",
+         .help = "promote although the gate did not pass; the reason is kept"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "adapter promote",
+        "signs a version that passed the gate and makes it the champion, which is served", args,
+        N_ARGS(args), "dure adapter promote fed/coordinator latest"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_adapter_desk desk;
+    dure_diag diag = {0};
+    dure_version version;
+    int status = 0;
+    dure_err err = dure_adapter_desk_open(&desk, dir, NULL, &diag);
+    if (!err) err = promote(&version, &desk, name, reason, &diag);
+    if (err)
+        status = dure_fail("adapter promote", err, &diag);
+    else if (json)
+        status = dure_print_json(dure_adapter_json(&version));
+    else
+        fprintf(stderr, "Version %llu is signed and is the champion now.\n",
+                (unsigned long long)version.number);
+    dure_adapter_desk_close(&desk);
+    return status;
+}
+
+static int adapter_rollback(int argc, char **argv)
+{
+    const char *dir = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"adapter rollback",
+                              "makes the previous champion the champion again, at once", args,
+                              N_ARGS(args), "dure adapter rollback fed/coordinator"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_adapter_desk desk;
+    dure_diag diag = {0};
+    dure_version version;
+    uint64_t now = 0;
+    int status = 0;
+    dure_err err = dure_adapter_desk_open(&desk, dir, NULL, &diag);
+    if (!err) err = dure_registry_rollback(&now, desk.registry, &diag);
+    if (!err) err = dure_registry_get(&version, desk.registry, now, &diag);
+    if (err)
+        status = dure_fail("adapter rollback", err, &diag);
+    else if (json)
+        status = dure_print_json(dure_adapter_json(&version));
+    else
+        fprintf(stderr, "Version %llu is the champion again.\n", (unsigned long long)now);
+    dure_adapter_desk_close(&desk);
+    return status;
+}
+
+/* Verifies the version named, or every signed one; prints a line each. */
+static dure_err verify_all(json_t *results, dure_adapter_desk *desk, const char *name,
+                           const dure_hash *base, dure_diag *diag)
+{
+    dure_version *all = NULL;
+    size_t n = 1;
+    dure_err first = DURE_OK, err = DURE_OK;
+    if (name) {
+        all = malloc(sizeof *all);
+        err = all ? dure_registry_find(all, desk->registry, name, diag) : DURE_ERR_NOMEM;
+    } else {
+        err = dure_registry_list(&all, &n, desk->registry, diag);
+    }
+    for (size_t i = 0; !err && i < n; i++) {
+        dure_diag why = {0};
+        if (!name && !all[i].is_signed) continue;
+        dure_err bad = dure_registry_verify(desk->registry, &all[i], desk->root_public, base, &why);
+        if (results)
+            json_array_append_new(results,
+                                  json_pack("{s:I, s:b, s:s}", "version", (json_int_t)all[i].number,
+                                            "verified", !bad, "problem", why.text));
+        else if (!bad)
+            printf("version %llu: file, signature%s as they should be\n",
+                   (unsigned long long)all[i].number, base ? " and base" : "");
+        if (bad && !first) {
+            first = bad;
+            *diag = why;
+        }
+    }
+    free(all);
+    return err ? err : first;
+}
+
+static int adapter_verify(int argc, char **argv)
+{
+    const char *dir = NULL, *name = NULL, *model = NULL, *root = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
+        {.name = "VERSION",
+         .kind = DURE_ARG_OPERAND,
+         .out = &name,
+         .help = "a number, a digest, latest, champion or previous; default: all that are signed"},
+        {.name = "model",
+         .kind = DURE_ARG_TEXT,
+         .out = &model,
+         .value = "FILE",
+         .help = "also check that the adapters were made for this base model"},
+        {.name = "root",
+         .kind = DURE_ARG_TEXT,
+         .out = &root,
+         .value = "HEX",
+         .help = "the federation's root key as you know it, not as the folder says"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "adapter verify", "checks digests and signatures; exit 1 when one does not hold", args,
+        N_ARGS(args), "dure adapter verify fed/coordinator champion --model M.gguf"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_adapter_desk desk;
+    dure_diag diag = {0};
+    dure_hash base;
+    json_t *results = json ? json_array() : NULL;
+    dure_err err = dure_adapter_desk_open(&desk, dir, root, &diag);
+    if (!err && model) err = dure_hash_file(&base, model, &diag);
+    if (!err) err = verify_all(results, &desk, name, model ? &base : NULL, &diag);
+    if (json && dure_print_json(json_incref(results)) && !err) err = DURE_ERR_IO;
+    json_decref(results);
+    dure_adapter_desk_close(&desk);
+    return err ? dure_fail("adapter verify", err, &diag) : 0;
+}
+
+int dure_cmd_adapter(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        int (*run)(int argc, char **argv);
+        const char *summary;
+    } verbs[] = {
+        {"list", adapter_list, "every version, oldest first"},
+        {"show", adapter_show, "where a version comes from and how it did at the gate"},
+        {"promote", adapter_promote, "sign a version and make it the champion"},
+        {"rollback", adapter_rollback, "back to the previous champion"},
+        {"export", dure_cmd_adapter_export, "write a version as GGUF or PEFT"},
+        {"merge", dure_cmd_adapter_merge, "write the base model with a version merged in"},
+        {"verify", adapter_verify, "check digests, signatures and the base model"},
+    };
+    const char *verb = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < N_ARGS(verbs); i++)
+        if (!strcmp(verb, verbs[i].name)) return verbs[i].run(argc - 1, argv + 1);
+    bool help = !strcmp(verb, "--help");
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure adapter: there is no '%s'\n\n", verb);
+    fprintf(to, "dure adapter: the federation's adapters, from candidate to champion\n\n"
+                "Usage: dure adapter VERB DIR/coordinator [VERSION] [options]\n\n");
+    for (size_t i = 0; i < N_ARGS(verbs); i++)
+        fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+    fprintf(to, "\nExample:\n  dure adapter list fed/coordinator\n");
+    return help ? 0 : 2;
+}
