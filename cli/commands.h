@@ -3,7 +3,11 @@
 #pragma once
 
 /* X(name, function, summary): one line a command, in the order --help shows them. */
-#define DURE_COMMANDS(X) X("data", dure_cmd_data, "check and preview a data file")
+#define DURE_COMMANDS(X)                                                                           \
+    X("adapter", dure_cmd_adapter, "list, promote, roll back, export and merge adapters")          \
+    X("data", dure_cmd_data, "check and preview a data file")                                      \
+    X("model", dure_cmd_model, "what a model file holds")                                          \
+    X("privacy", dure_cmd_privacy, "plan a privacy budget and see what is spent")
 
 #define DURE_COMMAND_DECLARE(name, function, summary) int function(int argc, char **argv);
 DURE_COMMANDS(DURE_COMMAND_DECLARE)

@@ -49,9 +49,10 @@ dure_err dure_dp_plan_set_sigma(dure_dp_plan *plan, double sigma, dure_diag *dia
 double dure_dp_plan_rate(const dure_dp_plan *plan)
 {
     if (plan->full) return 1;
-    double rate = ldexp((double)plan->q_k, -64);
+    double k = (double)plan->q_k;
+    double rate = ldexp(k, -64);
     /* The conversion rounds to nearest; one step up keeps the accountant on the safe side. */
-    if (plan->q_k >> 53) rate = nextafter(rate, 1);
+    if (k < 0x1p64 && (uint64_t)k < plan->q_k) rate = nextafter(rate, 1);
     return rate;
 }
 
