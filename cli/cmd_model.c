@@ -1,0 +1,213 @@
+/* dure model info: what a GGUF holds, whether Dure can train on it, and what that takes. */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "cli/text.h"
+#include "crypto/hash.h"
+#include "model/chat_template.h"
+#include "model/shape.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_TYPES = 64, TRAIN_ROWS = 512, TRAIN_RANK = 8, HEAD_ROWS = 256 };
+
+typedef struct type_total {
+    uint32_t type;
+    uint64_t tensors, bytes;
+} type_total;
+
+typedef struct facts {
+    char name[128];
+    uint64_t parameters, bytes;
+    type_total types[MAX_TYPES];
+    size_t n_types;
+    bool supported; /* shape, tokenizer and template are all known */
+    dure_diag why;  /* when not */
+    bool has_shape;
+    dure_model_shape shape;
+    size_t n_tokens;  /* 0: the tokenizer is not supported */
+    const char *chat; /* NULL: not known */
+    uint64_t memory_bytes;
+    char digest[65];
+} facts;
+
+static void count_types(facts *f, const dure_gguf *g)
+{
+    for (size_t i = 0; i < dure_gguf_tensor_count(g); i++) {
+        const dure_gguf_tensor *tensor = dure_gguf_tensor_at(g, i);
+        size_t k = 0;
+        while (k < f->n_types && f->types[k].type != tensor->type)
+            k++;
+        if (k == MAX_TYPES) continue; /* the format has fewer types */
+        if (k == f->n_types) f->types[f->n_types++] = (type_total){.type = tensor->type};
+        f->types[k].tensors++;
+        f->types[k].bytes += tensor->bytes;
+    }
+}
+
+/* What `dure train` holds at once: the mapped file, float32 activations of every layer for one
+ * pass, the same again for one layer's gradients, the head's logits for a block of labels, and
+ * the adapter on all matrices with its gradient and two moments. */
+static uint64_t training_bytes(const dure_model_shape *s, uint64_t file_bytes)
+{
+    uint64_t d = s->n_embd, q = (uint64_t)s->n_head * s->head_dim;
+    uint64_t kv = (uint64_t)s->n_head_kv * s->head_dim;
+    uint64_t layer = 2 * d + 2 * q + 2 * kv + s->n_head + 2 * (uint64_t)s->n_ff +
+                     (uint64_t)TRAIN_RANK * DURE_LORA_TARGETS;
+    uint64_t rows = TRAIN_ROWS * (layer * (s->n_layers + 2ull) + 3 * d + s->n_ff);
+    uint64_t head = HEAD_ROWS * ((uint64_t)s->n_vocab + 3 * d);
+    dure_lora_layout layout = {
+        .shape = *s, .rank = TRAIN_RANK, .alpha = 1, .targets = (1u << DURE_LORA_TARGETS) - 1};
+    uint64_t adapter = 4 * (uint64_t)dure_lora_count(&layout, DURE_LORA_FACTOR_BOTH);
+    return file_bytes + sizeof(float) * (rows + head + adapter);
+}
+
+/* The first thing that Dure does not support becomes the reason; the rest is still shown. */
+static void judge(facts *f, const dure_gguf *g)
+{
+    dure_diag other = {0};
+    dure_tokenizer *t = NULL;
+    dure_chat_template chat;
+    f->supported = true;
+    if (dure_model_shape_read(&f->shape, g, &f->why)) {
+        f->supported = false;
+    } else {
+        f->has_shape = true;
+        f->memory_bytes = training_bytes(&f->shape, f->bytes);
+    }
+    dure_diag *diag = f->supported ? &f->why : &other;
+    if (dure_tokenizer_new(&t, g, diag)) {
+        f->supported = false;
+        return;
+    }
+    f->n_tokens = dure_tokenizer_size(t);
+    if (dure_chat_template_find(&chat, g, t, diag))
+        f->supported = false;
+    else
+        f->chat = chat.name;
+    dure_tokenizer_free(&t);
+}
+
+static dure_err gather(facts *f, const char *path, dure_diag *diag)
+{
+    dure_gguf *g = NULL;
+    dure_hash digest;
+    dure_span name = {0};
+    dure_err err = dure_gguf_open(&g, path, NULL, diag);
+    if (!err) err = dure_hash_file(&digest, path, diag);
+    if (err) {
+        dure_gguf_close(&g);
+        return err;
+    }
+    dure_hex_encode(f->digest, digest.b, sizeof digest.b);
+    if (dure_gguf_text(&name, g, "general.name", NULL) == DURE_OK) dure_gguf_print(f->name, name);
+    f->parameters = dure_model_parameters(g);
+    f->bytes = dure_gguf_bytes(g).n;
+    count_types(f, g);
+    judge(f, g);
+    dure_gguf_close(&g);
+    return DURE_OK;
+}
+
+static json_t *shape_json(const dure_model_shape *s)
+{
+    return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "architecture",
+                     s->architecture, "layers", (int)s->n_layers, "embedding", (int)s->n_embd,
+                     "feed_forward", (int)s->n_ff, "heads", (int)s->n_head, "heads_kv",
+                     (int)s->n_head_kv, "head_dim", (int)s->head_dim, "vocabulary", (int)s->n_vocab,
+                     "context", (int)s->n_context);
+}
+
+static int print_json(const facts *f)
+{
+    json_t *types = json_object();
+    for (size_t i = 0; i < f->n_types; i++)
+        json_object_set_new(types, dure_gguf_type_name(f->types[i].type),
+                            json_pack("{s:I, s:I}", "tensors", (json_int_t)f->types[i].tensors,
+                                      "bytes", (json_int_t)f->types[i].bytes));
+    json_t *out = json_pack("{s:o, s:s, s:b, s:I, s:I, s:o}", "name",
+                            dure_text_json(dure_span_of_text(f->name)), "sha256", f->digest,
+                            "supported", (int)f->supported, "parameters", (json_int_t)f->parameters,
+                            "bytes", (json_int_t)f->bytes, "tensors", types);
+    if (!f->supported)
+        json_object_set_new(out, "reason", dure_text_json(dure_span_of_text(f->why.text)));
+    if (f->has_shape) {
+        json_object_set_new(out, "shape", shape_json(&f->shape));
+        json_object_set_new(out, "training_memory_bytes",
+                            json_integer((json_int_t)f->memory_bytes));
+    }
+    json_object_set_new(out, "chat_template", f->chat ? json_string(f->chat) : json_null());
+    return dure_print_json(out);
+}
+
+static void print_shape(const facts *f)
+{
+    const dure_model_shape *s = &f->shape;
+    char memory[32];
+    dure_format_bytes(memory, f->memory_bytes);
+    printf("architecture  %s\n", s->architecture);
+    printf("shape         %u layers, %u wide, feed-forward %u, %u heads (%u of keys) of %u\n",
+           s->n_layers, s->n_embd, s->n_ff, s->n_head, s->n_head_kv, s->head_dim);
+    printf("vocabulary    %u tokens\n", s->n_vocab);
+    printf("context       %u tokens\n", s->n_context);
+    printf("memory        about %s for training (rank %d, records of up to %d tokens)\n", memory,
+           TRAIN_RANK, TRAIN_ROWS);
+}
+
+static void print_facts(const facts *f)
+{
+    char bytes[32];
+    dure_format_bytes(bytes, f->bytes);
+    printf("name          %s\n", f->name[0] ? f->name : "(none)");
+    printf("sha256        %s\n", f->digest);
+    printf("size          %s, %.1f million parameters\n", bytes, (double)f->parameters / 1e6);
+    for (size_t i = 0; i < f->n_types; i++) {
+        dure_format_bytes(bytes, f->types[i].bytes);
+        printf("%-13s %llu of %s, %s\n", i ? "" : "tensors",
+               (unsigned long long)f->types[i].tensors, dure_gguf_type_name(f->types[i].type),
+               bytes);
+    }
+    if (f->has_shape) print_shape(f);
+    if (f->n_tokens) printf("tokenizer     smollm, %zu tokens\n", f->n_tokens);
+    printf("chat template %s\n", f->chat ? f->chat : "not supported");
+    printf("supported     %s%s\n", f->supported ? "yes" : "no: ", f->supported ? "" : f->why.text);
+}
+
+static int model_info(int argc, char **argv)
+{
+    const char *path = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "MODEL.gguf",
+         .kind = DURE_ARG_OPERAND,
+         .out = &path,
+         .help = "the file",
+         .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "model info", "what a model file holds, its digest, and whether Dure can train it", args,
+        sizeof args / sizeof args[0], "dure model info SmolLM2-135M-Instruct.Q4_1.gguf"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    facts f = {0};
+    dure_diag diag = {0};
+    dure_err err = gather(&f, path, &diag);
+    if (err) return dure_fail("model info", err, &diag);
+    if (json) return print_json(&f);
+    print_facts(&f);
+    return 0;
+}
+
+int dure_cmd_model(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (!strcmp(verb, "info")) return model_info(argc - 1, argv + 1);
+    bool help = !strcmp(verb, "--help");
+    fprintf(help ? stdout : stderr,
+            "dure model: what a model file holds\n\n"
+            "Usage: dure model info MODEL.gguf [--json]\n\n"
+            "Example:\n  dure model info SmolLM2-135M-Instruct.Q4_1.gguf\n");
+    return help ? 0 : 2;
+}
