@@ -219,8 +219,8 @@ bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t 
     return true;
 }
 
-/* DURE_ERR_USAGE when the adapter was made for a model of another shape. */
-static dure_err check_lora(const dure_transformer *t, const dure_lora *lora, dure_diag *diag)
+dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,
+                                     dure_diag *diag)
 {
     if (!lora) return DURE_OK;
     const dure_model_shape *a = &lora->layout.shape, *b = &t->shape;
@@ -270,7 +270,7 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
                                   const dure_document *docs, size_t n_docs, bool backward,
                                   dure_diag *diag)
 {
-    dure_err err = check_lora(t, lora, diag);
+    dure_err err = dure_transformer_check_lora(t, lora, diag);
     if (!err) err = dure_transformer_check_docs(t, docs, n_docs, diag);
     if (err) return err;
     dure_workspace_need need = {.rows = longest(t, docs, n_docs),

@@ -114,6 +114,9 @@ size_t dure_document_rows(const dure_document *doc);
 void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
                            const dure_document *docs, size_t n_docs, size_t max_docs);
 
+/* DURE_ERR_USAGE when the adapter was made for a model of another shape; NULL is fine. */
+DURE_MUST_USE dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,
+                                                   dure_diag *diag);
 /* Checks the adapter and the documents, and reserves what a pass over them needs. */
 DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
                                                 const dure_document *docs, size_t n_docs,

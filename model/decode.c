@@ -1,0 +1,135 @@
+#include "model/decode.h"
+
+#include "model/transformer_int.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Up to FEW rows each weight row is decoded and used at once; above it panels are cheaper. */
+enum { FEW = 8 };
+
+struct dure_decoder {
+    dure_transformer *t;
+    dure_kv_cache cache;
+    float *logits;
+};
+
+dure_err dure_decoder_new(dure_decoder **out, dure_transformer *t, size_t context)
+{
+    const dure_model_shape *s = &t->shape;
+    *out = NULL;
+    dure_decoder *d = calloc(1, sizeof *d);
+    if (!d) return DURE_ERR_NOMEM;
+    if (context == 0 || context > s->n_context) context = s->n_context;
+    size_t floats = (size_t)s->n_layers * context * s->n_head_kv * s->head_dim;
+    d->t = t;
+    d->cache.positions = context;
+    d->cache.k = malloc(floats * sizeof *d->cache.k);
+    d->cache.v = malloc(floats * sizeof *d->cache.v);
+    d->logits = calloc(s->n_vocab, sizeof *d->logits);
+    if (d->cache.k && d->cache.v && d->logits) {
+        *out = d;
+        return DURE_OK;
+    }
+    dure_decoder_free(&d);
+    return DURE_ERR_NOMEM;
+}
+
+void dure_decoder_free(dure_decoder **d)
+{
+    if (!*d) return;
+    free((*d)->cache.k);
+    free((*d)->cache.v);
+    free((*d)->logits);
+    free(*d);
+    *d = NULL;
+}
+
+size_t dure_decoder_length(const dure_decoder *d)
+{
+    return d->cache.n;
+}
+
+size_t dure_decoder_room(const dure_decoder *d)
+{
+    return d->cache.positions - d->cache.n;
+}
+
+void dure_decoder_rewind(dure_decoder *d, size_t n)
+{
+    DURE_ASSERT(n <= d->cache.n);
+    d->cache.n = n;
+}
+
+const float *dure_decoder_logits(const dure_decoder *d)
+{
+    return d->logits;
+}
+
+/* One pass of at most the transformer's rows. */
+static void feed_rows(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n)
+{
+    dure_workspace *ws = &d->t->ws;
+    size_t before = d->cache.n;
+    dure_pass pass = {.lora = lora, .rows = n, .n_docs = 1, .cache = &d->cache, .few = n <= FEW};
+    for (size_t i = 0; i < n; i++) {
+        ws->tokens[i] = tokens[i];
+        ws->position[i] = (uint32_t)(before + i);
+    }
+    ws->docs[0] = (dure_attention_doc){.first = 0, .n = n, .n_keys = before + n};
+    dure_transformer_run(d->t, &pass);
+}
+
+dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n,
+                           dure_diag *diag)
+{
+    dure_transformer *t = d->t;
+    dure_err err = dure_transformer_check_lora(t, lora, diag);
+    if (err) return err;
+    if (n == 0 || n > dure_decoder_room(d))
+        return dure_diag_set(diag, DURE_ERR_LIMIT,
+                             "%zu tokens do not fit: %zu of the context's %zu are taken", n,
+                             d->cache.n, d->cache.positions);
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= t->shape.n_vocab)
+            return dure_diag_set(diag, DURE_ERR_USAGE, "token %d is not in the vocabulary of %u",
+                                 tokens[i], t->shape.n_vocab);
+    err = dure_transformer_reserve(
+        t, (dure_workspace_need){.rows = t->rows, .rank = lora ? lora->layout.rank : 0});
+    if (err) return err;
+    size_t rows = 0;
+    for (size_t i = 0; i < n; i += rows) {
+        rows = n - i < t->rows ? n - i : t->rows;
+        feed_rows(d, lora, tokens + i, rows);
+    }
+    dure_transformer_logits(t, (size_t[]){rows - 1}, 1, true);
+    memcpy(d->logits, t->ws.logits, t->shape.n_vocab * sizeof *d->logits);
+    return DURE_OK;
+}
+
+dure_err dure_generate(dure_finish *finish, dure_decoder *d, const int32_t *prompt, size_t n,
+                       const dure_generation *opts, dure_diag *diag)
+{
+    dure_sampler sampler = {0};
+    size_t n_vocab = d->t->shape.n_vocab;
+    *finish = DURE_FINISH_LENGTH;
+    dure_err err = dure_sampler_init(&sampler, &opts->sampling, n_vocab);
+    if (!err) err = dure_decoder_feed(d, opts->lora, prompt, n, diag);
+    for (size_t made = 0; !err && (opts->max_tokens == 0 || made < opts->max_tokens); made++) {
+        int32_t id = dure_sampler_next(&sampler, d->logits);
+        if (opts->tokenizer && dure_tokenizer_is_end(opts->tokenizer, id)) {
+            *finish = DURE_FINISH_STOP;
+            break;
+        }
+        if (!opts->sink(opts->state, id)) {
+            *finish = DURE_FINISH_CANCELLED;
+            break;
+        }
+        bool last = made + 1 == opts->max_tokens || dure_decoder_room(d) == 0;
+        if (last) break;
+        err = dure_decoder_feed(d, opts->lora, &id, 1, diag);
+    }
+    dure_sampler_fini(&sampler);
+    return err;
+}
