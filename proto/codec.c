@@ -122,6 +122,11 @@ static bool clean_text(char *out, const char *text, size_t n)
     return clean;
 }
 
+void dure_msg_text(char out[DURE_MSG_TEXT_SIZE], const char *text)
+{
+    clean_text(out, text, strnlen(text, DURE_MSG_TEXT_SIZE - 1));
+}
+
 static bool is_repeated(field_kind kind)
 {
     return kind == FIELD_LIST || kind == FIELD_SPANS || kind == FIELD_HASHES;

@@ -211,6 +211,10 @@ const char *dure_msg_name(dure_msg_type type);
 /* The round a message is about: its config_hash, or NULL for the types that have none. */
 const uint8_t *dure_msg_config_hash(const dure_msg *msg);
 
+/* Cuts `text` to its field and puts `?` for what is not printable UTF-8, as the encoder does. Call
+ * it before a text is signed. */
+void dure_msg_text(char out[DURE_MSG_TEXT_SIZE], const char *text);
+
 /* Appends the control frame to `out`. DURE_ERR_LIMIT (naming the field) for a message that the
  * decoder would refuse: nothing oversized is ever sent. */
 DURE_MUST_USE dure_err dure_msg_encode(dure_buf *out, const dure_msg *msg, dure_diag *diag);
