@@ -87,7 +87,7 @@ static dure_err draw_keys(dure_secagg_client *c)
 /* R0's content: public keys, the commitment to b_u, the head of the budget chain, signed. */
 static dure_err make_own(dure_secagg_client *c)
 {
-    dure_hash commitment, digest;
+    dure_hash commitment;
     dure_err err = dure_secagg_commit(&commitment, client_who(c, c->self), c->secrets.b);
     if (err) return err;
     c->own.member = c->self;
@@ -96,9 +96,10 @@ static dure_err make_own(dure_secagg_client *c)
     memcpy(c->own.commitment, commitment.b, DURE_DIGEST_BYTES);
     c->own.chain_length = c->opts.chain_length;
     memcpy(c->own.chain_head, c->opts.chain_head.b, DURE_DIGEST_BYTES);
-    err = dure_secagg_digest_r0(&digest, client_who(c, c->self), &c->own);
+    err = dure_secagg_digest_r0(&c->own_r0, client_who(c, c->self), &c->own);
     if (err) return err;
-    return dure_sign(c->own.signature, c->opts.sign, DURE_SECAGG_LABEL_R0, dure_hash_span(&digest));
+    return dure_sign(c->own.signature, c->opts.sign, DURE_SECAGG_LABEL_R0,
+                     dure_hash_span(&c->own_r0));
 }
 
 dure_err dure_secagg_client_new(dure_secagg_client **out, const dure_secagg_client_opts *opts,
@@ -221,6 +222,8 @@ dure_err dure_secagg_client_tick(dure_secagg_actions *actions, dure_secagg_clien
                                  uint64_t now_ms)
 {
     if (c->ended || c->expires_ms == 0 || now_ms < c->expires_ms) return DURE_OK;
+    /* After R4 there is nothing left to withhold, only a reply to stop repeating. */
+    if (c->stage == DURE_STAGE_UNMASKED) return end(actions, c, "no result came in time");
     return dure_secagg_client_abort(actions, c, DURE_ABORT_EXPIRED,
                                     "the lifetime of the round's shares is over");
 }

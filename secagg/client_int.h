@@ -27,6 +27,7 @@ struct dure_secagg_client {
     client_secrets secrets;
 
     dure_round_keys own;                    /* as R0 sent them */
+    dure_hash own_r0;                       /* the digest that R0's signature covers */
     dure_round_keys keys[DURE_MEMBERS_MAX]; /* of U1, from A1 */
     dure_members u1, u2, u3;
     dure_hash t1, t2, t3, own_r1, root;

@@ -68,7 +68,7 @@ static dure_err check_keys(dure_members *u1, const dure_secagg_client *c, const 
                 return dure_diag_set(diag, DURE_ERR_PROTO, "two sites sent the same round key");
             }
         }
-        if (k->member == c->self && !dure_ct_equal(k, &c->own, sizeof *k)) {
+        if (k->member == c->self && !dure_hash_equal(&digest, &c->own_r0)) {
             return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's keys");
         }
         dure_members_add(u1, k->member);
@@ -217,7 +217,8 @@ dure_err client_on_shares(dure_secagg_actions *actions, dure_secagg_client *c,
     }
     if (!err) err = check_set(c, &u2, "U2", diag);
     if (!err) err = dure_secagg_t2(&c->t2, &c->t1, &u2, r1);
-    if (!err) err = dure_secagg_actions_add(actions, &(dure_secagg_action){DURE_SECAGG_MASK});
+    if (!err)
+        err = dure_secagg_actions_add(actions, &(dure_secagg_action){.kind = DURE_SECAGG_MASK});
     if (err) return err;
     c->u2 = u2;
     c->stage = DURE_STAGE_TRAINING;
