@@ -90,6 +90,10 @@ static dure_err read_record(const reading *r, dure_span text, dure_diag *diag)
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s (column %d)", json_reason(&error),
                             error.column);
     if (!err) err = dure_conversation_read(&talk, record, diag);
+    if (!err && !talk.answered)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT,
+                            "the record has no response to learn from (no assistant message with "
+                            "text)");
     if (!err) err = dure_chat_render(&r->data->tokens, r->chat, r->t, talk.messages, talk.n, false);
     if (!err) err = fit(r, first, diag);
     dure_conversation_fini(&talk);

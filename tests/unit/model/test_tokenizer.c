@@ -1,0 +1,318 @@
+#include "support/check.h"
+
+#include "model/gguf_write.h"
+#include "model/tokenizer.h"
+#include "model/tokenizer_bpe.h"
+#include "model/tokenizer_split.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct fixture {
+    temp_dir dir;
+    dure_gguf *gguf;
+    dure_tokenizer *t;
+} fixture;
+
+static int setup(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    temp_dir_make(&f->dir);
+    const char *path = temp_dir_file(&f->dir, "m.gguf");
+    tiny_model_write(path, &(tiny_model_opts){.seed = 1});
+    dure_diag diag = {{0}};
+    if (dure_gguf_open(&f->gguf, path, NULL, &diag) || dure_tokenizer_new(&f->t, f->gguf, &diag)) {
+        print_error("%s\n", diag.text);
+        return 1;
+    }
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    dure_tokenizer_free(&f->t);
+    dure_gguf_close(&f->gguf);
+    temp_dir_remove(&f->dir);
+    free(f);
+    return 0;
+}
+
+/* The pieces of `text` must be `wanted`, joined by '|'. */
+static void split_is(const char *text, const char *wanted)
+{
+    char got[512];
+    size_t n = strlen(text), used = 0;
+    for (size_t at = 0; at < n;) {
+        size_t length = dure_split_next((const uint8_t *)text + at, n - at);
+        assert_true(length > 0 && length <= n - at);
+        if (at) got[used++] = '|';
+        memcpy(got + used, text + at, length);
+        used += length;
+        at += length;
+    }
+    got[used] = 0;
+    assert_string_equal(got, wanted);
+}
+
+static void test_split_words_and_contractions(void **state)
+{
+    (void)state;
+    split_is("Hello world", "Hello| world");
+    split_is("I'll don't we've you're it's he'd I'm",
+             "I|'ll| don|'t| we|'ve| you|'re| it|'s| he|'d|"
+             " I|'m");
+    split_is("I'LL 'twas", "I|'|LL| '|twas"); /* case matters; " 't" starts with a space */
+    split_is("a.b, c!?", "a|.|b|,| c|!?");
+    split_is("x=y+1;", "x|=|y|+|1|;");
+}
+
+static void test_split_every_digit_alone(void **state)
+{
+    (void)state;
+    split_is("2024", "2|0|2|4");
+    split_is("a 12", "a| |1|2");   /* the space is cut off from the number */
+    split_is("a  12", "a|  |1|2"); /* and a run of spaces stays whole before one */
+    split_is("½Ⅷ²٣", "½|Ⅷ|²|٣");
+}
+
+static void test_split_white_space_leaves_its_last_character(void **state)
+{
+    (void)state;
+    split_is("a   b", "a|  | b");
+    split_is("a\n\nb", "a|\n|\n|b");
+    split_is("a \n b", "a| \n| b");
+    split_is("a   ", "a|   ");
+    split_is("a\tb", "a|\t|b");
+    split_is("a\u00a0\u3000b", "a|\u00a0|\u3000|b");
+}
+
+static void test_split_other_scripts(void **state)
+{
+    (void)state;
+    split_is("개인정보 연합학습", "개인정보| 연합학습");
+    split_is("한글2024년", "한글|2|0|2|4|년");
+    split_is("e\u0301a", "e|\u0301|a"); /* a combining mark is no letter */
+    split_is("😀😀 👍", "😀😀| 👍");
+}
+
+static void test_split_takes_invalid_bytes(void **state)
+{
+    (void)state;
+    split_is("a\xff\xfe!b", "a|\xff\xfe!|b");
+    split_is("\xe2\x82", "\xe2\x82"); /* cut in the middle of a character */
+}
+
+static void encode_is(const fixture *f, const char *text, const int32_t *ids, size_t n)
+{
+    dure_tokens tokens = {0};
+    assert_ok(dure_tokenizer_encode(&tokens, f->t, dure_span_of_text(text), true));
+    assert_int_equal(tokens.n, n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(tokens.ids[i], ids[i]);
+        assert_int_equal(tokens.supervised[i], 1);
+    }
+    dure_tokens_fini(&tokens);
+}
+
+static void test_tokenizer_merges_by_rank(void **state)
+{
+    /* The tiny model's merges, in order: Ġt he Ġa in Ġthe re on er Ġs at ing Ġan es. */
+    encode_is(*state, " the", (int32_t[]){TINY_MERGES + 4}, 1);
+    encode_is(*state, "there", (int32_t[]){TINY_BYTES + 't', TINY_MERGES + 1, TINY_MERGES + 5}, 3);
+    encode_is(*state, "singing", (int32_t[]){TINY_BYTES + 's', TINY_MERGES + 10, TINY_MERGES + 10},
+              3);
+}
+
+static void test_tokenizer_leaves_special_text_as_text(void **state)
+{
+    fixture *f = *state;
+    dure_tokens tokens = {0};
+    const char *text = "<|im_end|>";
+    assert_ok(dure_tokenizer_encode(&tokens, f->t, dure_span_of_text(text), false));
+    assert_true(tokens.n > 1);
+    for (size_t i = 0; i < tokens.n; i++)
+        assert_false(dure_tokenizer_is_special(f->t, tokens.ids[i]));
+    dure_tokens_fini(&tokens);
+}
+
+static void test_tokenizer_knows_its_special_tokens(void **state)
+{
+    fixture *f = *state;
+    assert_int_equal(dure_tokenizer_special(f->t, "<|im_start|>"), TINY_IM_START);
+    assert_int_equal(dure_tokenizer_special(f->t, "he"), -1); /* there, but not special */
+    assert_int_equal(dure_tokenizer_special(f->t, "<|nothing|>"), -1);
+    assert_true(dure_tokenizer_is_end(f->t, TINY_IM_END));
+    assert_true(dure_tokenizer_is_end(f->t, TINY_ENDOFTEXT));
+    assert_false(dure_tokenizer_is_end(f->t, TINY_IM_START));
+    assert_false(dure_tokenizer_is_end(f->t, -1));
+    assert_int_equal(dure_tokenizer_piece(f->t, 1 << 20).n, 0);
+    assert_memory_equal(dure_tokenizer_piece(f->t, TINY_MERGES + 4).data, " the", 4);
+}
+
+static void test_tokenizer_pieces_give_the_text_back(void **state)
+{
+    fixture *f = *state;
+    uint8_t text[512];
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (uint8_t)(i * 89 + i / 256); /* every byte value, mostly not UTF-8 */
+    dure_tokens tokens = {0};
+    assert_ok(dure_tokenizer_encode(&tokens, f->t, dure_span_of(text, sizeof text), false));
+    size_t at = 0;
+    for (size_t i = 0; i < tokens.n; i++) {
+        dure_span piece = dure_tokenizer_piece(f->t, tokens.ids[i]);
+        assert_true(piece.n <= sizeof text - at);
+        assert_memory_equal(piece.data, text + at, piece.n);
+        at += piece.n;
+    }
+    assert_int_equal(at, sizeof text);
+    dure_tokens_fini(&tokens);
+}
+
+static void test_bpe_long_and_short_paths_agree(void **state)
+{
+    /* Pairs over ids 0..3 that make 4..9; the long path is forced by padding with 3s that never
+     * merge, the short one is used below 48 symbols. */
+    (void)state;
+    dure_bpe bpe;
+    assert_ok(dure_bpe_init(&bpe, 6));
+    const int32_t pairs[6][3] = {{0, 0, 4}, {0, 1, 5}, {4, 4, 6}, {1, 2, 7}, {5, 2, 8}, {6, 0, 9}};
+    for (int i = 0; i < 6; i++)
+        assert_ok(dure_bpe_add(&bpe, pairs[i][0], pairs[i][1], pairs[i][2]));
+    uint32_t random = 12345;
+    for (int round = 0; round < 2000; round++) {
+        int32_t brief[40], extended[100];
+        size_t n = 2 + (size_t)round % 38, n_long = 100;
+        for (size_t i = 0; i < 100; i++)
+            extended[i] = 3;
+        for (size_t i = 0; i < n; i++) {
+            random = random * 1664525u + 1013904223u;
+            brief[i] = extended[i] = (int32_t)(random >> 30) % 3;
+        }
+        size_t n_short = n;
+        assert_ok(dure_bpe_merge(brief, &n_short, &bpe));
+        assert_ok(dure_bpe_merge(extended, &n_long, &bpe));
+        assert_int_equal(n_long - n_short, 100 - n);
+        assert_memory_equal(brief, extended, n_short * sizeof *brief);
+    }
+    dure_bpe_fini(&bpe);
+}
+
+static void test_bpe_refuses_a_pair_twice(void **state)
+{
+    (void)state;
+    dure_bpe bpe;
+    assert_ok(dure_bpe_init(&bpe, 2));
+    assert_ok(dure_bpe_add(&bpe, 1, 2, 3));
+    assert_err(dure_bpe_add(&bpe, 1, 2, 4), DURE_ERR_EXISTS);
+    dure_bpe_fini(&bpe);
+}
+
+typedef struct vocabulary {
+    const char *model, *splitter;
+    const char *tokens[8];
+    size_t n;
+    int32_t types[8];
+    size_t n_types;
+    const char *merges[4];
+    size_t n_merges;
+    uint32_t eos;
+} vocabulary;
+
+/* A tokenizer made of these parts must be refused with `err` and a sentence holding `word`. */
+static void refuse(const vocabulary *v, dure_err err, const char *word)
+{
+    dure_gguf_writer *w;
+    dure_gguf *g;
+    dure_buf b;
+    dure_span tokens[8], merges[4];
+    for (size_t i = 0; i < v->n; i++)
+        tokens[i] = dure_span_of_text(v->tokens[i]);
+    for (size_t i = 0; i < v->n_merges; i++)
+        merges[i] = dure_span_of_text(v->merges[i]);
+    assert_ok(dure_gguf_writer_new(&w));
+    dure_gguf_put_text(w, "tokenizer.ggml.model", dure_span_of_text(v->model ? v->model : "gpt2"));
+    dure_gguf_put_text(w, "tokenizer.ggml.pre",
+                       dure_span_of_text(v->splitter ? v->splitter : "smollm"));
+    dure_gguf_put_texts(w, "tokenizer.ggml.tokens", tokens, v->n);
+    dure_gguf_put_i32s(w, "tokenizer.ggml.token_type", v->types, v->n_types);
+    dure_gguf_put_texts(w, "tokenizer.ggml.merges", merges, v->n_merges);
+    dure_gguf_put_u32(w, "tokenizer.ggml.eos_token_id", v->eos);
+    dure_buf_init(&b, 1 << 16);
+    assert_ok(dure_gguf_writer_encode(&b, w));
+    assert_ok(dure_gguf_parse(&g, dure_buf_span(&b), NULL, NULL));
+    dure_tokenizer *t;
+    dure_diag diag = {{0}};
+    assert_err(dure_tokenizer_new(&t, g, &diag), err);
+    assert_null(t);
+    if (!strstr(diag.text, word)) fail_msg("'%s' lacks '%s'", diag.text, word);
+    dure_gguf_close(&g);
+    dure_gguf_writer_free(&w);
+    dure_buf_fini(&b);
+}
+
+static void test_tokenizer_refuses_unknown_kinds(void **state)
+{
+    (void)state;
+    refuse(&(vocabulary){.model = "llama", .tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1},
+           DURE_ERR_UNSUPPORTED, "'llama'");
+    refuse(&(vocabulary){.splitter = "qwen2", .tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1},
+           DURE_ERR_UNSUPPORTED, "'qwen2'");
+}
+
+static void test_tokenizer_refuses_bad_vocabularies(void **state)
+{
+    (void)state;
+    refuse(&(vocabulary){.n = 0}, DURE_ERR_LIMIT, "tokens");
+    refuse(&(vocabulary){.tokens = {"a", "a"}, .n = 2, .types = {1, 1}, .n_types = 2},
+           DURE_ERR_FORMAT, "same text");
+    refuse(&(vocabulary){.tokens = {"a", ""}, .n = 2, .types = {1, 1}, .n_types = 2},
+           DURE_ERR_FORMAT, "token 1");
+    refuse(&(vocabulary){.tokens = {"a"}, .n = 1, .types = {7}, .n_types = 1}, DURE_ERR_FORMAT,
+           "unknown type");
+    refuse(&(vocabulary){.tokens = {"a", "b"}, .n = 2, .types = {1}, .n_types = 1}, DURE_ERR_FORMAT,
+           "token_type");
+    refuse(&(vocabulary){.tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1, .eos = 9},
+           DURE_ERR_FORMAT, "eos_token_id");
+}
+
+static void test_tokenizer_refuses_bad_merges(void **state)
+{
+    (void)state;
+    const vocabulary v = {
+        .tokens = {"a", "b", "ab"}, .n = 3, .types = {1, 1, 1}, .n_types = 3, .n_merges = 1};
+    vocabulary bad = v;
+    bad.merges[0] = "ab";
+    refuse(&bad, DURE_ERR_FORMAT, "entry 0");
+    bad.merges[0] = "a c";
+    refuse(&bad, DURE_ERR_FORMAT, "not in the vocabulary");
+    bad.merges[0] = "b a";
+    refuse(&bad, DURE_ERR_FORMAT, "not in the vocabulary");
+    bad.merges[0] = bad.merges[1] = "a b";
+    bad.n_merges = 2;
+    refuse(&bad, DURE_ERR_EXISTS, "repeats");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_split_words_and_contractions),
+        cmocka_unit_test(test_split_every_digit_alone),
+        cmocka_unit_test(test_split_white_space_leaves_its_last_character),
+        cmocka_unit_test(test_split_other_scripts),
+        cmocka_unit_test(test_split_takes_invalid_bytes),
+        cmocka_unit_test(test_tokenizer_merges_by_rank),
+        cmocka_unit_test(test_tokenizer_leaves_special_text_as_text),
+        cmocka_unit_test(test_tokenizer_knows_its_special_tokens),
+        cmocka_unit_test(test_tokenizer_pieces_give_the_text_back),
+        cmocka_unit_test(test_bpe_long_and_short_paths_agree),
+        cmocka_unit_test(test_bpe_refuses_a_pair_twice),
+        cmocka_unit_test(test_tokenizer_refuses_unknown_kinds),
+        cmocka_unit_test(test_tokenizer_refuses_bad_vocabularies),
+        cmocka_unit_test(test_tokenizer_refuses_bad_merges),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
