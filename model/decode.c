@@ -67,44 +67,84 @@ const float *dure_decoder_logits(const dure_decoder *d)
     return d->logits;
 }
 
-/* One pass of at most the transformer's rows. */
-static void feed_rows(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n)
+/* The rows of one document of the pass: n tokens that go on where its decoder stands. */
+static void add_rows(dure_pass *pass, dure_decoder *d, const int32_t *tokens, size_t n)
 {
     dure_workspace *ws = &d->t->ws;
-    size_t before = d->cache.n;
-    dure_pass pass = {.lora = lora, .rows = n, .n_docs = 1, .cache = &d->cache, .few = n <= FEW};
     for (size_t i = 0; i < n; i++) {
-        ws->tokens[i] = tokens[i];
-        ws->position[i] = (uint32_t)(before + i);
+        ws->tokens[pass->rows + i] = tokens[i];
+        ws->position[pass->rows + i] = (uint32_t)(d->cache.n + i);
     }
-    ws->docs[0] = (dure_attention_doc){.first = 0, .n = n, .n_keys = before + n};
-    dure_transformer_run(d->t, &pass);
+    ws->docs[pass->n_docs] =
+        (dure_attention_doc){.first = pass->rows, .n = n, .n_keys = d->cache.n + n};
+    pass->caches[pass->n_docs++] = &d->cache;
+    pass->rows += n;
+    pass->few = pass->rows <= FEW;
+}
+
+static dure_err check_feed(const dure_decoder *d, const int32_t *tokens, size_t n, dure_diag *diag)
+{
+    if (n == 0 || n > dure_decoder_room(d))
+        return dure_diag_set(diag, DURE_ERR_LIMIT,
+                             "%zu tokens do not fit: %zu of the context's %zu are taken", n,
+                             d->cache.n, d->cache.positions);
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= d->t->shape.n_vocab)
+            return dure_diag_set(diag, DURE_ERR_USAGE, "token %d is not in the vocabulary of %u",
+                                 tokens[i], d->t->shape.n_vocab);
+    return DURE_OK;
+}
+
+static dure_err prepare(dure_transformer *t, const dure_lora *lora, size_t rows, dure_diag *diag)
+{
+    dure_err err = dure_transformer_check_lora(t, lora, diag);
+    if (err) return err;
+    return dure_transformer_reserve(t,
+                                    (dure_workspace_need){.rows = rows > t->rows ? rows : t->rows,
+                                                          .rank = lora ? lora->layout.rank : 0});
 }
 
 dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n,
                            dure_diag *diag)
 {
     dure_transformer *t = d->t;
-    dure_err err = dure_transformer_check_lora(t, lora, diag);
-    if (err) return err;
-    if (n == 0 || n > dure_decoder_room(d))
-        return dure_diag_set(diag, DURE_ERR_LIMIT,
-                             "%zu tokens do not fit: %zu of the context's %zu are taken", n,
-                             d->cache.n, d->cache.positions);
-    for (size_t i = 0; i < n; i++)
-        if (tokens[i] < 0 || (uint32_t)tokens[i] >= t->shape.n_vocab)
-            return dure_diag_set(diag, DURE_ERR_USAGE, "token %d is not in the vocabulary of %u",
-                                 tokens[i], t->shape.n_vocab);
-    err = dure_transformer_reserve(
-        t, (dure_workspace_need){.rows = t->rows, .rank = lora ? lora->layout.rank : 0});
+    dure_err err = check_feed(d, tokens, n, diag);
+    if (!err) err = prepare(t, lora, 0, diag);
     if (err) return err;
     size_t rows = 0;
     for (size_t i = 0; i < n; i += rows) {
+        dure_pass pass = {.lora = lora, .caches = &(dure_kv_cache *){NULL}};
         rows = n - i < t->rows ? n - i : t->rows;
-        feed_rows(d, lora, tokens + i, rows);
+        add_rows(&pass, d, tokens + i, rows);
+        dure_transformer_run(t, &pass);
     }
     dure_transformer_logits(t, (size_t[]){rows - 1}, 1, true);
     memcpy(d->logits, t->ws.logits, t->shape.n_vocab * sizeof *d->logits);
+    return DURE_OK;
+}
+
+dure_err dure_decoder_feed_each(dure_decoder *const *decoders, const int32_t *tokens, size_t n,
+                                const dure_lora *lora, dure_diag *diag)
+{
+    dure_kv_cache *caches[DURE_DECODERS_TOGETHER];
+    size_t row[DURE_DECODERS_TOGETHER];
+    DURE_ASSERT(n <= DURE_DECODERS_TOGETHER);
+    if (n == 0) return DURE_OK;
+    dure_transformer *t = decoders[0]->t;
+    dure_err err = prepare(t, lora, n, diag);
+    for (size_t i = 0; i < n && !err; i++)
+        err = check_feed(decoders[i], &tokens[i], 1, diag);
+    if (err) return err;
+    dure_pass pass = {.lora = lora, .caches = caches};
+    for (size_t i = 0; i < n; i++) {
+        row[i] = i;
+        add_rows(&pass, decoders[i], &tokens[i], 1);
+    }
+    dure_transformer_run(t, &pass);
+    dure_transformer_logits(t, row, n, pass.few);
+    for (size_t i = 0; i < n; i++)
+        memcpy(decoders[i]->logits, t->ws.logits + i * t->ws.logits_ld,
+               t->shape.n_vocab * sizeof(float));
     return DURE_OK;
 }
 

@@ -22,6 +22,12 @@ void dure_decoder_free(dure_decoder **d);
  * token or the adapter does not fit the model. On error nothing is taken. */
 DURE_MUST_USE dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora,
                                          const int32_t *tokens, size_t n, dure_diag *diag);
+/* One token each of n <= DURE_DECODERS_TOGETHER decoders of one transformer with one adapter: one
+ * pass over the weights serves all of them, so eight together take little longer than one.
+ * Errors as above. */
+enum { DURE_DECODERS_TOGETHER = 64 };
+DURE_MUST_USE dure_err dure_decoder_feed_each(dure_decoder *const *decoders, const int32_t *tokens,
+                                              size_t n, const dure_lora *lora, dure_diag *diag);
 size_t dure_decoder_length(const dure_decoder *d); /* tokens taken */
 size_t dure_decoder_room(const dure_decoder *d);   /* tokens that still fit */
 /* Forgets all but the first n tokens (n <= length); feed at least one before reading logits. */

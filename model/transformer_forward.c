@@ -112,17 +112,23 @@ static void rotate(const dure_transformer *t, float *x, size_t heads, size_t row
     dure_rope_apply(x, &args, &t->compute);
 }
 
-/* Points every document at its keys and values: those of the pass, or the cache's from the start
- * of the conversation on. */
+/* Points every document at its keys and values: those of the pass, or the whole of its cache,
+ * which takes those of the pass. */
 static void point_at_keys(dure_transformer *t, const dure_pass *pass, uint32_t layer)
 {
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
-    size_t kv = t->shape.n_head_kv * t->shape.head_dim;
+    size_t kv = (size_t)t->shape.n_head_kv * t->shape.head_dim;
     for (size_t d = 0; d < pass->n_docs; d++) {
         dure_attention_doc *doc = &t->ws.docs[d];
-        const dure_kv_cache *cache = pass->cache;
-        doc->k = cache ? cache->k + layer * cache->positions * kv : acts->k + doc->first * kv;
-        doc->v = cache ? cache->v + layer * cache->positions * kv : acts->v + doc->first * kv;
+        doc->k = acts->k + doc->first * kv;
+        doc->v = acts->v + doc->first * kv;
+        if (!pass->caches) continue;
+        dure_kv_cache *cache = pass->caches[d];
+        size_t start = layer * cache->positions * kv, bytes = doc->n * kv * sizeof(float);
+        memcpy(cache->k + start + cache->n * kv, doc->k, bytes);
+        memcpy(cache->v + start + cache->n * kv, doc->v, bytes);
+        doc->k = cache->k + start;
+        doc->v = cache->v + start;
     }
 }
 
@@ -130,20 +136,15 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
 {
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     const dure_model_shape *s = &t->shape;
-    size_t q = s->n_head * s->head_dim, kv = s->n_head_kv * s->head_dim;
-    float *k = acts->k, *v = acts->v;
-    if (pass->cache) {
-        k = pass->cache->k + (layer * pass->cache->positions + pass->cache->n) * kv;
-        v = pass->cache->v + (layer * pass->cache->positions + pass->cache->n) * kv;
-    }
+    size_t q = (size_t)s->n_head * s->head_dim, kv = (size_t)s->n_head_kv * s->head_dim;
     norm(t, t->ws.norm, acts->x, t->layers[layer].attn_norm, pass->rows);
     linears(t, pass, layer,
             (linear[]){{DURE_LORA_Q, acts->q, t->ws.norm},
-                       {DURE_LORA_K, k, t->ws.norm},
-                       {DURE_LORA_V, v, t->ws.norm}},
+                       {DURE_LORA_K, acts->k, t->ws.norm},
+                       {DURE_LORA_V, acts->v, t->ws.norm}},
             3);
     rotate(t, acts->q, s->n_head, pass->rows);
-    rotate(t, k, s->n_head_kv, pass->rows);
+    rotate(t, acts->k, s->n_head_kv, pass->rows);
     point_at_keys(t, pass, layer);
     dure_attention args = {.docs = t->ws.docs,
                            .n_docs = pass->n_docs,
@@ -181,7 +182,8 @@ void dure_transformer_run(dure_transformer *t, dure_pass *pass)
         float *y = last ? t->ws.final_x : dure_transformer_acts(t, l + 1)->x;
         sum(t, y, acts->mid, t->ws.out, n * d);
     }
-    if (pass->cache) pass->cache->n += n;
+    for (size_t i = 0; pass->caches && i < pass->n_docs; i++)
+        pass->caches[i]->n += t->ws.docs[i].n;
 }
 
 void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, bool few)

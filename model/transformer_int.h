@@ -79,8 +79,8 @@ typedef struct dure_kv_cache {
 typedef struct dure_pass {
     const dure_lora *lora; /* may be NULL */
     size_t rows, n_docs, n_labels;
-    dure_kv_cache *cache; /* NULL: the pass is whole documents */
-    bool few;             /* a handful of rows whose bits may depend on their number */
+    dure_kv_cache **caches; /* one a document; NULL: the pass is whole documents */
+    bool few;               /* a handful of rows whose bits may depend on their number */
 } dure_pass;
 
 /* A and B of one adapted matrix as weights, and alpha / rank; false when it is not adapted. */
