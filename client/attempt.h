@@ -22,7 +22,7 @@ typedef struct dure_attempt {
     uint8_t key[DURE_RNG_KEY_BYTES];
     dure_hash binding;
     dure_hash data;
-    uint8_t note[DURE_ATTEMPT_NOTE_BYTES]; /* the caller's: the reservation that pays for it */
+    uint8_t note[DURE_ATTEMPT_NOTE_BYTES]; /* the caller's: which reservation pays for it */
     char *path;                            /* owned */
 } dure_attempt;
 
@@ -31,14 +31,15 @@ DURE_MUST_USE dure_err dure_attempt_begin(dure_attempt *out, const char *path,
                                           const dure_hash *binding, const dure_hash *data,
                                           const uint8_t note[DURE_ATTEMPT_NOTE_BYTES],
                                           dure_diag *diag);
-/* Takes up an attempt that was interrupted. DURE_ERR_NOT_FOUND if there is none;
- * DURE_ERR_STATE if it is bound to another plan or other data than the ones given. */
-DURE_MUST_USE dure_err dure_attempt_resume(dure_attempt *out, const char *path,
-                                           const dure_hash *binding, const dure_hash *data,
-                                           dure_diag *diag);
+/* Takes up an attempt that was interrupted. DURE_ERR_NOT_FOUND if there is none,
+ * DURE_ERR_FORMAT if the file is damaged. Check it before use. */
+DURE_MUST_USE dure_err dure_attempt_open(dure_attempt *out, const char *path, dure_diag *diag);
+/* DURE_ERR_STATE if the attempt is bound to something else or to other data. */
+DURE_MUST_USE dure_err dure_attempt_check(const dure_attempt *attempt, const dure_hash *binding,
+                                          const dure_hash *data, dure_diag *diag);
 /* Overwrites and removes the file and wipes the key: nothing can be drawn again. */
 DURE_MUST_USE dure_err dure_attempt_erase(dure_attempt *attempt, dure_diag *diag);
-/* Wipes the copy in memory and leaves the file, for a later resume. Idempotent. */
+/* Wipes the copy in memory and leaves the file, for a later open. Idempotent. */
 void dure_attempt_fini(dure_attempt *attempt);
 
 /* The stream for one use ("sample", "noise") of one step and block. The caller frees it. */

@@ -19,15 +19,20 @@
 #include "client/attempt.h"
 #include "common/err.h"
 #include "dp/plan.h"
-#include "kernels/optimizer.h"
 #include "model/dataset.h"
 #include "model/lora.h"
 #include "model/transformer.h"
 
+typedef enum dure_trainer_optimizer {
+    DURE_TRAINER_ADAMW, /* beta 0.9 and 0.999, epsilon 1e-8 */
+    DURE_TRAINER_SGD,   /* v = momentum v + g; w -= learning_rate v */
+} dure_trainer_optimizer;
+
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;
-    dure_optimizer_opts optimizer;
-    /* With differential privacy: both, or neither. Borrowed. */
+    dure_trainer_optimizer optimizer;
+    double learning_rate, weight_decay, momentum; /* decay: AdamW alone; momentum: SGD alone */
+    /* With differential privacy: both, or neither. Borrowed; the attempt until another is used. */
     const dure_dp_plan *plan;
     const dure_attempt *attempt;
     /* Without. */
@@ -50,9 +55,15 @@ typedef dure_err dure_trainer_report(void *state, const dure_trainer_step *step)
 
 typedef struct dure_trainer dure_trainer;
 
-/* A commitment to the records as they will be trained on (tokens and labels), salted by nothing:
- * it stays at the site. */
+/* The digest of the records as they will be trained on (tokens and labels). It stays at the site:
+ * without a salt it would let others test guesses about the records. */
 DURE_MUST_USE dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data);
+/* The digest of all that decides a run but the records: the factors at the start, the options, the
+ * plan, the base. What a run of its own binds its attempt to; a federation's round has its
+ * configuration for that. opts->attempt is not looked at. */
+DURE_MUST_USE dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lora *start,
+                                                  const dure_trainer_opts *opts,
+                                                  const dure_hash *base);
 
 /* Borrows model, data, lora and what opts points to; `lora` is trained in place. The caller owns
  * *out. DURE_ERR_USAGE with a sentence for options that do not fit; under a plan, a plan whose
@@ -64,15 +75,23 @@ void dure_trainer_free(dure_trainer **trainer);
 
 /* The next step's number. */
 uint64_t dure_trainer_at(const dure_trainer *trainer);
+/* For the rounds of a federation, where each is an attempt of its own: the next steps draw from
+ * `attempt` (borrowed), and the optimizer's state stays. */
+void dure_trainer_use_attempt(dure_trainer *trainer, const dure_attempt *attempt);
+/* Passes over steps that were taken, and charged, in a round that came to nothing. Never back:
+ * DURE_ERR_USAGE. */
+DURE_MUST_USE dure_err dure_trainer_skip_to(dure_trainer *trainer, uint64_t step, dure_diag *diag);
 
-/* Takes the next n steps. DURE_ERR_USAGE beyond the plan's steps. On any error `lora` and the
- * optimizer are as the last whole step left them. */
+/* Takes the next n steps from the factors as `lora` has them now. DURE_ERR_USAGE beyond the plan's
+ * steps. On any error `lora` and the optimizer are as the last whole step left them. Without a
+ * plan a gradient that is not finite is DURE_ERR_STATE. */
 DURE_MUST_USE dure_err dure_trainer_run(dure_trainer *trainer, uint64_t n,
                                         dure_trainer_report *report, void *state, dure_diag *diag);
 
 /* Writes, atomically and synced (0600), what a later process needs to go on after the last step:
  * factors, optimizer and step; and takes it up again. Under a plan the file holds noised values
- * only. DURE_ERR_STATE if the file belongs to other options; DURE_ERR_FORMAT if it is damaged. */
+ * only. DURE_ERR_STATE if the file belongs to other options; DURE_ERR_FORMAT if it is damaged;
+ * neither changes anything. */
 DURE_MUST_USE dure_err dure_trainer_save(const dure_trainer *trainer, const char *path,
                                          dure_diag *diag);
 DURE_MUST_USE dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag);

@@ -1,0 +1,361 @@
+#include "client/trainer.h"
+
+#include "client/trainer_int.h"
+#include "common/clock.h"
+#include "dp/noise.h"
+#include "dp/quantize.h"
+#include "dp/sample.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Coordinates that share one stream of noise. */
+#define NOISE_BLOCK 65536
+
+/* --- one step with a plan --- */
+
+static dure_err choose_records(size_t *n_chosen, dure_trainer *t)
+{
+    dure_stream *stream = NULL;
+    *n_chosen = 0;
+    dure_err err = dure_attempt_stream(&stream, t->opts.attempt, "sample", t->step, 0);
+    if (err) return err;
+    dure_rng rng = dure_stream_rng(stream);
+    err = dure_sample_poisson(t->chosen, n_chosen, t->data->n, t->opts.plan, &rng);
+    dure_stream_free(&stream);
+    return err;
+}
+
+/* The whole vector of noise, before any record is looked at: the time it takes then says nothing
+ * about them, and no sum without noise ever exists. */
+static dure_err draw_noise(dure_trainer *t)
+{
+    dure_noise_scale scale = dure_noise_scale_of(t->opts.plan);
+    for (size_t first = 0; first < t->n; first += NOISE_BLOCK) {
+        size_t n = t->n - first < NOISE_BLOCK ? t->n - first : NOISE_BLOCK;
+        dure_stream *stream = NULL;
+        dure_err err =
+            dure_attempt_stream(&stream, t->opts.attempt, "noise", t->step, first / NOISE_BLOCK);
+        if (err) return err;
+        dure_rng rng = dure_stream_rng(stream);
+        err = dure_noise_fill(t->sum + first, n, scale, &rng);
+        dure_stream_free(&stream);
+        if (err) return err;
+    }
+    return DURE_OK;
+}
+
+/* What the sinks collect beside the gradient. */
+typedef struct collector {
+    dure_trainer *trainer;
+    double nll;
+    uint64_t labels;
+    size_t refused;
+} collector;
+
+static void collect_loss(collector *c, const dure_document_loss *loss)
+{
+    if (!loss->finite || loss->n_labels == 0) return;
+    c->nll += loss->nll_sum;
+    c->labels += loss->n_labels;
+}
+
+/* One record never stops a private run: what is not finite contributes zero. */
+static dure_err take_private(void *state, size_t doc, const float *gradient,
+                             const dure_document_loss *loss)
+{
+    collector *c = state;
+    dure_trainer *t = c->trainer;
+    (void)doc;
+    if (!gradient) return DURE_OK;
+    if (!dure_quantize(t->quantized, gradient, t->n, t->opts.plan)) {
+        c->refused++;
+        return DURE_OK;
+    }
+    dure_quantize_add(t->sum, t->quantized, t->n);
+    collect_loss(c, loss);
+    return DURE_OK;
+}
+
+/* --- one step without --- */
+
+static dure_err take_plain(void *state, size_t doc, const float *gradient,
+                           const dure_document_loss *loss)
+{
+    collector *c = state;
+    dure_trainer *t = c->trainer;
+    (void)doc;
+    if (!gradient) return DURE_OK;
+    bool finite = loss->finite;
+    for (size_t i = 0; i < t->n; i++) {
+        t->total[i] += (double)gradient[i];
+        finite = finite && isfinite(gradient[i]);
+    }
+    if (!finite) c->refused++;
+    collect_loss(c, loss);
+    return DURE_OK;
+}
+
+/* SplitMix64: good enough to shuffle, and the same on every machine. */
+static uint64_t next_word(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+/* The order of one epoch, a function of the seed and the epoch. */
+static void shuffle(dure_trainer *t, uint64_t epoch)
+{
+    if (t->epoch == epoch) return;
+    uint64_t state = t->opts.seed;
+    state = next_word(&state) ^ epoch;
+    for (size_t i = 0; i < t->data->n; i++)
+        t->order[i] = i;
+    for (size_t i = t->data->n; i > 1; i--) {
+        size_t j = (size_t)(((unsigned __int128)next_word(&state) * i) >> 64);
+        size_t kept = t->order[i - 1];
+        t->order[i - 1] = t->order[j];
+        t->order[j] = kept;
+    }
+    t->epoch = epoch;
+}
+
+/* --- both --- */
+
+static dure_err reserve_docs(dure_trainer *t, size_t n)
+{
+    if (n <= t->docs_capacity) return DURE_OK;
+    dure_document *docs = realloc(t->docs, n * sizeof *docs);
+    if (!docs) return DURE_ERR_NOMEM;
+    t->docs = docs;
+    t->docs_capacity = n;
+    return DURE_OK;
+}
+
+static dure_err private_docs(size_t *n_docs, dure_trainer *t)
+{
+    dure_err err = draw_noise(t);
+    if (!err) err = choose_records(n_docs, t);
+    if (!err) err = reserve_docs(t, *n_docs);
+    for (size_t i = 0; !err && i < *n_docs; i++)
+        t->docs[i] = dure_dataset_document(t->data, t->chosen[i]);
+    return err;
+}
+
+static dure_err plain_docs(size_t *n_docs, dure_trainer *t)
+{
+    *n_docs = (size_t)t->opts.batch;
+    dure_err err = reserve_docs(t, *n_docs);
+    if (err) return err;
+    for (size_t i = 0; i < *n_docs; i++) {
+        uint64_t at = t->step * t->opts.batch + i;
+        shuffle(t, at / t->data->n);
+        t->docs[i] = dure_dataset_document(t->data, t->order[at % t->data->n]);
+    }
+    memset(t->total, 0, t->n * sizeof *t->total);
+    return DURE_OK;
+}
+
+static void update(dure_trainer *t)
+{
+    const dure_trainer_opts *o = &t->opts;
+    if (o->optimizer == DURE_TRAINER_ADAMW) {
+        const dure_adamw_opts adamw = {.learning_rate = o->learning_rate,
+                                       .weight_decay = o->weight_decay};
+        dure_adamw_update(t->active, &t->moments, t->mean, &adamw, &t->compute);
+    } else {
+        t->compute.ops->scale(t->moments.m, (float)o->momentum, t->n);
+        t->compute.ops->add(t->moments.m, t->mean, t->n);
+        dure_sgd_update(t->active, t->moments.m, t->n, o->learning_rate, &t->compute);
+        t->moments.step++;
+    }
+    dure_lora_unpack(t->lora, t->active, o->factors);
+}
+
+static dure_err finish_gradient(dure_trainer *t, const collector *c, dure_diag *diag)
+{
+    if (t->opts.plan) {
+        dure_quantize_mean(t->mean, t->sum, t->n, t->opts.plan);
+        return DURE_OK;
+    }
+    if (c->refused)
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "step %llu met a loss or gradient that is not finite; lower the "
+                             "learning rate",
+                             (unsigned long long)t->step + 1);
+    for (size_t i = 0; i < t->n; i++)
+        t->mean[i] = c->labels ? (float)(t->total[i] / (double)c->labels) : 0;
+    return DURE_OK;
+}
+
+static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *diag)
+{
+    double started = dure_clock_monotonic_s();
+    collector c = {.trainer = t};
+    const dure_gradient_opts gradient = {.factors = t->opts.factors,
+                                         .sum_of_labels = !t->opts.plan};
+    size_t n_docs = 0;
+    dure_err err = t->opts.plan ? private_docs(&n_docs, t) : plain_docs(&n_docs, t);
+    if (err)
+        return dure_diag_set(diag, err, "cannot prepare step %llu: %s",
+                             (unsigned long long)t->step + 1, dure_err_text(err));
+    /* An empty batch is a step all the same: its noise is released like any other's. */
+    if (n_docs)
+        err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
+                                         t->opts.plan ? take_private : take_plain, &c, diag);
+    if (!err) err = finish_gradient(t, &c, diag);
+    if (err) return err;
+    update(t);
+    *done = (dure_trainer_step){.step = t->step,
+                                .loss = c.labels ? c.nll / (double)c.labels : (double)NAN,
+                                .records = n_docs,
+                                .refused = c.refused};
+    for (size_t i = 0; i < n_docs; i++)
+        done->tokens += t->docs[i].n;
+    t->step++;
+    done->seconds = dure_clock_monotonic_s() - started;
+    return DURE_OK;
+}
+
+dure_err dure_trainer_run(dure_trainer *trainer, uint64_t n, dure_trainer_report *report,
+                          void *state, dure_diag *diag)
+{
+    const dure_dp_plan *plan = trainer->opts.plan;
+    if (plan && (trainer->step > plan->steps || n > plan->steps - trainer->step))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the plan has %llu steps and %llu are taken; %llu more were asked for",
+                             (unsigned long long)plan->steps, (unsigned long long)trainer->step,
+                             (unsigned long long)n);
+    dure_lora_pack(trainer->active, trainer->lora, trainer->opts.factors);
+    for (uint64_t i = 0; i < n; i++) {
+        dure_trainer_step done;
+        dure_err err = take_step(&done, trainer, diag);
+        if (!err && report) err = report(state, &done);
+        if (err) return err;
+    }
+    return DURE_OK;
+}
+
+/* --- life --- */
+
+static dure_err check_plan(const dure_trainer_opts *opts, size_t n, dure_diag *diag)
+{
+    uint32_t bits = 0;
+    dure_err err = dure_dp_plan_check(opts->plan, diag);
+    if (!err) err = dure_dp_grid_bits(&bits, n, diag);
+    if (err) return err;
+    if (opts->plan->grid_bits != bits)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the plan's grid has %u bits but %zu trained parameters need %u",
+                             opts->plan->grid_bits, n, bits);
+    return DURE_OK;
+}
+
+static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *data, size_t n,
+                           dure_diag *diag)
+{
+    if (!(opts->learning_rate > 0 && opts->learning_rate <= 1e3))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the learning rate must be above 0 and at most 1000, not %g",
+                             opts->learning_rate);
+    if (!(opts->weight_decay >= 0 && opts->weight_decay <= 1e3 && opts->momentum >= 0 &&
+          opts->momentum < 1))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "weight decay must be 0 to 1000 and momentum 0 up to 1");
+    if (!opts->plan != !opts->attempt)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "a plan and an attempt go together");
+    if (opts->plan) return check_plan(opts, n, diag);
+    if (data->n == 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "there are no records to train on");
+    if (opts->batch == 0 || opts->batch > data->n)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the batch must be 1 to the number of records, %zu, not %llu", data->n,
+                             (unsigned long long)opts->batch);
+    return DURE_OK;
+}
+
+static dure_err allocate(dure_trainer *t)
+{
+    size_t n_records = t->data->n ? t->data->n : 1;
+    t->epoch = UINT64_MAX;
+    t->active = calloc(t->n, sizeof *t->active);
+    t->mean = calloc(t->n, sizeof *t->mean);
+    bool failed = !t->active || !t->mean;
+    if (t->opts.plan) {
+        t->sum = calloc(t->n, sizeof *t->sum);
+        t->quantized = calloc(t->n, sizeof *t->quantized);
+        t->chosen = calloc(n_records, sizeof *t->chosen);
+        failed = failed || !t->sum || !t->quantized || !t->chosen;
+    } else {
+        t->total = calloc(t->n, sizeof *t->total);
+        t->order = calloc(n_records, sizeof *t->order);
+        failed = failed || !t->total || !t->order;
+    }
+    dure_err err = failed ? DURE_ERR_NOMEM : dure_adamw_init(&t->moments, t->n);
+    /* The update is one sweep over the adapter: not worth a second pool of threads. */
+    if (!err) err = dure_pool_new(&t->pool, 1, 0);
+    t->compute = (dure_compute){dure_cpu_ops_of(dure_cpu_best()), t->pool};
+    return err;
+}
+
+dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dure_dataset *data,
+                          dure_lora *lora, const dure_trainer_opts *opts, dure_diag *diag)
+{
+    *out = NULL;
+    size_t n = dure_lora_count(&lora->layout, opts->factors);
+    dure_err err = check_opts(opts, data, n, diag);
+    if (err) return err;
+    dure_trainer *t = calloc(1, sizeof *t);
+    if (t) {
+        *t = (dure_trainer){.model = model, .data = data, .lora = lora, .opts = *opts, .n = n};
+        err = allocate(t);
+    }
+    if (!t || err) {
+        dure_trainer_free(&t);
+        return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory for %zu trained parameters", n);
+    }
+    *out = t;
+    return DURE_OK;
+}
+
+void dure_trainer_free(dure_trainer **trainer)
+{
+    dure_trainer *t = *trainer;
+    if (!t) return;
+    dure_pool_free(&t->pool);
+    dure_adamw_fini(&t->moments);
+    free(t->active);
+    free(t->mean);
+    free(t->sum);
+    free(t->quantized);
+    free(t->chosen);
+    free(t->total);
+    free(t->order);
+    free(t->docs);
+    free(t);
+    *trainer = NULL;
+}
+
+uint64_t dure_trainer_at(const dure_trainer *trainer)
+{
+    return trainer->step;
+}
+
+void dure_trainer_use_attempt(dure_trainer *trainer, const dure_attempt *attempt)
+{
+    DURE_ASSERT(trainer->opts.plan && attempt);
+    trainer->opts.attempt = attempt;
+}
+
+dure_err dure_trainer_skip_to(dure_trainer *trainer, uint64_t step, dure_diag *diag)
+{
+    if (step < trainer->step)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "%llu steps are taken, so the next cannot be number %llu",
+                             (unsigned long long)trainer->step, (unsigned long long)step + 1);
+    trainer->step = step;
+    return DURE_OK;
+}

@@ -1,0 +1,176 @@
+/* What a run is bound to, and the file from which a killed one goes on. */
+#include "client/trainer_int.h"
+#include "common/file.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define FILE_MAX_BYTES ((size_t)1 << 33)
+
+static const char magic[8] = {'d', 'u', 'r', 'e', 'r', 'u', 'n', '1'};
+
+/* Floats are written as they lie in memory, little-endian like every machine Dure runs on. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian floats");
+
+static void put_double(dure_buf *buf, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    dure_put_u64(buf, bits);
+}
+
+static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
+{
+    const dure_model_shape *s = &layout->shape;
+    dure_put_text(buf, s->architecture);
+    dure_put_u32(buf, s->n_layers);
+    dure_put_u32(buf, s->n_embd);
+    dure_put_u32(buf, s->n_ff);
+    dure_put_u32(buf, s->n_head);
+    dure_put_u32(buf, s->n_head_kv);
+    dure_put_u32(buf, s->head_dim);
+    dure_put_u32(buf, s->n_vocab);
+    dure_put_u32(buf, layout->rank);
+    put_double(buf, (double)layout->alpha);
+    dure_put_u32(buf, layout->targets);
+    dure_put_u32(buf, layout->first_layer);
+}
+
+static void put_opts(dure_buf *buf, const dure_trainer_opts *opts)
+{
+    dure_put_u8(buf, (uint8_t)opts->factors);
+    dure_put_u8(buf, (uint8_t)opts->optimizer);
+    put_double(buf, opts->learning_rate);
+    put_double(buf, opts->weight_decay);
+    put_double(buf, opts->momentum);
+    dure_put_u8(buf, opts->plan != NULL);
+    if (opts->plan) {
+        dure_dp_plan_put(buf, opts->plan);
+    } else {
+        dure_put_u64(buf, opts->batch);
+        dure_put_u64(buf, opts->seed);
+    }
+}
+
+dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
+                                   const dure_trainer_opts *opts)
+{
+    dure_buf text;
+    dure_buf_init(&text, 4096);
+    put_layout(&text, &lora->layout);
+    put_opts(&text, opts);
+    dure_span field = dure_buf_span(&text);
+    dure_err err = dure_buf_err(&text);
+    if (!err) err = dure_hash_labeled(out, "dure/trainer/options/1", &field, 1);
+    dure_buf_fini(&text);
+    return err;
+}
+
+dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lora *start,
+                                    const dure_trainer_opts *opts, const dure_hash *base)
+{
+    dure_hash options;
+    dure_err err = dure_trainer_options_hash(&options, start, opts);
+    const dure_span fields[] = {dure_hash_span(&options), dure_hash_span(base),
+                                dure_span_of(start->params, start->n * sizeof *start->params)};
+    if (!err) err = dure_hash_labeled(out, "dure/trainer/settings/1", fields, 3);
+    return err;
+}
+
+dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data)
+{
+    dure_hasher *hasher = NULL;
+    uint64_t n = data->n;
+    dure_err err = dure_hasher_new(&hasher);
+    if (!err) err = dure_hasher_update(hasher, "dure/trainer/data/1", 19);
+    if (!err) err = dure_hasher_update(hasher, &n, sizeof n);
+    for (size_t i = 0; !err && i < data->n; i++) {
+        dure_document doc = dure_dataset_document(data, i);
+        uint64_t length = doc.n;
+        err = dure_hasher_update(hasher, &length, sizeof length);
+        if (!err) err = dure_hasher_update(hasher, doc.tokens, doc.n * sizeof *doc.tokens);
+        if (!err) err = dure_hasher_update(hasher, doc.supervised, doc.n);
+    }
+    if (!err) err = dure_hasher_final(out, hasher);
+    dure_hasher_free(&hasher);
+    return err;
+}
+
+static dure_err put_state(dure_buf *file, const dure_trainer *t)
+{
+    dure_hash options, sum;
+    size_t bytes = t->n * sizeof(float);
+    dure_err err = dure_trainer_options_hash(&options, t->lora, &t->opts);
+    if (err) return err;
+    dure_put_raw(file, magic, sizeof magic);
+    dure_put_raw(file, options.b, sizeof options.b);
+    dure_put_u64(file, t->step);
+    dure_put_u64(file, t->moments.step);
+    dure_put_raw(file, t->lora->params, t->lora->n * sizeof(float));
+    dure_put_raw(file, t->moments.m, bytes);
+    dure_put_raw(file, t->moments.v, bytes);
+    err = dure_buf_err(file);
+    if (!err) err = dure_hash_bytes(&sum, dure_buf_span(file));
+    dure_put_raw(file, sum.b, sizeof sum.b);
+    return err ? err : dure_buf_err(file);
+}
+
+dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_diag *diag)
+{
+    dure_buf file;
+    dure_buf_init(&file, FILE_MAX_BYTES);
+    dure_err err = put_state(&file, trainer);
+    if (err)
+        dure_diag_set(diag, err, "cannot save the state of the run to %s: %s", path,
+                      dure_err_text(err));
+    else
+        err = dure_file_write_atomic(path, dure_buf_span(&file), 0600, diag);
+    dure_buf_fini(&file);
+    return err;
+}
+
+/* Everything is checked before anything is taken over. */
+static dure_err check_state(const dure_trainer *t, const dure_buf *file)
+{
+    dure_hash options, sum;
+    size_t floats = t->lora->n + 2 * t->n;
+    size_t body = sizeof magic + sizeof options.b + 16 + floats * sizeof(float);
+    if (file->n != body + sizeof sum.b || memcmp(file->data, magic, sizeof magic) != 0)
+        return DURE_ERR_FORMAT;
+    dure_err err = dure_hash_bytes(&sum, dure_span_of(file->data, body));
+    if (err) return err;
+    if (memcmp(sum.b, file->data + body, sizeof sum.b) != 0) return DURE_ERR_FORMAT;
+    err = dure_trainer_options_hash(&options, t->lora, &t->opts);
+    if (err) return err;
+    return memcmp(options.b, file->data + sizeof magic, sizeof options.b) ? DURE_ERR_STATE
+                                                                          : DURE_OK;
+}
+
+static dure_err take_state(dure_trainer *t, const dure_buf *file)
+{
+    size_t bytes = t->n * sizeof(float);
+    dure_reader r = dure_reader_of(dure_buf_span(file));
+    r.at = sizeof magic + DURE_HASH_BYTES;
+    dure_err err = dure_take_u64(&t->step, &r);
+    if (!err) err = dure_take_u64(&t->moments.step, &r);
+    if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
+    if (!err) err = dure_take_copy(t->moments.m, &r, bytes);
+    if (!err) err = dure_take_copy(t->moments.v, &r, bytes);
+    return err;
+}
+
+dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag)
+{
+    dure_buf file;
+    dure_err err = dure_file_read(&file, path, FILE_MAX_BYTES, diag);
+    if (err) return err;
+    err = check_state(trainer, &file);
+    if (!err)
+        err = take_state(trainer, &file);
+    else if (err == DURE_ERR_STATE)
+        dure_diag_set(diag, err, "%s belongs to a run with other settings", path);
+    else
+        dure_diag_set(diag, err, "%s is damaged: %s", path, dure_err_text(err));
+    dure_buf_fini(&file);
+    return err;
+}
