@@ -6,6 +6,8 @@
 #define DURE_COMMANDS(X)                                                                           \
     X("adapter", dure_cmd_adapter, "list, promote, roll back, export and merge adapters")          \
     X("data", dure_cmd_data, "check and preview a data file")                                      \
+    X("eval", dure_cmd_eval, "loss and right answers of a model on a data file")                   \
+    X("generate", dure_cmd_generate, "a model's answer to one prompt")                             \
     X("model", dure_cmd_model, "what a model file holds")                                          \
     X("privacy", dure_cmd_privacy, "plan a privacy budget and see what is spent")
 

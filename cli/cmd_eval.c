@@ -1,0 +1,217 @@
+/* dure eval: the loss of a model on a data file, and how often its answers are right. */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/model_open.h"
+#include "cli/output.h"
+#include "cli/score.h"
+#include "cli/text.h"
+#include "common/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+typedef struct options {
+    const char *model, *data, *adapter, *fields;
+    uint64_t limit, threads;
+    bool per_record, json;
+} options;
+
+typedef struct evaluation {
+    dure_open_model m;
+    dure_dataset data;
+    size_t n; /* records evaluated */
+    dure_score_fields fields;
+    dure_document_loss *losses;
+    dure_answer_score *scores; /* NULL: no fields were named */
+    double seconds;
+} evaluation;
+
+static dure_err measure(evaluation *e, dure_diag *diag)
+{
+    dure_document *docs = calloc(e->n + 1, sizeof *docs);
+    e->losses = calloc(e->n + 1, sizeof *e->losses);
+    if (!docs || !e->losses) {
+        free(docs);
+        return DURE_ERR_NOMEM;
+    }
+    for (size_t i = 0; i < e->n; i++)
+        docs[i] = dure_dataset_document(&e->data, i);
+    dure_err err = dure_transformer_loss(e->losses, e->m.transformer, e->m.lora, docs, e->n, diag);
+    free(docs);
+    if (err || e->fields.n == 0) return err;
+    e->scores = calloc(e->n + 1, sizeof *e->scores);
+    if (!e->scores) return DURE_ERR_NOMEM;
+    return dure_score_answers(e->scores, &e->m, &e->data, e->n, &e->fields, diag);
+}
+
+static dure_err evaluate(evaluation *e, const options *o, dure_diag *diag)
+{
+    double started = dure_clock_monotonic_s();
+    dure_open_opts opts = {
+        .model = o->model, .adapter = o->adapter, .threads = (uint32_t)o->threads};
+    dure_err err = DURE_OK;
+    if (o->fields) err = dure_score_fields_parse(&e->fields, o->fields, diag);
+    if (!err) err = dure_open_model_init(&e->m, &opts, diag);
+    if (err) return err;
+    dure_dataset_opts read = {.max_length = dure_transformer_shape(e->m.transformer)->n_context};
+    err = dure_dataset_read(&e->data, o->data, e->m.tokenizer, &e->m.chat, &read, diag);
+    if (err) return err;
+    e->n = o->limit && o->limit < e->data.n ? (size_t)o->limit : e->data.n;
+    err = measure(e, diag);
+    e->seconds = dure_clock_monotonic_s() - started;
+    return err;
+}
+
+typedef struct totals {
+    double loss, score;
+    uint64_t labels;
+    double field[DURE_SCORE_FIELDS_MAX];
+} totals;
+
+static totals total(const evaluation *e)
+{
+    totals t = {0};
+    for (size_t i = 0; i < e->n; i++) {
+        t.loss += e->losses[i].nll_sum;
+        t.labels += e->losses[i].n_labels;
+        if (!e->scores) continue;
+        t.score += e->scores[i].all_right ? 1 : 0;
+        for (size_t k = 0; k < e->fields.n; k++)
+            t.field[k] += e->scores[i].right[k] ? 1 : 0;
+    }
+    t.loss = t.labels ? t.loss / (double)t.labels : 0;
+    t.score = e->n ? t.score / (double)e->n : 0;
+    for (size_t k = 0; k < e->fields.n; k++)
+        t.field[k] = e->n ? t.field[k] / (double)e->n : 0;
+    return t;
+}
+
+static json_t *record_json(const evaluation *e, size_t i)
+{
+    const dure_document_loss *loss = &e->losses[i];
+    json_t *o = json_pack("{s:i, s:f, s:i}", "line", (int)e->data.records[i].line, "loss",
+                          loss->n_labels ? loss->nll_sum / loss->n_labels : 0.0, "tokens",
+                          (int)loss->n_labels);
+    if (!o || !e->scores) return o;
+    json_t *right = json_object();
+    for (size_t k = 0; k < e->fields.n; k++)
+        json_object_set_new(right, e->fields.name[k], json_boolean(e->scores[i].right[k]));
+    json_object_set_new(o, "right", json_boolean(e->scores[i].all_right));
+    json_object_set_new(o, "fields", right);
+    json_object_set_new(o, "answer", dure_text_json(dure_span_of_text(e->scores[i].answer)));
+    return o;
+}
+
+static int print_json(const evaluation *e, const options *o)
+{
+    totals t = total(e);
+    json_t *root = json_pack("{s:f, s:I, s:I}", "loss", t.loss, "records", (json_int_t)e->n,
+                             "tokens", (json_int_t)t.labels);
+    if (root && e->scores) {
+        json_t *fields = json_object();
+        for (size_t k = 0; k < e->fields.n; k++)
+            json_object_set_new(fields, e->fields.name[k], json_real(t.field[k]));
+        json_object_set_new(root, "score", json_real(t.score));
+        json_object_set_new(root, "field_scores", fields);
+    }
+    if (root) json_object_set_new(root, "seconds", json_real(e->seconds));
+    if (root && o->per_record) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < e->n; i++)
+            json_array_append_new(list, record_json(e, i));
+        json_object_set_new(root, "per_record", list);
+    }
+    return dure_print_json(root);
+}
+
+static int print_words(const evaluation *e, const options *o)
+{
+    totals t = total(e);
+    printf("loss      %.4f\nrecords   %zu\ntokens    %llu\n", t.loss, e->n,
+           (unsigned long long)t.labels);
+    if (e->scores) printf("score     %.4f\n", t.score);
+    for (size_t k = 0; k < e->fields.n; k++)
+        printf("  %-12s %.4f\n", e->fields.name[k], t.field[k]);
+    for (size_t i = 0; i < e->n && o->per_record; i++) {
+        const dure_document_loss *loss = &e->losses[i];
+        printf("line %-6u loss %.4f%s\n", e->data.records[i].line,
+               loss->n_labels ? loss->nll_sum / loss->n_labels : 0.0,
+               !e->scores               ? ""
+               : e->scores[i].all_right ? "  right"
+                                        : "  wrong");
+    }
+    char took[32];
+    dure_format_seconds(took, e->seconds);
+    fprintf(stderr, "%s, %s\n", took, dure_transformer_path(e->m.transformer));
+    return 0;
+}
+
+static void evaluation_fini(evaluation *e)
+{
+    if (e->scores) dure_answer_scores_fini(e->scores, e->n);
+    free(e->scores);
+    free(e->losses);
+    dure_dataset_fini(&e->data);
+    dure_open_model_fini(&e->m);
+}
+
+int dure_cmd_eval(int argc, char **argv)
+{
+    options o = {0};
+    const dure_arg args[] = {
+        {.name = "model",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.model,
+         .value = "FILE",
+         .help = "the base model, GGUF",
+         .required = true},
+        {.name = "data",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.data,
+         .value = "FILE",
+         .help = "JSONL, one conversation a line",
+         .required = true},
+        {.name = "adapter",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.adapter,
+         .value = "PATH",
+         .help = "a GGUF adapter or a PEFT folder"},
+        {.name = "limit",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.limit,
+         .value = "N",
+         .help = "only the first N records"},
+        {.name = "fields",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.fields,
+         .value = "A,B",
+         .help = "let the model answer, and compare these fields of its JSON"},
+        {.name = "per-record",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.per_record,
+         .help = "every record's own result too"},
+        {.name = "threads",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.threads,
+         .value = "N",
+         .help = "threads (the physical cores)"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "eval", "mean loss of the response tokens, and the share of right answers", args,
+        sizeof args / sizeof args[0],
+        "dure eval --model base.gguf --adapter site.gguf --data heldout.jsonl --fields city,date"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o.threads > 256) return dure_args_refuse(&usage, "--threads must be at most 256");
+    evaluation e = {0};
+    dure_diag diag = {{0}};
+    dure_err err = evaluate(&e, &o, &diag);
+    int status = 0;
+    if (err)
+        status = dure_fail("eval", err, &diag);
+    else
+        status = o.json ? print_json(&e, &o) : print_words(&e, &o);
+    evaluation_fini(&e);
+    return status;
+}

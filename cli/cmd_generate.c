@@ -1,0 +1,179 @@
+/* dure generate: a model's answer to one prompt. */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/model_open.h"
+#include "cli/output.h"
+#include "cli/text.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "model/decode.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_TEXT_BYTES = 16 << 20 };
+
+typedef struct options {
+    const char *model, *adapter, *prompt, *system;
+    uint64_t max_tokens, seed, threads;
+    double temperature, top_p;
+    bool raw, json;
+} options;
+
+typedef struct listener {
+    const dure_tokenizer *tokenizer;
+    dure_buf text;
+    size_t n;
+    double first_s;
+    bool echo;
+} listener;
+
+static bool hear(void *state, int32_t id)
+{
+    listener *l = state;
+    dure_span piece = dure_tokenizer_piece(l->tokenizer, id);
+    dure_put_raw(&l->text, piece.data, piece.n);
+    if (l->n++ == 0) l->first_s = dure_clock_monotonic_s();
+    if (l->echo) {
+        fwrite(piece.data, 1, piece.n, stdout);
+        fflush(stdout);
+    }
+    return dure_buf_err(&l->text) == DURE_OK;
+}
+
+/* The prompt as tokens: as it stands with --raw, else as a conversation. */
+static dure_err prompt_tokens(dure_tokens *out, const dure_open_model *m, const options *o)
+{
+    dure_span prompt = dure_span_of_text(o->prompt);
+    if (o->raw) return dure_tokenizer_encode(out, m->tokenizer, prompt, false);
+    dure_message messages[2];
+    size_t n = 0;
+    if (o->system) messages[n++] = (dure_message){DURE_ROLE_SYSTEM, dure_span_of_text(o->system)};
+    messages[n++] = (dure_message){DURE_ROLE_USER, prompt};
+    return dure_chat_render(out, &m->chat, m->tokenizer, messages, n, true);
+}
+
+static dure_err run(listener *l, dure_finish *finish, const dure_open_model *m, const options *o,
+                    dure_diag *diag)
+{
+    dure_tokens tokens = {0};
+    dure_decoder *decoder = NULL;
+    dure_generation how = {.lora = m->lora,
+                           .tokenizer = m->tokenizer,
+                           .sampling = {o->temperature, o->top_p, o->seed},
+                           .max_tokens = (size_t)o->max_tokens,
+                           .sink = hear,
+                           .state = l};
+    dure_err err = prompt_tokens(&tokens, m, o);
+    if (!err && tokens.n == 0) err = dure_diag_set(diag, DURE_ERR_USAGE, "the prompt is empty");
+    if (!err) err = dure_decoder_new(&decoder, m->transformer, tokens.n + how.max_tokens);
+    if (!err) err = dure_generate(finish, decoder, tokens.ids, tokens.n, &how, diag);
+    dure_decoder_free(&decoder);
+    dure_tokens_fini(&tokens);
+    return err;
+}
+
+static int print_json(const listener *l, dure_finish finish, double seconds)
+{
+    return dure_print_json(json_pack(
+        "{s:o, s:I, s:s, s:f}", "text", dure_text_json(dure_buf_span(&l->text)), "tokens",
+        (json_int_t)l->n, "finish", finish == DURE_FINISH_STOP ? "stop" : "length",
+        "tokens_per_second", l->n > 1 && seconds > 0 ? (double)(l->n - 1) / seconds : 0.0));
+}
+
+static int generate(const options *o)
+{
+    dure_open_model m;
+    dure_diag diag = {{0}};
+    dure_finish finish = DURE_FINISH_LENGTH;
+    dure_open_opts opts = {
+        .model = o->model, .adapter = o->adapter, .threads = (uint32_t)o->threads};
+    dure_err err = dure_open_model_init(&m, &opts, &diag);
+    if (err) return dure_fail("generate", err, &diag);
+    listener l = {.tokenizer = m.tokenizer, .echo = !o->json};
+    dure_buf_init(&l.text, MAX_TEXT_BYTES);
+    err = run(&l, &finish, &m, o, &diag);
+    double seconds = dure_clock_monotonic_s() - l.first_s;
+    int status = 0;
+    if (err)
+        status = dure_fail("generate", err, &diag);
+    else if (o->json)
+        status = print_json(&l, finish, seconds);
+    else
+        putchar('\n');
+    dure_buf_fini(&l.text);
+    dure_open_model_fini(&m);
+    return status;
+}
+
+int dure_cmd_generate(int argc, char **argv)
+{
+    options o = {.max_tokens = 256, .temperature = 0};
+    const dure_arg args[] = {
+        {.name = "model",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.model,
+         .value = "FILE",
+         .help = "the base model, GGUF",
+         .required = true},
+        {.name = "prompt",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.prompt,
+         .value = "TEXT",
+         .help = "what the user says",
+         .required = true},
+        {.name = "adapter",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.adapter,
+         .value = "PATH",
+         .help = "a GGUF adapter or a PEFT folder"},
+        {.name = "system",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.system,
+         .value = "TEXT",
+         .help = "the system message (the model's own)"},
+        {.name = "raw",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.raw,
+         .help = "continue the text as it stands, without the chat template"},
+        {.name = "max-tokens",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.max_tokens,
+         .value = "N",
+         .help = "most tokens to generate (256)"},
+        {.name = "temperature",
+         .kind = DURE_ARG_NUMBER,
+         .out = &o.temperature,
+         .value = "X",
+         .help = "0 takes the most likely token (0)"},
+        {.name = "top-p",
+         .kind = DURE_ARG_NUMBER,
+         .out = &o.top_p,
+         .value = "X",
+         .help = "sample among the most likely tokens of this mass (1)"},
+        {.name = "seed",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.seed,
+         .value = "N",
+         .help = "of the sampling (0)"},
+        {.name = "threads",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.threads,
+         .value = "N",
+         .help = "threads (the physical cores)"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"generate",
+                              "a model's answer to one prompt, with or without an adapter", args,
+                              sizeof args / sizeof args[0],
+                              "dure generate --model base.gguf --prompt 'What is gravity?' "
+                              "--max-tokens 64"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o.threads > 256) return dure_args_refuse(&usage, "--threads must be at most 256");
+    if (o.max_tokens == 0 || o.max_tokens > 1 << 24)
+        return dure_args_refuse(&usage, "--max-tokens must be at least 1");
+    if (o.temperature < 0 || o.top_p < 0 || o.top_p > 1)
+        return dure_args_refuse(&usage, "--temperature is at least 0 and --top-p from 0 to 1");
+    return generate(&o);
+}
