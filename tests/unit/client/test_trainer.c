@@ -1,0 +1,512 @@
+/* The trainer on a tiny random model. */
+#include "client/trainer.h"
+#include "common/file.h"
+#include "dp/noise.h"
+#include "dp/quantize.h"
+#include "support/check.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECORDS = 24 };
+
+typedef struct fixture {
+    temp_dir dir;
+    dure_gguf *gguf;
+    dure_tokenizer *tokenizer;
+    dure_chat_template chat;
+    dure_transformer *model;
+    dure_dataset data;
+    dure_dp_plan plan;
+    dure_attempt attempt;
+    dure_diag diag;
+} fixture;
+
+/* Records that one model can learn: the answer repeats a word of the question. */
+static void make_data(fixture *f)
+{
+    static const char *const words[] = {"apple", "river", "stone", "cloud"};
+    const dure_dataset_opts opts = {.max_length = 128, .tolerant = true};
+    dure_buf text;
+    dure_buf_init(&text, 1 << 20);
+    for (int i = 0; i < RECORDS; i++)
+        dure_put_format(&text, "{\"prompt\":\"say %s %d\",\"response\":\"%s\"}\n", words[i % 4], i,
+                        words[i % 4]);
+    assert_ok(dure_dataset_parse(&f->data, dure_buf_span(&text), "data", f->tokenizer, &f->chat,
+                                 &opts, &f->diag));
+    assert_int_equal(f->data.n, RECORDS);
+    dure_buf_fini(&text);
+}
+
+static int set_up(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    assert_non_null(f);
+    temp_dir_make(&f->dir);
+    const char *path = temp_dir_file(&f->dir, "tiny.gguf");
+    const tiny_model_opts tiny = {.seed = 5};
+    const dure_transformer_opts opts = {.threads = 2, .precision = DURE_PRECISION_F32};
+    tiny_model_write(path, &tiny);
+    if (dure_gguf_open(&f->gguf, path, NULL, &f->diag)) fail_msg("%s", f->diag.text);
+    assert_ok(dure_tokenizer_new(&f->tokenizer, f->gguf, &f->diag));
+    assert_ok(dure_chat_template_find(&f->chat, f->gguf, f->tokenizer, &f->diag));
+    assert_ok(dure_transformer_new(&f->model, f->gguf, &opts, &f->diag));
+    make_data(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *f = *state;
+    dure_attempt_fini(&f->attempt);
+    dure_dataset_fini(&f->data);
+    dure_transformer_free(&f->model);
+    dure_tokenizer_free(&f->tokenizer);
+    dure_gguf_close(&f->gguf);
+    temp_dir_remove(&f->dir);
+    free(f);
+    return 0;
+}
+
+static dure_lora *fresh_lora(fixture *f)
+{
+    dure_lora_layout layout = {.shape = *dure_transformer_shape(f->model),
+                               .rank = 4,
+                               .alpha = 8,
+                               .targets = 1u << DURE_LORA_Q | 1u << DURE_LORA_V};
+    dure_lora *lora = NULL;
+    assert_ok(dure_lora_new(&lora, &layout));
+    dure_lora_init_uniform(lora, 1);
+    return lora;
+}
+
+static dure_trainer_opts plain_opts(void)
+{
+    return (dure_trainer_opts){
+        .factors = DURE_LORA_FACTOR_BOTH, .learning_rate = 0.02, .batch = 8, .seed = 7};
+}
+
+/* A plan with little noise, so that what is learned shows. */
+static dure_trainer_opts private_opts(fixture *f, const dure_lora *lora, uint64_t steps)
+{
+    dure_trainer_opts opts = {.factors = DURE_LORA_FACTOR_BOTH, .learning_rate = 0.02};
+    static const uint8_t note[DURE_ATTEMPT_NOTE_BYTES];
+    static const dure_hash binding, data;
+    f->plan = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
+                             .sigma_num = DURE_DP_SIGMA_DEN / 64,
+                             .clip = 1,
+                             .steps = steps};
+    assert_ok(dure_dp_plan_set_batch(&f->plan, 8, RECORDS, NULL));
+    assert_ok(
+        dure_dp_grid_bits(&f->plan.grid_bits, dure_lora_count(&lora->layout, opts.factors), NULL));
+    if (!f->attempt.path)
+        assert_ok(dure_attempt_begin(&f->attempt, temp_dir_file(&f->dir, "key"), &binding, &data,
+                                     note, &f->diag));
+    opts.plan = &f->plan;
+    opts.attempt = &f->attempt;
+    return opts;
+}
+
+static dure_trainer *trainer_of(fixture *f, dure_lora *lora, const dure_trainer_opts *opts)
+{
+    dure_trainer *t = NULL;
+    if (dure_trainer_new(&t, f->model, &f->data, lora, opts, &f->diag))
+        fail_msg("%s", f->diag.text);
+    return t;
+}
+
+/* Mean loss over all records. */
+static double loss_of(fixture *f, const dure_lora *lora)
+{
+    dure_document docs[RECORDS];
+    dure_document_loss losses[RECORDS];
+    double nll = 0, labels = 0;
+    for (size_t i = 0; i < RECORDS; i++)
+        docs[i] = dure_dataset_document(&f->data, i);
+    assert_ok(dure_transformer_loss(losses, f->model, lora, docs, RECORDS, &f->diag));
+    for (size_t i = 0; i < RECORDS; i++) {
+        nll += losses[i].nll_sum;
+        labels += losses[i].n_labels;
+    }
+    return nll / labels;
+}
+
+static void run(fixture *f, dure_trainer *t, uint64_t steps)
+{
+    if (dure_trainer_run(t, steps, NULL, NULL, &f->diag)) fail_msg("%s", f->diag.text);
+}
+
+static void check_training_helps(fixture *f, const dure_trainer_opts *opts, dure_lora *lora,
+                                 uint64_t steps)
+{
+    dure_trainer *t = trainer_of(f, lora, opts);
+    double before = loss_of(f, lora);
+    run(f, t, steps);
+    assert_true(loss_of(f, lora) < 0.9 * before);
+    assert_int_equal(dure_trainer_at(t), steps);
+    dure_trainer_free(&t);
+}
+
+static void test_trainer_lowers_the_loss_without_privacy(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    check_training_helps(f, &opts, lora, 20);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_lowers_the_loss_with_sgd(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    opts.optimizer = DURE_TRAINER_SGD;
+    opts.momentum = 0.9;
+    opts.learning_rate = 0.2;
+    check_training_helps(f, &opts, lora, 30);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_lowers_the_loss_with_privacy(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, 30);
+    check_training_helps(f, &opts, lora, 30);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_with_orthonormal_a_trains_b_alone(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f), *start = fresh_lora(f);
+    dure_lora_init_orthonormal(lora, 3);
+    memcpy(start->params, lora->params, lora->n * sizeof *lora->params);
+    dure_trainer_opts opts = plain_opts();
+    opts.factors = DURE_LORA_FACTOR_B;
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    run(f, t, 2);
+    size_t n = dure_lora_count(&lora->layout, DURE_LORA_FACTOR_A);
+    float *a = calloc(2 * n, sizeof *a);
+    assert_non_null(a);
+    dure_lora_pack(a, lora, DURE_LORA_FACTOR_A);
+    dure_lora_pack(a + n, start, DURE_LORA_FACTOR_A);
+    assert_memory_equal(a, a + n, n * sizeof *a);
+    assert_memory_not_equal(lora->params, start->params, lora->n * sizeof *lora->params);
+    free(a);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+    dure_lora_free(&start);
+}
+
+/* Runs steps in one go, or in parts with everything torn down between them. */
+static dure_lora *trained(fixture *f, bool is_private, const uint64_t *parts, size_t n_parts)
+{
+    const char *path = temp_dir_file(&f->dir, "state");
+    dure_lora *lora = NULL;
+    for (size_t i = 0; i < n_parts; i++) {
+        dure_lora_free(&lora);
+        lora = fresh_lora(f);
+        dure_trainer_opts opts = is_private ? private_opts(f, lora, 100) : plain_opts();
+        dure_trainer *t = trainer_of(f, lora, &opts);
+        if (i > 0 && dure_trainer_load(t, path, &f->diag)) fail_msg("%s", f->diag.text);
+        run(f, t, parts[i]);
+        assert_ok(dure_trainer_save(t, path, &f->diag));
+        dure_trainer_free(&t);
+    }
+    return lora;
+}
+
+static void test_trainer_resumed_equals_uninterrupted(void **state)
+{
+    fixture *f = *state;
+    const uint64_t whole[] = {9}, parts[] = {4, 0, 2, 3};
+    for (int with_plan = 0; with_plan < 2; with_plan++) {
+        dure_lora *a = trained(f, with_plan, whole, 1), *b = trained(f, with_plan, parts, 4);
+        assert_memory_equal(a->params, b->params, a->n * sizeof *a->params);
+        dure_lora_free(&a);
+        dure_lora_free(&b);
+    }
+}
+
+static void test_trainer_refuses_the_state_of_another_run(void **state)
+{
+    fixture *f = *state;
+    const char *path = temp_dir_file(&f->dir, "state");
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    assert_ok(dure_trainer_save(t, path, &f->diag));
+    dure_trainer_free(&t);
+    opts.learning_rate *= 2;
+    t = trainer_of(f, lora, &opts);
+    assert_err(dure_trainer_load(t, path, &f->diag), DURE_ERR_STATE);
+    dure_trainer_free(&t);
+    opts = plain_opts();
+    t = trainer_of(f, lora, &opts);
+    dure_buf file;
+    assert_ok(dure_file_read(&file, path, 1 << 24, &f->diag));
+    for (size_t at = 0; at < file.n; at += file.n / 7) {
+        file.data[at] ^= 1;
+        assert_ok(dure_file_write_atomic(path, dure_buf_span(&file), 0600, &f->diag));
+        assert_err(dure_trainer_load(t, path, &f->diag), DURE_ERR_FORMAT);
+        file.data[at] ^= 1;
+    }
+    assert_ok(dure_file_write_atomic(path, dure_span_of(file.data, file.n / 2), 0600, &f->diag));
+    assert_err(dure_trainer_load(t, path, &f->diag), DURE_ERR_FORMAT);
+    dure_buf_fini(&file);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+/* The released step, recomputed from its parts: noise of the attempt's streams, integers of the
+ * records one by one. */
+typedef struct recomputed {
+    int64_t *sum;
+    int32_t *q;
+    size_t n;
+    const dure_dp_plan *plan;
+} recomputed;
+
+static dure_err add_record(void *state, size_t doc, const float *gradient,
+                           const dure_document_loss *loss)
+{
+    recomputed *r = state;
+    (void)doc, (void)loss;
+    if (gradient && dure_quantize(r->q, gradient, r->n, r->plan))
+        dure_quantize_add(r->sum, r->q, r->n);
+    return DURE_OK;
+}
+
+static void test_trainer_private_step_is_noise_plus_integers(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f), *start = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, 5);
+    assert_ok(dure_dp_plan_set_batch(&f->plan, RECORDS, RECORDS, NULL)); /* all of them */
+    opts.optimizer = DURE_TRAINER_SGD;
+    opts.learning_rate = 1;
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    run(f, t, 1);
+    size_t n = lora->n;
+    recomputed r = {calloc(n, sizeof(int64_t)), calloc(n, sizeof(int32_t)), n, &f->plan};
+    float *mean = calloc(n, sizeof *mean);
+    assert_true(r.sum && r.q && mean);
+    const dure_gradient_opts gradient = {.factors = DURE_LORA_FACTOR_BOTH};
+    for (size_t i = 0; i < RECORDS; i++) {
+        dure_document doc = dure_dataset_document(&f->data, RECORDS - 1 - i);
+        assert_ok(dure_transformer_gradients(f->model, start, &gradient, &doc, 1, add_record, &r,
+                                             &f->diag));
+    }
+    dure_stream *stream = NULL;
+    assert_ok(dure_attempt_stream(&stream, &f->attempt, "noise", 0, 0));
+    dure_rng rng = dure_stream_rng(stream);
+    assert_ok(dure_noise_add(r.sum, n, dure_noise_scale_of(&f->plan), &rng));
+    dure_stream_free(&stream);
+    dure_quantize_mean(mean, r.sum, n, &f->plan);
+    for (size_t i = 0; i < n; i++)
+        assert_true(lora->params[i] == start->params[i] - mean[i]);
+    free(r.sum);
+    free(r.q);
+    free(mean);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+    dure_lora_free(&start);
+}
+
+typedef struct heard {
+    size_t n, records, refused;
+    dure_trainer_step last;
+    size_t stop_after;
+} heard;
+
+static dure_err hear(void *state, const dure_trainer_step *step)
+{
+    heard *h = state;
+    assert_int_equal(step->step, h->n);
+    h->n++;
+    h->records += step->records;
+    h->refused += step->refused;
+    h->last = *step;
+    return h->n == h->stop_after ? DURE_ERR_CANCELLED : DURE_OK;
+}
+
+/* Records without labels, cut ones and none at all: a private run goes on. */
+static void test_trainer_private_run_survives_bad_records(void **state)
+{
+    fixture *f = *state;
+    const dure_dataset_opts tolerant = {.max_length = 40, .tolerant = true};
+    static const char text[] = "{\"prompt\":\"say a word\",\"response\":\"apple\"}\n"
+                               "this is not JSON\n"
+                               "{\"prompt\":\"a very long question, longer than any limit we "
+                               "allow here, and then some\",\"response\":\"gone\"}\n"
+                               "{\"prompt\":\"p\",\"response\":\"r\"}\n";
+    dure_dataset_fini(&f->data);
+    assert_ok(dure_dataset_parse(&f->data, dure_span_of_text(text), "data", f->tokenizer, &f->chat,
+                                 &tolerant, &f->diag));
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, 20);
+    heard h = {.n = 0};
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    if (dure_trainer_run(t, 20, hear, &h, &f->diag)) fail_msg("%s", f->diag.text);
+    assert_int_equal(h.n, 20);
+    assert_int_equal(h.refused, 0);
+    for (size_t i = 0; i < lora->n; i++)
+        assert_true(isfinite(lora->params[i]));
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+/* Factors so large that everything overflows: with privacy the records contribute nothing and the
+ * noise goes out alone; without, the run stops and says why. */
+static void test_trainer_meets_gradients_that_are_not_finite(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, 10);
+    for (size_t i = 0; i < lora->n; i++)
+        lora->params[i] = i % 2 ? 3e38f : -3e38f;
+    heard h = {.n = 0};
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    if (dure_trainer_run(t, 3, hear, &h, &f->diag)) fail_msg("%s", f->diag.text);
+    assert_true(h.refused == h.records && h.n == 3);
+    dure_trainer_free(&t);
+    opts = plain_opts();
+    t = trainer_of(f, lora, &opts);
+    assert_err(dure_trainer_run(t, 1, NULL, NULL, &f->diag), DURE_ERR_STATE);
+    assert_non_null(strstr(f->diag.text, "step 1"));
+    assert_int_equal(dure_trainer_at(t), 0);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_takes_no_step_beyond_its_plan(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, 3);
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    assert_err(dure_trainer_run(t, 4, NULL, NULL, &f->diag), DURE_ERR_USAGE);
+    assert_int_equal(dure_trainer_at(t), 0);
+    run(f, t, 1);
+    assert_err(dure_trainer_skip_to(t, 0, &f->diag), DURE_ERR_USAGE);
+    assert_ok(dure_trainer_skip_to(t, 2, &f->diag));
+    run(f, t, 1);
+    assert_err(dure_trainer_run(t, 1, NULL, NULL, &f->diag), DURE_ERR_USAGE);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_stops_when_its_listener_says_so(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    heard h = {.stop_after = 2};
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    assert_err(dure_trainer_run(t, 5, hear, &h, &f->diag), DURE_ERR_CANCELLED);
+    assert_int_equal(dure_trainer_at(t), 2);
+    assert_true(h.last.records == 8 && h.last.tokens > 8 && isfinite(h.last.loss));
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_epochs_visit_every_record_once(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    heard h = {.n = 0};
+    size_t tokens = 0;
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    for (size_t i = 0; i < RECORDS / 8; i++) {
+        assert_ok(dure_trainer_run(t, 1, hear, &h, &f->diag));
+        tokens += h.last.tokens;
+    }
+    assert_int_equal(h.records, RECORDS);
+    assert_int_equal(tokens, f->data.tokens.n);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_refuses_options_that_do_not_fit(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer *t = NULL;
+    const dure_trainer_opts good = plain_opts(), good_private = private_opts(f, lora, 3);
+    dure_trainer_opts opts;
+#define REFUSES(from, change)                                                                      \
+    do {                                                                                           \
+        opts = from;                                                                               \
+        change;                                                                                    \
+        assert_err(dure_trainer_new(&t, f->model, &f->data, lora, &opts, &f->diag),                \
+                   DURE_ERR_USAGE);                                                                \
+        assert_null(t);                                                                            \
+    } while (0)
+    REFUSES(good, opts.batch = 0);
+    REFUSES(good, opts.batch = RECORDS + 1);
+    REFUSES(good, opts.learning_rate = 0);
+    REFUSES(good, opts.learning_rate = NAN);
+    REFUSES(good, opts.momentum = 1);
+    REFUSES(good, opts.weight_decay = -1);
+    REFUSES(good, opts.attempt = &f->attempt);
+    REFUSES(good_private, opts.attempt = NULL);
+    f->plan.grid_bits++;
+    REFUSES(good_private, (void)0);
+    f->plan.grid_bits--;
+    f->plan.q_k++;
+    REFUSES(good_private, (void)0);
+#undef REFUSES
+    dure_lora_free(&lora);
+}
+
+static void test_trainer_hashes_follow_what_they_name(void **state)
+{
+    fixture *f = *state;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    dure_hash base = {{1}}, a, b, before, after;
+    assert_ok(dure_trainer_settings_hash(&a, lora, &opts, &base));
+    opts.seed++;
+    assert_ok(dure_trainer_settings_hash(&b, lora, &opts, &base));
+    assert_false(dure_hash_equal(&a, &b));
+    opts.seed--;
+    lora->params[3] += 1;
+    assert_ok(dure_trainer_settings_hash(&b, lora, &opts, &base));
+    assert_false(dure_hash_equal(&a, &b));
+    assert_ok(dure_trainer_data_hash(&before, &f->data));
+    f->data.tokens.supervised[f->data.records[2].first + 1] ^= 1;
+    assert_ok(dure_trainer_data_hash(&after, &f->data));
+    assert_false(dure_hash_equal(&before, &after));
+    dure_lora_free(&lora);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define ROW(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+        ROW(test_trainer_lowers_the_loss_without_privacy),
+        ROW(test_trainer_lowers_the_loss_with_sgd),
+        ROW(test_trainer_lowers_the_loss_with_privacy),
+        ROW(test_trainer_with_orthonormal_a_trains_b_alone),
+        ROW(test_trainer_resumed_equals_uninterrupted),
+        ROW(test_trainer_refuses_the_state_of_another_run),
+        ROW(test_trainer_private_step_is_noise_plus_integers),
+        ROW(test_trainer_private_run_survives_bad_records),
+        ROW(test_trainer_meets_gradients_that_are_not_finite),
+        ROW(test_trainer_takes_no_step_beyond_its_plan),
+        ROW(test_trainer_stops_when_its_listener_says_so),
+        ROW(test_trainer_epochs_visit_every_record_once),
+        ROW(test_trainer_refuses_options_that_do_not_fit),
+        ROW(test_trainer_hashes_follow_what_they_name),
+#undef ROW
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
