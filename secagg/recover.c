@@ -19,6 +19,37 @@ static bool next_subset(uint16_t *chosen, size_t t, size_t n)
     return true;
 }
 
+/* C(n, t) <= DURE_RECOVER_TRIES_MAX: every subset can be tried in order. */
+static bool few_subsets(size_t n, size_t t)
+{
+    uint64_t count = 1;
+    for (size_t i = 1; i <= t; i++) {
+        count = count * (n - t + i) / i;
+        if (count > DURE_RECOVER_TRIES_MAX) return false;
+    }
+    return true;
+}
+
+/* Among many shares with few liars a subset drawn at random is soon free of them, where the order
+ * of the subsets would keep a liar at the front for ever. Not a secret: xorshift64 will do. */
+static void random_subset(uint16_t *chosen, size_t t, size_t n, uint64_t *state)
+{
+    uint16_t deck[DURE_MEMBERS_MAX];
+    for (size_t i = 0; i < n; i++) {
+        deck[i] = (uint16_t)i;
+    }
+    for (size_t i = 0; i < t; i++) {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        size_t j = i + (size_t)(*state % (n - i));
+        uint16_t card = deck[j];
+        deck[j] = deck[i];
+        deck[i] = card;
+        chosen[i] = card;
+    }
+}
+
 /* Combines the chosen shares; true when the secret passes the check. */
 static bool try_subset(uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_recovery *r,
                        const uint16_t *chosen)
@@ -62,13 +93,19 @@ dure_err dure_recover(uint8_t secret[DURE_SHAMIR_SECRET_BYTES], dure_members *li
     for (size_t i = 0; i < r->t; i++) {
         chosen[i] = (uint16_t)i;
     }
-    uint32_t tries = 0;
-    do {
+    bool in_order = few_subsets(r->n, r->t);
+    uint64_t random_state = UINT64_C(0x9e3779b97f4a7c15);
+    for (uint32_t tries = 0; tries < DURE_RECOVER_TRIES_MAX; tries++) {
         if (try_subset(secret, r, chosen)) {
             if (liars) name_liars(liars, r, chosen, secret);
             return DURE_OK;
         }
-    } while (++tries < DURE_RECOVER_TRIES_MAX && next_subset(chosen, r->t, r->n));
+        if (!in_order) {
+            random_subset(chosen, r->t, r->n, &random_state);
+        } else if (!next_subset(chosen, r->t, r->n)) {
+            break;
+        }
+    }
     dure_wipe(secret, DURE_SHAMIR_SECRET_BYTES);
     return DURE_ERR_AUTH;
 }

@@ -13,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Subsets that are tried for one secret: enough for every choice among 16 shares. */
+/* Subsets that are tried for one secret: all of them where there are so few (any t of 16 shares),
+ * else so many at random. */
 #define DURE_RECOVER_TRIES_MAX 13000u
 
 typedef struct dure_recovery {

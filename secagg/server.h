@@ -49,9 +49,11 @@ void dure_secagg_server_free(dure_secagg_server **server); /* wipes; NULL-safe, 
 /* Rebuilds the machine after A1..Ak from their k records (records[i] is that of A(i+1), k <= 4),
  * and appends the sends of Ak. With k = 0 it is a new machine. DURE_ERR_FORMAT for records that
  * do not belong together. */
-DURE_MUST_USE dure_err dure_secagg_server_resume(
-    dure_secagg_server **out, dure_secagg_actions *actions, const dure_config *config,
-    const dure_hash *config_hash, const dure_span *records, size_t k, dure_diag *diag);
+DURE_MUST_USE dure_err dure_secagg_server_resume(dure_secagg_server **out,
+                                                 dure_secagg_actions *actions,
+                                                 const dure_secagg_server_opts *opts,
+                                                 const dure_span *records, size_t k,
+                                                 dure_diag *diag);
 
 /* Feeds ADVERTISE, SHARES, MASKED, CONSISTENCY, UNMASK or ABORT of `member`. `root` is needed with
  * MASKED alone: the root over the chunks that were spooled for this member, NULL while chunks are

@@ -1,0 +1,582 @@
+/* The server's phases: who is waited for, when a phase ends, what is then synced and sent. */
+#include "secagg/server.h"
+
+#include "crypto/wipe.h"
+#include "secagg/server_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FRAME_MAX (256u * 1024)
+#define RECORD_MAX (8u * 1024 * 1024) /* A2's: the R1 of every member */
+
+dure_err dure_secagg_server_new(dure_secagg_server **out, const dure_secagg_server_opts *opts,
+                                dure_diag *diag)
+{
+    *out = NULL;
+    dure_secagg_server *s = calloc(1, sizeof *s);
+    if (!s) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    s->opts = *opts;
+    dure_buf_init(&s->a1, FRAME_MAX);
+    dure_buf_init(&s->a3, FRAME_MAX);
+    dure_buf_init(&s->a4, FRAME_MAX);
+    *out = s;
+    return DURE_OK;
+}
+
+void dure_secagg_server_free(dure_secagg_server **server)
+{
+    if (!server || !*server) return;
+    dure_secagg_server *s = *server;
+    for (size_t i = 0; i < DURE_MEMBERS_MAX; i++) {
+        dure_msg_free(&s->r1[i]);
+        dure_msg_free(&s->r4[i]);
+    }
+    dure_masks_free(&s->unmasker);
+    dure_buf_fini(&s->a1);
+    dure_buf_fini(&s->a3);
+    dure_buf_fini(&s->a4);
+    dure_wipe(s, sizeof *s);
+    free(s);
+    *server = NULL;
+}
+
+/* Who may answer in this phase. */
+static dure_members expected(const dure_secagg_server *s)
+{
+    dure_members set = {{0}};
+    switch (s->phase) {
+    case DURE_SECAGG_PHASE_KEYS:
+        set = dure_members_first(s->opts.config->n_members);
+        break;
+    case DURE_SECAGG_PHASE_SHARES:
+        set = s->u1;
+        break;
+    case DURE_SECAGG_PHASE_VECTORS:
+        set = s->u2;
+        break;
+    case DURE_SECAGG_PHASE_CONSISTENCY:
+        set = s->u3;
+        break;
+    case DURE_SECAGG_PHASE_UNMASKING:
+        set = s->u4;
+        break;
+    default:
+        break;
+    }
+    return dure_members_minus(&set, &s->out);
+}
+
+dure_members dure_secagg_server_missing(const dure_secagg_server *s)
+{
+    dure_members set = expected(s);
+    set = dure_members_minus(&set, &s->answered);
+    return dure_members_minus(&set, &s->away);
+}
+
+dure_members dure_secagg_server_answered(const dure_secagg_server *s)
+{
+    return s->answered;
+}
+
+/* ---- actions ---- */
+
+static dure_err act(dure_secagg_actions *actions, dure_secagg_action_kind kind, uint32_t member,
+                    const char *text)
+{
+    dure_secagg_action action = {.kind = kind, .member = member};
+    snprintf(action.text, sizeof action.text, "%s", text);
+    return dure_secagg_actions_add(actions, &action);
+}
+
+static dure_err persist(dure_secagg_actions *actions, dure_secagg_record record,
+                        const dure_buf *bytes)
+{
+    return dure_secagg_actions_add(actions, &(dure_secagg_action){.kind = DURE_SECAGG_PERSIST,
+                                                                  .record = record,
+                                                                  .bytes = dure_buf_span(bytes)});
+}
+
+static dure_err send_to(dure_secagg_actions *actions, uint32_t member, const dure_buf *frame)
+{
+    return dure_secagg_actions_add(actions, &(dure_secagg_action){.kind = DURE_SECAGG_SEND,
+                                                                  .member = member,
+                                                                  .bytes = dure_buf_span(frame)});
+}
+
+/* The A of this phase for one member, as it was sent to all: A1 in the phase of R1, and so on. */
+static dure_err send_a(dure_secagg_actions *actions, const dure_secagg_server *s, uint32_t member)
+{
+    switch (s->phase) {
+    case DURE_SECAGG_PHASE_SHARES:
+        return send_to(actions, member, &s->a1);
+    case DURE_SECAGG_PHASE_VECTORS: {
+        dure_buf frame;
+        dure_buf_init(&frame, FRAME_MAX);
+        dure_err err = server_make_a2(&frame, s, member);
+        if (!err) err = send_to(actions, member, &frame);
+        dure_buf_fini(&frame);
+        if (!err && !dure_members_has(&s->answered, member)) {
+            err = act(actions, DURE_SECAGG_COLLECT, member, "");
+        }
+        return err;
+    }
+    case DURE_SECAGG_PHASE_CONSISTENCY:
+        return send_to(actions, member, &s->a3);
+    case DURE_SECAGG_PHASE_UNMASKING:
+        return send_to(actions, member, &s->a4);
+    default:
+        return DURE_OK;
+    }
+}
+
+static dure_err send_a_to_all(dure_secagg_actions *actions, const dure_secagg_server *s)
+{
+    dure_members to = expected(s);
+    dure_err err = DURE_OK;
+    for (uint32_t v = 0; !err && v < s->opts.config->n_members; v++) {
+        if (dure_members_has(&to, v)) err = send_a(actions, s, v);
+    }
+    return err;
+}
+
+/* ---- the end ---- */
+
+static dure_err make_abort(dure_buf *frame, const dure_secagg_server *s, dure_abort_code code,
+                           const char *text)
+{
+    dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort.code = code};
+    memcpy(msg.u.abort.config_hash, s->opts.config_hash.b, DURE_DIGEST_BYTES);
+    dure_msg_text(msg.u.abort.text, text);
+    dure_hash digest;
+    dure_err err = dure_secagg_digest_abort(&digest, server_who(s, DURE_SECAGG_COORDINATOR), code,
+                                            msg.u.abort.text);
+    if (!err) {
+        err = dure_sign(msg.u.abort.signature, s->opts.sign, DURE_SECAGG_LABEL_ABORT,
+                        dure_hash_span(&digest));
+    }
+    return err ? err : dure_msg_encode(frame, &msg, NULL);
+}
+
+dure_err dure_secagg_server_fail(dure_secagg_actions *actions, dure_secagg_server *s,
+                                 dure_abort_code code, const char *text)
+{
+    if (s->phase == DURE_SECAGG_PHASE_FAILED || s->phase == DURE_SECAGG_PHASE_SUMMED) {
+        return DURE_ERR_STATE;
+    }
+    dure_members told = s->phase == DURE_SECAGG_PHASE_KEYS ? s->answered : s->u1;
+    s->phase = DURE_SECAGG_PHASE_FAILED;
+    dure_buf frame;
+    dure_buf_init(&frame, FRAME_MAX);
+    dure_err err = make_abort(&frame, s, code, text);
+    for (uint32_t v = 0; !err && v < s->opts.config->n_members; v++) {
+        if (dure_members_has(&told, v)) err = send_to(actions, v, &frame);
+    }
+    dure_buf_fini(&frame);
+    dure_err last = act(actions, DURE_SECAGG_END, 0, text);
+    return err ? err : last;
+}
+
+static dure_err fail_too_few(dure_secagg_actions *actions, dure_secagg_server *s, const char *what,
+                             size_t least)
+{
+    char text[160];
+    snprintf(text, sizeof text, "only %zu sites %s; the round needs %zu",
+             dure_members_count(&s->answered), what, least);
+    return dure_secagg_server_fail(actions, s, DURE_ABORT_THRESHOLD, text);
+}
+
+/* ---- from phase to phase ---- */
+
+static void enter(dure_secagg_server *s, dure_secagg_phase phase)
+{
+    s->phase = phase;
+    s->answered = (dure_members){{0}};
+}
+
+/* Large enough in sites and in organisations, as every site will check again. */
+static bool enough(const dure_secagg_server *s, size_t *least)
+{
+    const dure_config *config = s->opts.config;
+    *least = config->threshold > config->u_min ? config->threshold : config->u_min;
+    return dure_members_count(&s->answered) >= *least &&
+           dure_config_organisations(config, &s->answered) >= config->u_min;
+}
+
+static dure_err close_keys(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    size_t least = 0;
+    if (!enough(s, &least)) return fail_too_few(actions, s, "sent their keys", least);
+    s->u1 = s->answered;
+    dure_err err = server_make_a1(s);
+    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A1, &s->a1);
+    if (err) return err;
+    enter(s, DURE_SECAGG_PHASE_SHARES);
+    return send_a_to_all(actions, s);
+}
+
+/* The record of A2: every R1 of U2, from which each site's A2 can be made again. */
+static dure_err encode_a2_record(dure_buf *record, const dure_secagg_server *s)
+{
+    dure_err err = DURE_OK;
+    dure_put_u32(record, (uint32_t)dure_members_count(&s->u2));
+    for (uint32_t v = 0; !err && v < s->opts.config->n_members; v++) {
+        if (!dure_members_has(&s->u2, v)) continue;
+        dure_buf frame;
+        dure_buf_init(&frame, FRAME_MAX);
+        err = dure_msg_encode(&frame, s->r1[v], NULL);
+        dure_put_u32(record, v);
+        dure_put_bytes(record, frame.data, frame.n);
+        dure_buf_fini(&frame);
+    }
+    return err ? err : dure_buf_err(record);
+}
+
+static dure_err close_shares(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    size_t least = 0;
+    if (!enough(s, &least)) return fail_too_few(actions, s, "sent their shares", least);
+    s->u2 = s->answered;
+    dure_buf record;
+    dure_buf_init(&record, RECORD_MAX);
+    dure_err err = dure_secagg_t2(&s->t2, &s->t1, &s->u2, s->r1_hash);
+    if (!err) err = encode_a2_record(&record, s);
+    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A2, &record);
+    dure_buf_fini(&record);
+    if (err) return err;
+    enter(s, DURE_SECAGG_PHASE_VECTORS);
+    return send_a_to_all(actions, s);
+}
+
+static dure_err close_vectors(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    size_t least = 0;
+    if (!enough(s, &least)) return fail_too_few(actions, s, "sent their vectors", least);
+    s->u3 = s->answered;
+    dure_err err = server_make_a3(s);
+    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A3, &s->a3);
+    if (err) return err;
+    enter(s, DURE_SECAGG_PHASE_CONSISTENCY);
+    return send_a_to_all(actions, s);
+}
+
+static dure_err close_consistency(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    size_t least = server_quorum(s);
+    if (dure_members_count(&s->answered) < least) {
+        return fail_too_few(actions, s, "signed the set of survivors", least);
+    }
+    s->u4 = s->answered;
+    dure_err err = server_make_a4(s);
+    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A4, &s->a4);
+    if (err) return err;
+    enter(s, DURE_SECAGG_PHASE_UNMASKING);
+    return send_a_to_all(actions, s);
+}
+
+/* Tries with the R4s so far. Liars are named once; the round goes on without their shares. */
+static dure_err try_unmask(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    if (dure_members_count(&s->answered) < s->opts.config->threshold) return DURE_OK;
+    dure_members before = s->liars;
+    dure_err err = server_unmask(s);
+    dure_members found = dure_members_minus(&s->liars, &before);
+    for (uint32_t v = 0; v < s->opts.config->n_members; v++) {
+        if (!dure_members_has(&found, v)) continue;
+        dure_err last = act(actions, DURE_SECAGG_BLAME, v, "it revealed a wrong share");
+        if (last) return last;
+    }
+    if (err == DURE_ERR_AUTH) return DURE_OK; /* more shares may come */
+    if (err) return err;
+    enter(s, DURE_SECAGG_PHASE_SUMMED);
+    return act(actions, DURE_SECAGG_UNMASK, 0, "");
+}
+
+dure_err dure_secagg_server_advance(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    switch (s->phase) {
+    case DURE_SECAGG_PHASE_KEYS:
+        return close_keys(actions, s);
+    case DURE_SECAGG_PHASE_SHARES:
+        return close_shares(actions, s);
+    case DURE_SECAGG_PHASE_VECTORS:
+        return close_vectors(actions, s);
+    case DURE_SECAGG_PHASE_CONSISTENCY:
+        return close_consistency(actions, s);
+    case DURE_SECAGG_PHASE_UNMASKING:
+        return fail_too_few(actions, s, "revealed usable shares", s->opts.config->threshold);
+    default:
+        return DURE_ERR_STATE;
+    }
+}
+
+/* Ends the phase when nobody is waited for any more. */
+static dure_err settle(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    if (s->phase == DURE_SECAGG_PHASE_UNMASKING) {
+        dure_err err = try_unmask(actions, s);
+        if (err || s->phase != DURE_SECAGG_PHASE_UNMASKING) return err;
+    }
+    if (s->phase >= DURE_SECAGG_PHASE_SUMMED) return DURE_OK;
+    dure_members missing = dure_secagg_server_missing(s);
+    return dure_members_count(&missing) ? DURE_OK : dure_secagg_server_advance(actions, s);
+}
+
+/* ---- what sites say ---- */
+
+static bool phase_of(dure_secagg_phase *phase, dure_msg_type type)
+{
+    switch (type) {
+    case DURE_MSG_ADVERTISE:
+        *phase = DURE_SECAGG_PHASE_KEYS;
+        return true;
+    case DURE_MSG_SHARES:
+        *phase = DURE_SECAGG_PHASE_SHARES;
+        return true;
+    case DURE_MSG_MASKED:
+        *phase = DURE_SECAGG_PHASE_VECTORS;
+        return true;
+    case DURE_MSG_CONSISTENCY:
+        *phase = DURE_SECAGG_PHASE_CONSISTENCY;
+        return true;
+    case DURE_MSG_UNMASK:
+        *phase = DURE_SECAGG_PHASE_UNMASKING;
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* The member is out of the round for good; the phase may end without it. */
+static dure_err expel(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member)
+{
+    dure_members one = {{0}};
+    dure_members_add(&one, member);
+    dure_members_add(&s->out, member);
+    s->answered = dure_members_minus(&s->answered, &one);
+    return settle(actions, s);
+}
+
+static dure_err on_abort(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member,
+                         const dure_msg_abort *msg, dure_diag *diag)
+{
+    dure_hash digest;
+    dure_err err = dure_secagg_digest_abort(&digest, server_who(s, member), msg->code, msg->text);
+    if (!err) {
+        err = dure_sign_verify(s->opts.config->members[member].sign_public, DURE_SECAGG_LABEL_ABORT,
+                               dure_hash_span(&digest), msg->signature);
+    }
+    if (err) return dure_diag_set(diag, DURE_ERR_STATE, "an abort without the site's signature");
+    return expel(actions, s, member);
+}
+
+static dure_err accept(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member)
+{
+    dure_members one = {{0}};
+    dure_members_add(&one, member);
+    dure_members_add(&s->answered, member);
+    s->away = dure_members_minus(&s->away, &one);
+    return settle(actions, s);
+}
+
+/* An answer to a phase that is over: the sender lacks what came after it. */
+static dure_err late(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member,
+                     dure_diag *diag)
+{
+    dure_members may = expected(s);
+    if (!dure_members_has(&may, member)) {
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "it came too late: the round went on without it");
+    }
+    return send_a(actions, s, member);
+}
+
+dure_err dure_secagg_server_step(dure_secagg_actions *actions, dure_secagg_server *s,
+                                 uint32_t member, const dure_msg *msg, const dure_hash *root,
+                                 dure_diag *diag)
+{
+    dure_diag own = {0};
+    if (!diag) diag = &own;
+    const uint8_t *hash = dure_msg_config_hash(msg);
+    if (member >= s->opts.config->n_members || !hash ||
+        !dure_ct_equal(hash, s->opts.config_hash.b, DURE_DIGEST_BYTES) ||
+        s->phase == DURE_SECAGG_PHASE_FAILED) {
+        return dure_diag_set(diag, DURE_ERR_STATE, "message %s is not of the open round",
+                             dure_msg_name(msg->type));
+    }
+    if (msg->type == DURE_MSG_ABORT) return on_abort(actions, s, member, &msg->u.abort, diag);
+    dure_secagg_phase phase = DURE_SECAGG_PHASE_FAILED;
+    if (!phase_of(&phase, msg->type) || phase > s->phase) {
+        return dure_diag_set(diag, DURE_ERR_STATE, "message %s is not expected now",
+                             dure_msg_name(msg->type));
+    }
+    if (phase < s->phase) return late(actions, s, member, diag);
+    dure_members may = expected(s);
+    if (!dure_members_has(&may, member)) {
+        return dure_diag_set(diag, DURE_ERR_STATE, "it is not in this phase of the round");
+    }
+    dure_err err = server_take(s, member, msg, root, diag);
+    if (err == DURE_ERR_PROTO || err == DURE_ERR_AUTH) {
+        dure_err last = act(actions, DURE_SECAGG_BLAME, member, diag->text);
+        if (!last) last = expel(actions, s, member);
+        return last ? last : err;
+    }
+    return err ? err : accept(actions, s, member);
+}
+
+dure_err dure_secagg_server_drop(dure_secagg_actions *actions, dure_secagg_server *s,
+                                 uint32_t member)
+{
+    dure_members_add(&s->away, member);
+    return settle(actions, s);
+}
+
+dure_err dure_secagg_server_repeat(dure_secagg_actions *actions, dure_secagg_server *s,
+                                   uint32_t member)
+{
+    dure_members one = {{0}}, may = expected(s);
+    dure_members_add(&one, member);
+    s->away = dure_members_minus(&s->away, &one);
+    return dure_members_has(&may, member) ? send_a(actions, s, member) : DURE_OK;
+}
+
+/* ---- reading ---- */
+
+dure_secagg_phase dure_secagg_server_phase(const dure_secagg_server *s)
+{
+    return s->phase;
+}
+
+dure_members dure_secagg_server_set(const dure_secagg_server *s, unsigned k)
+{
+    return k == 1 ? s->u1 : k == 2 ? s->u2 : k == 3 ? s->u3 : (dure_members){{0}};
+}
+
+dure_err dure_secagg_server_t3(dure_hash *t3, const dure_secagg_server *s)
+{
+    *t3 = s->t3;
+    return s->a3.n ? DURE_OK : DURE_ERR_STATE;
+}
+
+const dure_round_keys *dure_secagg_server_keys(const dure_secagg_server *s, uint32_t member)
+{
+    bool there = dure_members_has(&s->u1, member) ||
+                 (s->phase == DURE_SECAGG_PHASE_KEYS && dure_members_has(&s->answered, member));
+    return there ? &s->keys[member] : NULL;
+}
+
+dure_masks *dure_secagg_server_unmasker(dure_secagg_server *s)
+{
+    return s->unmasker;
+}
+
+/* ---- resuming ---- */
+
+static bool is_of_round(const dure_secagg_server *s, const dure_msg *msg, dure_msg_type type)
+{
+    const uint8_t *hash = dure_msg_config_hash(msg);
+    return msg->type == type && hash &&
+           dure_ct_equal(hash, s->opts.config_hash.b, DURE_DIGEST_BYTES);
+}
+
+/* One A2 record: the R1s of U2, each checked as when it came. */
+static dure_err restore_shares(dure_secagg_server *s, dure_span record)
+{
+    dure_reader r = dure_reader_of(record);
+    uint32_t n = 0;
+    dure_err err = dure_take_u32(&n, &r);
+    for (uint32_t i = 0; !err && i < n; i++) {
+        uint32_t member = 0;
+        dure_span frame;
+        dure_msg *msg = NULL;
+        err = dure_take_u32(&member, &r);
+        if (!err) err = dure_take_bytes(&frame, &r, FRAME_MAX);
+        if (!err) err = dure_msg_decode(&msg, frame, NULL);
+        if (!err && (!is_of_round(s, msg, DURE_MSG_SHARES) || !dure_members_has(&s->u1, member))) {
+            err = DURE_ERR_FORMAT;
+        }
+        if (!err) err = server_take(s, member, msg, NULL, NULL);
+        if (!err) dure_members_add(&s->answered, member);
+        dure_msg_free(&msg);
+    }
+    return err ? err : dure_reader_end(&r);
+}
+
+/* The answers that the frame of A1, A3 or A4 is made of. */
+static dure_err restore_answers(dure_secagg_server *s, const dure_msg *msg)
+{
+    static const dure_msg_type types[] = {[DURE_SECAGG_PHASE_KEYS] = DURE_MSG_KEYS,
+                                          [DURE_SECAGG_PHASE_VECTORS] = DURE_MSG_SURVIVORS,
+                                          [DURE_SECAGG_PHASE_CONSISTENCY] = DURE_MSG_SIGNATURES};
+    if (!is_of_round(s, msg, types[s->phase])) return DURE_ERR_FORMAT;
+    dure_members may = expected(s);
+    if (msg->type == DURE_MSG_KEYS) {
+        for (size_t i = 0; i < msg->u.keys.n_entries; i++) {
+            uint32_t v = msg->u.keys.entries[i].member;
+            s->keys[v] = msg->u.keys.entries[i];
+            dure_members_add(&s->answered, v);
+        }
+    } else if (msg->type == DURE_MSG_SURVIVORS) {
+        for (size_t i = 0; i < msg->u.survivors.n_entries; i++) {
+            uint32_t v = msg->u.survivors.entries[i].member;
+            s->r2[v] = msg->u.survivors.entries[i];
+            dure_members_add(&s->answered, v);
+        }
+    } else {
+        for (size_t i = 0; i < msg->u.signatures.n_entries; i++) {
+            uint32_t v = msg->u.signatures.entries[i].member;
+            s->r3[v] = msg->u.signatures.entries[i];
+            dure_members_add(&s->answered, v);
+        }
+    }
+    return dure_members_subset(&s->answered, &may) ? DURE_OK : DURE_ERR_FORMAT;
+}
+
+/* Replays one record: its answers are taken as given and the phase is closed as it was then. */
+static dure_err restore(dure_secagg_server *s, dure_span record)
+{
+    dure_err err = DURE_OK;
+    if (s->phase == DURE_SECAGG_PHASE_SHARES) {
+        err = restore_shares(s, record);
+    } else {
+        dure_msg *msg = NULL;
+        err = dure_msg_decode(&msg, record, NULL);
+        if (!err) err = restore_answers(s, msg);
+        dure_msg_free(&msg);
+    }
+    if (err) return err;
+    dure_secagg_phase before = s->phase;
+    dure_secagg_actions replayed = {0};
+    err = dure_secagg_server_advance(&replayed, s);
+    /* The record that closing the phase makes now must be the one that was written then. */
+    bool same = !err && s->phase == before + 1 && replayed.n > 0 &&
+                replayed.items[0].bytes.n == record.n &&
+                dure_ct_equal(replayed.items[0].bytes.data, record.data, record.n);
+    dure_secagg_actions_fini(&replayed);
+    return err ? err : same ? DURE_OK : DURE_ERR_FORMAT;
+}
+
+dure_err dure_secagg_server_resume(dure_secagg_server **out, dure_secagg_actions *actions,
+                                   const dure_secagg_server_opts *opts, const dure_span *records,
+                                   size_t k, dure_diag *diag)
+{
+    dure_secagg_server *s = NULL;
+    dure_err err = dure_secagg_server_new(&s, opts, diag);
+    *out = NULL;
+    if (err) return err;
+    for (size_t i = 0; !err && i < k; i++) {
+        err = restore(s, records[i]);
+        if (err && err != DURE_ERR_NOMEM) {
+            err = dure_diag_set(diag, DURE_ERR_FORMAT,
+                                "the stored record of A%zu does not fit the round", i + 1);
+        }
+    }
+    if (!err) err = send_a_to_all(actions, s);
+    if (err) {
+        dure_secagg_server_free(&s);
+        return err;
+    }
+    *out = s;
+    return DURE_OK;
+}
