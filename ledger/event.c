@@ -10,14 +10,22 @@ static const uint64_t infinity_bits = UINT64_C(0x7ff0000000000000);
 const char *dure_event_kind_text(dure_event_kind kind)
 {
     switch (kind) {
-    case DURE_EVENT_GENESIS: return "genesis";
-    case DURE_EVENT_ROSTER: return "roster";
-    case DURE_EVENT_OPENED: return "round opened";
-    case DURE_EVENT_CLOSED: return "round closed";
-    case DURE_EVENT_ABORTED: return "round aborted";
-    case DURE_EVENT_PROMOTED: return "promoted";
-    case DURE_EVENT_ROLLED_BACK: return "rolled back";
-    case DURE_EVENT_NEW_EPOCH: return "new epoch";
+    case DURE_EVENT_GENESIS:
+        return "genesis";
+    case DURE_EVENT_ROSTER:
+        return "roster";
+    case DURE_EVENT_OPENED:
+        return "round opened";
+    case DURE_EVENT_CLOSED:
+        return "round closed";
+    case DURE_EVENT_ABORTED:
+        return "round aborted";
+    case DURE_EVENT_PROMOTED:
+        return "promoted";
+    case DURE_EVENT_ROLLED_BACK:
+        return "rolled back";
+    case DURE_EVENT_NEW_EPOCH:
+        return "new epoch";
     }
     return "unknown";
 }
@@ -112,14 +120,20 @@ static dure_err check_gate(const dure_event_gate *gate, dure_diag *diag)
     return dure_diag_set(diag, DURE_ERR_USAGE, "the gate's verdict or losses are out of range");
 }
 
-static dure_err check_round(const dure_event_round *round, dure_event_kind kind, dure_diag *diag)
+static dure_err check_round(const dure_event *event, dure_diag *diag)
 {
+    const dure_event_round *round = &event->u.round;
+    dure_event_kind kind = event->kind;
     static const dure_event_part most[] = {[DURE_EVENT_OPENED] = DURE_PART_NONE,
                                            [DURE_EVENT_CLOSED] = DURE_PART_SUMMED,
                                            [DURE_EVENT_ABORTED] = DURE_PART_UPLOADED};
     bool closed = kind == DURE_EVENT_CLOSED;
     if (round->privacy_mode < 1 || round->privacy_mode > 3) {
         return dure_diag_set(diag, DURE_ERR_USAGE, "privacy_mode must be 1, 2 or 3");
+    }
+    if (round->checkpoint_n > event->index) {
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "a round cannot cite a checkpoint of entries that come after it");
     }
     if (round->n_members < 1 || round->n_members > DURE_EVENT_MEMBERS_MAX) {
         return dure_diag_set(diag, DURE_ERR_USAGE, "a round has 1 to %d members",
@@ -144,11 +158,14 @@ static dure_err check_round(const dure_event_round *round, dure_event_kind kind,
     return err;
 }
 
-static dure_err check_epoch(const dure_event_epoch *epoch, dure_diag *diag)
+static dure_err check_epoch(const dure_event *event, dure_diag *diag)
 {
-    if (epoch->epoch == 0 || epoch->lost_n < epoch->kept.n) {
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "a new epoch is numbered from 1 and cannot keep more than there was");
+    const dure_event_epoch *epoch = &event->u.epoch;
+    if (epoch->epoch == 0 || epoch->lost_n < epoch->kept.n || epoch->kept.n != event->index) {
+        return dure_diag_set(
+            diag, DURE_ERR_USAGE,
+            "a new epoch is numbered from 1, follows directly on what is kept, and "
+            "cannot keep more than there was");
     }
     return check_reason(epoch->reason, diag);
 }
@@ -170,13 +187,17 @@ static dure_err check(const dure_event *event, dure_diag *diag)
                                 DURE_EVENT_MEMBERS_MAX);
         }
         return err;
-    case DURE_EVENT_ROSTER: return check_roster(&event->u.roster, diag);
+    case DURE_EVENT_ROSTER:
+        return check_roster(&event->u.roster, diag);
     case DURE_EVENT_OPENED:
     case DURE_EVENT_CLOSED:
-    case DURE_EVENT_ABORTED: return check_round(&event->u.round, event->kind, diag);
+    case DURE_EVENT_ABORTED:
+        return check_round(event, diag);
     case DURE_EVENT_PROMOTED:
-    case DURE_EVENT_ROLLED_BACK: return check_reason(event->u.release.reason, diag);
-    case DURE_EVENT_NEW_EPOCH: return check_epoch(&event->u.epoch, diag);
+    case DURE_EVENT_ROLLED_BACK:
+        return check_reason(event->u.release.reason, diag);
+    case DURE_EVENT_NEW_EPOCH:
+        return check_epoch(event, diag);
     }
     return dure_diag_set(diag, DURE_ERR_USAGE, "there is no kind of event %u",
                          (unsigned)event->kind);
@@ -226,6 +247,7 @@ static void put_round(dure_buf *out, const dure_event_round *round)
     put_hash(out, &round->t3);
     dure_put_u64(out, round->roster_size);
     put_hash(out, &round->roster_head);
+    dure_put_u64(out, round->checkpoint_n);
     dure_put_u32(out, round->privacy_mode);
     put_hash(out, &round->base);
     put_hash(out, &round->adapter_in);
@@ -276,13 +298,21 @@ dure_err dure_event_encode(dure_buf *out, const dure_event *event, dure_diag *di
     dure_put_u64(out, event->index);
     dure_put_u64(out, (uint64_t)event->time_s);
     switch (event->kind) {
-    case DURE_EVENT_GENESIS: put_genesis(out, &event->u.genesis); break;
-    case DURE_EVENT_ROSTER: put_roster(out, &event->u.roster); break;
+    case DURE_EVENT_GENESIS:
+        put_genesis(out, &event->u.genesis);
+        break;
+    case DURE_EVENT_ROSTER:
+        put_roster(out, &event->u.roster);
+        break;
     case DURE_EVENT_OPENED:
     case DURE_EVENT_CLOSED:
-    case DURE_EVENT_ABORTED: put_round(out, &event->u.round); break;
+    case DURE_EVENT_ABORTED:
+        put_round(out, &event->u.round);
+        break;
     case DURE_EVENT_PROMOTED:
-    case DURE_EVENT_ROLLED_BACK: put_release(out, &event->u.release); break;
+    case DURE_EVENT_ROLLED_BACK:
+        put_release(out, &event->u.release);
+        break;
     case DURE_EVENT_NEW_EPOCH:
         put_epoch(out, &event->u.epoch);
         dure_put_raw(out, event->u.epoch.signature, 64);
@@ -365,6 +395,7 @@ static dure_err take_round(dure_event_round *out, dure_reader *r)
     if (!err) err = take_hash(&out->t3, r);
     if (!err) err = dure_take_u64(&out->roster_size, r);
     if (!err) err = take_hash(&out->roster_head, r);
+    if (!err) err = dure_take_u64(&out->checkpoint_n, r);
     if (!err) err = dure_take_u32(&out->privacy_mode, r);
     if (!err) err = take_hash(&out->base, r);
     if (!err) err = take_hash(&out->adapter_in, r);
@@ -405,14 +436,19 @@ static dure_err take_epoch(dure_event_epoch *out, dure_reader *r)
 static dure_err take_body(dure_event *out, dure_reader *r)
 {
     switch (out->kind) {
-    case DURE_EVENT_GENESIS: return take_genesis(&out->u.genesis, r);
-    case DURE_EVENT_ROSTER: return take_roster(&out->u.roster, r);
+    case DURE_EVENT_GENESIS:
+        return take_genesis(&out->u.genesis, r);
+    case DURE_EVENT_ROSTER:
+        return take_roster(&out->u.roster, r);
     case DURE_EVENT_OPENED:
     case DURE_EVENT_CLOSED:
-    case DURE_EVENT_ABORTED: return take_round(&out->u.round, r);
+    case DURE_EVENT_ABORTED:
+        return take_round(&out->u.round, r);
     case DURE_EVENT_PROMOTED:
-    case DURE_EVENT_ROLLED_BACK: return take_release(&out->u.release, r);
-    case DURE_EVENT_NEW_EPOCH: return take_epoch(&out->u.epoch, r);
+    case DURE_EVENT_ROLLED_BACK:
+        return take_release(&out->u.release, r);
+    case DURE_EVENT_NEW_EPOCH:
+        return take_epoch(&out->u.epoch, r);
     }
     return DURE_ERR_PROTO;
 }

@@ -101,6 +101,7 @@ typedef struct dure_event_round {
     dure_hash t3;  /* transcript with the survivors; zero when the round did not get there */
     uint64_t roster_size;
     dure_hash roster_head;
+    uint64_t checkpoint_n; /* size of the checkpoint that the configuration cites; 0: none */
     uint32_t privacy_mode; /* 1 record level, 2 client level, 3 none */
     dure_hash base;        /* digest of the base model */
     dure_hash adapter_in;
@@ -120,7 +121,8 @@ typedef struct dure_event_release {
     char reason[DURE_EVENT_REASON_SIZE];
 } dure_event_release;
 
-/* Leaves kept.n .. lost_n - 1 of the log are gone; it goes on after the first kept.n. */
+/* Leaves kept.n .. lost_n - 1 of the log are gone; it goes on after the first kept.n, of which this
+ * leaf is the next. */
 typedef struct dure_event_epoch {
     dure_hash federation_id;
     uint64_t epoch; /* 1, 2, .. */

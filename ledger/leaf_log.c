@@ -343,8 +343,9 @@ dure_err dure_leaf_log_append(uint64_t *index, dure_leaf_log *log, dure_span lea
         return dure_diag_set(diag, DURE_ERR_STATE, "the log was opened for reading only");
     }
     if (leaf.n > DURE_LEAF_MAX || log->n >= DURE_LEAF_LOG_LEAVES_MAX) {
-        return dure_diag_set(diag, DURE_ERR_LIMIT, "the log takes no leaf of %zu bytes as entry %llu",
-                             leaf.n, (unsigned long long)log->n);
+        return dure_diag_set(diag, DURE_ERR_LIMIT,
+                             "the log takes no leaf of %zu bytes as entry %llu", leaf.n,
+                             (unsigned long long)log->n);
     }
     uint64_t start = start_of(log, log->n), end = start + LENGTH_BYTES + leaf.n;
     dure_buf_init(&bytes, LENGTH_BYTES + DURE_LEAF_MAX + RECORD_BYTES);

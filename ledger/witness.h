@@ -40,11 +40,10 @@ DURE_MUST_USE dure_err dure_witness_includes(const dure_witness *witness, dure_s
                                              uint64_t index, const dure_merkle_proof *inclusion,
                                              dure_diag *diag);
 
-/* Accepts a root-signed loss: the next checkpoint need only extend epoch->kept, which the
- * coordinator shows with `consistency` to be a prefix of what is stored. The file then holds the
- * root's statement beside the old note (PATH.epoch). DURE_ERR_AUTH unless the root signed it and
- * epoch->kept is such a prefix. */
-DURE_MUST_USE dure_err dure_witness_new_epoch(dure_witness *witness, const dure_event_epoch *epoch,
-                                              const uint8_t root_public[32],
-                                              const dure_merkle_proof *consistency,
-                                              dure_diag *diag);
+/* Accepts a root-signed loss, the NEW_EPOCH leaf of this federation: from now on the next
+ * checkpoint need only extend epoch.kept. Whether kept is what this site saw cannot be proved any
+ * more once leaves are lost; the root's word is taken, and the leaf is kept beside the superseded
+ * note (PATH.epoch) as evidence. DURE_ERR_AUTH unless the root signed it and kept is not beyond
+ * what is stored; DURE_ERR_PROTO when it is no such leaf. */
+DURE_MUST_USE dure_err dure_witness_new_epoch(dure_witness *witness, dure_span leaf,
+                                              const uint8_t root_public[32], dure_diag *diag);

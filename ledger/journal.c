@@ -1,0 +1,423 @@
+#include "ledger/journal.h"
+
+#include "common/file.h"
+#include "crypto/wipe.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NOTE_MODE = 0600, SIZE_TEXT = 24 };
+
+struct dure_journal {
+    dure_leaf_log *log;
+    char *notes_dir;
+    uint64_t *sizes; /* of the stored checkpoints, ascending */
+    size_t n_sizes, sizes_capacity;
+    uint64_t newest_counting;
+    uint64_t *rosters; /* indexes of the ROSTER leaves, ascending */
+    size_t n_rosters, rosters_capacity;
+    bool has_genesis;
+    dure_event_genesis genesis;
+    dure_event *roster; /* the newest ROSTER leaf; NULL before there is one */
+    char origin[DURE_ORIGIN_SIZE];
+};
+
+const dure_leaf_log *dure_journal_log(const dure_journal *journal)
+{
+    return journal->log;
+}
+
+const dure_event_genesis *dure_journal_genesis(const dure_journal *journal)
+{
+    return journal->has_genesis ? &journal->genesis : NULL;
+}
+
+const dure_event_roster *dure_journal_roster(const dure_journal *journal)
+{
+    return journal->roster ? &journal->roster->u.roster : NULL;
+}
+
+uint64_t dure_journal_newest(const dure_journal *journal)
+{
+    return journal->n_sizes > 0 ? journal->sizes[journal->n_sizes - 1] : 0;
+}
+
+uint64_t dure_journal_newest_counting(const dure_journal *journal)
+{
+    return journal->newest_counting;
+}
+
+const uint64_t *dure_journal_sizes(size_t *n, const dure_journal *journal)
+{
+    *n = journal->n_sizes;
+    return journal->sizes;
+}
+
+static dure_err push(uint64_t **values, size_t *n, size_t *capacity, uint64_t value)
+{
+    if (*n == *capacity) {
+        size_t wanted = *capacity ? *capacity * 2 : 64;
+        uint64_t *grown = realloc(*values, wanted * sizeof *grown);
+        if (!grown) return DURE_ERR_NOMEM;
+        *values = grown;
+        *capacity = wanted;
+    }
+    (*values)[(*n)++] = value;
+    return DURE_OK;
+}
+
+/* ---- Leaves ---- */
+
+/* Keeps what later calls need of an event that is in the log. */
+static dure_err remember(dure_journal *journal, const dure_event *event)
+{
+    if (event->kind == DURE_EVENT_GENESIS) {
+        journal->genesis = event->u.genesis;
+        journal->has_genesis = true;
+        dure_checkpoint_origin(journal->origin, journal->genesis.federation,
+                               &journal->genesis.federation_id);
+    }
+    if (event->kind != DURE_EVENT_ROSTER) return DURE_OK;
+    if (!journal->roster) journal->roster = malloc(sizeof *journal->roster);
+    if (!journal->roster) return DURE_ERR_NOMEM;
+    *journal->roster = *event;
+    return push(&journal->rosters, &journal->n_rosters, &journal->rosters_capacity, event->index);
+}
+
+static dure_err read_event(dure_event *out, const dure_journal *journal, uint64_t index,
+                           dure_diag *diag)
+{
+    dure_buf leaf;
+    dure_err err = dure_leaf_log_read(&leaf, journal->log, index, diag);
+    if (err) return err;
+    err = dure_event_decode(out, dure_buf_span(&leaf), diag);
+    if (err || out->index != index) {
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "entry %llu of the ledger is not what it says",
+                            (unsigned long long)index);
+    }
+    dure_buf_fini(&leaf);
+    return err;
+}
+
+static dure_err load_leaves(dure_journal *journal, dure_diag *diag)
+{
+    dure_event *event = malloc(sizeof *event);
+    dure_err err = event ? DURE_OK : DURE_ERR_NOMEM;
+    for (uint64_t i = 0; !err && i < dure_leaf_log_size(journal->log); i++) {
+        err = read_event(event, journal, i, diag);
+        if (!err) err = remember(journal, event);
+    }
+    free(event);
+    return err;
+}
+
+/* The roster in force at a log of `size` entries, into a newly allocated event; NULL if none. */
+static dure_err roster_at(dure_event **out, const dure_journal *journal, uint64_t size,
+                          dure_diag *diag)
+{
+    size_t k = journal->n_rosters;
+    *out = NULL;
+    while (k > 0 && journal->rosters[k - 1] >= size)
+        k--;
+    if (k == 0) return DURE_OK;
+    dure_event *event = malloc(sizeof *event);
+    if (!event) return DURE_ERR_NOMEM;
+    dure_err err = read_event(event, journal, journal->rosters[k - 1], diag);
+    if (err) {
+        free(event);
+        return err;
+    }
+    *out = event;
+    return DURE_OK;
+}
+
+dure_err dure_journal_append(dure_buf *leaf, dure_journal *journal, dure_event *event,
+                             dure_diag *diag)
+{
+    dure_buf bytes;
+    uint64_t index = 0;
+    dure_buf_init(&bytes, DURE_LEAF_MAX);
+    event->index = dure_leaf_log_size(journal->log);
+    dure_err err = dure_event_encode(&bytes, event, diag);
+    if (!err && event->kind == DURE_EVENT_NEW_EPOCH &&
+        dure_event_epoch_verify(&event->u.epoch, journal->genesis.root_public)) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH, "the new epoch is not signed by the root");
+    }
+    if (!err) err = dure_leaf_log_append(&index, journal->log, dure_buf_span(&bytes), diag);
+    if (!err) err = remember(journal, event);
+    if (!err && leaf) {
+        dure_put_raw(leaf, bytes.data, bytes.n);
+        err = dure_buf_err(leaf);
+    }
+    dure_buf_fini(&bytes);
+    return err;
+}
+
+/* ---- Checkpoints ---- */
+
+static char *note_path(const dure_journal *journal, uint64_t size)
+{
+    char name[SIZE_TEXT];
+    (void)snprintf(name, sizeof name, "%llu", (unsigned long long)size);
+    return dure_path_join(journal->notes_dir, name);
+}
+
+dure_err dure_journal_note(dure_buf *note, const dure_journal *journal, uint64_t size,
+                           dure_diag *diag)
+{
+    dure_buf text;
+    char *path = note_path(journal, size);
+    if (!path) return DURE_ERR_NOMEM;
+    dure_err err = dure_file_read(&text, path, DURE_NOTE_MAX, diag);
+    if (!err) {
+        dure_put_raw(note, text.data, text.n);
+        err = dure_buf_err(note);
+        dure_buf_fini(&text);
+    }
+    free(path);
+    return err;
+}
+
+static dure_err store_note(dure_journal *journal, uint64_t size, dure_span note, dure_diag *diag)
+{
+    char *path = note_path(journal, size);
+    if (!path) return DURE_ERR_NOMEM;
+    dure_err err = dure_file_write_atomic(path, note, NOTE_MODE, diag);
+    free(path);
+    return err;
+}
+
+/* Reads the stored note of `size` both as text and parsed; the caller frees *parsed. */
+static dure_err load_note(dure_buf *text, dure_note **parsed, const dure_journal *journal,
+                          uint64_t size, dure_diag *diag)
+{
+    *parsed = malloc(sizeof **parsed);
+    if (!*parsed) return DURE_ERR_NOMEM;
+    dure_err err = dure_journal_note(text, journal, size, diag);
+    if (!err) err = dure_note_parse(*parsed, dure_buf_span(text), diag);
+    if (!err && (*parsed)->checkpoint.head.n != size) err = DURE_ERR_FORMAT;
+    if (err) {
+        free(*parsed);
+        *parsed = NULL;
+        if (err == DURE_ERR_NOMEM || err == DURE_ERR_NOT_FOUND) return err;
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "%s/%llu is damaged; restore the ledger from a copy",
+                             journal->notes_dir, (unsigned long long)size);
+    }
+    return DURE_OK;
+}
+
+/* Whether the note has a quorum of the roster in force at its size. */
+static dure_err has_quorum(bool *counts, const dure_journal *journal, const dure_note *note,
+                           dure_diag *diag)
+{
+    dure_event *event = NULL;
+    dure_cosign_tally tally = {0};
+    *counts = false;
+    dure_err err = roster_at(&event, journal, note->checkpoint.head.n, diag);
+    if (err || !event) return err;
+    const dure_event_roster *roster = &event->u.roster;
+    err = dure_cosign_count(&tally, NULL, note, roster->sites, roster->n_sites);
+    *counts = !err && dure_cosign_quorum(tally.n, roster->n_sites, journal->genesis.collusion);
+    free(event);
+    return err;
+}
+
+dure_err dure_journal_checkpoint(dure_buf *note, dure_journal *journal,
+                                 const dure_sign_key *coordinator, dure_diag *diag)
+{
+    uint64_t n = dure_leaf_log_size(journal->log);
+    dure_checkpoint checkpoint = {.origin = {0}};
+    if (!journal->has_genesis ||
+        !dure_ct_equal(coordinator->public_, journal->genesis.coordinator_sign, 32)) {
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the key is not the one that the ledger's first entry names");
+    }
+    if (dure_journal_newest(journal) == n) return dure_journal_note(note, journal, n, diag);
+    dure_buf text;
+    dure_buf_init(&text, DURE_NOTE_MAX);
+    (void)snprintf(checkpoint.origin, sizeof checkpoint.origin, "%s", journal->origin);
+    dure_err err = dure_leaf_log_head(&checkpoint.head, journal->log, n);
+    if (!err) err = dure_checkpoint_sign(&text, &checkpoint, coordinator);
+    if (!err) err = store_note(journal, n, dure_buf_span(&text), diag);
+    if (!err) err = push(&journal->sizes, &journal->n_sizes, &journal->sizes_capacity, n);
+    if (!err) {
+        dure_put_raw(note, text.data, text.n);
+        err = dure_buf_err(note);
+    }
+    dure_buf_fini(&text);
+    return err;
+}
+
+/* The site of the roster with this key, or NULL. */
+static const dure_event_site *site_with(const dure_event_roster *roster, const uint8_t *public_)
+{
+    for (uint32_t i = 0; i < roster->n_sites; i++) {
+        if (dure_ct_equal(roster->sites[i].sign_public, public_, 32)) return &roster->sites[i];
+    }
+    return NULL;
+}
+
+/* Adds a verified cosignature to the stored note, unless that site's is there. */
+static dure_err add_line(dure_journal *journal, dure_buf *text, dure_note *note,
+                         const dure_event_site *site, const dure_cosignature *cosignature,
+                         dure_diag *diag)
+{
+    dure_cosign_tally tally = {0};
+    dure_err err = dure_cosign_verify(cosignature, &note->checkpoint, site->sign_public);
+    if (err) {
+        return dure_diag_set(diag, err, "the cosignature of %s is not valid for this checkpoint",
+                             site->name);
+    }
+    err = dure_cosign_count(&tally, NULL, note, site, 1);
+    if (err || tally.n > 0) return err;
+    err = dure_cosign_append(text, cosignature, site);
+    if (!err) err = store_note(journal, note->checkpoint.head.n, dure_buf_span(text), diag);
+    if (!err) err = dure_note_parse(note, dure_buf_span(text), diag);
+    return err;
+}
+
+dure_err dure_journal_cosign(bool *counts, dure_journal *journal, uint64_t size,
+                             const uint8_t site_public[32], const dure_cosignature *cosignature,
+                             dure_diag *diag)
+{
+    dure_buf text;
+    dure_note *note = NULL;
+    dure_event *event = NULL;
+    bool quorum = false;
+    dure_buf_init(&text, DURE_NOTE_MAX);
+    dure_err err = load_note(&text, &note, journal, size, diag);
+    if (err) goto out;
+    err = roster_at(&event, journal, size, diag);
+    if (err) goto out;
+    const dure_event_site *site = event ? site_with(&event->u.roster, site_public) : NULL;
+    if (!site) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the cosignature is not by a site of the roster in force");
+        goto out;
+    }
+    err = add_line(journal, &text, note, site, cosignature, diag);
+    if (err) goto out;
+    err = has_quorum(&quorum, journal, note, diag);
+    if (err) goto out;
+    if (quorum && size > journal->newest_counting) journal->newest_counting = size;
+    if (counts) *counts = quorum;
+out:
+    free(event);
+    free(note);
+    dure_buf_fini(&text);
+    return err;
+}
+
+/* ---- Opening ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The sizes that the file names give; anything else in the folder is passed over. */
+static dure_err list_sizes(dure_journal *journal, dure_diag *diag)
+{
+    DIR *dir = opendir(journal->notes_dir);
+    if (!dir && errno == ENOENT) return DURE_OK;
+    if (!dir) return dure_file_errno(diag, "open", journal->notes_dir);
+    dure_err err = DURE_OK;
+    const struct dirent *entry;
+    while (!err && (entry = readdir(dir))) {
+        char *end = NULL, canonical[SIZE_TEXT];
+        unsigned long long size = strtoull(entry->d_name, &end, 10);
+        (void)snprintf(canonical, sizeof canonical, "%llu", size);
+        if (size == 0 || strcmp(canonical, entry->d_name) != 0) continue;
+        err = push(&journal->sizes, &journal->n_sizes, &journal->sizes_capacity, size);
+    }
+    (void)closedir(dir);
+    if (journal->n_sizes > 1) {
+        qsort(journal->sizes, journal->n_sizes, sizeof *journal->sizes, by_size);
+    }
+    return err;
+}
+
+/* One stored checkpoint against the log. */
+static dure_err check_note(const dure_journal *journal, const dure_note *note, dure_diag *diag)
+{
+    uint64_t size = note->checkpoint.head.n, n = dure_leaf_log_size(journal->log);
+    dure_merkle_head head;
+    if (size > n) {
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "the ledger has %llu entries but its checkpoint covers %llu: entries "
+                             "from %llu on are missing; restore the newest copy",
+                             (unsigned long long)n, (unsigned long long)size,
+                             (unsigned long long)n);
+    }
+    dure_err err = dure_leaf_log_head(&head, journal->log, size);
+    if (err) return err;
+    if (!dure_hash_equal(&head.root, &note->checkpoint.head.root)) {
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "the first %llu entries of the ledger are not those of its checkpoint",
+                             (unsigned long long)size);
+    }
+    return dure_note_verify(note, journal->origin, journal->genesis.coordinator_sign, diag);
+}
+
+/* Checks all stored notes, newest first, and finds the newest that counts. */
+static dure_err load_notes(dure_journal *journal, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    for (size_t k = journal->n_sizes; !err && k > 0; k--) {
+        dure_buf text;
+        dure_note *note = NULL;
+        bool counts = false;
+        dure_buf_init(&text, DURE_NOTE_MAX);
+        err = load_note(&text, &note, journal, journal->sizes[k - 1], diag);
+        if (!err) err = check_note(journal, note, diag);
+        if (!err && journal->newest_counting == 0) err = has_quorum(&counts, journal, note, diag);
+        if (counts) journal->newest_counting = journal->sizes[k - 1];
+        free(note);
+        dure_buf_fini(&text);
+    }
+    return err;
+}
+
+dure_err dure_journal_open(dure_journal **out, const char *dir, dure_leaf_log_mode mode,
+                           dure_diag *diag)
+{
+    *out = NULL;
+    dure_journal *journal = calloc(1, sizeof *journal);
+    if (!journal) return DURE_ERR_NOMEM;
+    journal->notes_dir = dure_path_join(dir, "checkpoints");
+    dure_err err = journal->notes_dir ? DURE_OK : DURE_ERR_NOMEM;
+    /* The notes are listed before the log is read: a reader beside a writing coordinator then sees
+     * a log that is at least as new as the notes. */
+    if (!err) err = list_sizes(journal, diag);
+    if (!err) err = dure_leaf_log_open(&journal->log, dir, mode, diag);
+    if (!err && mode == DURE_LEAF_LOG_WRITE) err = dure_dir_make(journal->notes_dir, diag);
+    if (!err) err = load_leaves(journal, diag);
+    if (!err && journal->n_sizes > 0 && !journal->has_genesis) {
+        err = dure_diag_set(diag, DURE_ERR_FORMAT,
+                            "%s has checkpoints but no entries; restore the newest copy", dir);
+    }
+    if (!err) err = load_notes(journal, diag);
+    if (err) {
+        dure_journal_close(&journal);
+        return err;
+    }
+    *out = journal;
+    return DURE_OK;
+}
+
+void dure_journal_close(dure_journal **journal)
+{
+    if (!journal || !*journal) return;
+    dure_leaf_log_close(&(*journal)->log);
+    free((*journal)->notes_dir);
+    free((*journal)->sizes);
+    free((*journal)->rosters);
+    free((*journal)->roster);
+    free(*journal);
+    *journal = NULL;
+}
