@@ -1,0 +1,121 @@
+#include "client/private_run.h"
+
+#include "common/file.h"
+#include "dp/calibrate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(sizeof(dure_reservation_id) == DURE_ATTEMPT_NOTE_BYTES,
+               "the attempt's note holds the reservation");
+
+static dure_err make_plan(dure_dp_plan *plan, const dure_private_run_opts *opts,
+                          const dure_private_run_subject *subject, dure_diag *diag)
+{
+    size_t n = dure_lora_count(&subject->start->layout, subject->trainer->factors);
+    *plan = (dure_dp_plan){
+        .mechanism = DURE_DP_POISSON_GAUSSIAN, .clip = opts->clip, .steps = opts->steps};
+    dure_err err = dure_dp_plan_set_batch(plan, opts->batch, opts->n_pub, diag);
+    if (!err) err = dure_dp_grid_bits(&plan->grid_bits, n, diag);
+    if (!err) err = dure_dp_plan_set_sigma(plan, opts->noise, diag);
+    if (!err) err = dure_dp_plan_check(plan, diag);
+    return err;
+}
+
+static dure_err bind(dure_hash *binding, const dure_private_run *run,
+                     const dure_private_run_subject *subject, dure_diag *diag)
+{
+    dure_trainer_opts opts = *subject->trainer;
+    opts.plan = &run->plan;
+    dure_err err = dure_trainer_settings_hash(binding, subject->start, &opts, subject->base);
+    return err ? dure_diag_set(diag, err, "cannot hash the settings of the run") : DURE_OK;
+}
+
+static dure_err start_new(dure_private_run *run, const dure_private_run_opts *opts,
+                          const dure_private_run_subject *subject, dure_diag *diag)
+{
+    dure_hash binding;
+    dure_err err =
+        dure_site_ledger_create_source(run->ledger, opts->source, opts->budget, opts->n_pub, diag);
+    if (!err && opts->noise == 0)
+        err = dure_site_ledger_least_noise(&run->plan, run->ledger, opts->source, diag);
+    if (!err) err = bind(&binding, run, subject, diag);
+    if (!err)
+        err = dure_site_ledger_reserve(&run->id, run->ledger, opts->source, &run->plan,
+                                       opts->purpose, diag);
+    if (!err)
+        err = dure_attempt_begin(&run->attempt, opts->key_path, &binding, subject->data, run->id.b,
+                                 diag);
+    return err;
+}
+
+/* The plan is the reserved one; what was asked for must be the same in everything else. */
+static dure_err check_same(const dure_reservation *reserved, const dure_private_run *run,
+                           const dure_private_run_opts *opts, dure_diag *diag)
+{
+    const dure_dp_plan *a = &reserved->plan, *b = &run->plan;
+    bool same = !strcmp(reserved->source, opts->source) && a->full == b->full && a->q_k == b->q_k &&
+                a->n_pub == b->n_pub && a->steps == b->steps && a->clip == b->clip &&
+                a->grid_bits == b->grid_bits && (opts->noise == 0 || a->sigma_num == b->sigma_num);
+    if (same && reserved->state != DURE_RESERVATION_RELEASED) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_STATE,
+                         "%s belongs to an unfinished run on '%s' with batch %llu, %llu steps and "
+                         "clip %g; repeat those settings, or remove its folder to start anew (what "
+                         "it reserved stays counted)",
+                         opts->key_path, reserved->source, (unsigned long long)a->batch,
+                         (unsigned long long)a->steps, a->clip);
+}
+
+static dure_err take_up(dure_private_run *run, const dure_private_run_opts *opts,
+                        const dure_private_run_subject *subject, dure_diag *diag)
+{
+    const dure_reservation *reserved = NULL;
+    dure_hash binding;
+    dure_err err = dure_attempt_open(&run->attempt, opts->key_path, diag);
+    if (err) return err;
+    memcpy(run->id.b, run->attempt.note, sizeof run->id.b);
+    err = dure_site_ledger_reservation(&reserved, run->ledger, &run->id, diag);
+    if (!err) err = check_same(reserved, run, opts, diag);
+    if (err) return err;
+    run->plan = reserved->plan;
+    run->resumed = true;
+    err = bind(&binding, run, subject, diag);
+    if (!err) err = dure_attempt_check(&run->attempt, &binding, subject->data, diag);
+    return err;
+}
+
+dure_err dure_private_run_prepare(dure_private_run *out, const dure_private_run_opts *opts,
+                                  const dure_private_run_subject *subject, dure_diag *diag)
+{
+    char *path = NULL;
+    *out = (dure_private_run){.ledger = NULL};
+    dure_err err = dure_privacy_check(opts->budget, diag);
+    if (!err) err = make_plan(&out->plan, opts, subject, diag);
+    if (!err) err = dure_site_ledger_path(&path, opts->ledger_path, diag);
+    if (!err) err = dure_site_ledger_open(&out->ledger, path, diag);
+    free(path);
+    if (!err)
+        err = dure_file_exists(opts->key_path) ? take_up(out, opts, subject, diag)
+                                               : start_new(out, opts, subject, diag);
+    if (!err) err = dure_calibrate_epsilon(&out->epsilon, &out->plan, NULL, opts->budget.delta);
+    if (err) dure_private_run_fini(out);
+    return err;
+}
+
+dure_err dure_private_run_spend(dure_private_run *run, dure_diag *diag)
+{
+    return dure_site_ledger_spend(run->ledger, &run->id, diag);
+}
+
+dure_err dure_private_run_close(dure_private_run *run, dure_diag *diag)
+{
+    dure_err err = dure_attempt_erase(&run->attempt, diag);
+    dure_private_run_fini(run);
+    return err;
+}
+
+void dure_private_run_fini(dure_private_run *run)
+{
+    dure_attempt_fini(&run->attempt);
+    dure_site_ledger_close(&run->ledger);
+}

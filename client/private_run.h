@@ -1,0 +1,56 @@
+/* One private training run of an owner's own, from the reservation in the ledger to the erased key,
+ * in an order in which it may be killed anywhere:
+ *
+ *   prepare: reserve the whole plan -> draw and save the key
+ *   (train, saving the state)
+ *   spend:   reserved -> spent, before the adapter is written
+ *   (write the adapter)
+ *   close:   erase the key
+ *
+ * Prepared again with the same settings on the same records, a killed run goes on with the same
+ * bits under the same reservation. One that is never taken up again stays counted.
+ *
+ * Threads: one. */
+#pragma once
+
+#include "client/attempt.h"
+#include "client/trainer.h"
+#include "ledger/site_ledger.h"
+
+typedef struct dure_private_run_opts {
+    const char *key_path;
+    const char *ledger_path; /* NULL: the owner's (dure_site_ledger_path) */
+    const char *source;
+    const char *purpose;
+    dure_privacy budget; /* of the source; fixed when it is first named */
+    uint64_t n_pub, batch, steps;
+    double clip;
+    double noise; /* 0: the least that what is left of the budget allows */
+} dure_private_run_opts;
+
+/* How the run trains (plan and attempt are not looked at), where it starts, on what. Borrowed. */
+typedef struct dure_private_run_subject {
+    const dure_trainer_opts *trainer;
+    const dure_lora *start;
+    const dure_hash *base, *data;
+} dure_private_run_subject;
+
+typedef struct dure_private_run {
+    dure_site_ledger *ledger;
+    dure_reservation_id id;
+    dure_dp_plan plan;
+    dure_attempt attempt;
+    bool resumed;
+    double epsilon; /* of this plan alone, at budget.delta */
+} dure_private_run;
+
+/* Nothing is drawn unless this succeeds. DURE_ERR_BUDGET with a sentence that says what would fit;
+ * DURE_ERR_STATE if a run with other settings was left unfinished at key_path. */
+DURE_MUST_USE dure_err dure_private_run_prepare(dure_private_run *out,
+                                                const dure_private_run_opts *opts,
+                                                const dure_private_run_subject *subject,
+                                                dure_diag *diag);
+DURE_MUST_USE dure_err dure_private_run_spend(dure_private_run *run, dure_diag *diag);
+DURE_MUST_USE dure_err dure_private_run_close(dure_private_run *run, dure_diag *diag);
+/* Leaves the key where it is. Idempotent. */
+void dure_private_run_fini(dure_private_run *run);
