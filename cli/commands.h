@@ -9,7 +9,9 @@
     X("eval", dure_cmd_eval, "loss and right answers of a model on a data file")                   \
     X("generate", dure_cmd_generate, "a model's answer to one prompt")                             \
     X("model", dure_cmd_model, "what a model file holds")                                          \
-    X("privacy", dure_cmd_privacy, "plan a privacy budget and see what is spent")
+    X("privacy", dure_cmd_privacy, "plan a privacy budget and see what is spent")                  \
+    X("serve", dure_cmd_serve, "an OpenAI-compatible server for a model and its adapters")         \
+    X("train", dure_cmd_train, "fine-tune an adapter on local records")
 
 #define DURE_COMMAND_DECLARE(name, function, summary) int function(int argc, char **argv);
 DURE_COMMANDS(DURE_COMMAND_DECLARE)

@@ -38,6 +38,9 @@ typedef struct dure_trainer_opts {
     /* Without. */
     uint64_t batch;
     uint64_t seed;
+    /* What a saved state belongs to beside these options (base, records); NULL: nothing. Borrowed
+     * until the trainer is freed. */
+    const dure_hash *subject;
 } dure_trainer_opts;
 
 /* What one step did. Under a plan, loss and counts come from private records without noise: they

@@ -50,6 +50,8 @@ static void put_opts(dure_buf *buf, const dure_trainer_opts *opts)
         dure_put_u64(buf, opts->batch);
         dure_put_u64(buf, opts->seed);
     }
+    dure_put_u8(buf, opts->subject != NULL);
+    if (opts->subject) dure_put_raw(buf, opts->subject->b, sizeof opts->subject->b);
 }
 
 dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
