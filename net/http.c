@@ -24,6 +24,7 @@
 #define LISTEN_BACKLOG 128
 #define PEM_BYTES_MAX ((size_t)1024 * 1024)
 #define DISCARD_BYTES_MAX ((size_t)1024 * 1024)
+#define IDLE_STEP_MS 5
 #define BEARER "Bearer "
 /* TLS 1.2 and 1.3 with GnuTLS's ordinary ciphers. */
 #define TLS_PRIORITIES "NORMAL:-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2"
@@ -357,6 +358,18 @@ void dure_http_quiesce(dure_http *server)
     if (fd == MHD_INVALID_SOCKET) return;
     close(fd);
     server->listen_fd = -1;
+}
+
+bool dure_http_wait_idle(dure_http *server, uint32_t timeout_ms)
+{
+    const uint64_t end_ms = dure_clock_monotonic_ms() + timeout_ms;
+    for (;;) {
+        pthread_mutex_lock(&server->lock);
+        bool idle = !server->exchanges;
+        pthread_mutex_unlock(&server->lock);
+        if (idle || dure_clock_monotonic_ms() >= end_ms) return idle;
+        dure_clock_sleep_ms(IDLE_STEP_MS);
+    }
 }
 
 void dure_http_close(dure_http **handle)

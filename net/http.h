@@ -52,6 +52,8 @@ typedef struct dure_http_opts {
 DURE_MUST_USE dure_err dure_http_open(dure_http **out, const dure_http_opts *opts, dure_diag *diag);
 /* Stops accepting; exchanges that are kept go on. For a graceful end, before close. */
 void dure_http_quiesce(dure_http *http);
+/* True when every request that has arrived is answered to its last byte within `timeout_ms`. */
+bool dure_http_wait_idle(dure_http *http, uint32_t timeout_ms);
 /* Ends every connection. Kept exchanges stay valid until released; their calls then fail. */
 void dure_http_close(dure_http **http);
 /* "http://127.0.0.1:8080" as bound. Borrowed. */
