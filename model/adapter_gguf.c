@@ -179,10 +179,11 @@ static dure_err read_shape(dure_model_shape *out, const dure_gguf *g, dure_diag 
     *out = (dure_model_shape){0};
     dure_span text = {0};
     dure_err err = dure_gguf_text(&text, g, "general.architecture", diag);
-    if (!err && text.n >= sizeof out->architecture)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "the architecture's name is too long");
+    if (!err && (text.n != strlen("llama") || memcmp(text.data, "llama", text.n)))
+        err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                            "the adapter's architecture is not 'llama', the one that is supported");
     if (err) return err;
-    memcpy(out->architecture, text.data, text.n);
+    memcpy(out->architecture, "llama", sizeof "llama");
     for (size_t i = 0; i < N_SHAPE_KEYS && !err; i++) {
         uint32_t value = 0;
         err = dure_gguf_u32(&value, g, shape_keys[i].key, diag);

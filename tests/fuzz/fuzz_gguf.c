@@ -1,0 +1,48 @@
+/* Any bytes as a GGUF: opened, every key and tensor walked, the shape and the tokenizer read. */
+#include "model/chat_template.h"
+#include "model/shape.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+static unsigned touch(const dure_gguf *g)
+{
+    unsigned sum = 0;
+    for (size_t i = 0; i < dure_gguf_key_count(g); i++) {
+        char value[128];
+        const char *key = dure_gguf_key_at(value, g, i);
+        size_t elements = 0;
+        dure_span text = {0};
+        if (dure_gguf_array(&elements, g, key, NULL)) continue;
+        if (elements && !dure_gguf_array_text(&text, g, key, elements - 1, NULL))
+            for (size_t k = 0; k < text.n; k++)
+                sum += text.data[k];
+    }
+    for (size_t i = 0; i < dure_gguf_tensor_count(g); i++) {
+        const dure_gguf_tensor *tensor = dure_gguf_tensor_at(g, i);
+        if (tensor->bytes) sum += tensor->data[0] + (unsigned)tensor->data[tensor->bytes - 1];
+    }
+    return sum;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    static volatile unsigned sink;
+    dure_gguf *g;
+    dure_diag diag = {{0}};
+    dure_model_shape shape;
+    dure_tokenizer *t;
+    dure_chat_template chat;
+    dure_tokens tokens = {0};
+    if (dure_gguf_parse(&g, dure_span_of(data, n), NULL, &diag)) return 0;
+    sink = touch(g);
+    if (dure_model_shape_read(&shape, g, &diag) == DURE_OK) sink += shape.n_layers;
+    if (dure_tokenizer_new(&t, g, &diag) == DURE_OK) {
+        dure_span text = dure_span_of(data, n < 256 ? n : 256);
+        if (dure_tokenizer_encode(&tokens, t, text, false) == DURE_OK) sink += (unsigned)tokens.n;
+        if (dure_chat_template_find(&chat, g, t, &diag) == DURE_OK) sink += (unsigned)chat.end;
+        dure_tokenizer_free(&t);
+    }
+    dure_tokens_fini(&tokens);
+    dure_gguf_close(&g);
+    return 0;
+}
