@@ -18,15 +18,26 @@ typedef struct text_model {
     dure_gguf *gguf;
     dure_tokenizer *t;
     dure_chat_template chat;
+    dure_err chat_err; /* why `chat` cannot be used */
+    dure_diag chat_diag;
 } text_model;
 
+/* A model without a chat template opens: its tokenizer alone may be what is asked for. */
 static dure_err open_model(text_model *m, const char *path, dure_diag *diag)
 {
     dure_err err = dure_gguf_open(&m->gguf, path, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&m->t, m->gguf, diag);
-    if (!err) err = dure_chat_template_find(&m->chat, m->gguf, m->t, diag);
-    return err ? dure_diag_prefix(diag, err, "%s", path) : DURE_OK;
+    if (err) return dure_diag_prefix(diag, err, "%s", path);
+    m->chat_err = dure_chat_template_find(&m->chat, m->gguf, m->t, &m->chat_diag);
+    if (m->chat_err) dure_diag_prefix(&m->chat_diag, m->chat_err, "%s", path);
+    return DURE_OK;
+}
+
+static dure_err need_chat(const text_model *m, dure_diag *diag)
+{
+    if (m->chat_err) *diag = m->chat_diag;
+    return m->chat_err;
 }
 
 static void close_model(text_model *m)
@@ -248,6 +259,7 @@ static int data_check(int argc, char **argv)
     report r = {0};
     dure_diag diag = {0};
     dure_err err = open_model(&m, model, &diag);
+    if (!err) err = need_chat(&m, &diag);
     if (!err) err = make_report(&r, &m, data, max_length, &diag);
     int status = 0;
     if (err)
@@ -343,6 +355,7 @@ static int data_preview(int argc, char **argv)
     dure_diag diag = {0};
     dure_dataset_opts opts = {.max_length = (uint32_t)max_length, .tolerant = true};
     dure_err err = open_model(&m, model, &diag);
+    if (!err) err = need_chat(&m, &diag);
     if (!err) err = dure_dataset_read(&data, data_path, m.t, &m.chat, &opts, &diag);
     json_t *list = json ? json_array() : NULL;
     for (size_t i = 0; !err && i < data.n && i < n; i++) {
@@ -372,7 +385,8 @@ static dure_err tokens_of_line(dure_tokens *out, const text_model *m, dure_span 
         dure_span text = dure_span_of(json_string_value(value), json_string_length(value));
         err = dure_tokenizer_encode(out, m->t, text, false);
     } else {
-        err = dure_conversation_read(&talk, value, diag);
+        err = need_chat(m, diag);
+        if (!err) err = dure_conversation_read(&talk, value, diag);
         if (!err) err = dure_chat_render(out, &m->chat, m->t, talk.messages, talk.n, open_answer);
     }
     dure_conversation_fini(&talk);
