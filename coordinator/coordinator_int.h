@@ -1,0 +1,151 @@
+/* Shared by the files of the loop: coordinator.c (life, loop), sites.c (join, hello, blobs),
+ * opening.c and running.c (one round), closing.c (sum to result), status.c. */
+#pragma once
+
+#include "common/file.h"
+#include "coordinator/admission.h"
+#include "coordinator/aggregate.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/entries.h"
+#include "coordinator/folder.h"
+#include "coordinator/round.h"
+#include "coordinator/store.h"
+#include "ledger/journal.h"
+#include "net/router.h"
+#include "registry/registry.h"
+
+#include <signal.h>
+
+/* What the loop knows about a site of the roster, by its place there. */
+typedef struct dure_site_state {
+    dure_hash id;         /* routing id: hash of its CURVE key */
+    bool present;         /* said HELLO since the start, and was heard since */
+    uint64_t heard_ms;    /* last message of any kind */
+    uint64_t roster_size; /* entries it has */
+    uint64_t last_round;
+    dure_merkle_head checkpoint; /* the last one it verified */
+    uint64_t bytes_in, bytes_out;
+} dure_site_state;
+
+typedef enum dure_loop_state {
+    DURE_LOOP_GATHERING,
+    DURE_LOOP_RUNNING,
+    DURE_LOOP_GATING,
+} dure_loop_state;
+
+/* The round in hand, from OPEN to its result. */
+typedef struct dure_current_round {
+    dure_config *config; /* owned; NULL: none */
+    dure_buf encoding;
+    dure_round_row row;
+    dure_round *round;                   /* owned */
+    dure_aggregate *aggregate;           /* owned */
+    size_t sites[DURE_MEMBERS_MAX];      /* place in the roster, by member */
+    uint64_t asked_ms[DURE_MEMBERS_MAX]; /* when chunks were last asked for */
+    dure_members u2, u3;
+    dure_round_state shown; /* last state that was reported */
+    uint64_t entered_ms;
+} dure_current_round;
+
+/* The gate's work: losses of the reference, then of the candidate. */
+typedef struct dure_gating {
+    bool running; /* a child works */
+    bool reference_known;
+    dure_hash reference_of; /* adapter whose losses are kept; zero: the base alone */
+    double *reference;      /* owned */
+    size_t n_reference;
+    uint64_t reference_version; /* 0: the base alone */
+    bool for_candidate;         /* what the child works on */
+    uint64_t version;           /* of the candidate */
+    dure_event_gate verdict;
+} dure_gating;
+
+struct dure_coordinator {
+    dure_coordinator_opts opts;
+    dure_folder folder;
+    dure_lock lock;
+    dure_store *store;
+    dure_store_facts facts;
+    dure_registry *registry;
+    dure_journal *journal;
+    dure_roster *roster;
+    dure_admission_list *admission;
+    dure_router *router;
+    dure_site_state sites[DURE_ROSTER_MAX_ENTRIES];
+    dure_byte_budget budget;
+    dure_loop_state state;
+    dure_current_round now;
+    dure_gating gating;
+    dure_hash blob_digest; /* of the blob that is being sent, kept in memory */
+    dure_buf blob;
+    uint64_t rounds_done; /* in this run */
+    uint64_t target;      /* in this run */
+    uint64_t ready_ms;    /* since when there are enough sites; 0: there are not */
+    uint64_t published_ms;
+    uint64_t ticked_ms, inbox_ms;
+    uint32_t failures; /* rounds that failed one after the other */
+    uint64_t retry_ms; /* not before this */
+    bool done_reported, status_stale;
+    uint64_t status_ms;
+    volatile sig_atomic_t stop;
+};
+
+/* Reports an event; `facts` is taken over and may be NULL (out of memory: the event is then without
+ * them). */
+void dure_coordinator_report(dure_coordinator *c, const char *name, json_t *facts);
+/* Encodes and queues a control message for a site. A site that is away or slow is no failure: it
+ * says HELLO and is told again. */
+DURE_MUST_USE dure_err dure_coordinator_send(dure_coordinator *c, size_t site, const dure_msg *msg,
+                                             dure_diag *diag);
+/* The same for bytes that are encoded already. */
+void dure_coordinator_send_bytes(dure_coordinator *c, size_t site, dure_span control,
+                                 const dure_payload *payload);
+
+/* sites.c */
+DURE_MUST_USE dure_err dure_coordinator_greet_all(dure_coordinator *c);
+DURE_MUST_USE dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *envelope,
+                                                 const dure_msg *msg, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site,
+                                                 const dure_msg *msg, uint64_t now_ms,
+                                                 dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site,
+                                                        const dure_msg *msg, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_read_inbox(dure_coordinator *c, dure_diag *diag);
+/* Place in the roster of the member with this routing id; false if there is none in force. */
+bool dure_coordinator_find_site(size_t *site, const dure_coordinator *c, const dure_hash *id);
+bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint64_t now_ms);
+
+/* opening.c */
+DURE_MUST_USE dure_err dure_coordinator_try_open(dure_coordinator *c, uint64_t now_ms,
+                                                 dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms,
+                                               dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_send_open(dure_coordinator *c, uint32_t member,
+                                                  dure_diag *diag);
+void dure_coordinator_forget_round(dure_coordinator *c);
+/* How many sites are here, and how many the next round needs; what is waited for. */
+void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
+                                const dure_coordinator *c, uint64_t now_ms);
+
+/* running.c */
+DURE_MUST_USE dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
+                                                         const dure_msg *msg, dure_span payload,
+                                                         uint64_t now_ms, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_act(dure_coordinator *c, dure_secagg_actions *actions,
+                                            uint64_t now_ms, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_tick_round(dure_coordinator *c, uint64_t now_ms,
+                                                   dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason,
+                                                dure_diag *diag);
+bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site);
+
+/* closing.c */
+DURE_MUST_USE dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_take_up_sum(dure_coordinator *c, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_tick_gate(dure_coordinator *c, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site,
+                                                  const dure_msg *msg, dure_diag *diag);
+
+/* status.c */
+DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,
+                                                     dure_diag *diag);

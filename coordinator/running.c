@@ -1,0 +1,231 @@
+/* While a round runs: the secure sum's actions carried out, chunks asked for and spooled, time. */
+#include "coordinator/coordinator_int.h"
+
+#include "common/clock.h"
+#include "common/log.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { ASK_AGAIN_MS = 2000 };
+
+bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site)
+{
+    if (!c->now.round || c->state != DURE_LOOP_RUNNING) return false;
+    for (uint32_t m = 0; m < c->now.config->n_members; m++) {
+        if (c->now.sites[m] != site) continue;
+        *member = m;
+        return true;
+    }
+    return false;
+}
+
+static const char *name_of(const dure_coordinator *c, uint32_t member)
+{
+    return c->now.config->members[member].name;
+}
+
+/* ---- chunks ---- */
+
+static dure_err ask(dure_coordinator *c, uint32_t member, uint64_t now_ms, dure_diag *diag)
+{
+    dure_msg msg = {.type = DURE_MSG_FETCH};
+    if (!dure_aggregate_next(&msg.u.fetch.first_chunk, &msg.u.fetch.n_chunks, c->now.aggregate,
+                             member))
+        return DURE_OK;
+    memcpy(msg.u.fetch.config_hash, c->now.row.config_hash.b, sizeof msg.u.fetch.config_hash);
+    c->now.asked_ms[member] = now_ms;
+    return dure_coordinator_send(c, c->now.sites[member], &msg, diag);
+}
+
+/* All members draw from one budget, so one's chunk may free another's credit. */
+static dure_err ask_all(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++)
+        err = ask(c, m, now_ms, diag);
+    return err;
+}
+
+/* A site that was still training, or whose connection broke, is asked again. */
+static dure_err ask_again(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++) {
+        dure_hash root;
+        if (c->now.asked_ms[m] == 0 || dure_aggregate_root(&root, c->now.aggregate, m)) continue;
+        const uint64_t last = dure_aggregate_last_ms(c->now.aggregate, m);
+        if (now_ms - c->now.asked_ms[m] < ASK_AGAIN_MS || now_ms - last < ASK_AGAIN_MS) continue;
+        dure_aggregate_rewind(c->now.aggregate, m);
+        err = ask(c, m, now_ms, diag);
+    }
+    return err;
+}
+
+/* Takes a member out that broke the protocol: its spool goes, the round goes on without it. */
+static dure_err expel(dure_coordinator *c, uint32_t member, const char *why, uint64_t now_ms,
+                      dure_diag *diag)
+{
+    dure_secagg_actions actions = {0};
+    dure_coordinator_report(c, "site_dropped",
+                            json_pack("{s:I, s:s, s:s}", "round", (json_int_t)c->now.row.round,
+                                      "site", name_of(c, member), "why", why));
+    dure_aggregate_discard(c->now.aggregate, member);
+    dure_err err = dure_round_drop(&actions, c->now.round, member);
+    if (!err) err = dure_coordinator_act(c, &actions, now_ms, diag);
+    dure_secagg_actions_fini(&actions);
+    return err;
+}
+
+static dure_err on_chunk(dure_coordinator *c, uint32_t member, const dure_msg_chunk *chunk,
+                         dure_span payload, uint64_t now_ms, dure_diag *diag)
+{
+    dure_diag why = {{0}};
+    dure_err err =
+        chunk->n_bytes == payload.n
+            ? dure_aggregate_accept(c->now.aggregate, member, chunk->chunk, payload, now_ms, &why)
+            : dure_diag_set(&why, DURE_ERR_PROTO, "chunk %u announces %u bytes and brings %zu",
+                            chunk->chunk, chunk->n_bytes, payload.n);
+    if (err == DURE_ERR_PROTO) return expel(c, member, why.text, now_ms, diag);
+    if (err) return dure_diag_set(diag, err, "%s", why.text);
+    return ask_all(c, now_ms, diag);
+}
+
+/* ---- actions ---- */
+
+static void report_state(dure_coordinator *c, uint64_t now_ms)
+{
+    const dure_round_state state = dure_round_state_of(c->now.round);
+    if (state == c->now.shown) return;
+    dure_coordinator_report(c, "round_state",
+                            json_pack("{s:I, s:s, s:f}", "round", (json_int_t)c->now.row.round,
+                                      "state", dure_round_state_text(state), "previous_seconds",
+                                      (double)(now_ms - c->now.entered_ms) / 1000));
+    c->now.shown = state;
+    c->now.entered_ms = now_ms;
+}
+
+static dure_err send_to_member(dure_coordinator *c, const dure_secagg_action *a)
+{
+    dure_coordinator_send_bytes(c, c->now.sites[a->member], a->bytes, NULL);
+    return DURE_OK;
+}
+
+static dure_err collect(dure_coordinator *c, uint32_t member, uint64_t now_ms, dure_diag *diag)
+{
+    dure_err err = dure_aggregate_collect(c->now.aggregate, member, now_ms, diag);
+    c->now.asked_ms[member] = now_ms;
+    return err ? err : ask(c, member, now_ms, diag);
+}
+
+/* Named, and its spool goes unless it is in the sum already. */
+static dure_err blame(dure_coordinator *c, const dure_secagg_action *a)
+{
+    if (!dure_members_has(&c->now.u3, a->member))
+        dure_aggregate_discard(c->now.aggregate, a->member);
+    dure_coordinator_report(c, "site_dropped",
+                            json_pack("{s:I, s:s, s:s}", "round", (json_int_t)c->now.row.round,
+                                      "site", name_of(c, a->member), "why", a->text));
+    return DURE_OK;
+}
+
+static dure_err act_one(dure_coordinator *c, const dure_secagg_action *a, uint64_t now_ms,
+                        dure_diag *diag)
+{
+    switch (a->kind) {
+    case DURE_SECAGG_PERSIST:
+        return dure_store_put_record(c->store, c->now.row.round, (unsigned)a->record, a->bytes,
+                                     diag);
+    case DURE_SECAGG_SEND:
+        return send_to_member(c, a);
+    case DURE_SECAGG_COLLECT:
+        return collect(c, a->member, now_ms, diag);
+    case DURE_SECAGG_UNMASK:
+        return dure_coordinator_sum(c, diag);
+    case DURE_SECAGG_BLAME:
+        return blame(c, a);
+    case DURE_SECAGG_END:
+        if (dure_round_state_of(c->now.round) != DURE_ROUND_FAILED) return DURE_OK;
+        return dure_coordinator_abandon(c, a->text, diag);
+    case DURE_SECAGG_MASK:
+    case DURE_SECAGG_UPLOAD:
+        break; /* the sites' */
+    }
+    return DURE_OK;
+}
+
+/* In order, and stopping at the first that fails: nothing is sent that was not stored. */
+dure_err dure_coordinator_act(dure_coordinator *c, dure_secagg_actions *actions, uint64_t now_ms,
+                              dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    if (c->now.round) {
+        const dure_secagg_server *sum = dure_round_sum(c->now.round);
+        c->now.u2 = dure_secagg_server_set(sum, 2);
+        c->now.u3 = dure_secagg_server_set(sum, 3);
+        report_state(c, now_ms);
+    }
+    for (size_t i = 0; !err && i < actions->n && c->now.round; i++)
+        err = act_one(c, &actions->items[i], now_ms, diag);
+    return err;
+}
+
+/* ---- messages and time ---- */
+
+/* An accepted R0 shows that the site has the roster and the checkpoint that C names. */
+static void note_progress(dure_coordinator *c, uint32_t member, const dure_msg *msg)
+{
+    if (msg->type != DURE_MSG_ADVERTISE) return;
+    dure_site_state *s = &c->sites[c->now.sites[member]];
+    s->roster_size = c->now.config->roster_size;
+    if (s->checkpoint.n >= c->now.config->checkpoint_size) return;
+    s->checkpoint.n = c->now.config->checkpoint_size;
+    memcpy(s->checkpoint.root.b, c->now.config->checkpoint_root, sizeof s->checkpoint.root.b);
+}
+
+dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
+                                           const dure_msg *msg, dure_span payload, uint64_t now_ms,
+                                           dure_diag *diag)
+{
+    dure_secagg_actions actions = {0};
+    dure_hash root;
+    const bool whole =
+        msg->type == DURE_MSG_MASKED && dure_aggregate_root(&root, c->now.aggregate, member);
+    dure_diag why = {{0}};
+    dure_err err =
+        dure_round_receive(&actions, c->now.round, member, msg, whole ? &root : NULL, now_ms, &why);
+    const bool guilty = err == DURE_ERR_PROTO || err == DURE_ERR_AUTH;
+    if (!err) note_progress(c, member, msg);
+    if (err && !guilty) {
+        dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
+    } else {
+        if (guilty)
+            dure_log(DURE_LOG_WARN, "coordinator", "protocol_broken", "site=%s why=\"%s\"",
+                     name_of(c, member), why.text);
+        err = dure_coordinator_act(c, &actions, now_ms, diag);
+    }
+    if (!err && c->now.round && c->state == DURE_LOOP_RUNNING && msg->type == DURE_MSG_CHUNK &&
+        dure_round_state_of(c->now.round) == DURE_ROUND_VECTORS)
+        err = on_chunk(c, member, &msg->u.chunk, payload, now_ms, diag);
+    dure_secagg_actions_fini(&actions);
+    return err;
+}
+
+dure_err dure_coordinator_tick_round(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
+{
+    dure_secagg_actions actions = {0};
+    const dure_members before = dure_secagg_server_missing(dure_round_sum(c->now.round));
+    dure_err err = dure_round_tick(&actions, c->now.round, now_ms);
+    const dure_members after = dure_secagg_server_missing(dure_round_sum(c->now.round));
+    for (uint32_t m = 0; m < c->now.config->n_members && actions.n == 0; m++)
+        if (dure_members_has(&before, m) && !dure_members_has(&after, m))
+            dure_coordinator_report(c, "site_lost",
+                                    json_pack("{s:I, s:s}", "round", (json_int_t)c->now.row.round,
+                                              "site", name_of(c, m)));
+    if (!err) err = dure_coordinator_act(c, &actions, now_ms, diag);
+    dure_secagg_actions_fini(&actions);
+    if (!err && c->state == DURE_LOOP_RUNNING && c->now.round &&
+        dure_round_state_of(c->now.round) == DURE_ROUND_VECTORS)
+        err = ask_again(c, now_ms, diag);
+    return err;
+}

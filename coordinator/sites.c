@@ -1,0 +1,385 @@
+/* Sites outside of a round: who joins, who is here, what they download. */
+#include "coordinator/coordinator_int.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/log.h"
+#include "registry/blob.h"
+#include "secagg/transcript.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BLOB_MAX_BYTES = 1 << 30, REVOCATION_MAX_BYTES = 256 };
+
+/* Routing ids of the whole roster, and the router's list. */
+dure_err dure_coordinator_greet_all(dure_coordinator *c)
+{
+    dure_err err = DURE_OK;
+    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++)
+        err = dure_curve_id(&c->sites[i].id, dure_roster_at(c->roster, i)->join.curve_public);
+    if (!err) dure_admission_update(c->admission, c->roster);
+    return err;
+}
+
+bool dure_coordinator_find_site(size_t *site, const dure_coordinator *c, const dure_hash *id)
+{
+    for (size_t i = 0; i < dure_roster_count(c->roster); i++) {
+        if (dure_roster_at(c->roster, i)->revoked || !dure_hash_equal(&c->sites[i].id, id))
+            continue;
+        *site = i;
+        return true;
+    }
+    return false;
+}
+
+bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint64_t now_ms)
+{
+    const dure_site_state *s = &c->sites[site];
+    return s->present && !dure_roster_at(c->roster, site)->revoked &&
+           now_ms - s->heard_ms <= c->opts.patience.silence_ms;
+}
+
+/* ---- joining ---- */
+
+static dure_err reply(dure_coordinator *c, const dure_hash *peer, const dure_msg *msg,
+                      dure_diag *diag)
+{
+    dure_buf frame;
+    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
+    dure_err err = dure_msg_encode(&frame, msg, diag);
+    if (!err && dure_router_send(c->router, peer, dure_buf_span(&frame), NULL))
+        dure_log(DURE_LOG_DEBUG, "coordinator", "not_sent", "to=guest");
+    dure_buf_fini(&frame);
+    return err;
+}
+
+static dure_err refuse(dure_coordinator *c, const dure_hash *peer, dure_refusal code,
+                       const char *text, dure_diag *diag)
+{
+    dure_msg msg = {.type = DURE_MSG_REFUSED, .u.refused = {.code = code}};
+    snprintf(msg.u.refused.text, sizeof msg.u.refused.text, "%s", text);
+    return reply(c, peer, &msg, diag);
+}
+
+static dure_refusal refusal_for(dure_err err, const dure_coordinator *c, const dure_join *join)
+{
+    switch (err) {
+    case DURE_ERR_EXPIRED:
+        return DURE_REFUSAL_INVITATION_EXPIRED;
+    case DURE_ERR_AUTH:
+        return DURE_REFUSAL_INVITATION_FOREIGN;
+    case DURE_ERR_LIMIT:
+        return DURE_REFUSAL_FULL;
+    case DURE_ERR_UNSUPPORTED:
+        return DURE_REFUSAL_VERSION;
+    case DURE_ERR_EXISTS:
+        return dure_roster_invitation_used(c->roster, join->invitation.invite_public)
+                   ? DURE_REFUSAL_INVITATION_USED
+                   : DURE_REFUSAL_NAME_TAKEN;
+    default:
+        return DURE_REFUSAL_RECORD;
+    }
+}
+
+static dure_err tell_joined(dure_coordinator *c, const dure_hash *peer, dure_diag *diag)
+{
+    const dure_hash head = dure_roster_head(c->roster);
+    dure_msg msg = {.type = DURE_MSG_JOINED,
+                    .u.joined = {.roster_size = dure_roster_entries(c->roster)}};
+    memcpy(msg.u.joined.roster_hash, head.b, sizeof head.b);
+    return reply(c, peer, &msg, diag);
+}
+
+/* The invitation must also carry today's terms: a federation has one plan. */
+static dure_err check_terms(const dure_coordinator *c, const dure_join *join, dure_diag *diag)
+{
+    dure_hash ours, theirs;
+    dure_err err = dure_terms_hash(&ours, &c->folder.settings.terms);
+    if (!err) err = dure_terms_hash(&theirs, &join->invitation.terms);
+    if (!err && !dure_hash_equal(&ours, &theirs))
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the invitation for \"%s\" carries other terms than this federation's",
+                            join->invitation.name);
+    return err;
+}
+
+/* Durable before the site is told: roster.bin is synced first. */
+static dure_err admit(dure_coordinator *c, const dure_join *join, dure_diag *diag)
+{
+    dure_err err = check_terms(c, join, diag);
+    if (!err) err = dure_roster_add(c->roster, join, dure_clock_wall_s(), diag);
+    return err;
+}
+
+static dure_err keep_roster(dure_coordinator *c, dure_diag *diag)
+{
+    dure_err err = dure_folder_roster_write(c->folder.dir, c->roster, diag);
+    /* What is not on disk must not be said; the process ends and reads the old chain again. */
+    if (err) return dure_diag_prefix(diag, DURE_ERR_IO, "the roster could not be stored");
+    return dure_coordinator_greet_all(c);
+}
+
+dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *envelope,
+                                   const dure_msg *msg, dure_diag *diag)
+{
+    const dure_hash *peer = &envelope->peer.id;
+    dure_join *join = calloc(1, sizeof *join);
+    dure_diag why = {{0}};
+    if (!join) return DURE_ERR_NOMEM;
+    dure_err err;
+    if (msg->type != DURE_MSG_JOIN) {
+        free(join);
+        return refuse(c, peer, DURE_REFUSAL_RECORD,
+                      "this key is not a member of the federation; join with an invitation", diag);
+    }
+    err = dure_join_decode(join, msg->u.join.invitation, msg->u.join.record, &why);
+    if (!err && memcmp(join->curve_public, envelope->peer.curve_public, 32) != 0)
+        err = dure_diag_set(&why, DURE_ERR_POLICY,
+                            "the join record is not for the key of this connection");
+    if (!err) err = admit(c, join, &why);
+    if (err) {
+        dure_log(DURE_LOG_WARN, "coordinator", "join_refused", "site=%s why=\"%s\"",
+                 join->invitation.name, why.text);
+        err = refuse(c, peer, refusal_for(err, c, join), why.text, diag);
+    } else {
+        err = keep_roster(c, diag);
+        if (!err)
+            dure_coordinator_report(c, "site_joined",
+                                    json_pack("{s:s, s:s, s:I}", "site", join->invitation.name,
+                                              "organisation", join->invitation.organisation,
+                                              "records", (json_int_t)join->declared.n_pub));
+        if (!err) err = tell_joined(c, peer, diag);
+    }
+    free(join);
+    return err;
+}
+
+/* ---- revocations ---- */
+
+static dure_err take_revocation(dure_coordinator *c, dure_span bytes, dure_diag *diag)
+{
+    dure_revocation revocation;
+    dure_reader r = dure_reader_of(bytes);
+    dure_err err = dure_revocation_take(&revocation, &r);
+    if (!err) err = dure_reader_end(&r);
+    if (err) return dure_diag_set(diag, err, "it is not a revocation");
+    err = dure_roster_revoke(c->roster, &revocation, diag);
+    if (err == DURE_ERR_EXISTS) return DURE_OK;
+    if (!err) err = keep_roster(c, diag);
+    if (err) return err;
+    for (size_t i = 0; i < dure_roster_count(c->roster); i++) {
+        const dure_roster_member *m = dure_roster_at(c->roster, i);
+        uint32_t member;
+        if (memcmp(m->join.invitation.invite_public, revocation.invite_public, 32) != 0) continue;
+        dure_coordinator_report(c, "site_revoked",
+                                json_pack("{s:s}", "site", m->join.invitation.name));
+        c->sites[i].present = false;
+        if (!dure_coordinator_member_of(&member, c, i)) continue;
+        dure_secagg_actions actions = {0};
+        err = dure_round_drop(&actions, c->now.round, member);
+        if (!err) err = dure_coordinator_act(c, &actions, dure_clock_monotonic_ms(), diag);
+        dure_secagg_actions_fini(&actions);
+    }
+    return err;
+}
+
+/* A file that cannot be taken stays, renamed, for the admin to look at. */
+static dure_err take_file(dure_coordinator *c, const char *path, dure_diag *diag)
+{
+    dure_buf bytes;
+    dure_diag why = {{0}};
+    char refused[4096];
+    dure_err err = dure_file_read(&bytes, path, REVOCATION_MAX_BYTES, &why);
+    if (!err) err = take_revocation(c, dure_buf_span(&bytes), &why);
+    dure_buf_fini(&bytes);
+    if (!err) {
+        if (unlink(path)) return dure_file_errno(diag, "remove", path);
+        return DURE_OK;
+    }
+    if (err == DURE_ERR_IO || err == DURE_ERR_DISK_FULL || err == DURE_ERR_NOMEM)
+        return dure_diag_set(diag, err, "%s", why.text);
+    dure_log(DURE_LOG_WARN, "coordinator", "revocation_refused", "file=%s why=\"%s\"", path,
+             why.text);
+    snprintf(refused, sizeof refused, "%s.refused", path);
+    return rename(path, refused) ? dure_file_errno(diag, "rename", path) : DURE_OK;
+}
+
+dure_err dure_coordinator_read_inbox(dure_coordinator *c, dure_diag *diag)
+{
+    static const char suffix[] = ".revocation";
+    char *folder = dure_folder_path(&c->folder, DURE_FOLDER_INBOX);
+    if (!folder) return DURE_ERR_NOMEM;
+    dure_err err = DURE_OK;
+    DIR *dir = opendir(folder);
+    const struct dirent *entry;
+    while (!err && dir && (entry = readdir(dir))) {
+        const size_t n = strlen(entry->d_name);
+        if (n <= sizeof suffix - 1 || strcmp(entry->d_name + n - (sizeof suffix - 1), suffix) != 0)
+            continue;
+        char *path = dure_path_join(folder, entry->d_name);
+        err = path ? take_file(c, path, diag) : DURE_ERR_NOMEM;
+        free(path);
+    }
+    if (dir) closedir(dir);
+    free(folder);
+    return err;
+}
+
+/* ---- hello ---- */
+
+static dure_err tell_waiting(dure_coordinator *c, size_t site, uint64_t now_ms, dure_diag *diag)
+{
+    dure_msg msg = {.type = DURE_MSG_WAITING};
+    dure_msg_waiting *w = &msg.u.waiting;
+    dure_coordinator_gathering(&w->sites_present, &w->sites_needed, w->text, c, now_ms);
+    if (c->now.config) {
+        memcpy(w->config_hash, c->now.row.config_hash.b, sizeof w->config_hash);
+        if (c->now.round) dure_round_waiting_text(w->text, c->now.round);
+    }
+    return dure_coordinator_send(c, site, &msg, diag);
+}
+
+static dure_err tell_over(dure_coordinator *c, size_t site, const dure_hash *config_hash,
+                          const char *text, dure_diag *diag)
+{
+    dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort = {.code = DURE_ABORT_RESTARTED}};
+    snprintf(msg.u.abort.text, sizeof msg.u.abort.text, "%s", text);
+    memcpy(msg.u.abort.config_hash, config_hash->b, sizeof config_hash->b);
+    const dure_secagg_who who = {.config_hash = config_hash, .member = DURE_SECAGG_COORDINATOR};
+    dure_hash digest;
+    dure_err err = dure_secagg_digest_abort(&digest, who, msg.u.abort.code, msg.u.abort.text);
+    if (!err)
+        err = dure_sign(msg.u.abort.signature, &c->folder.sign, DURE_SECAGG_LABEL_ABORT,
+                        dure_hash_span(&digest));
+    return err ? err : dure_coordinator_send(c, site, &msg, diag);
+}
+
+/* The site is in a round that this coordinator is not, or not any more. */
+static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_hash *config_hash,
+                                 dure_diag *diag)
+{
+    dure_round_row row;
+    dure_err err = dure_store_find_round(&row, c->store, config_hash, diag);
+    if (err == DURE_ERR_NOT_FOUND)
+        return tell_over(c, site, config_hash, "the coordinator does not know this round", diag);
+    if (err) return err;
+    if (row.status != DURE_STORED_DONE)
+        return tell_over(c, site, config_hash, row.reason[0] ? row.reason : "the round is over",
+                         diag);
+    dure_buf result;
+    err = dure_store_result(&result, c->store, row.round, diag);
+    if (err) return err;
+    dure_coordinator_send_bytes(c, site, dure_buf_span(&result), NULL);
+    dure_buf_fini(&result);
+    return DURE_OK;
+}
+
+/* Remembers what the site has; DURE_ERR_STATE when it has seen more of the log than there is. */
+static dure_err take_note(dure_coordinator *c, size_t site, const dure_msg_hello *h,
+                          dure_diag *diag)
+{
+    dure_site_state *s = &c->sites[site];
+    s->roster_size = h->roster_size;
+    s->last_round = h->last_round;
+    s->checkpoint.n = h->checkpoint_size;
+    memcpy(s->checkpoint.root.b, h->checkpoint_root, sizeof s->checkpoint.root.b);
+    const uint64_t log = dure_leaf_log_size(dure_journal_log(c->journal));
+    if (h->checkpoint_size <= log && h->roster_size <= dure_roster_entries(c->roster))
+        return DURE_OK;
+    return dure_diag_set(
+        diag, DURE_ERR_STATE,
+        "site \"%s\" has seen a log of %llu entries and a roster of %llu; here are "
+        "%llu and %zu: this folder is an older copy",
+        dure_roster_at(c->roster, site)->join.invitation.name,
+        (unsigned long long)h->checkpoint_size, (unsigned long long)h->roster_size,
+        (unsigned long long)log, dure_roster_entries(c->roster));
+}
+
+static dure_err greet(dure_coordinator *c, size_t site, const dure_msg_hello *h, uint64_t now_ms,
+                      dure_diag *diag)
+{
+    static const dure_hash none;
+    dure_hash hash;
+    uint32_t member;
+    memcpy(hash.b, h->config_hash, sizeof hash.b);
+    const bool current = c->now.config && dure_hash_equal(&hash, &c->now.row.config_hash);
+    if (!current && !dure_hash_equal(&hash, &none)) return settle_old_round(c, site, &hash, diag);
+    /* A member whose keys are missing gets the open round again, and answers as it did before. */
+    if (dure_coordinator_member_of(&member, c, site) &&
+        dure_round_state_of(c->now.round) == DURE_ROUND_KEYS) {
+        const dure_members missing = dure_secagg_server_missing(dure_round_sum(c->now.round));
+        if (dure_members_has(&missing, member)) return dure_coordinator_send_open(c, member, diag);
+    }
+    return tell_waiting(c, site, now_ms, diag);
+}
+
+dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_msg *msg,
+                                   uint64_t now_ms, dure_diag *diag)
+{
+    const dure_msg_hello *h = &msg->u.hello;
+    const char *name = dure_roster_at(c->roster, site)->join.invitation.name;
+    uint32_t member;
+    if (h->version != DURE_MSG_VERSION)
+        return refuse(c, &c->sites[site].id, DURE_REFUSAL_VERSION,
+                      "the coordinator speaks another version of the protocol", diag);
+    if (memcmp(h->federation_id, c->folder.federation_id.b, sizeof h->federation_id) != 0)
+        return refuse(c, &c->sites[site].id, DURE_REFUSAL_INVITATION_FOREIGN,
+                      "this is the coordinator of another federation", diag);
+    dure_err err = take_note(c, site, h, diag);
+    if (err) return err;
+    if (!c->sites[site].present) {
+        c->sites[site].present = true;
+        dure_coordinator_report(c, "site_here", json_pack("{s:s}", "site", name));
+    }
+    err = greet(c, site, h, now_ms, diag);
+    if (!err && dure_coordinator_member_of(&member, c, site))
+        err =
+            dure_coordinator_on_round_message(c, member, msg, dure_span_of(NULL, 0), now_ms, diag);
+    return err;
+}
+
+/* ---- downloads ---- */
+
+/* The blob that sites fetch now stays in memory: all ask for the same two after a round. */
+static dure_err load_blob(dure_coordinator *c, const dure_hash *digest, dure_diag *diag)
+{
+    if (c->blob.data && dure_hash_equal(digest, &c->blob_digest)) return DURE_OK;
+    char *folder = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
+    if (!folder) return DURE_ERR_NOMEM;
+    dure_buf_fini(&c->blob);
+    dure_err err = dure_blob_get(&c->blob, folder, digest, BLOB_MAX_BYTES, diag);
+    if (!err) c->blob_digest = *digest;
+    free(folder);
+    return err;
+}
+
+dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site, const dure_msg *msg,
+                                          dure_diag *diag)
+{
+    const dure_msg_blob_request *q = &msg->u.blob_request;
+    dure_msg answer = {.type = DURE_MSG_BLOB_CHUNK, .u.blob_chunk = {.offset = q->offset}};
+    dure_msg_blob_chunk *a = &answer.u.blob_chunk;
+    dure_payload payload = {0};
+    dure_hash digest;
+    memcpy(digest.b, q->digest, sizeof digest.b);
+    memcpy(a->digest, q->digest, sizeof a->digest);
+    dure_err err = load_blob(c, &digest, diag);
+    if (err && err != DURE_ERR_NOT_FOUND) return err;
+    if (!err && q->offset < c->blob.n) {
+        const uint64_t left = c->blob.n - q->offset;
+        a->total_bytes = c->blob.n;
+        a->n_bytes = q->n_bytes < left ? q->n_bytes : (uint32_t)left;
+        if (a->n_bytes > DURE_NET_CHUNK_BYTES) a->n_bytes = (uint32_t)DURE_NET_CHUNK_BYTES;
+        payload.bytes = dure_span_of(c->blob.data + q->offset, a->n_bytes);
+    }
+    dure_buf frame;
+    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
+    err = dure_msg_encode(&frame, &answer, diag);
+    if (!err) dure_coordinator_send_bytes(c, site, dure_buf_span(&frame), &payload);
+    dure_buf_fini(&frame);
+    return err;
+}
