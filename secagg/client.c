@@ -5,6 +5,7 @@
 #include "secagg/client_int.h"
 #include "secagg/vector.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -181,7 +182,7 @@ static dure_err end(dure_secagg_actions *actions, dure_secagg_client *c, const c
     c->ended = true;
     c->stage = DURE_STAGE_IDLE;
     dure_secagg_action action = {.kind = DURE_SECAGG_END};
-    strncat(action.text, text, sizeof action.text - 1);
+    snprintf(action.text, sizeof action.text, "%.255s", text);
     return dure_secagg_actions_add(actions, &action);
 }
 

@@ -86,7 +86,7 @@ static dure_err act(dure_secagg_actions *actions, dure_secagg_action_kind kind, 
                     const char *text)
 {
     dure_secagg_action action = {.kind = kind, .member = member};
-    snprintf(action.text, sizeof action.text, "%s", text);
+    snprintf(action.text, sizeof action.text, "%.255s", text);
     return dure_secagg_actions_add(actions, &action);
 }
 
