@@ -63,7 +63,8 @@ typedef struct dure_trainer dure_trainer;
 DURE_MUST_USE dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data);
 /* The digest of all that decides a run but the records: the factors at the start, the options, the
  * plan, the base. What a run of its own binds its attempt to; a federation's round has its
- * configuration for that. opts->attempt is not looked at. */
+ * configuration for that. opts->attempt and opts->subject are not
+ * looked at. */
 DURE_MUST_USE dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lora *start,
                                                   const dure_trainer_opts *opts,
                                                   const dure_hash *base);

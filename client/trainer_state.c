@@ -72,7 +72,9 @@ dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lora *start,
                                     const dure_trainer_opts *opts, const dure_hash *base)
 {
     dure_hash options;
-    dure_err err = dure_trainer_options_hash(&options, start, opts);
+    dure_trainer_opts bare = *opts;
+    bare.subject = NULL; /* base and records are named by themselves */
+    dure_err err = dure_trainer_options_hash(&options, start, &bare);
     const dure_span fields[] = {dure_hash_span(&options), dure_hash_span(base),
                                 dure_span_of(start->params, start->n * sizeof *start->params)};
     if (!err) err = dure_hash_labeled(out, "dure/trainer/settings/1", fields, 3);
