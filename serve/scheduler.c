@@ -141,6 +141,7 @@ static void vacate(dure_scheduler *scheduler, slot *s)
     s->prompt = NULL;
     pthread_mutex_lock(&scheduler->lock);
     scheduler->n_busy--;
+    if (scheduler->n_busy == 0) scheduler->used_positions = 0;
     if (scheduler->n_busy == 0 && !scheduler->first) pthread_cond_broadcast(&scheduler->idle);
     pthread_mutex_unlock(&scheduler->lock);
 }
