@@ -258,7 +258,7 @@ static void to_client(world *w, uint32_t member, const dure_msg *msg)
     dure_secagg_actions actions = {0};
     dure_diag diag = {0};
     dure_err err = dure_secagg_client_step(&actions, w->clients[member], msg, w->now_ms, &diag);
-    if (err) {
+    if (err && !w->client_err[member]) { /* the first is the one that counts */
         w->client_err[member] = err;
         memcpy(w->last_error, diag.text, sizeof w->last_error);
     }
