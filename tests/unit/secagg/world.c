@@ -183,7 +183,7 @@ void world_client_actions(world *w, uint32_t member, dure_secagg_actions *action
         const dure_secagg_action *a = &actions->items[i];
         if (w->dead[member]) break;
         if (a->kind == DURE_SECAGG_MASK) {
-            mask(w, member);
+            if (!w->hold_masks) mask(w, member);
         } else if (a->kind == DURE_SECAGG_UPLOAD) {
             upload(w, member);
         } else if (a->kind == DURE_SECAGG_PERSIST) {

@@ -40,6 +40,7 @@ typedef struct world {
     int32_t units[WORLD_MAX][WORLD_WORDS];
     world_step dies[WORLD_MAX];
     bool dead[WORLD_MAX];
+    bool hold_masks; /* DURE_SECAGG_MASK is left to the test */
     world_hook *hook;
 
     uint8_t spool[WORLD_MAX][WORLD_WORDS * 4];
