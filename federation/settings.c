@@ -25,6 +25,7 @@ typedef struct settings_file {
     struct gate_file {
         char eval[1024];
         double margin;
+        uint32_t records;
     } gate;
 } settings_file;
 
@@ -100,6 +101,7 @@ static const cyaml_schema_field_t grid_fields[] = {
 static const cyaml_schema_field_t gate_fields[] = {
     TEXT("eval", struct gate_file, eval, 1),
     REAL("margin", struct gate_file, margin),
+    NUMBER("records", struct gate_file, records),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t file_fields[] = {
@@ -208,6 +210,7 @@ static void put_settings(dure_buf *out, const dure_settings *s)
                     s->terms.grid.modulus_bits);
     put_text(out, "  eval", s->eval);
     put_real(out, "margin", s->gate_margin);
+    dure_put_format(out, "  records: %u     # 0: all\n", s->gate_records);
 }
 
 static dure_err check(const dure_settings *s, dure_diag *diag)
@@ -238,7 +241,8 @@ static dure_err convert(dure_settings *out, const settings_file *file, dure_diag
                                  .training = file->training,
                                  .cohort = file->cohort,
                                  .grid = file->grid},
-                       .gate_margin = file->gate.margin};
+                       .gate_margin = file->gate.margin,
+                       .gate_records = file->gate.records};
     memcpy(s.terms.federation, file->federation, sizeof s.terms.federation);
     memcpy(s.endpoint, file->endpoint, sizeof s.endpoint);
     memcpy(s.model, file->base.model, sizeof s.model);

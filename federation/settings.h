@@ -17,9 +17,10 @@ typedef struct dure_settings {
     dure_terms terms;
     uint8_t root_public[32];
     char endpoint[DURE_ENDPOINT_SIZE]; /* where sites connect, and the coordinator binds */
-    char model[1024];   /* the base GGUF on the coordinator's machine, for the gate */
-    char eval[1024];    /* the federation's own evaluation records (JSONL) */
-    double gate_margin; /* nats a token, as in registry/gate.h; 0: it must be better */
+    char model[1024];      /* the base GGUF on the coordinator's machine, for the gate */
+    char eval[1024];       /* the federation's own evaluation records (JSONL) */
+    double gate_margin;    /* nats a token, as in registry/gate.h; 0: it must be better */
+    uint32_t gate_records; /* at most so many of the evaluation records are used; 0: all */
 } dure_settings;
 
 DURE_MUST_USE dure_err dure_settings_write(const char *path, const dure_settings *settings,

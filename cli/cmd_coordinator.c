@@ -1,0 +1,196 @@
+/* dure coordinator run: the federation's coordinator, until it is stopped or its rounds are done.
+ */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/federation.h"
+#include "cli/gate_child.h"
+#include "cli/output.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "coordinator/folder.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+typedef struct options {
+    const char *dir, *endpoint;
+    uint64_t rounds, threads, silence_s, answer_s;
+    bool exit_when_done, no_gate, json;
+} options;
+
+/* The one that the signal handler stops. */
+static dure_coordinator *running;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (running) dure_coordinator_stop(running);
+}
+
+static void handle_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* "round_open round=3 sites=[north, south, west]" */
+static void print_words(const char *name, const json_t *facts)
+{
+    char when[DURE_CLOCK_TEXT_SIZE];
+    const char *key;
+    json_t *value;
+    dure_clock_text(when, dure_clock_wall_s());
+    fprintf(stderr, "%s %s", when, name);
+    json_object_foreach((json_t *)(uintptr_t)facts, key, value)
+    {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        const size_t n = text ? strlen(text) : 0;
+        if (json_is_string(value) && n >= 2 && !strchr(json_string_value(value), ' '))
+            fprintf(stderr, " %s=%s", key, json_string_value(value));
+        else
+            fprintf(stderr, " %s=%s", key, text ? text : "?");
+        free(text);
+    }
+    fprintf(stderr, "\n");
+}
+
+static void on_event(void *state, const char *name, const json_t *facts)
+{
+    const options *o = state;
+    if (!o->json) {
+        print_words(name, facts);
+        return;
+    }
+    json_t *line = json_pack("{s:s, s:f}", "event", name, "time", (double)dure_clock_wall_s());
+    if (line && facts) json_object_update(line, (json_t *)(uintptr_t)facts);
+    (void)dure_print_json(line);
+}
+
+/* The gate would judge by another model than the one that the sites train. */
+static dure_err check_model(const dure_settings *settings, dure_diag *diag)
+{
+    dure_hash digest;
+    dure_err err = dure_hash_file(&digest, settings->model, diag);
+    if (!err && !dure_hash_equal(&digest, &settings->terms.base.digest))
+        err = dure_diag_set(diag, DURE_ERR_STATE,
+                            "%s is not the base model that the federation was made for; put the "
+                            "right file there, or set base.model in federation.yaml",
+                            settings->model);
+    if (!err && !dure_file_exists(settings->eval))
+        err = dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                            "the evaluation file %s is not there; put it back, or set gate.eval in "
+                            "federation.yaml",
+                            settings->eval);
+    return err;
+}
+
+static dure_err run(const options *o, const char *dir, dure_diag *diag)
+{
+    dure_coordinator_gate gate;
+    dure_gate_child child = {.threads = o->threads};
+    dure_folder folder;
+    dure_coordinator_opts opts = {.dir = dir,
+                                  .endpoint = o->endpoint,
+                                  .rounds = o->rounds,
+                                  .exit_when_done = o->exit_when_done,
+                                  .patience = {.silence_ms = (uint32_t)o->silence_s * 1000,
+                                               .answer_ms = (uint32_t)o->answer_s * 1000},
+                                  .event = on_event,
+                                  .event_state = (void *)(uintptr_t)o};
+    dure_err err = dure_folder_open(&folder, dir, diag);
+    if (!err && !o->no_gate) err = check_model(&folder.settings, diag);
+    child.settings = &folder.settings;
+    child.log_path = dure_path_join(dir, "gate.log");
+    dure_gate_child_init(&gate, &child);
+    if (!o->no_gate) opts.gate = &gate;
+    if (!err) err = dure_coordinator_open(&running, &opts, diag);
+    if (!err) {
+        handle_signals();
+        err = dure_coordinator_run(running, diag);
+    }
+    dure_coordinator_close(&running);
+    dure_gate_child_fini(&child);
+    free(child.log_path);
+    dure_folder_fini(&folder);
+    return err;
+}
+
+static int coordinator_run(int argc, char **argv)
+{
+    options o = {0};
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.dir,
+         .help = "the coordinator's folder, DIR/coordinator",
+         .required = true},
+        {.name = "rounds",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.rounds,
+         .value = "N",
+         .help = "at most so many rounds in this run (all that are planned)"},
+        {.name = "exit-when-done",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.exit_when_done,
+         .help = "end after the last round; else stay for sites that come later"},
+        {.name = "bind",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.endpoint,
+         .value = "tcp://ADDRESS:PORT",
+         .help = "listen here instead of the federation's endpoint"},
+        {.name = "gate-threads",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.threads,
+         .value = "N",
+         .help = "threads of the gate's evaluation (the physical cores)"},
+        {.name = "no-gate",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.no_gate,
+         .help = "do not evaluate: adapters stay candidates, promote needs --force"},
+        {.name = "silence",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.silence_s,
+         .value = "SECONDS",
+         .help = "a site not heard for so long has left the round (30)"},
+        {.name = "answer",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.answer_s,
+         .value = "SECONDS",
+         .help = "a site heard but without its answer is not waited for (120)"},
+        {.name = "json",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.json,
+         .help = "one JSON object an event on stdout"},
+    };
+    const dure_usage usage = {"coordinator run", "run the federation's coordinator", args,
+                              N_ARGS(args), "dure coordinator run fed/coordinator"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o.silence_s > 86400 || o.answer_s > 86400 || o.threads > 256)
+        return dure_args_refuse(&usage, "--silence and --answer are at most 86400 seconds, "
+                                        "--gate-threads at most 256");
+    dure_diag diag = {{0}};
+    char *dir = dure_federation_part(o.dir, "coordinator");
+    dure_err err = dir ? run(&o, dir, &diag) : DURE_ERR_NOMEM;
+    free(dir);
+    return err ? dure_fail("coordinator run", err, &diag) : 0;
+}
+
+int dure_cmd_coordinator(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (strcmp(verb, "run") == 0) return coordinator_run(argc - 1, argv + 1);
+    const bool help = strcmp(verb, "--help") == 0;
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure coordinator: there is no '%s'\n\n", verb);
+    fprintf(to, "dure coordinator: the process that sites connect to\n\n"
+                "Usage: dure coordinator run DIR/coordinator [options]\n\n"
+                "Example:\n  dure coordinator run fed/coordinator\n");
+    return help ? 0 : 2;
+}

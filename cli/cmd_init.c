@@ -1,0 +1,309 @@
+/* dure init: a new federation. The model is read for its shape and digest; nothing of it is kept.
+ */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "common/file.h"
+#include "coordinator/founding.h"
+#include "crypto/rng.h"
+#include "model/chat_template.h"
+#include "model/dataset.h"
+#include "model/shape.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+typedef struct options {
+    const char *dir, *model, *eval, *endpoint, *name, *targets;
+    uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
+    uint64_t lifetime_s, gate_records, seed;
+    double alpha, learning_rate, clip, range, margin;
+    bool seed_given, no_dp, json;
+} options;
+
+/* ---- what the model and the evaluation file say ---- */
+
+static dure_err read_shape(dure_base *base, dure_gguf *gguf, dure_diag *diag)
+{
+    dure_model_shape s;
+    dure_err err = dure_model_shape_read(&s, gguf, diag);
+    if (err) return err;
+    base->n_layers = s.n_layers;
+    base->n_embd = s.n_embd;
+    base->n_ff = s.n_ff;
+    base->n_head = s.n_head;
+    base->n_head_kv = s.n_head_kv;
+    base->head_dim = s.head_dim;
+    base->n_vocab = s.n_vocab;
+    base->n_context = s.n_context;
+    snprintf(base->architecture, sizeof base->architecture, "%s", s.architecture);
+    return DURE_OK;
+}
+
+/* Every evaluation record must be usable: a bad line is found now, not in the first round. */
+static dure_err check_eval(const dure_gguf *gguf, const dure_base *base, const char *path,
+                           dure_diag *diag)
+{
+    dure_tokenizer *tokenizer = NULL;
+    dure_chat_template chat;
+    dure_dataset data = {0};
+    const dure_dataset_opts opts = {.max_length = base->n_context};
+    dure_err err = dure_tokenizer_new(&tokenizer, gguf, diag);
+    if (!err) err = dure_chat_template_find(&chat, gguf, tokenizer, diag);
+    if (!err) err = dure_dataset_read(&data, path, tokenizer, &chat, &opts, diag);
+    dure_dataset_fini(&data);
+    dure_tokenizer_free(&tokenizer);
+    return err;
+}
+
+static dure_err read_model(dure_base *base, const options *o, dure_diag *diag)
+{
+    dure_gguf *gguf = NULL;
+    dure_err err = dure_gguf_open(&gguf, o->model, NULL, diag);
+    if (!err) err = read_shape(base, gguf, diag);
+    if (!err) err = check_eval(gguf, base, o->eval, diag);
+    if (!err) err = dure_hash_file(&base->digest, o->model, diag);
+    dure_gguf_close(&gguf);
+    return err;
+}
+
+/* ---- the settings ---- */
+
+static dure_err fill_layout(dure_settings *s, const options *o, dure_diag *diag)
+{
+    const dure_base *b = &s->terms.base;
+    dure_layout_terms *l = &s->terms.layout;
+    dure_lora_layout layout = {.shape = {.n_layers = b->n_layers,
+                                         .n_embd = b->n_embd,
+                                         .n_ff = b->n_ff,
+                                         .n_head = b->n_head,
+                                         .n_head_kv = b->n_head_kv,
+                                         .head_dim = b->head_dim,
+                                         .n_vocab = b->n_vocab,
+                                         .n_context = b->n_context},
+                               .rank = (uint32_t)o->rank,
+                               .alpha = (float)(o->alpha > 0 ? o->alpha : 2.0 * (double)o->rank),
+                               .first_layer = (uint32_t)o->first_layer};
+    snprintf(layout.shape.architecture, sizeof layout.shape.architecture, "%s", b->architecture);
+    dure_err err = dure_lora_targets_parse(&layout.targets, o->targets, diag);
+    if (!err) err = dure_lora_layout_check(&layout, diag);
+    if (err) return err;
+    l->rank = layout.rank;
+    l->alpha = (double)layout.alpha;
+    l->targets = layout.targets;
+    l->first_layer = layout.first_layer;
+    l->seed = o->seed;
+    l->n_active = dure_lora_count(&layout, DURE_LORA_FACTOR_B);
+    l->n_params = dure_lora_count(&layout, DURE_LORA_FACTOR_BOTH);
+    return DURE_OK;
+}
+
+static void fill_terms(dure_terms *t, const options *o)
+{
+    const uint32_t floor = o->collusion + 2 > 3 ? (uint32_t)o->collusion + 2 : 3;
+    snprintf(t->federation, sizeof t->federation, "%s", o->name);
+    t->training =
+        (dure_training_terms){.rounds = (uint32_t)o->rounds,
+                              .steps = (uint32_t)o->steps,
+                              .learning_rate = o->learning_rate,
+                              .clip = o->clip,
+                              .grid_bits = dure_terms_grid_bits(t->layout.n_active),
+                              .batch = (uint32_t)o->batch,
+                              .max_length = (uint32_t)o->max_length,
+                              .privacy_mode = o->no_dp ? DURE_PRIVACY_NONE : DURE_PRIVACY_RECORD,
+                              .optimizer = DURE_LOCAL_ADAMW,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .optimizer_epsilon = 1e-8,
+                              .weight_decay = 0,
+                              .server_rate = 1};
+    t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
+                                    .collusion = (uint32_t)o->collusion,
+                                    .u_min = o->u_min ? (uint32_t)o->u_min : floor,
+                                    .share_lifetime_s = (uint32_t)o->lifetime_s};
+    t->grid = (dure_grid){.range = o->range, .limit = 65536, .modulus_bits = 24};
+}
+
+static dure_err absolute(char out[1024], const char *path, dure_diag *diag)
+{
+    char *full = realpath(path, NULL);
+    if (!full) return dure_file_errno(diag, "open", path);
+    const size_t n = strlen(full);
+    if (n < 1024) memcpy(out, full, n + 1);
+    free(full);
+    return n < 1024 ? DURE_OK
+                    : dure_diag_set(diag, DURE_ERR_LIMIT, "the path of %s is too long", path);
+}
+
+static dure_err fill_settings(dure_settings *s, const options *o, dure_diag *diag)
+{
+    dure_err err = dure_name_check(o->name, "the federation's name", diag);
+    if (!err) err = absolute(s->model, o->model, diag);
+    if (!err) err = absolute(s->eval, o->eval, diag);
+    if (!err) err = read_model(&s->terms.base, o, diag);
+    if (!err) err = fill_layout(s, o, diag);
+    if (err) return err;
+    fill_terms(&s->terms, o);
+    snprintf(s->endpoint, sizeof s->endpoint, "%s", o->endpoint);
+    s->gate_margin = o->margin;
+    s->gate_records = (uint32_t)o->gate_records;
+    return dure_terms_check(&s->terms, diag);
+}
+
+/* ---- the command ---- */
+
+static int print_made(const dure_settings *s, const dure_founded *made, const options *o)
+{
+    const dure_terms *t = &s->terms;
+    const uint32_t threshold = dure_terms_threshold(t->cohort.min_sites, t->cohort.collusion);
+    char root[65], base[65], size[32], targets[64];
+    dure_hex_encode(root, made->root_public, 32);
+    dure_hex_encode(base, t->base.digest.b, 32);
+    if (o->json)
+        return dure_print_json(json_pack(
+            "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "federation", t->federation, "dir",
+            o->dir, "root", root, "endpoint", s->endpoint, "base", base, "trained_parameters",
+            (json_int_t)t->layout.n_active, "rounds", (json_int_t)t->training.rounds, "min_sites",
+            (json_int_t)t->cohort.min_sites, "threshold", (json_int_t)threshold));
+    dure_format_bytes(size, 3 * t->layout.n_active);
+    dure_lora_targets_text(targets, t->layout.targets);
+    printf("federation   %s\nroot key     %s\nbase model   %s\n", t->federation, root, base);
+    printf("adapter      rank %u on %s: %llu parameters are trained, %s a site and round\n",
+           t->layout.rank, targets, (unsigned long long)t->layout.n_active, size);
+    printf("plan         %u rounds of %u steps, %s\n", t->training.rounds, t->training.steps,
+           o->no_dp ? "without differential privacy" : "with record-level differential privacy");
+    printf("sites        at least %u a round; with %u, %u must stay to the end; %u may collude\n",
+           t->cohort.min_sites, t->cohort.min_sites, threshold, t->cohort.collusion);
+    fprintf(stderr,
+            "\n%s/admin holds the root key: keep it apart, the coordinator never needs it.\n"
+            "Next: dure invite %s/admin NAME -o NAME.invitation\n"
+            "      dure coordinator run %s/coordinator\n",
+            o->dir, o->dir, o->dir);
+    return 0;
+}
+
+static int make(options *o)
+{
+    dure_settings *settings = calloc(1, sizeof *settings);
+    dure_founded made;
+    dure_diag diag = {{0}};
+    const dure_rng rng = dure_rng_system();
+    dure_err err = settings ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err && !o->seed_given) {
+        err = dure_rng_fill(&rng, &o->seed, sizeof o->seed);
+        o->seed >>= 1; /* 63 bits: a JSON and a YAML integer hold it */
+    }
+    if (!err) err = fill_settings(settings, o, &diag);
+    if (!err) err = dure_founding_make(&made, o->dir, settings, &diag);
+    int status = err ? dure_fail("init", err, &diag) : print_made(settings, &made, o);
+    free(settings);
+    return status;
+}
+
+/* The last part of the folder's name, as far as a name may be. */
+static const char *default_name(char name[DURE_NAME_SIZE], const char *dir)
+{
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/')
+        n--;
+    size_t first = n;
+    while (first > 0 && dir[first - 1] != '/')
+        first--;
+    snprintf(name, DURE_NAME_SIZE, "%.*s", (int)(n - first), dir + first);
+    return dure_name_check(name, "", NULL) ? "federation" : name;
+}
+
+/* Counts travel as 32 bits; what is out of a field's own range the terms name themselves. */
+static bool counts_fit(const options *o)
+{
+    const uint64_t all[] = {o->rounds, o->steps,      o->rank,        o->first_layer,
+                            o->batch,  o->max_length, o->min_sites,   o->collusion,
+                            o->u_min,  o->lifetime_s, o->gate_records};
+    for (size_t i = 0; i < N_ARGS(all); i++)
+        if (all[i] > INT32_MAX) return false;
+    return o->seed <= INT64_MAX;
+}
+
+#define TEXT(flag, field, what, words, must)                                                       \
+    {.name = flag,                                                                                 \
+     .kind = DURE_ARG_TEXT,                                                                        \
+     .out = &o.field,                                                                              \
+     .value = what,                                                                                \
+     .help = words,                                                                                \
+     .required = must}
+#define COUNT(flag, field, words)                                                                  \
+    {.name = flag, .kind = DURE_ARG_COUNT, .out = &o.field, .value = "N", .help = words}
+#define NUMBER(flag, field, words)                                                                 \
+    {.name = flag, .kind = DURE_ARG_NUMBER, .out = &o.field, .value = "X", .help = words}
+
+int dure_cmd_init(int argc, char **argv)
+{
+    options o = {.targets = "q,v",
+                 .rounds = 5,
+                 .steps = 4,
+                 .rank = 8,
+                 .batch = 64,
+                 .max_length = 512,
+                 .min_sites = 3,
+                 .collusion = 1,
+                 .lifetime_s = 6 * 3600,
+                 .learning_rate = 1e-3,
+                 .clip = 1,
+                 .range = 0.0625};
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.dir,
+         .help = "the new folder",
+         .required = true},
+        TEXT("model", model, "FILE", "the base model every site has, GGUF", true),
+        TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
+        TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
+        TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
+        TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
+             false),
+        COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
+        COUNT("steps", steps, "local steps a round (4)"),
+        COUNT("rank", rank, "rank of the adapter (8)"),
+        NUMBER("alpha", alpha, "scale of the adapter (twice the rank)"),
+        COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
+        COUNT("batch", batch, "expected records a step proposed to sites (64)"),
+        COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
+        NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
+        NUMBER("clip", clip, "bound of one record's gradient (1)"),
+        NUMBER("range", range, "largest change of a parameter a round, a power of two (0.0625)"),
+        COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
+        COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
+        COUNT("u-min", u_min, "fewest sites in a sum (the larger of 3 and collusion + 2)"),
+        COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
+        NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
+        COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
+        {.name = "seed",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.seed,
+         .value = "N",
+         .help = "of the frozen factor A, public (random)",
+         .given = &o.seed_given},
+        {.name = "no-dp",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.no_dp,
+         .help = "train without differential privacy; each site must agree"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "init", "make a federation: DIR/admin with its root key, DIR/coordinator with its state",
+        args, N_ARGS(args),
+        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070"};
+    char name[DURE_NAME_SIZE];
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (!counts_fit(&o)) return dure_args_refuse(&usage, "a count is too large");
+    if (strncmp(o.endpoint, "tcp://", 6) != 0 || strlen(o.endpoint) >= DURE_ENDPOINT_SIZE)
+        return dure_args_refuse(&usage, "--endpoint must look like tcp://HOST:PORT");
+    if (!o.name) o.name = default_name(name, o.dir);
+    return make(&o);
+}

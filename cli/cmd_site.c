@@ -1,0 +1,297 @@
+/* dure site list|revoke: who is in the federation, at the admin's desk. */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/federation.h"
+#include "cli/output.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "coordinator/folder.h"
+#include "coordinator/founding.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+enum { INVITED_MAX = 1000 };
+
+typedef struct invited {
+    char name[DURE_NAME_SIZE], organisation[DURE_NAME_SIZE];
+    uint8_t invite_public[32];
+    int64_t expires_s;
+    const dure_roster_member *member; /* NULL: not joined, or not known here */
+    bool revoked;
+} invited;
+
+typedef struct desk {
+    dure_admin admin;
+    dure_roster *roster; /* of the coordinator's folder beside; NULL: elsewhere */
+    char *coordinator;   /* that folder; NULL: elsewhere */
+    invited *all;
+    size_t n;
+} desk;
+
+/* ---- reading ---- */
+
+static dure_err read_one(invited *out, const char *path, dure_diag *diag)
+{
+    json_t *record = NULL;
+    const char *name, *organisation;
+    uint64_t expires;
+    dure_err err = dure_json_read(&record, path, 8192, diag);
+    if (!err) err = dure_json_text(&name, record, "name", diag);
+    if (!err) err = dure_json_text(&organisation, record, "organisation", diag);
+    if (!err) err = dure_json_hex(out->invite_public, 32, record, "invite_public", diag);
+    if (!err) err = dure_json_u64(&expires, record, "expires", diag);
+    if (!err) {
+        snprintf(out->name, sizeof out->name, "%s", name);
+        snprintf(out->organisation, sizeof out->organisation, "%s", organisation);
+        out->expires_s = (int64_t)expires;
+    }
+    json_decref(record);
+    return err;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const invited *x = a, *y = b;
+    const int order = strcmp(x->name, y->name);
+    return order ? order : (x->expires_s > y->expires_s) - (x->expires_s < y->expires_s);
+}
+
+static bool is_record(const char *name)
+{
+    const size_t n = strlen(name);
+    return name[0] != '.' && n > 5 && strcmp(name + n - 5, ".json") == 0;
+}
+
+static dure_err read_invited(desk *d, dure_diag *diag)
+{
+    char *folder = dure_path_join(d->admin.dir, DURE_ADMIN_INVITATIONS);
+    d->all = calloc(INVITED_MAX, sizeof *d->all);
+    dure_err err = folder && d->all ? DURE_OK : DURE_ERR_NOMEM;
+    DIR *dir = err ? NULL : opendir(folder);
+    const struct dirent *entry;
+    while (!err && dir && d->n < INVITED_MAX && (entry = readdir(dir))) {
+        if (!is_record(entry->d_name)) continue;
+        char *path = dure_path_join(folder, entry->d_name);
+        err = path ? read_one(&d->all[d->n], path, diag) : DURE_ERR_NOMEM;
+        if (!err) d->n++;
+        free(path);
+    }
+    if (dir) closedir(dir);
+    free(folder);
+    if (!err && d->n) qsort(d->all, d->n, sizeof *d->all, by_name);
+    return err;
+}
+
+/* Revocations signed here, and joins and revocations that the coordinator has taken. */
+static dure_err mark(desk *d)
+{
+    for (size_t i = 0; i < d->n; i++) {
+        char hex[65], file[160];
+        dure_hex_encode(hex, d->all[i].invite_public, 32);
+        snprintf(file, sizeof file, "%s/%s-%.8s.revocation", DURE_ADMIN_REVOCATIONS, d->all[i].name,
+                 hex);
+        char *path = dure_path_join(d->admin.dir, file);
+        if (!path) return DURE_ERR_NOMEM;
+        d->all[i].revoked = dure_file_exists(path);
+        free(path);
+        for (size_t k = 0; d->roster && k < dure_roster_count(d->roster); k++) {
+            const dure_roster_member *m = dure_roster_at(d->roster, k);
+            if (memcmp(m->join.invitation.invite_public, d->all[i].invite_public, 32) == 0)
+                d->all[i].member = m;
+        }
+    }
+    return DURE_OK;
+}
+
+static dure_err desk_open(desk *d, const char *dir, bool with_key, dure_diag *diag)
+{
+    *d = (desk){.n = 0};
+    dure_err err = dure_admin_open(&d->admin, dir, with_key, diag);
+    if (err) return err;
+    char *beside = dure_federation_part(dir, "coordinator");
+    char *settings = beside ? dure_path_join(beside, DURE_FOLDER_SPOOL) : NULL;
+    if (!beside || !settings) err = DURE_ERR_NOMEM;
+    if (!err && dure_file_exists(settings)) {
+        d->coordinator = beside;
+        beside = NULL;
+        err = dure_folder_roster_read(&d->roster, d->coordinator, d->admin.settings.root_public,
+                                      diag);
+    }
+    free(beside);
+    free(settings);
+    if (!err) err = read_invited(d, diag);
+    return err ? err : mark(d);
+}
+
+static void desk_close(desk *d)
+{
+    dure_roster_free(&d->roster);
+    free(d->coordinator);
+    free(d->all);
+    dure_admin_close(&d->admin);
+}
+
+/* ---- list ---- */
+
+static const char *state_of(const invited *i)
+{
+    if (i->revoked || (i->member && i->member->revoked)) return "revoked";
+    if (i->member) return "joined";
+    return dure_clock_wall_s() > i->expires_s ? "expired" : "invited";
+}
+
+static int print_list(const desk *d, bool json)
+{
+    json_t *list = json ? json_array() : NULL;
+    if (!json) printf("NAME              ORGANISATION      STATE    RECORDS   SINCE OR UNTIL\n");
+    for (size_t i = 0; i < d->n; i++) {
+        const invited *v = &d->all[i];
+        char when[DURE_CLOCK_TEXT_SIZE];
+        const uint64_t records = v->member ? v->member->join.declared.n_pub : 0;
+        dure_clock_text(when, v->member ? v->member->joined_s : v->expires_s);
+        if (json)
+            json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:I, s:s}", "name", v->name,
+                                                  "organisation", v->organisation, "state",
+                                                  state_of(v), "records", (json_int_t)records,
+                                                  v->member ? "joined" : "expires", when));
+        else
+            printf("%-16s  %-16s  %-7s  %7llu   %s\n", v->name, v->organisation, state_of(v),
+                   (unsigned long long)records, when);
+    }
+    if (!json && !d->roster)
+        fprintf(stderr, "The coordinator's folder is not beside this one: who joined is not known "
+                        "here.\n");
+    return json ? dure_print_json(list) : 0;
+}
+
+static int site_list(int argc, char **argv)
+{
+    const char *dir = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &dir,
+         .help = "the admin folder, DIR/admin",
+         .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"site list", "who was invited, who joined, who was revoked", args,
+                              N_ARGS(args), "dure site list fed/admin"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    desk d;
+    dure_diag diag = {{0}};
+    dure_err err = desk_open(&d, dir, false, &diag);
+    int status = err ? dure_fail("site list", err, &diag) : print_list(&d, json);
+    desk_close(&d);
+    return status;
+}
+
+/* ---- revoke ---- */
+
+/* Kept in DIR/admin, and put where the coordinator looks if it is on this machine. */
+static dure_err hand_over(const desk *d, const invited *v, const dure_revocation *revocation,
+                          dure_diag *diag)
+{
+    char hex[65], file[128], kept[192], inbox[192];
+    dure_buf bytes;
+    dure_buf_init(&bytes, 256);
+    dure_revocation_put(&bytes, revocation);
+    dure_hex_encode(hex, v->invite_public, 32);
+    snprintf(file, sizeof file, "%s-%.8s.revocation", v->name, hex);
+    snprintf(kept, sizeof kept, "%s/%s", DURE_ADMIN_REVOCATIONS, file);
+    snprintf(inbox, sizeof inbox, "%s/%s", DURE_FOLDER_INBOX, file);
+    char *here = dure_path_join(d->admin.dir, kept);
+    char *there = d->coordinator ? dure_path_join(d->coordinator, inbox) : NULL;
+    dure_err err = here ? dure_buf_err(&bytes) : DURE_ERR_NOMEM;
+    if (!err) err = dure_file_write_atomic(here, dure_buf_span(&bytes), 0644, diag);
+    if (!err && there) err = dure_file_write_atomic(there, dure_buf_span(&bytes), 0644, diag);
+    if (!err && !there)
+        fprintf(stderr,
+                "The coordinator's folder is not beside this one: copy %s to its %s folder.\n",
+                here, DURE_FOLDER_INBOX);
+    free(here);
+    free(there);
+    dure_buf_fini(&bytes);
+    return err;
+}
+
+static dure_err revoke(size_t *n, const desk *d, const char *name, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    size_t known = 0;
+    *n = 0;
+    for (size_t i = 0; !err && i < d->n; i++) {
+        const invited *v = &d->all[i];
+        if (strcmp(v->name, name) != 0) continue;
+        known++;
+        if (v->revoked) continue;
+        dure_revocation revocation = {.revoked_s = dure_clock_wall_s()};
+        memcpy(revocation.invite_public, v->invite_public, 32);
+        err = dure_revocation_sign(&revocation, &d->admin.root);
+        if (!err) err = hand_over(d, v, &revocation, diag);
+        if (!err) ++*n;
+    }
+    if (!err && known == 0)
+        err = dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                            "no site \"%s\" was invited; 'dure site list' shows who was", name);
+    if (!err && *n == 0)
+        err = dure_diag_set(diag, DURE_ERR_EXISTS, "\"%s\" was revoked already", name);
+    return err;
+}
+
+static int site_revoke(int argc, char **argv)
+{
+    const char *dir = NULL, *name = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &dir,
+         .help = "the admin folder, DIR/admin",
+         .required = true},
+        {.name = "NAME",
+         .kind = DURE_ARG_OPERAND,
+         .out = &name,
+         .help = "the site; all its invitations are taken back",
+         .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"site revoke", "put a site out, signed by the root, at once", args,
+                              N_ARGS(args), "dure site revoke fed/admin north"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    desk d;
+    dure_diag diag = {{0}};
+    size_t n = 0;
+    dure_err err = desk_open(&d, dir, true, &diag);
+    if (!err) err = revoke(&n, &d, name, &diag);
+    desk_close(&d);
+    if (err) return dure_fail("site revoke", err, &diag);
+    if (json)
+        return dure_print_json(json_pack("{s:s, s:I}", "name", name, "revoked", (json_int_t)n));
+    printf("%s is revoked\n", name);
+    return 0;
+}
+
+int dure_cmd_site(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (strcmp(verb, "list") == 0) return site_list(argc - 1, argv + 1);
+    if (strcmp(verb, "revoke") == 0) return site_revoke(argc - 1, argv + 1);
+    const bool help = strcmp(verb, "--help") == 0;
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure site: there is no '%s'\n\n", verb);
+    fprintf(to, "dure site: the federation's sites\n\n"
+                "Usage: dure site list DIR/admin\n"
+                "       dure site revoke DIR/admin NAME\n\n"
+                "Example:\n  dure site list fed/admin\n");
+    return help ? 0 : 2;
+}

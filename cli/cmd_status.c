@@ -1,0 +1,223 @@
+/* dure status: one screen of a federation's coordinator: rounds, sites, what is waited for. */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/federation.h"
+#include "cli/output.h"
+#include "common/clock.h"
+#include "common/file.h"
+#include "common/json.h"
+#include "coordinator/folder.h"
+#include "coordinator/store.h"
+#include "dp/calibrate.h"
+#include "dp/plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+typedef struct view {
+    dure_settings settings;
+    dure_roster *roster;
+    dure_store_facts facts;
+    dure_round_row *rounds;
+    size_t n_rounds;
+    json_t *live; /* status.json; NULL: it never ran */
+    bool running;
+} view;
+
+/* Running is who holds the folder's lock. */
+static bool is_running(const char *dir)
+{
+    char *path = dure_path_join(dir, DURE_FOLDER_LOCK);
+    dure_lock lock;
+    bool held = false;
+    if (path && dure_file_exists(path)) {
+        held = dure_lock_acquire(&lock, path, NULL) == DURE_ERR_BUSY;
+        if (!held) dure_lock_release(&lock);
+    }
+    free(path);
+    return held;
+}
+
+static dure_err view_open(view *v, const char *dir, dure_diag *diag)
+{
+    dure_store *store = NULL;
+    char *settings = dure_path_join(dir, DURE_FOLDER_SETTINGS);
+    char *status = dure_path_join(dir, DURE_FOLDER_STATUS);
+    dure_err err = settings && status ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err && !dure_file_exists(settings))
+        err =
+            dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                          "%s is no federation's folder: name the one that 'dure init' made", dir);
+    if (!err) err = dure_settings_read(&v->settings, settings, diag);
+    if (!err) err = dure_folder_roster_read(&v->roster, dir, v->settings.root_public, diag);
+    if (!err) err = dure_store_open_read(&store, dir, diag);
+    if (!err) err = dure_store_facts_get(&v->facts, store, diag);
+    if (!err) err = dure_store_rounds(&v->rounds, &v->n_rounds, store, diag);
+    if (!err && dure_file_exists(status)) err = dure_json_read(&v->live, status, 1 << 20, diag);
+    v->running = is_running(dir);
+    dure_store_close(&store);
+    free(settings);
+    free(status);
+    return err;
+}
+
+static void view_close(view *v)
+{
+    dure_roster_free(&v->roster);
+    free(v->rounds);
+    json_decref(v->live);
+}
+
+/* An upper bound on what the rounds so far cost a site, from its public constants alone: rounds
+ * that failed are counted too. Infinite without noise. */
+static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t rounds)
+{
+    const dure_declared *d = &m->join.declared;
+    const dure_training_terms *t = &v->settings.terms.training;
+    double epsilon = 0;
+    if (rounds == 0) return 0;
+    const dure_dp_plan plan = {.mechanism = DURE_DP_POISSON_GAUSSIAN,
+                               .full = d->q_k == 0,
+                               .q_k = d->q_k,
+                               .sigma_num = d->sigma_num,
+                               .clip = t->clip,
+                               .grid_bits = t->grid_bits,
+                               .steps = rounds * t->steps,
+                               .n_pub = d->n_pub,
+                               .batch = d->batch};
+    const double delta = 1 / (10 * (double)d->n_pub);
+    return dure_calibrate_epsilon(&epsilon, &plan, NULL, delta) ? INFINITY : epsilon;
+}
+
+static const json_t *live_site(const view *v, const char *name)
+{
+    const json_t *sites = json_object_get(v->live, "sites");
+    for (size_t i = 0; v->running && i < json_array_size(sites); i++) {
+        const json_t *site = json_array_get(sites, i);
+        const char *there = json_string_value(json_object_get(site, "name"));
+        if (there && strcmp(there, name) == 0) return site;
+    }
+    return NULL;
+}
+
+static json_t *real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *sites_json(const view *v)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < dure_roster_count(v->roster); i++) {
+        const dure_roster_member *m = dure_roster_at(v->roster, i);
+        const json_t *live = live_site(v, m->join.invitation.name);
+        json_array_append_new(
+            list,
+            json_pack("{s:s, s:s, s:b, s:b, s:I, s:o, s:o, s:f, s:I}", "name",
+                      m->join.invitation.name, "organisation", m->join.invitation.organisation,
+                      "revoked", m->revoked, "here", json_is_true(json_object_get(live, "here")),
+                      "records", (json_int_t)m->join.declared.n_pub, "epsilon_charged",
+                      real(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
+                      real(epsilon_of(v, m, v->settings.terms.training.rounds)), "delta",
+                      1 / (10 * (double)m->join.declared.n_pub), "bytes_received",
+                      json_integer_value(json_object_get(live, "bytes_received"))));
+    }
+    return list;
+}
+
+static json_t *rounds_json(const view *v)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < v->n_rounds; i++) {
+        const dure_round_row *r = &v->rounds[i];
+        json_array_append_new(
+            list, json_pack("{s:I, s:s, s:I, s:I, s:I, s:I, s:s}", "round", (json_int_t)r->round,
+                            "status", dure_stored_status_text(r->status), "sites",
+                            (json_int_t)r->n_survivors, "of", (json_int_t)r->n_members, "opened",
+                            (json_int_t)r->opened_s, "closed", (json_int_t)r->closed_s, "reason",
+                            r->reason));
+    }
+    return list;
+}
+
+static int print_json(const view *v)
+{
+    const char *waiting = json_string_value(json_object_get(v->live, "waiting"));
+    return dure_print_json(json_pack(
+        "{s:s, s:s, s:b, s:s, s:I, s:I, s:o, s:o}", "federation", v->settings.terms.federation,
+        "endpoint", v->settings.endpoint, "running", v->running, "waiting",
+        v->running && waiting ? waiting : "", "rounds_done", (json_int_t)v->facts.n_done,
+        "rounds_planned", (json_int_t)v->settings.terms.training.rounds, "sites", sites_json(v),
+        "rounds", rounds_json(v)));
+}
+
+static void print_site(const view *v, const dure_roster_member *m)
+{
+    const json_t *live = live_site(v, m->join.invitation.name);
+    char bytes[32], charged[24] = "none", planned[24] = "none";
+    const double now = epsilon_of(v, m, v->n_rounds);
+    const double all = epsilon_of(v, m, v->settings.terms.training.rounds);
+    if (isfinite(now)) snprintf(charged, sizeof charged, "%.2f", now);
+    if (isfinite(all)) snprintf(planned, sizeof planned, "%.2f", all);
+    dure_format_bytes(bytes, (uint64_t)json_integer_value(json_object_get(live, "bytes_received")));
+    printf("  %-16s %-16s %-8s %8llu   %6s of %-6s  %s\n", m->join.invitation.name,
+           m->join.invitation.organisation,
+           m->revoked                                    ? "revoked"
+           : json_is_true(json_object_get(live, "here")) ? "here"
+                                                         : "away",
+           (unsigned long long)m->join.declared.n_pub, charged, planned, live ? bytes : "-");
+}
+
+static int print_words(const view *v)
+{
+    const char *waiting = json_string_value(json_object_get(v->live, "waiting"));
+    printf("federation  %s, %s\n", v->settings.terms.federation, v->settings.endpoint);
+    printf("coordinator %s\n", !v->running ? "not running" : waiting ? waiting : "running");
+    printf("rounds      %llu of %u done\n", (unsigned long long)v->facts.n_done,
+           v->settings.terms.training.rounds);
+    for (size_t i = 0; i < v->n_rounds; i++) {
+        const dure_round_row *r = &v->rounds[i];
+        char when[DURE_CLOCK_TEXT_SIZE];
+        dure_clock_text(when, r->opened_s);
+        printf("  %4llu  %-7s %s  %u of %u sites  %s\n", (unsigned long long)r->round,
+               dure_stored_status_text(r->status), when, r->n_survivors, r->n_members, r->reason);
+    }
+    printf("sites       %-16s %-16s %-8s %8s   %-16s  %s\n", "", "", "", "records",
+           "epsilon of plan", "received");
+    for (size_t i = 0; i < dure_roster_count(v->roster); i++)
+        print_site(v, dure_roster_at(v->roster, i));
+    if (dure_roster_count(v->roster) == 0)
+        fprintf(stderr, "No site has joined yet: 'dure invite' makes an invitation.\n");
+    return 0;
+}
+
+int dure_cmd_status(int argc, char **argv)
+{
+    const char *given = NULL;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &given,
+         .help = "the federation's folder, or DIR/coordinator",
+         .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"status", "rounds, sites, budgets and what is waited for", args,
+                              N_ARGS(args), "dure status fed"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    view *v = calloc(1, sizeof *v);
+    char *dir = dure_federation_part(given, "coordinator");
+    dure_diag diag = {{0}};
+    dure_err err = v && dir ? view_open(v, dir, &diag) : DURE_ERR_NOMEM;
+    int status = err ? dure_fail("status", err, &diag) : json ? print_json(v) : print_words(v);
+    if (v) view_close(v);
+    free(v);
+    free(dir);
+    return status;
+}

@@ -1,0 +1,71 @@
+#include "cli/federation.h"
+
+#include "common/file.h"
+#include "coordinator/founding.h"
+#include "crypto/wipe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+char *dure_federation_part(const char *dir, const char *part)
+{
+    char *trimmed = strdup(dir);
+    if (!trimmed) return NULL;
+    size_t n = strlen(trimmed);
+    while (n > 1 && trimmed[n - 1] == '/')
+        trimmed[--n] = 0;
+    char *inner = dure_path_join(trimmed, part);
+    const char *other = strcmp(part, "admin") == 0 ? "/coordinator" : "/admin";
+    if (inner && !dure_file_exists(inner) && ends_with(trimmed, other)) {
+        /* The sibling's name was given. */
+        trimmed[n - strlen(other)] = 0;
+        free(inner);
+        inner = dure_path_join(trimmed, part);
+    } else if (inner && !dure_file_exists(inner)) {
+        free(inner);
+        return trimmed;
+    }
+    free(trimmed);
+    return inner;
+}
+
+static dure_err open_root(dure_admin *admin, dure_diag *diag)
+{
+    char *path = dure_path_join(admin->dir, DURE_ADMIN_ROOT_KEY);
+    dure_err err = path ? dure_sign_load(&admin->root, path, diag) : DURE_ERR_NOMEM;
+    if (!err && !dure_ct_equal(admin->root.public_, admin->settings.root_public, 32))
+        err = dure_diag_set(diag, DURE_ERR_AUTH, "%s is the root key of another federation", path);
+    free(path);
+    return err;
+}
+
+dure_err dure_admin_open(dure_admin *admin, const char *dir, bool with_key, dure_diag *diag)
+{
+    *admin = (dure_admin){.dir = dure_federation_part(dir, "admin")};
+    char *path = admin->dir ? dure_path_join(admin->dir, DURE_ADMIN_SETTINGS) : NULL;
+    dure_err err = DURE_ERR_NOMEM;
+    if (path && !dure_file_exists(path))
+        err = dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                            "%s is no admin folder: it has no %s; 'dure init' makes one", dir,
+                            DURE_ADMIN_SETTINGS);
+    else if (path)
+        err = dure_settings_read(&admin->settings, path, diag);
+    if (!err)
+        err = dure_founding_coordinator_keys(admin->coordinator_sign, admin->coordinator_curve,
+                                             admin->dir, diag);
+    if (!err && with_key) err = open_root(admin, diag);
+    free(path);
+    return err;
+}
+
+void dure_admin_close(dure_admin *admin)
+{
+    free(admin->dir);
+    dure_wipe(admin, sizeof *admin);
+}

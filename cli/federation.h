@@ -1,0 +1,27 @@
+/* What the commands of a federation's admin and coordinator share: the two folders behind DIR. */
+#pragma once
+
+#include "common/err.h"
+#include "crypto/sign.h"
+#include "federation/settings.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* DIR, DIR/admin or DIR/coordinator: the folder of `part` ("admin" or "coordinator"), allocated.
+ * NULL when out of memory. */
+char *dure_federation_part(const char *dir, const char *part);
+
+/* DIR/admin, opened: its settings, the root key and the coordinator's public keys. */
+typedef struct dure_admin {
+    char *dir; /* owned */
+    dure_settings settings;
+    dure_sign_key root;
+    uint8_t coordinator_sign[32], coordinator_curve[32];
+} dure_admin;
+
+/* `with_key` false leaves the root key zero: for looking. dure_admin_close() in every case. */
+DURE_MUST_USE dure_err dure_admin_open(dure_admin *admin, const char *dir, bool with_key,
+                                       dure_diag *diag);
+void dure_admin_close(dure_admin *admin); /* wipes */
