@@ -191,8 +191,11 @@ void dure_mask_pack(uint8_t *bytes, const uint32_t *words, size_t n, unsigned bi
     size_t step = bits / 8;
     DURE_ASSERT(bits == 24 || bits == 32);
     for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < step; k++)
-            bytes[i * step + k] = (uint8_t)(words[i] >> (8 * k));
+        uint8_t *to = bytes + i * step;
+        to[0] = (uint8_t)words[i];
+        to[1] = (uint8_t)(words[i] >> 8);
+        to[2] = (uint8_t)(words[i] >> 16);
+        if (bits == 32) to[3] = (uint8_t)(words[i] >> 24);
     }
 }
 
