@@ -31,7 +31,6 @@ typedef struct options {
 typedef struct followed {
     char name[64];
     uint64_t version; /* on offer; 0: none */
-    uint64_t refused; /* the version that failed its checks last, so that it is said once */
 } followed;
 
 typedef struct desk {
@@ -101,7 +100,8 @@ static dure_err offer_version(desk *d, const char *name, dure_version *version, 
 }
 
 /* Makes one alias stand for what the registry says. A version that fails its checks is not
- * offered, and what was offered before stays. */
+ * offered; what was offered before goes too, for the registry no longer calls it so: it may have
+ * been rolled back for good reason. */
 static void follow(desk *d, followed *alias)
 {
     dure_diag diag = {{0}};
@@ -114,18 +114,21 @@ static void follow(desk *d, followed *alias)
         alias->version = 0;
         return;
     }
-    if (!err && version.number == alias->version) return;
-    if (!err) err = offer_version(d, alias->name, &version, &diag);
+    if (err) { /* the registry cannot be read just now: nothing is known to have moved */
+        dure_log(DURE_LOG_WARN, "serve", "registry_unreadable", "reason=\"%s\"", diag.text);
+        return;
+    }
+    if (version.number == alias->version) return;
+    err = offer_version(d, alias->name, &version, &diag);
+    alias->version = err ? 0 : version.number;
     if (!err) {
-        alias->version = version.number;
-        alias->refused = 0;
         fprintf(stderr, "dure serve: %s is version %llu\n", alias->name,
                 (unsigned long long)version.number);
-    } else if (alias->refused != version.number) {
-        alias->refused = version.number;
-        fprintf(stderr, "dure serve: %s is not offered: %s\n", alias->name,
-                diag.text[0] ? diag.text : dure_err_text(err));
+        return;
     }
+    dure_server_withdraw(d->server, alias->name);
+    fprintf(stderr, "dure serve: %s is not offered: %s\n", alias->name,
+            diag.text[0] ? diag.text : dure_err_text(err));
 }
 
 /* Follows every alias when the registry has changed, or when `always`. */

@@ -247,15 +247,16 @@ static dure_err load_adapter(dure_lora **out, dure_adapter_notes *notes, dure_ha
     return err;
 }
 
-/* Rule of decision: what is served was made for this very base. An adapter that does not name its
- * base fits by its shapes, which the loader has checked; that is said in the log. */
+/* What is served was made for this very base. An adapter that does not name its base fits by its
+ * shapes, which the loader has checked; unless `check` knows better, that is said in the log. */
 static dure_err check_base(const dure_server *server, const dure_server_adapter *adapter,
                            const dure_adapter_notes *notes, dure_diag *diag)
 {
     char base[2 * DURE_HASH_BYTES + 1];
     dure_hex_encode(base, server->base.b, DURE_HASH_BYTES);
     if (!notes->base_digest[0]) {
-        dure_log(DURE_LOG_WARN, "serve", "adapter_without_base", "name=%s", adapter->name);
+        if (!adapter->check)
+            dure_log(DURE_LOG_WARN, "serve", "adapter_without_base", "name=%s", adapter->name);
         return DURE_OK;
     }
     if (!strcmp(base, notes->base_digest)) return DURE_OK;
