@@ -726,6 +726,22 @@ static void test_attack_shares_after_their_lifetime(void **state)
     world_free(&w);
 }
 
+static void test_attack_on_a_site_that_has_finished_finds_no_secret(void **state)
+{
+    (void)state;
+    world *w = world_new(3, 5);
+    world_run(w);
+    assert_true(w->summed);
+    client_secrets zero;
+    memset(&zero, 0, sizeof zero);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(dure_secagg_client_stage(w->clients[i]), DURE_STAGE_UNMASKED);
+        assert_true(dure_ct_equal(&w->clients[i]->secrets, &zero, sizeof zero));
+        assert_int_equal(dure_secagg_client_vector(w->clients[i]).n, 0);
+    }
+    world_free(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -759,6 +775,7 @@ int main(void)
         cmocka_unit_test_setup(test_attack_message_of_another_round, setup),
         cmocka_unit_test_setup(test_attack_forged_abort, setup),
         cmocka_unit_test_setup(test_attack_shares_after_their_lifetime, setup),
+        cmocka_unit_test_setup(test_attack_on_a_site_that_has_finished_finds_no_secret, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

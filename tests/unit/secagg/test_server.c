@@ -60,12 +60,24 @@ static void test_server_names_the_sender_of_wrong_shares(void **state)
     world_free(&w);
 }
 
+static bool wrong_mask_shares_of_1(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    if (to_server && member == 1 && msg->type == DURE_MSG_UNMASK) {
+        for (size_t i = 0; i < msg->u.unmask.n_entries; i++) {
+            dure_revealed *r = &WRITABLE(dure_revealed, msg->u.unmask.entries)[i];
+            if (r->kind == DURE_SHARE_MASK) r->share[43] ^= 1;
+        }
+        sign_r4(w, 1, &msg->u.unmask);
+    }
+    return true;
+}
+
 static void test_server_recovers_dropped_masks_despite_wrong_shares(void **state)
 {
     (void)state;
     world *w = world_new(7, 2);
     w->dies[6] = WORLD_R2;
-    w->hook = wrong_shares_of_1;
+    w->hook = wrong_mask_shares_of_1;
     world_run(w);
     assert_true(was_blamed(w, 1));
     assert_sum_over(w, 0x3f);
@@ -123,8 +135,14 @@ static void test_server_drops_a_site_whose_signature_fails(void **state)
 
 static bool shares_for_few(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
-    if (to_server && member == 2 && msg->type == DURE_MSG_SHARES) msg->u.shares.n_entries--;
+    if (to_server && member == 2 && msg->type == DURE_MSG_SHARES) {
+        dure_msg_shares *r1 = &msg->u.shares;
+        dure_hash digest;
+        r1->n_entries--;
+        assert_ok(dure_secagg_digest_r1(&digest, &w->server->t1, 2, r1->entries, r1->n_entries));
+        assert_ok(
+            dure_sign(r1->signature, &w->keys[2], DURE_SECAGG_LABEL_R1, dure_hash_span(&digest)));
+    }
     return true;
 }
 
