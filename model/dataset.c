@@ -72,7 +72,8 @@ static dure_err fit(const reading *r, size_t first, dure_diag *diag)
     r->data->n_cut++;
     if (count_labels(tokens, first) == 0)
         return dure_diag_set(diag, DURE_ERR_LIMIT,
-                             "no part of the response is within the first %u of %zu tokens",
+                             "no part of the response is within the first %u of %zu tokens; "
+                             "shorten the prompt or raise --max-length",
                              r->opts->max_length, n);
     tell(r, diag->text);
     return DURE_OK;

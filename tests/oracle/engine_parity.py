@@ -2,9 +2,9 @@
 
     engine_parity.py MODEL.gguf DURE ENGINE_ORACLE
 
-The GGUF is decoded with the `gguf` package and put into transformers' LlamaForCausalLM in
-float32; the gradients come from autograd in float64, so that they are the truth. Prints the
-differences and fails when they are larger than float32 rounding explains.
+The GGUF is decoded with the `gguf` package and put into transformers' LlamaForCausalLM. Gradients
+are compared with autograd in float64; autograd in float32 is the yardstick for how far rounding
+alone may lead. Prints the differences and fails when they are larger than that explains.
 """
 import json
 import pathlib
@@ -106,28 +106,34 @@ def adapt(model, heads, rng):
             a = rng.uniform(-bound, bound, (RANK, base.in_features)).astype(np.float32)
             b = rng.normal(0, 0.02, (base.out_features, RANK)).astype(np.float32)
             order = hf_order(len(b), heads[k]) if k < 2 else np.arange(len(b))
-            lora = Lora(base, torch.tensor(a, dtype=torch.float64), torch.tensor(b[order], dtype=torch.float64))
+            lora = Lora(base, torch.tensor(a), torch.tensor(b[order]))
             setattr(getattr(layer, parent), leaf, lora)
             params += [a.ravel(), b.ravel()]
             loras.append((lora, order))
     return np.concatenate(params), loras
 
 
-def true_gradient(model, loras, tokens, first):
+def autograd(model, loras, tokens, first):
     model.zero_grad()
     logits = model(torch.tensor([tokens])).logits[0]
     loss = torch.nn.functional.cross_entropy(logits[first - 1:-1], torch.tensor(tokens[first:]))
     loss.backward()
     parts = []
     for lora, order in loras:
-        b = np.empty_like(lora.b.grad.numpy())
-        b[order] = lora.b.grad.numpy()
-        parts += [lora.a.grad.numpy().ravel(), b.ravel()]
+        b = np.empty(lora.b.shape)
+        b[order] = lora.b.grad.double().numpy()
+        parts += [lora.a.grad.double().numpy().ravel(), b.ravel()]
     return loss.item(), parts
 
 
+def distance(mine, truth):
+    """Relative difference over all matrices, and in the worst matrix."""
+    parts = [np.linalg.norm(m - t) / np.linalg.norm(t) for m, t in zip(mine, truth)]
+    whole = np.linalg.norm(np.concatenate(mine) - np.concatenate(truth))
+    return np.array([whole / np.linalg.norm(np.concatenate(truth)), max(parts)])
+
+
 def compare_gradients(model, heads, path, oracle, records):
-    model = model.double()
     for p in model.parameters():
         p.requires_grad_(False)
     params, loras = adapt(model, heads, np.random.default_rng(1))
@@ -140,19 +146,20 @@ def compare_gradients(model, heads, path, oracle, records):
         params.tofile(there)
         losses = run([oracle, path, str(RANK), str(ALPHA), "0", there, back], lines)
         ours = np.fromfile(back, np.float32).reshape(len(records), -1)
-    whole, worst, loss_difference = 0.0, 0.0, 0.0
-    for tokens, gradient, loss in zip(records, ours, losses):
-        truth, parts = true_gradient(model, loras, tokens, len(tokens) // 2)
-        at, flat = 0, np.concatenate(parts)
-        loss_difference = max(loss_difference, abs(truth - loss["loss"]))
-        whole = max(whole, np.linalg.norm(gradient - flat) / np.linalg.norm(flat))
-        for part in parts:
-            mine = gradient[at:at + len(part)]
-            worst = max(worst, np.linalg.norm(mine - part) / np.linalg.norm(part))
-            at += len(part)
-    print(f"gradients: {len(records)} records, {len(parts)} matrices each, relative difference "
-          f"{whole:.2e} over all, {worst:.2e} in the worst matrix; loss {loss_difference:.2e}")
-    return whole < 1e-4 and worst < 1e-3 and loss_difference < 1e-4
+    answers = {}
+    for kind in (torch.float32, torch.float64):
+        model.to(kind)
+        answers[kind] = [autograd(model, loras, r, len(r) // 2) for r in records]
+    mine, theirs, losses_apart = np.zeros(2), np.zeros(2), 0.0
+    for i, (truth_loss, truth) in enumerate(answers[torch.float64]):
+        cuts = np.cumsum([len(part) for part in truth])[:-1]
+        mine = np.maximum(mine, distance(np.split(ours[i].astype(float), cuts), truth))
+        theirs = np.maximum(theirs, distance(answers[torch.float32][i][1], truth))
+        losses_apart = max(losses_apart, abs(truth_loss - losses[i]["loss"]))
+    print(f"gradients: {len(records)} records, {len(params)} parameters in {len(truth)} matrices; "
+          f"distance from float64 autograd: {mine[0]:.2e} over all, {mine[1]:.2e} in the worst "
+          f"matrix (PyTorch in float32: {theirs[0]:.2e}, {theirs[1]:.2e}); loss {losses_apart:.2e}")
+    return (mine < 3 * theirs + 1e-5).all() and losses_apart < 1e-4
 
 
 def main():
@@ -167,4 +174,5 @@ def main():
     return 0 if good else 1
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
