@@ -4,7 +4,7 @@
 
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config
     libssl-dev libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libdnnl-dev libsqlite3-dev
-    libmicrohttpd-dev libjansson-dev libcyaml-dev libyaml-dev libpcre2-dev libutf8proc-dev)
+    libmicrohttpd-dev libjansson-dev libcyaml-dev libyaml-dev libutf8proc-dev)
 test_packages=(libcmocka-dev python3 clang-format-19)
 fetch_packages=(ca-certificates python3 python3-pip unzip)
 
