@@ -40,6 +40,19 @@ static dure_err need_chat(const text_model *m, dure_diag *diag)
     return m->chat_err;
 }
 
+/* What `max_length` may be: a label is predicted from a token before it, and the model sees at most
+ * its context. */
+static dure_err check_length(const text_model *m, uint64_t max_length, dure_diag *diag)
+{
+    uint32_t context = 0;
+    dure_err err = dure_gguf_u32(&context, m->gguf, "llama.context_length", diag);
+    if (!err && (max_length < 2 || max_length > context))
+        err = dure_diag_set(diag, DURE_ERR_USAGE,
+                            "--max-length must be from 2 to the model's context of %u tokens",
+                            context);
+    return err;
+}
+
 static void close_model(text_model *m)
 {
     dure_tokenizer_free(&m->t);
@@ -253,13 +266,12 @@ static int data_check(int argc, char **argv)
         "dure data check --data site.jsonl --model SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (max_length < 2 || max_length > UINT32_MAX)
-        return dure_args_refuse(&usage, "--max-length must be at least 2");
     text_model m = {0};
     report r = {0};
     dure_diag diag = {0};
     dure_err err = open_model(&m, model, &diag);
     if (!err) err = need_chat(&m, &diag);
+    if (!err) err = check_length(&m, max_length, &diag);
     if (!err) err = make_report(&r, &m, data, max_length, &diag);
     int status = 0;
     if (err)
@@ -348,14 +360,13 @@ static int data_preview(int argc, char **argv)
                               "SmolLM2-135M-Instruct.Q4_1.gguf --records 5"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (max_length < 2 || max_length > UINT32_MAX)
-        return dure_args_refuse(&usage, "--max-length must be at least 2");
     text_model m = {0};
     dure_dataset data = {0};
     dure_diag diag = {0};
     dure_dataset_opts opts = {.max_length = (uint32_t)max_length, .tolerant = true};
     dure_err err = open_model(&m, model, &diag);
     if (!err) err = need_chat(&m, &diag);
+    if (!err) err = check_length(&m, max_length, &diag);
     if (!err) err = dure_dataset_read(&data, data_path, m.t, &m.chat, &opts, &diag);
     json_t *list = json ? json_array() : NULL;
     for (size_t i = 0; !err && i < data.n && i < n; i++) {

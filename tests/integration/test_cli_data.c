@@ -170,6 +170,8 @@ static void test_usage_errors_exit_2(void **state)
     assert_int_equal(run("data check --data good.jsonl"), 2);
     has(d.words, "--model is missing");
     assert_int_equal(run("data check --data good.jsonl --model model.gguf --max-length 1"), 2);
+    assert_int_equal(run("data check --data good.jsonl --model model.gguf --max-length 513"), 2);
+    has(d.words, "the model's context of 512");
     assert_int_equal(run("model info"), 2);
     assert_int_equal(run("model info --help"), 0);
     has(d.output, "Example:");
