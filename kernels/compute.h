@@ -12,8 +12,9 @@
 
 #include <stdbool.h>
 
-/* C[m x n] = A[m x k] B[k x n], or += with `accumulate`; the sum over k runs upward, one fused
- * multiply-add a term. A's element (i, p) is a[i * a_row + p * a_step], so A may be transposed. */
+/* C[m x n] = A[m x k] B[k x n], or += with `accumulate`. The sum over k runs upward from zero, one
+ * fused multiply-add a term; what C held is added last, so a long sum made of many calls keeps the
+ * rounding of its parts. A's element (i, p) is a[i * a_row + p * a_step]: A may be transposed. */
 typedef struct dure_gemm {
     float *c;
     size_t ldc;

@@ -2,24 +2,48 @@
 
 #include "kernels/dequant.h"
 
-/* Forward: a task makes COLUMNS columns of y. It decodes that many rows of W in pieces of DEPTH,
+/* Forward: a task makes some columns of y. It decodes that many rows of W in pieces of DEPTH,
  * transposes them into panels, and runs each block of ROWS rows of x over all its panels, so that
  * the block of x stays in the second-level cache.
- * Backward: a task makes COLUMNS columns of dx from panels of DEPTH rows of W, which need no
+ * Backward: a task makes some columns of dx from panels of DEPTH rows of W, which need no
  * transposing. */
-enum { COLUMNS = 64, PANEL = 32, DEPTH = 512, ROWS = 56, BLOCK_MAX = 256 };
+enum { PANEL = 32, COLUMNS_MAX = 192, DEPTH = 256, ROWS = 56, BLOCK_MAX = 256 };
 
 size_t dure_matmul_scratch_bytes(size_t inner)
 {
-    size_t decoded = inner > DEPTH ? inner : DEPTH;
-    return sizeof(float) * (COLUMNS * DEPTH + PANEL * decoded + DEPTH * BLOCK_MAX);
+    size_t decoded = inner > PANEL * DEPTH ? inner : PANEL * DEPTH;
+    return sizeof(float) * (DEPTH * BLOCK_MAX + decoded);
 }
 
+/* The columns a task makes: as many as possible, because each task reads all of x, but no more
+ * than share out evenly among the threads. A multiple of `least`. */
+static size_t task_width(const size_t *columns, size_t n, size_t least, const dure_compute *c)
+{
+    size_t threads = dure_pool_threads(c->pool), best = least, shortest = SIZE_MAX;
+    for (size_t width = least; width <= COLUMNS_MAX; width += least) {
+        size_t tasks = 0;
+        for (size_t i = 0; i < n; i++)
+            tasks += (columns[i] + width - 1) / width;
+        size_t turns = (tasks + threads - 1) / threads * width;
+        if (turns > shortest) continue;
+        shortest = turns;
+        best = width;
+    }
+    return best;
+}
+
+/* Where column `column` of row `row` starts; `column` is at the edge of a block. */
 static const uint8_t *weight_at(const dure_weight *w, size_t row, size_t column)
 {
-    const uint8_t *data = w->data;
-    return data + row * dure_quant_row_bytes(w->type, w->in) +
-           dure_quant_row_bytes(w->type, column);
+    size_t weights = 1, bytes = 0;
+    DURE_ASSERT(dure_quant_block(&weights, &bytes, w->type));
+    return (const uint8_t *)w->data + (row * w->in + column) / weights * bytes;
+}
+
+/* Bytes from one row to the next. */
+static size_t row_stride(const dure_weight *w)
+{
+    return dure_quant_row_bytes(w->type, w->in);
 }
 
 void dure_weight_row(float *out, const dure_weight *w, size_t row, const dure_compute *c)
@@ -51,8 +75,10 @@ static void fill_panels(float *panels, float *decoded, const part *p, const dure
             source = (const float *)w->data + (p->row + first) * w->in + p->k;
             ld = w->in;
         }
+        const uint8_t *blocks = weight_at(w, p->row + first, p->k);
+        size_t stride = row_stride(w);
         for (size_t r = 0; r < rows && w->type != 0; r++)
-            ops->dequant(decoded + r * ld, weight_at(w, p->row + first + r, p->k), ld, w->type);
+            ops->dequant(decoded + r * ld, blocks + r * stride, ld, w->type);
         ops->transpose(panels + first * p->depth, PANEL, source, ld, rows, p->depth);
     }
 }
@@ -84,7 +110,7 @@ static void forward_task(void *state, size_t task, void *scratch)
     const dure_weight *w = p->w;
     size_t first = (task - f->tasks[i]) * f->width;
     size_t n = w->out - first < f->width ? w->out - first : f->width;
-    float *panels = scratch, *decoded = panels + COLUMNS * DEPTH;
+    float *panels = scratch, *decoded = panels + DEPTH * BLOCK_MAX;
     for (size_t k = 0; k < w->in; k += DEPTH) {
         size_t depth = w->in - k < DEPTH ? w->in - k : DEPTH;
         fill_panels(panels, decoded, &(part){w, first, n, k, depth}, f->ops);
@@ -102,17 +128,22 @@ static void forward_task(void *state, size_t task, void *scratch)
     }
 }
 
+/* Numbers the tasks of all products one after the other. */
+static forward_job share_out(const dure_matmul *job, size_t width, const dure_compute *c)
+{
+    forward_job f = {.job = job, .ops = c->ops, .width = width};
+    for (size_t p = 0; p < job->n_products; p++)
+        f.tasks[p + 1] = f.tasks[p] + (job->products[p].w->out + width - 1) / width;
+    return f;
+}
+
 void dure_matmul_forward(const dure_matmul *job, const dure_compute *c)
 {
+    size_t columns[DURE_PRODUCTS_MAX];
     DURE_ASSERT(job->n_products <= DURE_PRODUCTS_MAX);
-    forward_job f = {.job = job, .ops = c->ops, .width = COLUMNS};
-    size_t columns = 0;
     for (size_t p = 0; p < job->n_products; p++)
-        columns += job->products[p].w->out;
-    /* Few wide tasks leave a thread idle at the end; narrow ones read x more often. */
-    if (columns / COLUMNS < 16 * (size_t)dure_pool_threads(c->pool)) f.width = PANEL;
-    for (size_t p = 0; p < job->n_products; p++)
-        f.tasks[p + 1] = f.tasks[p] + (job->products[p].w->out + f.width - 1) / f.width;
+        columns[p] = job->products[p].w->out;
+    forward_job f = share_out(job, task_width(columns, job->n_products, PANEL, c), c);
     dure_pool_run(c->pool, f.tasks[job->n_products], forward_task, &f);
 }
 
@@ -142,9 +173,7 @@ static void few_task(void *state, size_t task, void *scratch)
 void dure_matmul_few(const dure_matmul *job, const dure_compute *c)
 {
     DURE_ASSERT(job->n_products <= DURE_PRODUCTS_MAX);
-    forward_job f = {.job = job, .ops = c->ops, .width = COLUMNS};
-    for (size_t p = 0; p < job->n_products; p++)
-        f.tasks[p + 1] = f.tasks[p] + (job->products[p].w->out + f.width - 1) / f.width;
+    forward_job f = share_out(job, PANEL, c);
     dure_pool_run(c->pool, f.tasks[job->n_products], few_task, &f);
 }
 
@@ -160,18 +189,21 @@ typedef struct backward_job {
 static void backward_panel(dure_gemm *g, float *panel, const part *p, const dure_cpu_ops *ops)
 {
     const dure_weight *w = p->w;
-    if (w->type == 0) {
+    /* A narrow float32 matrix (a LoRA factor) is its own panel. */
+    if (w->type == 0 && w->in <= PANEL) {
         g->b = (const float *)w->data + p->k * w->in + p->row;
         g->ldb = w->in;
         return;
     }
+    const uint8_t *blocks = weight_at(w, p->k, p->row);
+    size_t stride = row_stride(w);
     for (size_t r = 0; r < g->k; r++)
-        ops->dequant(panel + r * g->n, weight_at(w, p->k + r, p->row), g->n, w->type);
+        ops->dequant(panel + r * g->n, blocks + r * stride, g->n, w->type);
     g->b = panel;
     g->ldb = g->n;
 }
 
-/* Adds one term to columns [first, first + n) of dx; false in *accumulate: the first writes. */
+/* Adds one term to columns [columns->row, + n) of dx; the first term of a gradient may write. */
 static void add_term(const backward_job *b, const dure_matmul_grad *grad,
                      const dure_product_grad *term, const part *columns, float *panel)
 {
@@ -206,20 +238,27 @@ static void backward_task(void *state, size_t task, void *scratch)
         add_term(b, grad, &grad->terms[p], &columns, scratch);
 }
 
+/* Whole blocks of every term's weights, at least a panel. */
+static size_t least_width(const dure_matmul_grad *grad)
+{
+    size_t least = PANEL, weights, bytes;
+    for (size_t p = 0; p < grad->n_terms; p++) {
+        DURE_ASSERT(grad->terms[p].w->in == grad->terms[0].w->in);
+        DURE_ASSERT(dure_quant_block(&weights, &bytes, grad->terms[p].w->type));
+        DURE_ASSERT(weights <= BLOCK_MAX);
+        if (least < weights) least = weights;
+    }
+    return least;
+}
+
 void dure_matmul_backward(const dure_matmul_grad *grads, size_t n, size_t rows,
                           const dure_compute *c)
 {
     DURE_ASSERT(n <= DURE_PRODUCTS_MAX);
     backward_job b = {.grads = grads, .ops = c->ops, .rows = rows};
     for (size_t i = 0; i < n; i++) {
-        size_t in = grads[i].terms[0].w->in, weights, bytes;
-        b.width[i] = in / COLUMNS < 16 * (size_t)dure_pool_threads(c->pool) ? PANEL : COLUMNS;
-        for (size_t p = 0; p < grads[i].n_terms; p++) {
-            DURE_ASSERT(grads[i].terms[p].w->in == in);
-            DURE_ASSERT(dure_quant_block(&weights, &bytes, grads[i].terms[p].w->type));
-            DURE_ASSERT(weights <= BLOCK_MAX);
-            if (b.width[i] < weights) b.width[i] = weights;
-        }
+        size_t in = grads[i].terms[0].w->in;
+        b.width[i] = task_width(&in, 1, least_width(&grads[i]), c);
         b.tasks[i + 1] = b.tasks[i] + (in + b.width[i] - 1) / b.width[i];
     }
     dure_pool_run(c->pool, b.tasks[n], backward_task, &b);

@@ -1,8 +1,9 @@
 /* The micro-kernel: a block of MR rows by two vectors of C stays in registers while k runs.
  *
- * Each element of C is one chain of fused multiply-adds over k, whatever the block it falls in:
- * that is what makes a row independent of the rows beside it. Edges in n go through a padded
- * copy of the panel; edges in m through kernels of fewer rows. */
+ * Each element of C is one chain of fused multiply-adds over k from zero, to which an earlier value
+ * is added last, whatever the block it falls in: that is what makes a row independent of the rows
+ * beside it. Edges in n go through a padded copy of the panel; edges in m through kernels of fewer
+ * rows. */
 #pragma once
 
 #include "kernels/compute.h"
@@ -36,7 +37,7 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; v++)
-            acc[r][v] = t->accumulate ? v_load(t->c + (size_t)r * t->ldc + v * W) : v_set(0);
+            acc[r][v] = v_set(0);
     /* One pointer for three rows keeps the addresses in registers too. */
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r += 3)
@@ -57,8 +58,11 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            v_store(t->c + (size_t)r * t->ldc + v * W, acc[r][v]);
+        for (int v = 0; v < vectors; v++) {
+            float *c = t->c + (size_t)r * t->ldc + v * W;
+            if (t->accumulate) acc[r][v] = v_load(c) + acc[r][v];
+            v_store(c, acc[r][v]);
+        }
 }
 
 #define BLOCK(rows)                                                                                \

@@ -10,10 +10,10 @@ static void gemm(const dure_gemm *g)
 {
     for (size_t i = 0; i < g->m; i++)
         for (size_t j = 0; j < g->n; j++) {
-            float sum = g->accumulate ? g->c[i * g->ldc + j] : 0;
+            float *c = &g->c[i * g->ldc + j], sum = 0;
             for (size_t p = 0; p < g->k; p++)
                 sum = fmaf(g->a[i * g->a_row + p * g->a_step], g->b[p * g->ldb + j], sum);
-            g->c[i * g->ldc + j] = sum;
+            *c = g->accumulate ? *c + sum : sum;
         }
 }
 

@@ -1,0 +1,186 @@
+/* Attention over packed documents against sums in double, backward against differences of them. */
+#include "kernels/attention.h"
+#include "support/check.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEADS = 4, HEADS_KV = 2, DIM = 8, Q = HEADS * DIM, KV = HEADS_KV * DIM, ROWS = 150 };
+static const size_t starts[] = {0, 1, 61, 78, ROWS};
+enum { N_DOCS = 4 };
+
+typedef struct data {
+    float q[ROWS * Q], k[ROWS * KV], v[ROWS * KV], w[ROWS * Q];
+    float out[ROWS * Q], lse[ROWS * HEADS], dq[ROWS * Q], dk[ROWS * KV], dv[ROWS * KV];
+} data;
+
+static uint64_t rng = 1;
+
+static void fill(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        rng = rng * 6364136223846793005u + 1442695040888963407u;
+        x[i] = (float)(rng >> 40) * 0x1p-22f - 2.0f;
+    }
+}
+
+static data *random_data(void)
+{
+    data *d = calloc(1, sizeof *d);
+    fill(d->q, ROWS * Q);
+    fill(d->k, ROWS * KV);
+    fill(d->v, ROWS * KV);
+    fill(d->w, ROWS * Q);
+    return d;
+}
+
+static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level)
+{
+    dure_compute c = {.ops = dure_cpu_ops_of(level)};
+    dure_attention_doc docs[N_DOCS];
+    for (size_t i = 0; i < n_docs; i++)
+        docs[i] = (dure_attention_doc){from[i], from[i + 1] - from[i], d->k + from[i] * KV,
+                                       d->v + from[i] * KV, from[i + 1] - from[i]};
+    float *packed = malloc(dure_attention_packed_floats(ROWS, N_DOCS, HEADS_KV, DIM) * 4);
+    assert_ok(dure_pool_new(&c.pool, 2, dure_attention_scratch_bytes(ROWS)));
+    dure_attention args = {.docs = docs,
+                           .n_docs = n_docs,
+                           .q = d->q,
+                           .ldq = Q,
+                           .ldk = KV,
+                           .ldv = KV,
+                           .heads = HEADS,
+                           .heads_kv = HEADS_KV,
+                           .dim = DIM,
+                           .scale = 0.35f,
+                           .packed = packed};
+    dure_attention_forward(d->out, d->lse, &args, &c);
+    dure_attention_grad grad = {.args = &args,
+                                .out = d->out,
+                                .lse = d->lse,
+                                .dout = d->w,
+                                .dq = d->dq,
+                                .dk = d->dk,
+                                .dv = d->dv};
+    dure_attention_backward(&grad, &c);
+    dure_pool_free(&c.pool);
+    free(packed);
+}
+
+static size_t doc_start(size_t row)
+{
+    size_t d = 0;
+    while (starts[d + 1] <= row)
+        d++;
+    return starts[d];
+}
+
+/* One row of one head in double. */
+static void naive_row(double out[DIM], const data *d, size_t row, size_t head)
+{
+    double score[ROWS], sum = 0;
+    size_t first = doc_start(row), kv = head / (HEADS / HEADS_KV) * DIM;
+    memset(out, 0, DIM * sizeof *out);
+    for (size_t j = first; j <= row; j++) {
+        score[j] = 0;
+        for (size_t x = 0; x < DIM; x++)
+            score[j] += (double)d->q[row * Q + head * DIM + x] * (double)d->k[j * KV + kv + x];
+        score[j] = exp((double)0.35f * score[j]);
+        sum += score[j];
+    }
+    for (size_t j = first; j <= row; j++)
+        for (size_t x = 0; x < DIM; x++)
+            out[x] += score[j] / sum * (double)d->v[j * KV + kv + x];
+}
+
+static void test_attention_matches_sums_in_double(void **state)
+{
+    (void)state;
+    data *d = random_data();
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512; level++) {
+        if (!dure_cpu_ops_of((dure_cpu_level)level)) continue;
+        run(d, starts, N_DOCS, (dure_cpu_level)level);
+        for (size_t row = 0; row < ROWS; row++)
+            for (size_t head = 0; head < HEADS; head++) {
+                double expected[DIM];
+                naive_row(expected, d, row, head);
+                for (size_t x = 0; x < DIM; x++)
+                    assert_true(fabs((double)d->out[row * Q + head * DIM + x] - expected[x]) <
+                                1e-5);
+            }
+    }
+    free(d);
+}
+
+/* sum(w . out) over the rows that row `row` can change. */
+static double objective(const data *d, size_t row)
+{
+    double sum = 0, out[DIM];
+    for (size_t i = row; i < ROWS && doc_start(i) == doc_start(row); i++)
+        for (size_t head = 0; head < HEADS; head++) {
+            naive_row(out, d, i, head);
+            for (size_t x = 0; x < DIM; x++)
+                sum += out[x] * (double)d->w[i * Q + head * DIM + x];
+        }
+    return sum;
+}
+
+static void check_slope(data *d, float *x, float slope, size_t row)
+{
+    float saved = *x;
+    *x = saved + 0x1p-9f;
+    double above = objective(d, row);
+    *x = saved - 0x1p-9f;
+    double below = objective(d, row), expected = (above - below) * 0x1p8;
+    *x = saved;
+    assert_true(fabs(expected - (double)slope) < 1e-3 * (1 + fabs(expected)));
+}
+
+static void test_attention_backward_matches_differences(void **state)
+{
+    (void)state;
+    data *d = random_data();
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512; level++) {
+        if (!dure_cpu_ops_of((dure_cpu_level)level)) continue;
+        run(d, starts, N_DOCS, (dure_cpu_level)level);
+        for (size_t row = 0; row < ROWS; row += 7)
+            for (size_t x = row % 5; x < KV; x += 5) {
+                check_slope(d, &d->q[row * Q + x], d->dq[row * Q + x], row);
+                check_slope(d, &d->k[row * KV + x], d->dk[row * KV + x], row);
+                check_slope(d, &d->v[row * KV + x], d->dv[row * KV + x], row);
+            }
+    }
+    free(d);
+}
+
+static void test_attention_document_is_itself_alone(void **state)
+{
+    (void)state;
+    data *d = random_data(), *alone = malloc(sizeof *alone);
+    run(d, starts, N_DOCS, dure_cpu_best());
+    for (size_t i = 0; i < N_DOCS; i++) {
+        size_t first = starts[i], n = starts[i + 1] - first, own[2] = {0, n};
+        memcpy(alone->q, d->q + first * Q, n * Q * sizeof(float));
+        memcpy(alone->k, d->k + first * KV, n * KV * sizeof(float));
+        memcpy(alone->v, d->v + first * KV, n * KV * sizeof(float));
+        memcpy(alone->w, d->w + first * Q, n * Q * sizeof(float));
+        run(alone, own, 1, dure_cpu_best());
+        assert_memory_equal(alone->out, d->out + first * Q, n * Q * sizeof(float));
+        assert_memory_equal(alone->dq, d->dq + first * Q, n * Q * sizeof(float));
+        assert_memory_equal(alone->dk, d->dk + first * KV, n * KV * sizeof(float));
+        assert_memory_equal(alone->dv, d->dv + first * KV, n * KV * sizeof(float));
+    }
+    free(d);
+    free(alone);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_attention_matches_sums_in_double),
+        cmocka_unit_test(test_attention_backward_matches_differences),
+        cmocka_unit_test(test_attention_document_is_itself_alone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
