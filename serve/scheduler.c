@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "model/decode.h"
+#include "model/score.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -12,8 +13,6 @@
 #define QUEUE_DEFAULT 64
 /* A long prompt is taken in pieces, so that the other slots get their turn in between. */
 #define PREFILL_TOKENS 256
-/* As many tokens of a prompt whose every log-probability is wanted, one at a time. */
-#define ECHO_TOKENS 16
 #define WAIT_MS 2
 /* How long an answer that was cut off may take to reach its reader when the scheduler ends. */
 #define LAST_WORDS_MS 1000
@@ -26,7 +25,9 @@ typedef struct slot {
     dure_sampler sampler;
     size_t fed;
     uint32_t made;
-    bool ended;
+    bool ended, scored;
+    int32_t pending; /* a token chosen in this round, to be fed with those of the other slots */
+    bool has_pending;
 } slot;
 
 struct dure_scheduler {
@@ -70,45 +71,65 @@ static void fill_event(dure_token_event *event, const dure_scheduler *scheduler,
             (dure_token_choice){.token = ids[i], .logprob = dure_logprob(logits, n_vocab, ids[i])};
 }
 
-static bool feed(slot *s, const int32_t *tokens, size_t n)
+static void fail(slot *s, dure_err err, const dure_diag *diag)
 {
-    dure_diag diag = {0};
-    dure_err err = dure_decoder_feed(s->decoder, s->prompt->lora, tokens, n, &diag);
-    if (!err) return true;
     dure_log(DURE_LOG_ERROR, "serve", "decode_failed", "error=\"%s\" reason=\"%s\"",
-             dure_err_text(err), diag.text);
+             dure_err_text(err), diag->text);
     end_prompt(s, DURE_END_FAILED);
-    return false;
 }
 
-/* One token of the prompt, told with its log-probability. */
-static bool feed_echoed(dure_scheduler *scheduler, slot *s)
+typedef struct score_state {
+    dure_scheduler *scheduler;
+    slot *slot;
+} score_state;
+
+/* Tells the owner of token i of the prompt; `logits` are those before it. */
+static bool tell_prompt(dure_scheduler *scheduler, slot *s, size_t i, const float *logits)
 {
     const dure_prompt *prompt = s->prompt;
     dure_token_event event;
-    fill_event(&event, scheduler, prompt, s->fed ? dure_decoder_logits(s->decoder) : NULL,
-               prompt->tokens[s->fed]);
+    fill_event(&event, scheduler, prompt, logits, prompt->tokens[i]);
     event.of_prompt = true;
-    if (prompt->owner->token(prompt->state, &event) == DURE_FLOW_STOP) {
-        end_prompt(s, DURE_END_CANCELLED);
-        return false;
-    }
-    return feed(s, &prompt->tokens[s->fed++], 1);
+    return prompt->owner->token(prompt->state, &event) != DURE_FLOW_STOP;
 }
 
-static void prefill(dure_scheduler *scheduler, slot *s)
+static bool on_score(void *state, size_t i, const float *logits)
+{
+    const score_state *score = state;
+    return tell_prompt(score->scheduler, score->slot, i + 1, logits);
+}
+
+/* The log-probabilities of the whole prompt, in one pass. */
+static void score_prompt(dure_scheduler *scheduler, slot *s)
 {
     const dure_prompt *prompt = s->prompt;
+    score_state state = {scheduler, s};
+    dure_diag diag = {0};
+    s->scored = true;
+    dure_err err = tell_prompt(scheduler, s, 0, NULL) ? DURE_OK : DURE_ERR_CANCELLED;
+    if (!err)
+        err = dure_score(scheduler->model, prompt->lora, prompt->tokens, prompt->n_tokens, on_score,
+                         &state, &diag);
+    if (err == DURE_ERR_CANCELLED)
+        end_prompt(s, DURE_END_CANCELLED);
+    else if (err)
+        fail(s, err, &diag);
+    else if (prompt->max_tokens == 0)
+        end_prompt(s, DURE_END_LENGTH);
+}
+
+static void prefill(slot *s)
+{
+    const dure_prompt *prompt = s->prompt;
+    dure_diag diag = {0};
     size_t n = prompt->n_tokens - s->fed;
-    if (prompt->echo_logprobs) {
-        for (size_t i = 0; i < ECHO_TOKENS && s->fed < prompt->n_tokens; i++)
-            if (!feed_echoed(scheduler, s)) return;
-    } else {
-        if (n > PREFILL_TOKENS) n = PREFILL_TOKENS;
-        if (!feed(s, prompt->tokens + s->fed, n)) return;
-        s->fed += n;
-    }
-    if (s->fed == prompt->n_tokens && prompt->max_tokens == 0) end_prompt(s, DURE_END_LENGTH);
+    if (n > PREFILL_TOKENS) n = PREFILL_TOKENS;
+    dure_err err = dure_decoder_feed(s->decoder, prompt->lora, prompt->tokens + s->fed, n, &diag);
+    s->fed += n;
+    if (err)
+        fail(s, err, &diag);
+    else if (s->fed == prompt->n_tokens && prompt->max_tokens == 0)
+        end_prompt(s, DURE_END_LENGTH);
 }
 
 static void generate(dure_scheduler *scheduler, slot *s)
@@ -127,10 +148,38 @@ static void generate(dure_scheduler *scheduler, slot *s)
         return;
     }
     s->made++;
-    if (s->made == prompt->max_tokens || dure_decoder_room(s->decoder) == 0)
+    if (s->made == prompt->max_tokens || dure_decoder_room(s->decoder) == 0) {
         end_prompt(s, DURE_END_LENGTH);
-    else
-        feed(s, &token, 1);
+    } else {
+        s->pending = token;
+        s->has_pending = true;
+    }
+}
+
+/* Feeds the tokens chosen in this round: those of one adapter together, so that the weights are
+ * read once for all of them. */
+static void feed_pending(dure_scheduler *scheduler)
+{
+    for (uint32_t first = 0; first < scheduler->n_slots; first++) {
+        if (!scheduler->slots[first].has_pending) continue;
+        const dure_lora *lora = scheduler->slots[first].prompt->lora;
+        dure_decoder *decoders[DURE_DECODERS_TOGETHER];
+        slot *slots[DURE_DECODERS_TOGETHER];
+        int32_t tokens[DURE_DECODERS_TOGETHER];
+        size_t n = 0;
+        for (uint32_t i = first; i < scheduler->n_slots && n < DURE_DECODERS_TOGETHER; i++) {
+            slot *s = &scheduler->slots[i];
+            if (!s->has_pending || s->prompt->lora != lora) continue;
+            s->has_pending = false;
+            decoders[n] = s->decoder;
+            tokens[n] = s->pending;
+            slots[n++] = s;
+        }
+        dure_diag diag = {0};
+        dure_err err = dure_decoder_feed_each(decoders, tokens, n, lora, &diag);
+        for (size_t i = 0; i < n && err; i++)
+            fail(slots[i], err, &diag);
+    }
 }
 
 static void vacate(dure_scheduler *scheduler, slot *s)
@@ -155,8 +204,10 @@ static bool take_turn(dure_scheduler *scheduler, slot *s)
         vacate(scheduler, s);
     else if (flow == DURE_FLOW_STOP)
         end_prompt(s, DURE_END_CANCELLED);
+    else if (s->prompt->echo_logprobs && !s->scored)
+        score_prompt(scheduler, s);
     else if (s->fed < s->prompt->n_tokens)
-        prefill(scheduler, s);
+        prefill(s);
     else
         generate(scheduler, s);
     return true;
@@ -167,7 +218,7 @@ static void occupy(dure_scheduler *scheduler, slot *s, dure_prompt *prompt)
     s->prompt = prompt;
     s->fed = 0;
     s->made = 0;
-    s->ended = false;
+    s->ended = s->scored = s->has_pending = false;
     dure_decoder_rewind(s->decoder, 0);
     dure_metrics_time(scheduler->metrics, DURE_TIMING_QUEUE,
                       dure_clock_monotonic_s() - prompt->submitted_s);
@@ -246,6 +297,7 @@ static void *run(void *arg)
         bool progress = false;
         for (uint32_t i = 0; i < scheduler->n_slots; i++)
             if (scheduler->slots[i].prompt) progress |= take_turn(scheduler, &scheduler->slots[i]);
+        feed_pending(scheduler);
         if (!progress) dure_clock_sleep_ms(WAIT_MS);
     }
     cancel_all(scheduler);

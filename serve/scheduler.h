@@ -1,6 +1,7 @@
-/* Runs many prompts on one model, a token of each in turn (continuous batching over slots): a
+/* Runs many prompts on one model, a token of each in a round (continuous batching over slots): a
  * prompt takes a slot as soon as one is free and gives it up with its last token, whatever the
- * others do. Each slot has its own keys and values and its own adapter.
+ * others do. Each slot has its own keys and values and its own adapter; slots with the same adapter
+ * share each pass over the weights.
  *
  * One thread of the scheduler does all work with the model and makes all calls to a prompt's
  * owner; the model's own threads work inside. A prompt whose reader is slow is left out of the
