@@ -106,6 +106,16 @@ static int generate(const options *o)
     return status;
 }
 
+static int check(const options *o, const dure_usage *usage)
+{
+    if (o->threads > 256) return dure_args_refuse(usage, "--threads must be at most 256");
+    if (o->max_tokens == 0 || o->max_tokens > 1 << 24)
+        return dure_args_refuse(usage, "--max-tokens must be at least 1");
+    if (o->temperature < 0 || o->top_p < 0 || o->top_p > 1)
+        return dure_args_refuse(usage, "--temperature is at least 0 and --top-p from 0 to 1");
+    return 0;
+}
+
 int dure_cmd_generate(int argc, char **argv)
 {
     options o = {.max_tokens = 256, .temperature = 0};
@@ -170,10 +180,7 @@ int dure_cmd_generate(int argc, char **argv)
                               "--max-tokens 64"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (o.threads > 256) return dure_args_refuse(&usage, "--threads must be at most 256");
-    if (o.max_tokens == 0 || o.max_tokens > 1 << 24)
-        return dure_args_refuse(&usage, "--max-tokens must be at least 1");
-    if (o.temperature < 0 || o.top_p < 0 || o.top_p > 1)
-        return dure_args_refuse(&usage, "--temperature is at least 0 and --top-p from 0 to 1");
+    int wrong = check(&o, &usage);
+    if (wrong) return wrong;
     return generate(&o);
 }
