@@ -177,6 +177,7 @@ static dure_err check_config(const json_t *config, dure_diag *diag)
         {"modules_to_save", "saved modules"},
         {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
         {"lora_bias", "biases in B"},
+        {"use_qalora", "QALoRA"},
         {"trainable_token_indices", "trained tokens"},
         {"layer_replication", "replicated layers"},
         {"target_parameters", "target parameters"},
