@@ -249,6 +249,10 @@ static dure_err read_adapter(dure_lora **out, dure_adapter_notes *notes, const d
     dure_adapter_parts from = {.n = n};
     dure_err err = check_text(g, "general.type", "adapter", diag);
     if (!err) err = check_text(g, "adapter.type", "lora", diag);
+    if (!err && dure_gguf_has(g, "adapter.alora.invocation_tokens"))
+        err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                            "the adapter acts only after an activating text (aLoRA), which is not "
+                            "supported");
     if (!err) err = dure_gguf_f32(&from.alpha, g, "adapter.lora.alpha", diag);
     if (!err) err = shape ? check_shape(g, shape, diag) : read_shape(&own, g, diag);
     if (!err && !(parts = calloc(n + 1, sizeof *parts))) err = DURE_ERR_NOMEM;

@@ -178,6 +178,8 @@ static dure_err check_config(const json_t *config, dure_diag *diag)
         {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
         {"lora_bias", "biases in B"},
         {"use_qalora", "QALoRA"},
+        {"use_bdlora", "BD-LoRA"},
+        {"alora_invocation_tokens", "an activating text (aLoRA)"},
         {"trainable_token_indices", "trained tokens"},
         {"layer_replication", "replicated layers"},
         {"target_parameters", "target parameters"},
