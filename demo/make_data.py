@@ -14,7 +14,7 @@ import sys
 
 import phrases
 
-SYSTEM = "Reply with JSON."
+SYSTEM = "JSON: topic, urgency."
 SIZES = {"town": 1400, "clinic": 1300, "works": 1200}
 HELD = 32          # records a site keeps for itself
 SHARED = 64        # records of the shared set
