@@ -13,6 +13,7 @@ enum {
     TICK_MS = 200,
     IN_FLIGHT_BYTES = 16 << 20, /* chunks asked for and not yet here, over all sites */
     ROUTER_PEERS = 512,
+    LINGER_MS = 2000,
 };
 
 void dure_coordinator_report(dure_coordinator *c, const char *name, json_t *facts)
@@ -226,9 +227,9 @@ static dure_err dispatch(dure_coordinator *c, const dure_envelope *envelope, dur
 static dure_err tick(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     dure_err err = DURE_OK;
-    if (now_ms - c->ticked_ms < TICK_MS) return DURE_OK;
+    if (dure_elapsed_ms(now_ms, c->ticked_ms) < TICK_MS) return DURE_OK;
     c->ticked_ms = now_ms;
-    if (now_ms - c->inbox_ms >= 1000) {
+    if (dure_elapsed_ms(now_ms, c->inbox_ms) >= 1000) {
         c->inbox_ms = now_ms;
         err = dure_coordinator_read_inbox(c, diag);
     }
@@ -249,8 +250,11 @@ static bool finished(dure_coordinator *c, uint64_t now_ms)
                                 json_pack("{s:I}", "rounds_done", (json_int_t)c->facts.n_done));
     }
     if (!c->opts.exit_when_done) return false;
+    /* Sites still fetch the sum and the adapter after the result. */
+    const uint64_t last_ms = c->fetched_ms > c->published_ms ? c->fetched_ms : c->published_ms;
     const bool counts = dure_journal_newest(c->journal) == dure_journal_newest_counting(c->journal);
-    return counts || now_ms - c->published_ms > c->opts.patience.silence_ms;
+    const uint64_t quiet_ms = dure_elapsed_ms(now_ms, last_ms);
+    return quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
 }
 
 dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)

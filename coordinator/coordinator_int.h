@@ -78,10 +78,11 @@ struct dure_coordinator {
     dure_gating gating;
     dure_hash blob_digest; /* of the blob that is being sent, kept in memory */
     dure_buf blob;
-    uint64_t rounds_done; /* in this run */
-    uint64_t target;      /* in this run */
-    uint64_t ready_ms;    /* since when there are enough sites; 0: there are not */
-    uint64_t published_ms;
+    uint64_t rounds_done;  /* in this run */
+    uint64_t target;       /* in this run */
+    uint64_t ready_ms;     /* since when there are enough sites; 0: there are not */
+    uint64_t published_ms; /* when a result was last published */
+    uint64_t fetched_ms;   /* when a blob was last asked for */
     uint64_t ticked_ms, inbox_ms;
     uint32_t failures; /* rounds that failed one after the other */
     uint64_t retry_ms; /* not before this */

@@ -82,6 +82,7 @@ void dure_entries_round(dure_event *out, dure_event_kind kind, const dure_config
     r->roster_size = c->roster_size;
     memcpy(r->roster_head.b, c->roster_hash, sizeof r->roster_head.b);
     r->checkpoint_n = c->checkpoint_size;
+    r->checkpoint_n = c->checkpoint_size;
     r->privacy_mode = c->privacy_mode;
     memcpy(r->base.b, c->base_digest, sizeof r->base.b);
     memcpy(r->adapter_in.b, c->adapter_digest, sizeof r->adapter_in.b);

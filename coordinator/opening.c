@@ -63,10 +63,11 @@ static bool may_open(dure_coordinator *c, uint64_t now_ms)
         return false;
     }
     if (!c->ready_ms) c->ready_ms = now_ms;
-    if (present < dure_roster_in_force(c->roster) && now_ms - c->ready_ms < c->opts.settle_ms)
+    if (present < dure_roster_in_force(c->roster) &&
+        dure_elapsed_ms(now_ms, c->ready_ms) < c->opts.settle_ms)
         return false;
     const bool counts = dure_journal_newest(c->journal) == dure_journal_newest_counting(c->journal);
-    return counts || now_ms - c->published_ms > c->opts.patience.silence_ms;
+    return counts || dure_elapsed_ms(now_ms, c->published_ms) > c->opts.patience.silence_ms;
 }
 
 /* ---- the configuration ---- */

@@ -214,10 +214,11 @@ dure_err dure_round_receive(dure_secagg_actions *actions, dure_round *round, uin
 
 static bool given_up(const dure_round *round, uint32_t member, uint64_t now_ms)
 {
-    if (now_ms - round->sites[member].heard_ms > round->patience.silence_ms) return true;
+    if (dure_elapsed_ms(now_ms, round->sites[member].heard_ms) > round->patience.silence_ms)
+        return true;
     if (round->state == DURE_ROUND_VECTORS)
-        return now_ms - round->vectors_ms > round->config->share_lifetime_ms;
-    return now_ms - round->state_ms > round->patience.answer_ms;
+        return dure_elapsed_ms(now_ms, round->vectors_ms) > round->config->share_lifetime_ms;
+    return dure_elapsed_ms(now_ms, round->state_ms) > round->patience.answer_ms;
 }
 
 dure_err dure_round_tick(dure_secagg_actions *actions, dure_round *round, uint64_t now_ms)

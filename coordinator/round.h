@@ -52,6 +52,12 @@ typedef struct dure_patience {
     uint32_t answer_ms;  /* heard, but without an answer that needs no training; 0: 120,000 */
 } dure_patience;
 
+/* 0 when `since_ms` was read after `now_ms`. */
+static inline uint64_t dure_elapsed_ms(uint64_t now_ms, uint64_t since_ms)
+{
+    return now_ms > since_ms ? now_ms - since_ms : 0;
+}
+
 typedef struct dure_round_opts {
     const dure_config *config; /* borrowed for the life of the object */
     dure_hash config_hash;

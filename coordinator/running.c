@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ASK_AGAIN_MS = 2000 };
+enum { ASK_AGAIN_MS = 2000, REPEAT_MS = 10000 };
 
 bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site)
 {
@@ -47,15 +47,34 @@ static dure_err ask_all(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
     return err;
 }
 
+/* Every chunk is here but the signed final frame is not: A2 again makes the site repeat it. */
+static dure_err ask_final(dure_coordinator *c, uint32_t member, uint64_t now_ms, dure_diag *diag)
+{
+    dure_secagg_actions actions = {0};
+    if (dure_elapsed_ms(now_ms, c->now.asked_ms[member]) < REPEAT_MS) return DURE_OK;
+    c->now.asked_ms[member] = now_ms;
+    dure_err err = dure_secagg_server_repeat(&actions, dure_round_sum(c->now.round), member);
+    if (!err) err = dure_coordinator_act(c, &actions, now_ms, diag);
+    dure_secagg_actions_fini(&actions);
+    return err;
+}
+
 /* A site that was still training, or whose connection broke, is asked again. */
 static dure_err ask_again(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     dure_err err = DURE_OK;
+    const dure_members missing = dure_secagg_server_missing(dure_round_sum(c->now.round));
     for (uint32_t m = 0; !err && m < c->now.config->n_members; m++) {
         dure_hash root;
-        if (c->now.asked_ms[m] == 0 || dure_aggregate_root(&root, c->now.aggregate, m)) continue;
+        if (c->now.asked_ms[m] == 0 || !dure_members_has(&missing, m)) continue;
+        if (dure_aggregate_root(&root, c->now.aggregate, m)) {
+            err = ask_final(c, m, now_ms, diag);
+            continue;
+        }
         const uint64_t last = dure_aggregate_last_ms(c->now.aggregate, m);
-        if (now_ms - c->now.asked_ms[m] < ASK_AGAIN_MS || now_ms - last < ASK_AGAIN_MS) continue;
+        if (dure_elapsed_ms(now_ms, c->now.asked_ms[m]) < ASK_AGAIN_MS ||
+            dure_elapsed_ms(now_ms, last) < ASK_AGAIN_MS)
+            continue;
         dure_aggregate_rewind(c->now.aggregate, m);
         err = ask(c, m, now_ms, diag);
     }
@@ -100,7 +119,7 @@ static void report_state(dure_coordinator *c, uint64_t now_ms)
     dure_coordinator_report(c, "round_state",
                             json_pack("{s:I, s:s, s:f}", "round", (json_int_t)c->now.row.round,
                                       "state", dure_round_state_text(state), "previous_seconds",
-                                      (double)(now_ms - c->now.entered_ms) / 1000));
+                                      (double)dure_elapsed_ms(now_ms, c->now.entered_ms) / 1000));
     c->now.shown = state;
     c->now.entered_ms = now_ms;
 }

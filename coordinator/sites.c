@@ -40,7 +40,7 @@ bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint6
 {
     const dure_site_state *s = &c->sites[site];
     return s->present && !dure_roster_at(c->roster, site)->revoked &&
-           now_ms - s->heard_ms <= c->opts.patience.silence_ms;
+           dure_elapsed_ms(now_ms, s->heard_ms) <= c->opts.patience.silence_ms;
 }
 
 /* ---- joining ---- */
@@ -365,6 +365,7 @@ dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site, cons
     dure_msg_blob_chunk *a = &answer.u.blob_chunk;
     dure_payload payload = {0};
     dure_hash digest;
+    c->fetched_ms = dure_clock_monotonic_ms();
     memcpy(digest.b, q->digest, sizeof digest.b);
     memcpy(a->digest, q->digest, sizeof a->digest);
     dure_err err = load_blob(c, &digest, diag);

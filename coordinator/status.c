@@ -23,7 +23,7 @@ static json_t *site_json(const dure_coordinator *c, size_t i, uint64_t now_ms)
         "organisation", m->join.invitation.organisation, "revoked", m->revoked, "here", here,
         "records", (json_int_t)m->join.declared.n_pub, "step", (json_int_t)step, "bytes_received",
         (json_int_t)s->bytes_in, "bytes_sent", (json_int_t)s->bytes_out, "silent_seconds",
-        s->heard_ms ? json_real((double)(now_ms - s->heard_ms) / 1000) : json_null());
+        s->heard_ms ? json_real((double)dure_elapsed_ms(now_ms, s->heard_ms) / 1000) : json_null());
 }
 
 static json_t *status_json(const dure_coordinator *c, uint64_t now_ms)
@@ -51,7 +51,7 @@ static json_t *status_json(const dure_coordinator *c, uint64_t now_ms)
 /* A running round changes it all the time, by heartbeats; an idle one says that it is alive. */
 dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
-    const uint64_t age = now_ms - c->status_ms;
+    const uint64_t age = dure_elapsed_ms(now_ms, c->status_ms);
     if (age < (c->status_stale ? STATUS_MS : STATUS_IDLE_MS) && c->status_ms) return DURE_OK;
     json_t *status = status_json(c, now_ms);
     char *path = dure_folder_path(&c->folder, DURE_FOLDER_STATUS);

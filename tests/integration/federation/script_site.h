@@ -1,0 +1,67 @@
+/* A site that follows the protocol with updates that the test chooses, so that the coordinator's
+ * sum can be compared with the plain one, and that misbehaves on request. It speaks over a real
+ * socket to a real coordinator; it trains nothing. */
+#pragma once
+
+#include "federation/invitation.h"
+#include "federation/roster.h"
+#include "ledger/witness.h"
+#include "net/dealer.h"
+#include "secagg/client.h"
+
+#include <stdbool.h>
+
+/* What a site does wrong, or when it dies. */
+typedef enum script_vice {
+    SCRIPT_HONEST,
+    SCRIPT_DIES_TRAINING,  /* after A2, before its update */
+    SCRIPT_DIES_UPLOADING, /* after its first chunk */
+    SCRIPT_DIES_MASKED,    /* after R2 */
+    SCRIPT_SHORT_CHUNK,    /* a chunk of the wrong length */
+    SCRIPT_UNASKED_CHUNK,  /* a chunk far behind what was asked for */
+    SCRIPT_DUPLICATE,      /* every chunk and the final frame twice */
+} script_vice;
+
+typedef struct script_site {
+    char name[DURE_NAME_SIZE];
+    char folder[256]; /* for its witness */
+    dure_invitation invitation;
+    dure_sign_key invite, own;
+    dure_curve_key curve;
+    dure_dealer *dealer; /* NULL: dead */
+    dure_roster *roster;
+    dure_witness *witness;
+    uint32_t connects; /* handshakes greeted with HELLO */
+
+    dure_config *config; /* of the round it is in; NULL: none */
+    dure_hash config_hash;
+    dure_secagg_client *client;
+    int32_t *units;  /* its update of this round */
+    uint64_t seed;   /* of the next update */
+    bool hold;       /* the update is kept back until the test clears it */
+    bool mask_ready; /* held back */
+    uint64_t last_round, beat_ms;
+    script_vice vice;
+
+    /* What it has seen. */
+    bool joined;
+    uint32_t refusal;               /* dure_refusal; 0: none */
+    char words[DURE_MSG_TEXT_SIZE]; /* of the last refusal, abort or failed check */
+    uint32_t n_results, n_aborts;
+    dure_msg_result result; /* of the last one; spans are not kept */
+    dure_buf blob;          /* what it downloads */
+    uint64_t blob_total;
+    dure_hash blob_digest;
+} script_site;
+
+/* Reads the invitation; makes keys and, below `folder`, the witness's place. */
+void script_site_make(script_site *s, const char *invitation_path, const char *folder);
+void script_site_end(script_site *s);
+/* Opens the connection; the first recv after the handshake says HELLO or, with `join`, Join. */
+void script_site_connect(script_site *s, bool join);
+/* The process is gone: no goodbye, no secrets left. */
+void script_site_die(script_site *s);
+/* Receives and answers what is there; waits at most `wait_ms`. */
+void script_site_turn(script_site *s, uint32_t wait_ms);
+/* Asks for a blob; script_site_turn() collects it into s->blob until n == total. */
+void script_site_fetch_blob(script_site *s, const uint8_t digest[32]);

@@ -1,0 +1,274 @@
+/* The coordinator as a real process on loopback, its sites scripted: sums against the plain ones,
+ * sites that die or lie, a coordinator that is killed. */
+#include "village.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "support/check.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static village v;
+
+static int setup(void **state)
+{
+    (void)state;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    village_end(&v);
+    return 0;
+}
+
+static bool has_one(village *w)
+{
+    return village_all_have(w, 1);
+}
+
+static bool has_two(village *w)
+{
+    return village_all_have(w, 2);
+}
+
+static void explain(const char *what)
+{
+    for (uint32_t i = 0; i < v.n; i++)
+        print_message("%s: results %u aborts %u \"%s\"\n", v.sites[i].name, v.sites[i].n_results,
+                      v.sites[i].n_aborts, v.sites[i].words);
+    char command[600];
+    snprintf(command, sizeof command, "tail -40 %s/events.jsonl %s/coordinator.log", v.dir.path,
+             v.dir.path);
+    if (system(command)) print_message("no log\n");
+    fail_msg("%s", what);
+}
+
+static void go(village_condition *until, const char *what)
+{
+    if (!village_go(&v, until, 60000)) explain(what);
+}
+
+static void test_three_sites_sum_two_rounds(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 3, 0, 2);
+    village_first_adapter(&v, &adapter);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].hold = false;
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the first round did not end");
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].hold = true;
+    village_check_sum(&v, &adapter);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].hold = false;
+    go(has_two, "the second round did not end");
+    assert_int_equal(village_wait(&v), 0);
+    assert_int_equal(village_count(&v, "round_done"), 2);
+    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
+    const int status = village_run(&v, "audit verify ledger.export");
+    if (status) fail_msg("%s", v.output);
+    assert_int_equal(village_run(&v, "status fed"), 0);
+    village_says(&v, "2 of 2 done");
+    dure_buf_fini(&adapter);
+}
+
+static void test_a_site_that_dies_while_training_is_left_out(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 5, 0, 1);
+    village_first_adapter(&v, &adapter);
+    v.sites[2].vice = SCRIPT_DIES_TRAINING;
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the round did not end without the dead site");
+    village_check_sum(&v, &adapter);
+    assert_true(village_saw(&v, "round_done", "sites", "4"));
+    dure_buf_fini(&adapter);
+}
+
+static void test_seven_sites_lose_two_and_still_sum(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 7, 0, 1);
+    village_first_adapter(&v, &adapter);
+    v.sites[1].vice = SCRIPT_DIES_TRAINING;
+    v.sites[4].vice = SCRIPT_DIES_UPLOADING;
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the round did not end without the dead sites");
+    village_check_sum(&v, &adapter);
+    assert_true(village_saw(&v, "round_done", "sites", "5"));
+    dure_buf_fini(&adapter);
+}
+
+static void test_a_vector_that_arrived_stays_in_the_sum(void **state)
+{
+    (void)state;
+    village_make(&v, 5, 0, 1);
+    v.sites[3].vice = SCRIPT_DIES_MASKED;
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the round did not end");
+    assert_true(village_saw(&v, "round_done", "sites", "5"));
+}
+
+static void leave_out(script_vice vice)
+{
+    dure_buf adapter;
+    village_make(&v, 5, 0, 1);
+    village_first_adapter(&v, &adapter);
+    v.sites[0].vice = vice;
+    village_start(&v);
+    village_join(&v);
+    for (uint32_t i = 0; i < 600 && village_count(&v, "round_done") == 0; i++)
+        village_go(&v, NULL, 100);
+    if (village_count(&v, "round_done") == 0) explain("the round did not end");
+    assert_true(village_saw(&v, "site_dropped", "site", "site0"));
+    assert_true(village_saw(&v, "round_done", "sites", "4"));
+    assert_int_equal(v.sites[0].n_results, 0);
+    script_site_die(&v.sites[0]);
+    go(has_one, "the others have no result");
+    village_check_sum(&v, &adapter);
+    dure_buf_fini(&adapter);
+}
+
+static void test_a_chunk_of_the_wrong_length_drops_its_site(void **state)
+{
+    (void)state;
+    leave_out(SCRIPT_SHORT_CHUNK);
+}
+
+static void test_a_chunk_nobody_asked_for_drops_its_site(void **state)
+{
+    (void)state;
+    leave_out(SCRIPT_UNASKED_CHUNK);
+}
+
+static void test_a_vector_sent_twice_counts_once(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 3, 0, 1);
+    village_first_adapter(&v, &adapter);
+    v.sites[1].vice = SCRIPT_DUPLICATE;
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the round did not end");
+    village_check_sum(&v, &adapter);
+    dure_buf_fini(&adapter);
+}
+
+static bool trains(village *w)
+{
+    return village_saw(w, "round_state", "state", "training");
+}
+
+static bool others_have_one(village *w)
+{
+    for (uint32_t i = 1; i < w->n; i++)
+        if (w->sites[i].n_results < 1) return false;
+    return true;
+}
+
+/* Silent for longer than the coordinator waits, then back with its update. */
+static void test_a_late_update_is_not_counted(void **state)
+{
+    (void)state;
+    village_make(&v, 5, 0, 1);
+    v.sites[0].hold = true;
+    village_start(&v);
+    village_join(&v);
+    go(trains, "training did not begin");
+    const uint32_t n = v.n;
+    for (uint64_t end_ms = dure_clock_monotonic_ms() + 60000;
+         !others_have_one(&v) && dure_clock_monotonic_ms() < end_ms;)
+        for (uint32_t i = 1; i < n; i++)
+            script_site_turn(&v.sites[i], 3);
+    if (!others_have_one(&v)) explain("the round did not end without the silent site");
+    v.sites[0].hold = false;
+    village_go(&v, NULL, 2000);
+    assert_int_equal(v.sites[0].n_results, 0);
+    assert_true(village_saw(&v, "round_done", "sites", "4"));
+}
+
+static void set_hold(bool hold)
+{
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].hold = hold;
+}
+
+static void test_a_killed_coordinator_goes_on_with_the_round(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 3, 0, 1);
+    village_first_adapter(&v, &adapter);
+    set_hold(true);
+    village_start(&v);
+    village_join(&v);
+    go(trains, "training did not begin");
+    village_kill(&v);
+    village_go(&v, NULL, 300);
+    village_start(&v);
+    set_hold(false);
+    go(has_one, "the round was not taken up");
+    assert_int_equal(village_count(&v, "round_resumed"), 1);
+    assert_int_equal(village_count(&v, "round_open"), 1);
+    village_check_sum(&v, &adapter);
+    dure_buf_fini(&adapter);
+}
+
+/* Killed over and over at moments of its own: every round is done or failed in the end, and the
+ * ledger stands. */
+static void test_a_coordinator_killed_at_any_moment_finishes(void **state)
+{
+    (void)state;
+    village_make(&v, 3, 0, 6);
+    village_start(&v);
+    village_join(&v);
+    for (uint32_t kill = 0; kill < 25 && village_count(&v, "done") == 0; kill++) {
+        village_go(&v, NULL, 150 + kill * 37 % 260);
+        village_kill(&v);
+        village_start(&v);
+    }
+    for (uint32_t i = 0; i < 600 && village_count(&v, "done") == 0; i++)
+        village_go(&v, NULL, 100);
+    if (village_count(&v, "done") == 0) explain("the rounds were not finished");
+    village_go(&v, NULL, 1500);
+    village_kill(&v);
+    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
+    const int status = village_run(&v, "audit verify ledger.export");
+    if (status) fail_msg("%s", v.output);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_three_sites_sum_two_rounds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_site_that_dies_while_training_is_left_out, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_seven_sites_lose_two_and_still_sum, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_vector_that_arrived_stays_in_the_sum, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_chunk_of_the_wrong_length_drops_its_site, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_chunk_nobody_asked_for_drops_its_site, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_vector_sent_twice_counts_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_late_update_is_not_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_killed_coordinator_goes_on_with_the_round, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_coordinator_killed_at_any_moment_finishes, setup,
+                                        teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,54 @@
+/* A federation for a test: folders made by `dure init` and `dure invite`, a real `dure coordinator
+ * run` process, and scripted sites. */
+#pragma once
+
+#include "script_site.h"
+
+#include "support/temp_dir.h"
+
+#include <jansson.h>
+#include <sys/types.h>
+
+#define VILLAGE_MAX 8
+
+typedef struct village {
+    temp_dir dir;
+    uint16_t port;
+    uint32_t n;
+    script_site sites[VILLAGE_MAX];
+    pid_t coordinator;  /* 0: not running */
+    char output[65536]; /* of the last command */
+    uint64_t rounds;
+} village;
+
+/* A federation of n invited sites over a tiny model, n of them needed for a round unless `least` is
+ * given; `rounds` planned. Nothing runs yet. */
+void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds);
+void village_end(village *v);
+
+/* Runs `dure ARGUMENTS` in the folder; exit status; both outputs in v->output. */
+int village_run(village *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void village_says(const village *v, const char *text);
+
+/* `dure coordinator run fed --json --no-gate --silence 3`, its events appended to events.jsonl. */
+void village_start(village *v);
+void village_kill(village *v);
+/* Waits for it to end; the exit status. */
+int village_wait(village *v);
+/* Connects all sites, each to join. */
+void village_join(village *v);
+/* Lets all living sites take turns until `until` holds or `timeout_ms` is over; false then. */
+typedef bool village_condition(village *v);
+bool village_go(village *v, village_condition *until, uint32_t timeout_ms);
+/* How often the event has been reported, and one number or text of its last one. */
+size_t village_count(village *v, const char *event);
+bool village_saw(village *v, const char *event, const char *key, const char *value);
+
+/* All sites that are alive have `n` results. */
+bool village_all_have(const village *v, uint32_t n);
+/* The sum that site `i` was told of equals the plain sum of the updates of those that got the same
+ * result, and the new adapter is the server step of it. `present` is the file of the adapter
+ * before; replaced by the new one. */
+void village_check_sum(village *v, dure_buf *present);
+/* The first adapter's file. */
+void village_first_adapter(village *v, dure_buf *file);
