@@ -163,6 +163,8 @@ dure_err dure_founding_make(dure_founded *out, const char *dir, const dure_setti
                             "%s holds a federation already; choose another folder", dir);
         goto out;
     }
+    err = dure_dir_make(dir, diag); /* a file of that name is none of ours to remove */
+    if (err) goto out;
     err = make_folders(&f, diag);
     if (!err) err = make_keys(&f, diag);
     if (!err) err = certify_release(&f, diag);

@@ -212,12 +212,19 @@ dure_err dure_round_receive(dure_secagg_actions *actions, dure_round *round, uin
 
 /* ---- time ---- */
 
+/* The sites forget their secrets when the share lifetime is over, so the last steps need a part of
+ * it. */
+static uint64_t training_ms(const dure_round *round)
+{
+    return round->config->share_lifetime_ms / 4 * 3;
+}
+
 static bool given_up(const dure_round *round, uint32_t member, uint64_t now_ms)
 {
     if (dure_elapsed_ms(now_ms, round->sites[member].heard_ms) > round->patience.silence_ms)
         return true;
     if (round->state == DURE_ROUND_VECTORS)
-        return dure_elapsed_ms(now_ms, round->vectors_ms) > round->config->share_lifetime_ms;
+        return dure_elapsed_ms(now_ms, round->vectors_ms) > training_ms(round);
     return dure_elapsed_ms(now_ms, round->state_ms) > round->patience.answer_ms;
 }
 

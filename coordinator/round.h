@@ -19,7 +19,7 @@
  *   -: not possible yet, DURE_ERR_STATE
  *
  * Nothing but progress and signs of life end a wait: a site that is heard is waited for while it
- * trains, until the share lifetime of the configuration is over; one that is silent, or alive and
+ * trains, until three quarters of the share lifetime are over; one that is silent, or alive and
  * without the answer that takes a moment, is dropped and may still answer in time.
  *
  * Pure: no socket, clock or disk. Threads: an object belongs to one thread at a time. */
