@@ -6,12 +6,14 @@
 #define DURE_COMMANDS(X)                                                                           \
     X("adapter", dure_cmd_adapter, "list, promote, roll back, export and merge adapters")          \
     X("audit", dure_cmd_audit, "export the ledger and verify it without the coordinator")          \
+    X("client", dure_cmd_client, "a site's part in a federation: run, or check first")             \
     X("coordinator", dure_cmd_coordinator, "the process that sites connect to")                    \
     X("data", dure_cmd_data, "check and preview a data file")                                      \
     X("eval", dure_cmd_eval, "loss and right answers of a model on a data file")                   \
     X("generate", dure_cmd_generate, "a model's answer to one prompt")                             \
     X("init", dure_cmd_init, "make a federation")                                                  \
     X("invite", dure_cmd_invite, "a one-time invitation for a site")                               \
+    X("join", dure_cmd_join, "join a federation with an invitation")                               \
     X("model", dure_cmd_model, "what a model file holds")                                          \
     X("privacy", dure_cmd_privacy, "plan a privacy budget and see what is spent")                  \
     X("serve", dure_cmd_serve, "an OpenAI-compatible server for a model and its adapters")         \

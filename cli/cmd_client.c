@@ -1,0 +1,314 @@
+/* dure client run: take part in a federation's rounds. dure client check: what that would mean. */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/output.h"
+#include "client/session.h"
+#include "client/work.h"
+#include "common/clock.h"
+#include "dp/calibrate.h"
+#include "kernels/threads.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+enum { MEASURED_RECORDS = 8 };
+
+typedef struct options {
+    const char *dir;
+    uint64_t threads;
+    bool exit_when_done, json;
+} options;
+
+/* ---- run ---- */
+
+/* The one that the signal handler stops. */
+static dure_session *running;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (running) dure_session_stop(running);
+}
+
+static void handle_signals(void)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static double number(const json_t *facts, const char *key)
+{
+    return json_number_value(json_object_get(facts, key));
+}
+
+static const char *text(const json_t *facts, const char *key)
+{
+    const char *value = json_string_value(json_object_get(facts, key));
+    return value ? value : "";
+}
+
+static void say_done(const json_t *facts)
+{
+    char bytes[32], loss[32] = "none";
+    dure_format_bytes(bytes, (uint64_t)number(facts, "bytes_sent"));
+    if (json_is_real(json_object_get(facts, "loss"))) {
+        snprintf(loss, sizeof loss, "%.3f", number(facts, "loss"));
+    }
+    fprintf(stderr, "round %.0f done with %.0f of %.0f sites: loss here %s, ",
+            number(facts, "round"), number(facts, "sites"), number(facts, "of"), loss);
+    if (number(facts, "epsilon") > 0) {
+        fprintf(stderr, "epsilon %.3g of %.3g at delta %.2g, ", number(facts, "epsilon"),
+                number(facts, "epsilon_budget"), number(facts, "delta"));
+    }
+    fprintf(stderr, "%s sent in all\n", bytes);
+}
+
+/* One line a thing that a person wants to know; the rest is in --json. */
+static void say(const char *name, const json_t *facts)
+{
+    if (!strcmp(name, "ready")) {
+        fprintf(stderr, "%s of federation %s: %.0f records, %.0f trained parameters, %s\n",
+                text(facts, "site"), text(facts, "federation"), number(facts, "records"),
+                number(facts, "trained"), text(facts, "path"));
+    } else if (!strcmp(name, "coordinator_away")) {
+        fprintf(stderr, "waiting for the coordinator at %s: %s\n", text(facts, "endpoint"),
+                text(facts, "why"));
+    } else if (!strcmp(name, "coordinator_here")) {
+        fprintf(stderr, "the coordinator is there again\n");
+    } else if (!strcmp(name, "waiting")) {
+        fprintf(stderr, "%s\n", text(facts, "for"));
+    } else if (!strcmp(name, "round_open")) {
+        fprintf(stderr, "round %.0f: %.0f sites, %.0f local steps\n", number(facts, "round"),
+                number(facts, "sites"), number(facts, "steps"));
+    } else if (!strcmp(name, "step")) {
+        const json_t *loss = json_object_get(facts, "loss");
+        fprintf(stderr, "  step %.0f of %.0f: ", number(facts, "step"), number(facts, "of"));
+        if (json_is_real(loss)) fprintf(stderr, "loss %.4f, ", json_real_value(loss));
+        fprintf(stderr, "%.1f s\n", number(facts, "seconds"));
+    } else if (!strcmp(name, "round_done")) {
+        say_done(facts);
+    } else if (*text(facts, "why")) {
+        fprintf(stderr, "%s: %s\n", name, text(facts, "why"));
+    }
+}
+
+static void on_event(void *state, const char *name, const json_t *facts)
+{
+    const options *o = state;
+    if (!o->json) {
+        say(name, facts);
+        return;
+    }
+    json_t *line = json_pack("{s:s, s:f}", "event", name, "time", (double)dure_clock_wall_s());
+    if (line && facts) json_object_update(line, (json_t *)(uintptr_t)facts);
+    (void)dure_print_json(line);
+}
+
+static dure_err run(const options *o, dure_diag *diag)
+{
+    const dure_session_opts opts = {.dir = o->dir,
+                                    .threads = (uint32_t)o->threads,
+                                    .exit_when_done = o->exit_when_done,
+                                    .event = on_event,
+                                    .event_state = (void *)(uintptr_t)o};
+    dure_err err = dure_session_open(&running, &opts, diag);
+    if (!err) {
+        handle_signals();
+        err = dure_session_run(running, diag);
+    }
+    dure_session_close(&running);
+    return err;
+}
+
+/* ---- check ---- */
+
+typedef struct findings {
+    dure_work_facts work;
+    dure_dp_plan plan;
+    double epsilon, tokens_per_second, step_seconds;
+    dure_source_status source;
+    bool bare;
+} findings;
+
+static dure_err look_at_budget(findings *f, const dure_site *site, dure_diag *diag)
+{
+    dure_site_ledger *ledger = NULL;
+    dure_err err = dure_site_plan(&f->plan, &site->invitation.terms, &site->state.declared, diag);
+    if (!err) {
+        err = dure_policy_check_terms(&site->policy, &site->invitation.terms, &f->plan, diag);
+    }
+    if (!err) {
+        err = dure_calibrate_epsilon(&f->epsilon, &f->plan, NULL, site->policy.budget.delta);
+    }
+    if (!err) err = dure_site_open_ledger(&ledger, site, diag);
+    if (!err) err = dure_site_ledger_source(&f->source, ledger, site->policy.source, diag);
+    dure_site_ledger_close(&ledger);
+    return err;
+}
+
+static dure_err look(findings *f, const dure_site *site, const options *o, dure_diag *diag)
+{
+    dure_work *work = NULL;
+    const dure_work_opts opts = {.threads = (uint32_t)o->threads};
+    size_t tokens = 0;
+    double seconds = 0;
+    f->bare = dure_site_without_privacy(site);
+    dure_err err = f->bare
+                       ? dure_policy_check_terms(&site->policy, &site->invitation.terms, NULL, diag)
+                       : look_at_budget(f, site, diag);
+    if (!err) err = dure_work_open(&work, site, &opts, diag);
+    if (!err) err = dure_work_measure(&seconds, &tokens, work, MEASURED_RECORDS, diag);
+    if (!err) {
+        f->work = dure_work_facts_of(work);
+        f->work.path = NULL;
+        f->tokens_per_second = seconds > 0 ? (double)tokens / seconds : 0;
+        double per_record = f->work.records ? (double)f->work.tokens / (double)f->work.records : 0;
+        f->step_seconds = f->tokens_per_second > 0
+                              ? per_record * site->state.declared.batch / f->tokens_per_second
+                              : 0;
+    }
+    dure_work_close(&work);
+    return err;
+}
+
+static uint64_t peak_bytes(void)
+{
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    return (uint64_t)used.ru_maxrss * 1024;
+}
+
+static int print_json_findings(const findings *f, const dure_site *site)
+{
+    const dure_training_terms *t = &site->invitation.terms.training;
+    return dure_print_json(json_pack(
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I}",
+        "site", site->policy.name, "federation", site->policy.federation, "records",
+        (json_int_t)f->work.records, "cut", (json_int_t)f->work.cut, "unusable",
+        (json_int_t)f->work.unusable, "tokens", (json_int_t)f->work.tokens, "rounds",
+        (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "tokens_per_second",
+        f->tokens_per_second, "step_seconds", f->step_seconds, "peak_memory_bytes",
+        (json_int_t)peak_bytes(), "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan),
+        "epsilon", f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
+        "epsilon_remaining", f->bare ? 0 : f->source.epsilon_remaining, "delta",
+        site->policy.budget.delta, "steps_used", (json_int_t)site->state.steps_used));
+}
+
+static void print_findings(const findings *f, const dure_site *site)
+{
+    const dure_training_terms *t = &site->invitation.terms.training;
+    char memory[32], round[32];
+    dure_format_bytes(memory, peak_bytes());
+    dure_format_seconds(round, f->step_seconds * t->steps);
+    printf("site        %s in federation %s\n", site->policy.name, site->policy.federation);
+    printf("data        %zu records, %zu tokens; %zu cut, %zu without anything to learn\n",
+           f->work.records, f->work.tokens, f->work.cut, f->work.unusable);
+    printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
+           site->state.declared.batch);
+    printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
+    printf("memory      %s at most\n", memory);
+    if (f->bare) {
+        printf("privacy     none: this federation trains without differential privacy\n");
+        return;
+    }
+    printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
+           "plan\n",
+           dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
+           site->policy.budget.delta);
+    printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",
+           site->policy.source, f->source.epsilon_spent, f->source.epsilon_committed,
+           f->source.epsilon_remaining);
+    printf("steps       %llu of %llu used\n", (unsigned long long)site->state.steps_used,
+           (unsigned long long)f->plan.steps);
+}
+
+static int check(const options *o)
+{
+    dure_site site;
+    findings f;
+    dure_diag diag = {{0}};
+    memset(&f, 0, sizeof f);
+    dure_err err = dure_site_open(&site, o->dir, &diag);
+    if (err) return dure_fail("client check", err, &diag);
+    err = look(&f, &site, o, &diag);
+    int status = 0;
+    if (err) {
+        status = dure_fail("client check", err, &diag);
+    } else if (o->json) {
+        status = print_json_findings(&f, &site);
+    } else {
+        print_findings(&f, &site);
+    }
+    dure_site_close(&site);
+    return status;
+}
+
+/* ---- the command line ---- */
+
+static int parse(options *o, int argc, char **argv, bool is_run)
+{
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o->dir,
+         .help = "the site's folder, made by 'dure join'",
+         .required = true},
+        {.name = "threads",
+         .kind = DURE_ARG_COUNT,
+         .out = &o->threads,
+         .value = "N",
+         .help = "default: the physical cores"},
+        {.name = "json",
+         .kind = DURE_ARG_FLAG,
+         .out = &o->json,
+         .help = is_run ? "one JSON object an event on stdout" : "the findings as JSON"},
+        {.name = "exit-when-done",
+         .kind = DURE_ARG_FLAG,
+         .out = &o->exit_when_done,
+         .help = "end when the plan's rounds are done"},
+    };
+    const dure_usage usage =
+        is_run ? (dure_usage){"client run",
+                              "takes part in the federation's rounds, outbound only, until it is "
+                              "stopped",
+                              args, N_ARGS(args), "dure client run site"}
+               : (dure_usage){"client check",
+                              "a dry run: data, memory, time and what the plan costs in privacy",
+                              args, N_ARGS(args) - 1, "dure client check site"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o->threads > DURE_POOL_MAX_THREADS) {
+        return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
+    }
+    return -1;
+}
+
+int dure_cmd_client(int argc, char **argv)
+{
+    options o = {0};
+    dure_diag diag = {{0}};
+    const char *verb = argc > 1 ? argv[1] : "";
+    bool is_run = strcmp(verb, "run") == 0;
+    if (is_run || strcmp(verb, "check") == 0) {
+        int status = parse(&o, argc - 1, argv + 1, is_run);
+        if (status >= 0) return status;
+        if (!is_run) return check(&o);
+        dure_err err = run(&o, &diag);
+        return err ? dure_fail("client run", err, &diag) : 0;
+    }
+    const bool help = strcmp(verb, "--help") == 0;
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure client: there is no '%s'\n\n", verb);
+    fprintf(to, "dure client: a site's part in a federation\n\n"
+                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n\n"
+                "Example:\n  dure client run site\n");
+    return help ? 0 : 2;
+}

@@ -1,0 +1,26 @@
+/* The global adapter at a site: its file parsed against the federation's terms, and the step from
+ * one to the next recomputed from the sum, bit for bit as the coordinator made it.
+ *
+ * Threads: pure functions. */
+#pragma once
+
+#include "common/buf.h"
+#include "common/err.h"
+#include "crypto/hash.h"
+#include "federation/terms.h"
+#include "model/lora.h"
+
+#include <stdint.h>
+
+/* The layout that the terms determine. DURE_ERR_STATE when their counts do not follow from it. */
+DURE_MUST_USE dure_err dure_global_adapter_layout(dure_lora_layout *out, const dure_terms *terms,
+                                                  dure_diag *diag);
+/* DURE_ERR_STATE unless the file is an adapter of this layout. The caller owns *out. */
+DURE_MUST_USE dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms,
+                                                 dure_span file, dure_diag *diag);
+/* The file of the next adapter: `present` stepped by sum[0..n_active) of n_sites sites. *out is
+ * initialised here; dure_buf_fini() by the caller. DURE_ERR_PROTO for a sum that honest sites
+ * cannot have. */
+DURE_MUST_USE dure_err dure_global_adapter_next(dure_buf *out, const dure_terms *terms,
+                                                dure_span present, const int32_t *sum,
+                                                uint32_t n_sites, dure_diag *diag);

@@ -1,0 +1,99 @@
+/* Shared by the files of the session: session.c (life, connection, loop), session_open.c (the
+ * checks of a new round), session_round.c (the round in hand), session_result.c (what comes of it).
+ */
+#pragma once
+
+#include "client/session.h"
+#include "client/work.h"
+#include "ledger/witness.h"
+#include "net/dealer.h"
+#include "secagg/client.h"
+
+#include <signal.h>
+
+/* The round in hand, from OPEN to its result. */
+typedef struct session_round {
+    dure_config *config; /* owned; NULL: none */
+    dure_buf encoding;   /* of config */
+    dure_hash hash;      /* H_C */
+    uint32_t self;
+    dure_secagg_client *client; /* owned; NULL after a restart that found a stored reply */
+    bool mask_ready;            /* A2 was accepted: the update may be masked */
+    bool charged;               /* masked and paid for: chunks may leave */
+    bool summed;                /* R4 was given */
+    bool unwitnessed;           /* the result's checkpoint could not be compared: no cosignature */
+    dure_msg_fetch fetch;       /* asked for before it could be served */
+    dure_msg *result;           /* owned; waits for the sum to be downloaded */
+    double loss;                /* mean over the round's steps, for the owner's screen */
+    uint32_t n_losses;
+} session_round;
+
+typedef enum download_for {
+    DOWNLOAD_NOTHING,
+    DOWNLOAD_ADAPTER, /* that the round starts from */
+    DOWNLOAD_SUM,     /* that the result names */
+} download_for;
+
+typedef struct download {
+    download_for what;
+    dure_hash digest;
+    dure_buf bytes;
+    uint64_t total; /* 0: not known yet */
+    uint64_t asked_ms;
+} download;
+
+struct dure_session {
+    dure_session_opts opts;
+    dure_site site;
+    bool site_open;
+    dure_site_ledger *ledger; /* NULL without privacy */
+    dure_dp_plan plan;
+    dure_witness *witness;
+    dure_work *work;
+    dure_dealer *dealer;
+    dure_hash federation_id;
+
+    dure_buf adapter; /* the global adapter's file; empty: none yet */
+    dure_hash adapter_digest;
+    session_round round;
+    download load;
+
+    uint32_t connects; /* handshakes greeted with HELLO */
+    uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
+    uint64_t bytes_sent;
+    bool all_done; /* the coordinator said that no round will follow */
+    bool away;
+    volatile sig_atomic_t stop;
+};
+
+/* Reports an event; `facts` is taken over and may be NULL. */
+void session_report(dure_session *s, const char *name, json_t *facts);
+/* Encodes and queues. A connection that is down or full is no failure: HELLO brings back what is
+ * missing. *sent (may be NULL) says whether it went out. */
+DURE_MUST_USE dure_err session_send(bool *sent, dure_session *s, const dure_msg *msg,
+                                    const dure_payload *payload, dure_diag *diag);
+DURE_MUST_USE dure_err session_send_frame(bool *sent, dure_session *s, dure_span frame,
+                                          const dure_payload *payload);
+/* Asks for a blob; what arrives is handed to session_on_adapter() or session_on_sum(). */
+DURE_MUST_USE dure_err session_download(dure_session *s, download_for what,
+                                        const uint8_t digest[32], dure_diag *diag);
+/* Steps of the plan that are left. */
+uint64_t session_steps_left(const dure_session *s);
+
+/* session_open.c */
+DURE_MUST_USE dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag);
+
+/* session_round.c */
+DURE_MUST_USE dure_err session_begin_round(dure_session *s, dure_diag *diag);
+DURE_MUST_USE dure_err session_on_adapter(dure_session *s, dure_diag *diag);
+DURE_MUST_USE dure_err session_on_round_message(dure_session *s, const dure_msg *msg,
+                                                dure_diag *diag);
+DURE_MUST_USE dure_err session_tick_round(dure_session *s, uint64_t now_ms, dure_diag *diag);
+/* The site gives the round up for a reason of its own, and tells the coordinator `told`. */
+DURE_MUST_USE dure_err session_give_up(dure_session *s, const char *told, dure_diag *diag);
+/* The round is over at this site, without a result. */
+void session_drop_round(dure_session *s);
+
+/* session_result.c */
+DURE_MUST_USE dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag);
+DURE_MUST_USE dure_err session_on_sum(dure_session *s, dure_diag *diag);

@@ -1,0 +1,285 @@
+/* The checks of a new round, before anything is sent or drawn for it. */
+#include "client/session_int.h"
+
+#include "common/clock.h"
+#include "crypto/wipe.h"
+#include "federation/round_config.h"
+#include "secagg/transcript.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the roster ---- */
+
+/* Entries the site has must be the same; new ones are verified and appended. */
+static dure_err extend_roster(dure_session *s, const dure_msg_open *open, dure_diag *diag)
+{
+    size_t have = dure_roster_entries(s->site.roster);
+    if (open->roster_from > have) {
+        return dure_diag_set(diag, DURE_ERR_PROTO,
+                             "the coordinator left out entries of the roster");
+    }
+    bool grown = false;
+    for (size_t i = 0; i < open->n_roster; i++) {
+        size_t number = (size_t)open->roster_from + i;
+        if (number < have) {
+            dure_span own = dure_roster_entry(s->site.roster, number);
+            if (own.n != open->roster[i].n ||
+                !dure_ct_equal(own.data, open->roster[i].data, own.n)) {
+                return dure_diag_set(diag, DURE_ERR_AUTH,
+                                     "the coordinator's roster differs in entry %zu from the one "
+                                     "that this site has seen: it was rewritten",
+                                     number);
+            }
+            continue;
+        }
+        dure_err err = dure_roster_append(s->site.roster, open->roster[i], diag);
+        if (err) return dure_diag_prefix(diag, err, "entry %zu of the roster", number);
+        grown = true;
+    }
+    return grown ? dure_site_save_roster(&s->site, diag) : DURE_OK;
+}
+
+/* ---- the log ---- */
+
+static void take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES], size_t n)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < n && i < DURE_MERKLE_PROOF_MAX; i++) {
+        memcpy(out->nodes[out->n++].b, hashes[i], DURE_DIGEST_BYTES);
+    }
+}
+
+/* Members in force that had joined when the last cosignature was made: who joined later could not
+ * have cosigned it. */
+static uint32_t witnesses(dure_event_site *sites, const dure_roster *roster, int64_t last_s)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < dure_roster_count(roster) && n < DURE_MEMBERS_MAX; i++) {
+        const dure_roster_member *m = dure_roster_at(roster, i);
+        if (m->revoked || m->joined_s > last_s) continue;
+        memcpy(sites[n].name, m->join.invitation.name, sizeof sites[n].name);
+        memcpy(sites[n].sign_public, m->join.sign_public, sizeof sites[n].sign_public);
+        n++;
+    }
+    return n;
+}
+
+/* A checkpoint counts with m of N cosignatures, 2m > N + c: so no two sites can be shown two logs
+ * that both count. */
+static dure_err check_quorum(const dure_session *s, const dure_note *note, dure_diag *diag)
+{
+    dure_event_site *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
+    dure_cosign_tally tally = {0};
+    if (!sites) return DURE_ERR_NOMEM;
+    uint32_t n = witnesses(sites, s->site.roster, INT64_MAX);
+    dure_err err = dure_cosign_count(&tally, NULL, note, sites, n);
+    n = witnesses(sites, s->site.roster, (int64_t)tally.last_s);
+    uint32_t collusion = s->site.invitation.terms.cohort.collusion;
+    if (!err && !dure_cosign_quorum(tally.n, n, collusion)) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the round cites a checkpoint of the log that only %u of %u sites "
+                            "cosigned",
+                            tally.n, n);
+    }
+    free(sites);
+    return err;
+}
+
+/* The cited checkpoint against the last one that this site verified; either may be the newer. */
+static dure_err check_history(dure_session *s, const dure_config *config, const dure_msg_open *open,
+                              dure_diag *diag)
+{
+    dure_merkle_head seen = dure_witness_head(s->witness);
+    dure_merkle_head cited = {.n = config->checkpoint_size};
+    dure_merkle_proof *proof = calloc(1, sizeof *proof);
+    if (!proof) return DURE_ERR_NOMEM;
+    memcpy(cited.root.b, config->checkpoint_root, sizeof cited.root.b);
+    take_proof(proof, open->consistency, open->n_consistency);
+    dure_err err = DURE_OK;
+    if (cited.n >= seen.n) {
+        err = dure_witness_update(s->witness, open->checkpoint, proof, diag);
+    } else if (dure_merkle_verify_consistency(&seen, &cited, proof)) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the round cites a log that the one this site has seen does not "
+                            "extend: it was forked or rewritten");
+    }
+    free(proof);
+    return err;
+}
+
+static dure_err check_log(dure_session *s, const dure_config *config, const dure_msg_open *open,
+                          dure_diag *diag)
+{
+    if (config->checkpoint_size == 0) {
+        if (dure_witness_head(s->witness).n == 0 || open->checkpoint.n == 0) return DURE_OK;
+        return dure_diag_set(diag, DURE_ERR_AUTH, "the round cites an empty log");
+    }
+    dure_note *note = calloc(1, sizeof *note);
+    char origin[DURE_ORIGIN_SIZE];
+    if (!note) return DURE_ERR_NOMEM;
+    dure_checkpoint_origin(origin, s->site.policy.federation, &s->federation_id);
+    dure_err err = dure_note_parse(note, open->checkpoint, diag);
+    if (!err) {
+        err = dure_note_verify(note, origin, s->site.invitation.coordinator_sign, diag);
+    }
+    if (!err && (note->checkpoint.head.n != config->checkpoint_size ||
+                 !dure_ct_equal(note->checkpoint.head.root.b, config->checkpoint_root,
+                                DURE_DIGEST_BYTES))) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the round's checkpoint is not the one that was sent with it");
+    }
+    if (!err) err = check_quorum(s, note, diag);
+    if (!err) err = check_history(s, config, open, diag);
+    free(note);
+    return err;
+}
+
+/* ---- budget and own part ---- */
+
+static dure_err check_budget(dure_session *s, const dure_config *config, dure_diag *diag)
+{
+    if (config->local_steps > session_steps_left(s)) {
+        return dure_diag_set(diag, DURE_ERR_BUDGET,
+                             "%llu of the plan's %llu steps are used, and the round wants %u more",
+                             (unsigned long long)s->site.state.steps_used,
+                             (unsigned long long)s->plan.steps, config->local_steps);
+    }
+    if (!s->ledger) return DURE_OK;
+    const dure_reservation *reserved = NULL;
+    dure_err err = dure_site_ledger_refresh(s->ledger, diag);
+    if (!err) {
+        err = dure_site_ledger_reservation(&reserved, s->ledger, &s->site.state.reservation, diag);
+    }
+    if (!err && reserved->state == DURE_RESERVATION_RELEASED) {
+        err = dure_diag_set(diag, DURE_ERR_BUDGET, "the plan's reservation was released in %s",
+                            s->site.policy.ledger);
+    }
+    return err;
+}
+
+static dure_err check_own(const dure_session *s, const dure_config *config, uint32_t self,
+                          dure_diag *diag)
+{
+    const dure_member *m = &config->members[self];
+    const dure_declared *d = &s->site.state.declared;
+    if (m->n_pub == d->n_pub && m->q_k == d->q_k && m->batch == d->batch &&
+        m->sigma_num == d->sigma_num && m->sigma_den == d->sigma_den) {
+        return DURE_OK;
+    }
+    return dure_diag_set(diag, DURE_ERR_PROTO,
+                         "the round alters what this site declared when it joined");
+}
+
+static dure_err check_round(dure_session *s, const dure_config *config, uint32_t *self,
+                            const dure_msg_open *open, dure_diag *diag)
+{
+    dure_err err = extend_roster(s, open, diag);
+    if (!err) {
+        err = dure_round_config_verify(config, &s->site.invitation.terms, s->site.roster, diag);
+    }
+    if (!err) {
+        err = dure_config_find(self, config, s->site.sign.public_);
+        if (err) {
+            err = dure_diag_set(diag, DURE_ERR_POLICY, "this site is not a member of the round");
+        }
+    }
+    if (!err && config->round <= s->site.state.last_round) {
+        err = dure_diag_set(diag, DURE_ERR_POLICY,
+                            "round %llu was opened again, but this site took part in round %llu",
+                            (unsigned long long)config->round,
+                            (unsigned long long)s->site.state.last_round);
+    }
+    if (!err) err = check_own(s, config, *self, diag);
+    if (!err) err = dure_policy_check_round(&s->site.policy, config, *self, diag);
+    if (!err) err = check_log(s, config, open, diag);
+    if (!err) err = check_budget(s, config, diag);
+    return err;
+}
+
+/* ---- the answer ---- */
+
+static dure_abort_code code_for(const dure_session *s, const dure_config *config, dure_err err)
+{
+    if (err == DURE_ERR_BUDGET) return DURE_ABORT_BUDGET;
+    if (err == DURE_ERR_POLICY) {
+        return config->round <= s->site.state.last_round ? DURE_ABORT_RESTARTED : DURE_ABORT_POLICY;
+    }
+    return err == DURE_ERR_PROTO || err == DURE_ERR_AUTH ? DURE_ABORT_CHECK : DURE_ABORT_LOCAL;
+}
+
+/* Refused: the coordinator goes on without this site. What it is told is the rule, nothing about
+ * the records. */
+static dure_err refuse(dure_session *s, const dure_config *config, const dure_hash *hash,
+                       dure_err why, const dure_diag *text, dure_diag *diag)
+{
+    uint32_t self = 0;
+    session_report(s, why == DURE_ERR_BUDGET ? "budget_refused" : "round_refused",
+                   json_pack("{s:I, s:s}", "round", (json_int_t)config->round, "why", text->text));
+    if (dure_config_find(&self, config, s->site.sign.public_)) return DURE_OK;
+    dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort = {.code = code_for(s, config, why)}};
+    dure_msg_text(msg.u.abort.text, text->text);
+    memcpy(msg.u.abort.config_hash, hash->b, DURE_DIGEST_BYTES);
+    dure_hash digest;
+    const dure_secagg_who who = {hash, self};
+    dure_err err = dure_secagg_digest_abort(&digest, who, msg.u.abort.code, msg.u.abort.text);
+    if (!err) {
+        err = dure_sign(msg.u.abort.signature, &s->site.sign, DURE_SECAGG_LABEL_ABORT,
+                        dure_hash_span(&digest));
+    }
+    return err ? err : session_send(NULL, s, &msg, NULL, diag);
+}
+
+/* Only this machine's own failures end the session. */
+static bool is_local(dure_err err)
+{
+    return err == DURE_ERR_NOMEM || err == DURE_ERR_IO || err == DURE_ERR_DISK_FULL ||
+           err == DURE_ERR_CRYPTO || err == DURE_ERR_RNG;
+}
+
+static void adopt(dure_session *s, dure_config **config, const dure_hash *hash, uint32_t self,
+                  dure_span encoding)
+{
+    session_drop_round(s);
+    s->round.config = *config;
+    s->round.hash = *hash;
+    s->round.self = self;
+    dure_buf_init(&s->round.encoding, DURE_CONFIG_BYTES_MAX);
+    dure_put_raw(&s->round.encoding, encoding.data, encoding.n);
+    *config = NULL;
+}
+
+dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
+{
+    const dure_msg_open *open = &msg->u.open;
+    dure_config *config = NULL;
+    dure_hash hash;
+    uint32_t self = 0;
+    dure_diag why = {{0}};
+    dure_err err = dure_round_config_hash(&hash, open->config);
+    if (!err) {
+        err = dure_round_config_verify_signature(&hash, open->signature,
+                                                 s->site.invitation.coordinator_sign, &why);
+    }
+    if (!err && s->round.config && dure_hash_equal(&hash, &s->round.hash)) {
+        /* The same round again: the same R0 again. */
+        return session_begin_round(s, diag);
+    }
+    if (!err) err = dure_config_decode(&config, open->config, &why);
+    if (err) {
+        session_report(s, "round_refused", json_pack("{s:s}", "why", why.text));
+        return is_local(err) ? err : DURE_OK;
+    }
+    err = check_round(s, config, &self, open, &why);
+    if (err && is_local(err)) {
+        dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
+    } else if (err) {
+        err = refuse(s, config, &hash, err, &why, diag);
+    } else {
+        adopt(s, &config, &hash, self, open->config);
+        err = dure_buf_err(&s->round.encoding);
+        if (!err) err = session_begin_round(s, diag);
+    }
+    dure_config_free(&config);
+    return err;
+}

@@ -1,0 +1,286 @@
+/* What comes of a round: the log entry is checked, the sum downloaded, the adapter recomputed, and
+ * only then the checkpoint cosigned. */
+#include "client/session_int.h"
+
+#include "client/global_adapter.h"
+#include "common/clock.h"
+#include "crypto/wipe.h"
+#include "dp/calibrate.h"
+#include "federation/server_step.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES], size_t n)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < n && i < DURE_MERKLE_PROOF_MAX; i++) {
+        memcpy(out->nodes[out->n++].b, hashes[i], DURE_DIGEST_BYTES);
+    }
+}
+
+static dure_err wrong(dure_diag *diag, const char *what)
+{
+    return dure_diag_set(diag, DURE_ERR_AUTH,
+                         "the coordinator's result is wrong: %s; this site does not cosign it",
+                         what);
+}
+
+/* ---- the log ---- */
+
+/* What the log must say about this round. */
+static dure_err check_event(const dure_session *s, const dure_msg_result *r,
+                            const dure_event *event, dure_diag *diag)
+{
+    const dure_event_round *e = &event->u.round;
+    const dure_config *c = s->round.config;
+    if (event->kind != DURE_EVENT_CLOSED) return wrong(diag, "its log entry closes no round");
+    if (event->index != r->leaf_index) return wrong(diag, "its log entry has another number");
+    if (!dure_hash_equal(&e->h_c, &s->round.hash) || e->round != c->round) {
+        return wrong(diag, "its log entry is of another round");
+    }
+    if (!dure_ct_equal(e->t3.b, r->t3, sizeof e->t3.b)) {
+        return wrong(diag, "its log entry names other survivors");
+    }
+    if (!dure_ct_equal(e->adapter_in.b, c->adapter_digest, sizeof e->adapter_in.b) ||
+        !dure_ct_equal(e->adapter_out.b, r->adapter_digest, sizeof e->adapter_out.b) ||
+        !dure_ct_equal(e->result.b, r->sum_digest, sizeof e->result.b)) {
+        return wrong(diag, "its log entry names other digests than the message");
+    }
+    if (e->n_members != c->n_members) return wrong(diag, "its log entry has other members");
+    const dure_event_member *own = &e->members[s->round.self];
+    if (!dure_ct_equal(own->sign_public, s->site.sign.public_, sizeof own->sign_public)) {
+        return wrong(diag, "its log entry has other members");
+    }
+    if (s->round.charged && own->part == DURE_PART_NONE) {
+        return wrong(diag, "its log entry does not charge this site's part");
+    }
+    return DURE_OK;
+}
+
+/* T3 is the site's own: what it signed, now or before a restart. */
+static dure_err check_t3(const dure_session *s, const dure_msg_result *r, dure_diag *diag)
+{
+    dure_members u3;
+    dure_hash own;
+    if (s->round.client && dure_secagg_client_survivors(&u3, &own, s->round.client) == DURE_OK) {
+        if (!dure_ct_equal(own.b, r->t3, sizeof own.b)) {
+            return wrong(diag, "it sums other survivors than the ones this site signed");
+        }
+    } else if (s->site.state.signed_round == s->round.config->round &&
+               !dure_ct_equal(s->site.state.signed_t3.b, r->t3, sizeof own.b)) {
+        return wrong(diag, "it sums other survivors than the ones this site signed");
+    }
+    return DURE_OK;
+}
+
+/* When this site has seen more of the log than the round cites, the result's proof does not start
+ * where the site's knowledge ends. The entry is then checked in the signed tree that came with it,
+ * and the checkpoint is left to the other sites to cosign; the next one is compared again. */
+static dure_err check_unwitnessed(dure_session *s, const dure_msg_result *r,
+                                  const dure_merkle_proof *inclusion, dure_diag *diag)
+{
+    char origin[DURE_ORIGIN_SIZE];
+    dure_note *note = calloc(1, sizeof *note);
+    dure_hash leaf;
+    if (!note) return DURE_ERR_NOMEM;
+    dure_checkpoint_origin(origin, s->site.policy.federation, &s->federation_id);
+    dure_err err = dure_note_parse(note, r->checkpoint, diag);
+    if (!err) err = dure_note_verify(note, origin, s->site.invitation.coordinator_sign, diag);
+    if (!err) err = dure_merkle_leaf(&leaf, r->leaf);
+    if (!err &&
+        dure_merkle_verify_inclusion(&note->checkpoint.head, r->leaf_index, &leaf, inclusion)) {
+        err = wrong(diag, "its log entry is not in the log");
+    }
+    s->round.unwitnessed = true;
+    free(note);
+    return err;
+}
+
+static dure_err check_inclusion(dure_session *s, const dure_msg_result *r, dure_diag *diag)
+{
+    dure_merkle_proof *proof = calloc(1, sizeof *proof);
+    if (!proof) return DURE_ERR_NOMEM;
+    bool ahead = dure_witness_head(s->witness).n > s->round.config->checkpoint_size;
+    dure_diag why = {{0}};
+    take_proof(proof, r->consistency, r->n_consistency);
+    dure_err err = dure_witness_update(s->witness, r->checkpoint, proof, &why);
+    take_proof(proof, r->inclusion, r->n_inclusion);
+    if (!err) {
+        err = dure_witness_includes(s->witness, r->leaf, r->leaf_index, proof, diag);
+    } else if (err == DURE_ERR_AUTH && ahead) {
+        err = check_unwitnessed(s, r, proof, diag);
+    } else {
+        dure_diag_set(diag, err, "%s", why.text);
+    }
+    free(proof);
+    return err;
+}
+
+static dure_err check_leaf(dure_session *s, const dure_msg_result *r, dure_diag *diag)
+{
+    dure_event *event = calloc(1, sizeof *event);
+    dure_err err = event ? check_t3(s, r, diag) : DURE_ERR_NOMEM;
+    if (!err) err = dure_event_decode(event, r->leaf, diag);
+    if (!err) err = check_event(s, r, event, diag);
+    if (!err) err = check_inclusion(s, r, diag);
+    free(event);
+    return err;
+}
+
+/* ---- after a restart ---- */
+
+/* The round of the stored reply, for its result: the configuration is all that is needed. */
+static dure_err revive(dure_session *s, dure_diag *diag)
+{
+    const dure_site_state *state = &s->site.state;
+    session_drop_round(s);
+    dure_err err = dure_config_decode(&s->round.config, dure_buf_span(&state->round_config), diag);
+    if (!err) err = dure_config_find(&s->round.self, s->round.config, s->site.sign.public_);
+    s->round.hash = state->round_hash;
+    s->round.summed = true;
+    s->round.charged = true;
+    return err;
+}
+
+/* ---- the sum ---- */
+
+static uint32_t survivors_of(const dure_event *event)
+{
+    return dure_event_round_count(&event->u.round, DURE_PART_SUMMED);
+}
+
+static dure_err recompute(dure_buf *next, const dure_session *s, uint32_t n_sites, dure_diag *diag)
+{
+    const dure_terms *terms = &s->site.invitation.terms;
+    size_t n = (size_t)terms->layout.n_active;
+    int32_t *sum = NULL;
+    dure_buf_init(next, 0);
+    if (s->load.bytes.n != 4 * n) return wrong(diag, "its sum has the wrong length");
+    sum = malloc(n * sizeof *sum);
+    if (!sum) return DURE_ERR_NOMEM;
+    dure_server_step_sum_take(sum, s->load.bytes.data, n);
+    dure_err err =
+        dure_global_adapter_next(next, terms, dure_buf_span(&s->adapter), sum, n_sites, diag);
+    free(sum);
+    return err;
+}
+
+static dure_err store_adapter(dure_session *s, dure_buf *next, const dure_hash *digest,
+                              dure_diag *diag)
+{
+    char *path = dure_site_path(&s->site, DURE_SITE_ADAPTER);
+    dure_err err =
+        path ? dure_file_write_atomic(path, dure_buf_span(next), 0644, diag) : DURE_ERR_NOMEM;
+    free(path);
+    if (err) return err;
+    dure_buf_fini(&s->adapter);
+    s->adapter = *next;
+    s->adapter_digest = *digest;
+    *next = (dure_buf){0};
+    return DURE_OK;
+}
+
+static dure_err cosign(dure_session *s, dure_diag *diag)
+{
+    dure_cosignature cosignature;
+    dure_merkle_head head = dure_witness_head(s->witness);
+    dure_err err =
+        dure_witness_cosign(&cosignature, s->witness, &s->site.sign, (uint64_t)dure_clock_wall_s());
+    if (err) return err;
+    dure_msg msg = {.type = DURE_MSG_COSIGN,
+                    .u.cosign = {.checkpoint_size = head.n, .time_s = cosignature.time_s}};
+    memcpy(msg.u.cosign.checkpoint_root, head.root.b, DURE_DIGEST_BYTES);
+    memcpy(msg.u.cosign.signature, cosignature.signature, DURE_SIGNATURE_BYTES);
+    return session_send(NULL, s, &msg, NULL, diag);
+}
+
+static dure_err report_done(dure_session *s, uint32_t n_sites)
+{
+    double epsilon = 0;
+    dure_err err = DURE_OK;
+    if (s->ledger) {
+        dure_dp_plan so_far = s->plan;
+        so_far.steps = s->site.state.steps_used ? s->site.state.steps_used : 1;
+        err = dure_calibrate_epsilon(&epsilon, &so_far, NULL, s->site.policy.budget.delta);
+    }
+    const session_round *r = &s->round;
+    json_t *loss = r->n_losses ? json_real(r->loss / r->n_losses) : json_null();
+    session_report(s, "round_done",
+                   json_pack("{s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:I}", "round",
+                             (json_int_t)r->config->round, "number",
+                             (json_int_t)s->site.state.rounds_done, "sites", (json_int_t)n_sites,
+                             "of", (json_int_t)r->config->n_members, "loss", loss, "epsilon",
+                             epsilon, "epsilon_budget", s->site.policy.budget.epsilon, "delta",
+                             s->site.policy.budget.delta, "bytes_sent", (json_int_t)s->bytes_sent));
+    return err;
+}
+
+/* All is verified: remember it, cosign, and be ready for the next round. */
+static dure_err finish(dure_session *s, uint32_t n_sites, dure_diag *diag)
+{
+    dure_site_state *state = &s->site.state;
+    if (s->round.charged) state->rounds_done++;
+    dure_buf_fini(&state->reply);
+    dure_buf_fini(&state->round_config);
+    dure_buf_init(&state->reply, DURE_SITE_REPLY_MAX);
+    dure_buf_init(&state->round_config, DURE_CONFIG_BYTES_MAX);
+    state->round_hash = (dure_hash){{0}};
+    dure_err err = dure_site_save_state(&s->site, diag);
+    if (!err && !s->round.unwitnessed) err = cosign(s, diag);
+    if (!err) err = report_done(s, n_sites);
+    session_drop_round(s);
+    return err;
+}
+
+dure_err session_on_sum(dure_session *s, dure_diag *diag)
+{
+    const dure_msg_result *r = &s->round.result->u.result;
+    dure_event *event = calloc(1, sizeof *event);
+    dure_buf next;
+    dure_buf_init(&next, 0);
+    dure_hash digest;
+    dure_err err = event ? dure_event_decode(event, r->leaf, diag) : DURE_ERR_NOMEM;
+    uint32_t n_sites = err ? 0 : survivors_of(event);
+    if (!err) err = recompute(&next, s, n_sites, diag);
+    if (!err) err = dure_hash_bytes(&digest, dure_buf_span(&next));
+    if (!err && !dure_ct_equal(digest.b, r->adapter_digest, sizeof digest.b)) {
+        err = wrong(diag, "the new adapter does not follow from the sum");
+    }
+    if (!err) err = store_adapter(s, &next, &digest, diag);
+    if (!err) err = finish(s, n_sites, diag);
+    dure_buf_fini(&next);
+    free(event);
+    return err;
+}
+
+/* The sum can be followed only from the adapter that the round started from. A site that was
+ * restarted may hold another; then the entry is verified and the adapter comes with the next round.
+ */
+static bool has_start(const dure_session *s)
+{
+    return s->adapter.n &&
+           dure_ct_equal(s->adapter_digest.b, s->round.config->adapter_digest, DURE_DIGEST_BYTES);
+}
+
+dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
+{
+    const dure_msg_result *r = &(*msg)->u.result;
+    const dure_site_state *state = &s->site.state;
+    dure_err err = DURE_OK;
+    if (!s->round.config && state->round_config.n &&
+        dure_ct_equal(r->config_hash, state->round_hash.b, DURE_DIGEST_BYTES)) {
+        err = revive(s, diag);
+        if (err) return err;
+    }
+    if (!s->round.config || s->round.result ||
+        !dure_ct_equal(r->config_hash, s->round.hash.b, DURE_DIGEST_BYTES)) {
+        return DURE_OK; /* a repeat, or not ours */
+    }
+    err = check_leaf(s, r, diag);
+    if (err) return err;
+    s->round.result = *msg;
+    *msg = NULL;
+    if (!has_start(s)) return finish(s, 0, diag);
+    return session_download(s, DOWNLOAD_SUM, r->sum_digest, diag);
+}
