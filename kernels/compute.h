@@ -38,6 +38,7 @@ typedef struct dure_cpu_ops {
     void (*dequant)(float *out, const uint8_t *blocks, size_t n, uint32_t type);
     /* panel[p * width + r] = rows[r * ld + p] for r < n, 0 for r in [n, width), p < k. */
     void (*transpose)(float *panel, size_t width, const float *rows, size_t ld, size_t n, size_t k);
+    void (*to_bf16)(uint16_t *y, const float *x, size_t n); /* rounded to nearest even */
     float (*dot)(const float *x, const float *y, size_t n);
     /* y = w . x / sqrt(mean(x^2) + eps) for one row. */
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);

@@ -1,5 +1,6 @@
 #include "kernels/matmul.h"
 
+#include "kernels/bf16.h"
 #include "kernels/dequant.h"
 
 /* Forward: a task makes some columns of y. It decodes that many rows of W in pieces of DEPTH,
@@ -12,7 +13,8 @@ enum { PANEL = 32, COLUMNS_MAX = 192, DEPTH = 256, ROWS = 56, BLOCK_MAX = 256 };
 size_t dure_matmul_scratch_bytes(size_t inner)
 {
     size_t decoded = inner > PANEL * DEPTH ? inner : PANEL * DEPTH;
-    return sizeof(float) * (DEPTH * BLOCK_MAX + decoded);
+    size_t plain = sizeof(float) * (DEPTH * BLOCK_MAX + decoded);
+    return plain > dure_bf16_scratch_bytes() ? plain : dure_bf16_scratch_bytes();
 }
 
 /* The columns a task makes: as many as possible, because each task reads all of x, but no more
@@ -137,14 +139,57 @@ static forward_job share_out(const dure_matmul *job, size_t width, const dure_co
     return f;
 }
 
+typedef struct packed_job {
+    const dure_weight_bf16 *packed;
+    dure_bf16_task task;
+    size_t parts;
+    const dure_cpu_ops *ops;
+} packed_job;
+
+static void packed_task(void *state, size_t index, void *scratch)
+{
+    const packed_job *job = state;
+    dure_bf16_task task = job->task;
+    task.block = index / job->parts;
+    task.part = index % job->parts;
+    dure_bf16_run(job->packed, &task, scratch, job->ops);
+}
+
+/* One product with a packed weight, all blocks of rows and parts of columns. */
+static void multiply_packed(const dure_weight *w, const dure_bf16_task *task, const dure_compute *c)
+{
+    packed_job job = {.packed = w->packed,
+                      .task = *task,
+                      .parts = dure_bf16_parts(w->packed, task->backward),
+                      .ops = c->ops};
+    size_t blocks = (task->rows + DURE_BF16_ROWS - 1) / DURE_BF16_ROWS;
+    dure_pool_run(c->pool, blocks * job.parts, packed_task, &job);
+}
+
 void dure_matmul_forward(const dure_matmul *job, const dure_compute *c)
 {
-    size_t columns[DURE_PRODUCTS_MAX];
+    dure_product plain[DURE_PRODUCTS_MAX];
+    size_t columns[DURE_PRODUCTS_MAX], n = 0;
     DURE_ASSERT(job->n_products <= DURE_PRODUCTS_MAX);
-    for (size_t p = 0; p < job->n_products; p++)
-        columns[p] = job->products[p].w->out;
-    forward_job f = share_out(job, task_width(columns, job->n_products, PANEL, c), c);
-    dure_pool_run(c->pool, f.tasks[job->n_products], forward_task, &f);
+    for (size_t i = 0; i < job->n_products; i++) {
+        const dure_product *p = &job->products[i];
+        if (p->w->packed) {
+            dure_bf16_task task = {.y = p->y,
+                                   .ldy = p->ldy,
+                                   .x = p->x,
+                                   .ldx = p->ldx,
+                                   .rows = job->rows,
+                                   .accumulate = p->accumulate};
+            multiply_packed(p->w, &task, c);
+            continue;
+        }
+        columns[n] = p->w->out;
+        plain[n++] = *p;
+    }
+    if (n == 0) return;
+    dure_matmul rest = {.rows = job->rows, .products = plain, .n_products = n};
+    forward_job f = share_out(&rest, task_width(columns, n, PANEL, c), c);
+    dure_pool_run(c->pool, f.tasks[n], forward_task, &f);
 }
 
 static void few_task(void *state, size_t task, void *scratch)
@@ -251,15 +296,51 @@ static size_t least_width(const dure_matmul_grad *grad)
     return least;
 }
 
+/* The terms with packed weights are added at once; the others go to rest[0..*n) in their order.
+ * Returns whether dx holds something already. */
+static bool add_packed_terms(dure_product_grad *rest, size_t *n, const dure_matmul_grad *grad,
+                             size_t rows, const dure_compute *c)
+{
+    bool accumulate = grad->accumulate;
+    for (size_t p = 0; p < grad->n_terms; p++) {
+        const dure_product_grad *term = &grad->terms[p];
+        if (!term->w->packed) {
+            rest[(*n)++] = *term;
+            continue;
+        }
+        dure_bf16_task task = {.y = grad->dx,
+                               .ldy = grad->lddx,
+                               .x = term->dy,
+                               .ldx = term->lddy,
+                               .rows = rows,
+                               .backward = true,
+                               .accumulate = accumulate};
+        multiply_packed(term->w, &task, c);
+        accumulate = true;
+    }
+    return accumulate;
+}
+
 void dure_matmul_backward(const dure_matmul_grad *grads, size_t n, size_t rows,
                           const dure_compute *c)
 {
+    dure_product_grad terms[DURE_PRODUCTS_MAX][DURE_PRODUCTS_MAX];
+    dure_matmul_grad plain[DURE_PRODUCTS_MAX];
     DURE_ASSERT(n <= DURE_PRODUCTS_MAX);
-    backward_job b = {.grads = grads, .ops = c->ops, .rows = rows};
+    backward_job b = {.grads = plain, .ops = c->ops, .rows = rows};
+    size_t kept = 0;
     for (size_t i = 0; i < n; i++) {
-        size_t in = grads[i].terms[0].w->in;
-        b.width[i] = task_width(&in, 1, least_width(&grads[i]), c);
-        b.tasks[i + 1] = b.tasks[i] + (in + b.width[i] - 1) / b.width[i];
+        DURE_ASSERT(grads[i].n_terms <= DURE_PRODUCTS_MAX);
+        dure_matmul_grad *grad = &plain[kept];
+        *grad = grads[i];
+        grad->terms = terms[kept];
+        grad->n_terms = 0;
+        grad->accumulate = add_packed_terms(terms[kept], &grad->n_terms, &grads[i], rows, c);
+        if (grad->n_terms == 0) continue;
+        size_t in = grad->terms[0].w->in;
+        b.width[kept] = task_width(&in, 1, least_width(grad), c);
+        b.tasks[kept + 1] = b.tasks[kept] + (in + b.width[kept] - 1) / b.width[kept];
+        kept++;
     }
-    dure_pool_run(c->pool, b.tasks[n], backward_task, &b);
+    dure_pool_run(c->pool, b.tasks[kept], backward_task, &b);
 }

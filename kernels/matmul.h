@@ -3,7 +3,7 @@
  * A weight is W[out x in] in any decodable ggml type. A product decodes it in panels that fit the
  * cache and uses each panel for all rows, so no float32 copy of the model is ever held. Where the
  * CPU multiplies bfloat16 in hardware and oneDNN has a row-independent kernel for it
- * (`brg...bf16`), dure_weight_pack() keeps a packed bfloat16 copy instead.
+ * dure_bf16_pack() (kernels/bf16.h) keeps a packed bfloat16 copy instead.
  *
  * Every output element is a sum in one fixed order: independent of rows, threads and packing. */
 #pragma once

@@ -1,6 +1,8 @@
 #include "model/transformer_int.h"
 
+#include "kernels/bf16.h"
 #include "kernels/dequant.h"
+#include "kernels/onednn.h"
 #include "model/shape.h"
 
 #include <math.h>
@@ -145,16 +147,49 @@ static size_t scratch_bytes(const dure_model_shape *s)
     return dure_matmul_scratch_bytes(inner > q ? inner : q);
 }
 
+/* The weight number i of the products: the layers' matrices, then the head; NULL past the end. */
+static dure_weight *product_weight(dure_transformer *t, size_t i)
+{
+    size_t in_layers = (size_t)t->shape.n_layers * DURE_LORA_TARGETS;
+    if (i < in_layers) return &t->layers[i / DURE_LORA_TARGETS].w[i % DURE_LORA_TARGETS];
+    return i == in_layers ? &t->head : NULL;
+}
+
+/* bfloat16 is used for all products or for none, so that one name says what ran. */
+static bool bf16_available(char kernel[64], dure_transformer *t)
+{
+    const dure_bf16_opts opts = {.backward = true};
+    const dure_weight *w;
+    for (size_t i = 0; (w = product_weight(t, i)) != NULL; i++)
+        if (!dure_bf16_available(kernel, w->out, w->in, &opts)) return false;
+    return true;
+}
+
+dure_err dure_transformer_pack_bf16(dure_transformer *t, bool backward)
+{
+    const dure_bf16_opts opts = {.backward = backward};
+    dure_err err = DURE_OK;
+    dure_weight *w;
+    for (size_t i = 0; !err && (w = product_weight(t, i)) != NULL; i++)
+        err = dure_bf16_pack(w, &opts);
+    return err;
+}
+
 static dure_err choose_path(dure_transformer *t, const dure_transformer_opts *opts, dure_diag *diag)
 {
-    dure_cpu_level level = dure_cpu_best();
-    if (opts->precision == DURE_PRECISION_REFERENCE) level = DURE_CPU_REFERENCE;
-    if (opts->precision == DURE_PRECISION_BF16)
+    char kernel[64], version[32];
+    bool plain = opts->precision == DURE_PRECISION_REFERENCE;
+    t->compute.ops = dure_cpu_ops_of(plain ? DURE_CPU_REFERENCE : dure_cpu_best());
+    snprintf(t->path, sizeof t->path, "f32, %s", t->compute.ops->name);
+    t->bf16 = !plain && opts->precision != DURE_PRECISION_F32 && bf16_available(kernel, t);
+    if (opts->precision == DURE_PRECISION_BF16 && !t->bf16)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                              "this CPU has no row-independent bfloat16 product; use f32");
-    t->compute.ops = dure_cpu_ops_of(level);
-    snprintf(t->path, sizeof t->path, "f32, %s", t->compute.ops->name);
-    return dure_pool_new(&t->pool, opts->threads, scratch_bytes(&t->shape));
+    dure_err err = dure_pool_new(&t->pool, opts->threads, scratch_bytes(&t->shape));
+    if (err || !t->bf16) return err;
+    dure_onednn_version(version);
+    snprintf(t->path, sizeof t->path, "bf16, oneDNN %s %.40s", version, kernel);
+    return dure_transformer_pack_bf16(t, false);
 }
 
 dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
@@ -183,6 +218,9 @@ void dure_transformer_free(dure_transformer **t)
     dure_workspace_fini(&(*t)->ws);
     dure_rope_table_fini(&(*t)->rope);
     dure_pool_free(&(*t)->pool);
+    dure_weight *w;
+    for (size_t i = 0; (*t)->layers && (w = product_weight(*t, i)) != NULL; i++)
+        dure_bf16_unpack(w);
     free((*t)->layers);
     free((*t)->norms);
     free(*t);

@@ -133,6 +133,7 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
     if (err) return err;
     err = dure_transformer_prepare(t, lora, docs, n_docs, true, diag);
     if (!err) err = dure_pool_reserve(t->pool, scratch_bytes(&lora->layout));
+    if (!err && t->bf16) err = dure_transformer_pack_bf16(t, true);
     if (!err) err = map_make(&map, &lora->layout, opts->factors);
     if (err) goto out;
     size_t max_docs = GRADIENT_BYTES / sizeof(float) / map.n;

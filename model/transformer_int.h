@@ -64,6 +64,7 @@ struct dure_transformer {
     dure_pool *pool;
     dure_compute compute;
     dure_workspace ws;
+    bool bf16; /* the products' weights are packed */
     char path[96];
 };
 
@@ -113,6 +114,9 @@ size_t dure_document_rows(const dure_document *doc);
  * those without labels, and advances *next. The workspace must hold the largest document. */
 void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
                            const dure_document *docs, size_t n_docs, size_t max_docs);
+
+/* Packs every product's weight for forward, and for backward too when asked. */
+DURE_MUST_USE dure_err dure_transformer_pack_bf16(dure_transformer *t, bool backward);
 
 /* DURE_ERR_USAGE when the adapter was made for a model of another shape; NULL is fine. */
 DURE_MUST_USE dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,

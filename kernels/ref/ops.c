@@ -24,6 +24,12 @@ static void transpose(float *panel, size_t width, const float *rows, size_t ld, 
             panel[p * width + r] = r < n ? rows[r * ld + p] : 0;
 }
 
+static void to_bf16(uint16_t *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = dure_float_to_bf16(x[i]);
+}
+
 static float dot(const float *x, const float *y, size_t n)
 {
     double sum = 0;

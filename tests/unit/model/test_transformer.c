@@ -1,6 +1,7 @@
 /* The transformer on tiny random models: gradients against finite differences, and the promise
  * that a record's result is its own, whatever lies beside it. */
-#include "model/transformer.h"
+#include "kernels/bf16.h"
+#include "model/transformer_int.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
@@ -320,6 +321,37 @@ static void test_transformer_vector_code_agrees_with_plain_c(void **state)
     tear_down(&plain);
 }
 
+/* On a CPU without bfloat16 units oneDNN still multiplies it, with kernels that are not used
+ * otherwise; here they show that the packed weights are used as they should be. */
+static void test_transformer_bf16_is_close_to_f32(void **state)
+{
+    (void)state;
+    fixture f;
+    char name[64];
+    const dure_bf16_opts any = {.backward = true, .any_kernel = true};
+    if (!dure_bf16_available(name, 64, 64, &any)) skip();
+    set_up(&f, &(tiny_model_opts){.seed = 17},
+           &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
+    collected a = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+    for (uint32_t l = 0; l < f.t->shape.n_layers; l++)
+        for (int k = 0; k < DURE_LORA_TARGETS; k++)
+            assert_ok(dure_bf16_pack(&f.t->layers[l].w[k], &any));
+    assert_ok(dure_bf16_pack(&f.t->head, &any));
+    collected b = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+    double error = 0, size = 0;
+    for (size_t i = 0; i < N_DOCS * a.n; i++) {
+        double x = (double)a.gradients[i], y = (double)b.gradients[i];
+        error += (x - y) * (x - y);
+        size += x * x;
+    }
+    assert_true(error > 0 && sqrt(error / size) < 0.02);
+    for (size_t d = 0; d < N_DOCS; d++)
+        assert_true(fabs(a.loss[d].nll_sum - b.loss[d].nll_sum) < 0.02 * a.loss[d].nll_sum);
+    free(a.gradients);
+    free(b.gradients);
+    tear_down(&f);
+}
+
 static void test_transformer_logprobs_add_up_to_the_loss(void **state)
 {
     (void)state;
@@ -455,6 +487,7 @@ int main(void)
         cmocka_unit_test(test_transformer_stops_at_the_first_adapted_layer),
         cmocka_unit_test(test_transformer_sum_of_labels_scales_the_mean),
         cmocka_unit_test(test_transformer_vector_code_agrees_with_plain_c),
+        cmocka_unit_test(test_transformer_bf16_is_close_to_f32),
         cmocka_unit_test(test_transformer_logprobs_add_up_to_the_loss),
         cmocka_unit_test(test_transformer_record_without_labels_gives_nothing),
         cmocka_unit_test(test_transformer_overflow_in_one_record_is_seen_and_stays_there),
