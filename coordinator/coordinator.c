@@ -100,6 +100,8 @@ dure_err dure_coordinator_open(dure_coordinator **out, const dure_coordinator_op
     dure_coordinator *c = calloc(1, sizeof *c);
     if (!c) return DURE_ERR_NOMEM;
     c->opts = *opts;
+    /* The last checkpoint's cosignatures are waited for after a restart too. */
+    c->published_ms = dure_clock_monotonic_ms();
     c->lock.fd = -1;
     c->budget.limit = IN_FLIGHT_BYTES;
     if (!c->opts.settle_ms) c->opts.settle_ms = 2000;

@@ -32,8 +32,17 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
 {
     *present = count_present(c, now_ms);
     *needed = c->folder.settings.terms.cohort.min_sites;
-    if (c->rounds_done >= c->target)
+    if (c->facts.n_done >= c->folder.settings.terms.training.rounds) {
+        /* 0 tells the sites that nothing will come any more. */
+        *needed = 0;
         snprintf(text, DURE_MSG_TEXT_SIZE, "all %llu rounds are done",
+                 (unsigned long long)c->facts.n_done);
+        return;
+    }
+    if (c->rounds_done >= c->target)
+        snprintf(text, DURE_MSG_TEXT_SIZE,
+                 "%llu rounds are done, more when the coordinator is run "
+                 "again",
                  (unsigned long long)c->facts.n_done);
     else if (*present < *needed)
         snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here",
@@ -70,6 +79,59 @@ static bool may_open(dure_coordinator *c, uint64_t now_ms)
     return counts || dure_elapsed_ms(now_ms, c->published_ms) > c->opts.patience.silence_ms;
 }
 
+/* ---- the checkpoint that the configuration cites ---- */
+
+/* Sites count a checkpoint's cosignatures among the members that had joined when the last of them
+ * was made (client/session_open.c); the roster may have grown since the log said who is in it. */
+static dure_err sites_will_count(bool *counts, const dure_coordinator *c, dure_note *note,
+                                 dure_event_site *sites)
+{
+    dure_cosign_tally tally = {0};
+    int64_t until_s = INT64_MAX;
+    uint32_t n = 0;
+    *counts = false;
+    for (int pass = 0; pass < 2; pass++) {
+        n = 0;
+        for (size_t i = 0; i < dure_roster_count(c->roster) && n < DURE_MEMBERS_MAX; i++) {
+            const dure_roster_member *m = dure_roster_at(c->roster, i);
+            if (m->revoked || m->joined_s > until_s) continue;
+            snprintf(sites[n].name, sizeof sites[n].name, "%s", m->join.invitation.name);
+            memcpy(sites[n++].sign_public, m->join.sign_public, 32);
+        }
+        dure_err err = dure_cosign_count(&tally, NULL, note, sites, n);
+        if (err) return err;
+        until_s = (int64_t)tally.last_s;
+    }
+    *counts = dure_cosign_quorum(tally.n, n, c->folder.settings.terms.cohort.collusion);
+    return DURE_OK;
+}
+
+/* The newest that counts in the log and will count at the sites; 0 if there is none. */
+static dure_err citable(uint64_t *size, const dure_coordinator *c)
+{
+    size_t n;
+    const uint64_t *sizes = dure_journal_sizes(&n, c->journal);
+    const uint64_t newest = dure_journal_newest_counting(c->journal);
+    dure_note *note = calloc(1, sizeof *note);
+    dure_event_site *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
+    bool counts = false;
+    dure_err err = note && sites ? DURE_OK : DURE_ERR_NOMEM;
+    *size = 0;
+    while (!err && !counts && n-- > 0) {
+        dure_buf text;
+        if (sizes[n] > newest) continue;
+        dure_buf_init(&text, DURE_NOTE_MAX);
+        err = dure_journal_note(&text, c->journal, sizes[n], NULL);
+        if (!err) err = dure_note_parse(note, dure_buf_span(&text), NULL);
+        if (!err) err = sites_will_count(&counts, c, note, sites);
+        if (!err && counts) *size = sizes[n];
+        dure_buf_fini(&text);
+    }
+    free(note);
+    free(sites);
+    return err;
+}
+
 /* ---- the configuration ---- */
 
 static dure_err gather_facts(dure_round_facts *facts, const dure_coordinator *c, uint64_t now_ms)
@@ -83,9 +145,10 @@ static dure_err gather_facts(dure_round_facts *facts, const dure_coordinator *c,
         if (dure_coordinator_site_present(c, i, now_ms) && c->sites[i].last_round > facts->round)
             facts->round = c->sites[i].last_round;
     facts->round++;
-    dure_merkle_head head;
-    dure_err err = dure_leaf_log_head(&head, dure_journal_log(c->journal),
-                                      dure_journal_newest_counting(c->journal));
+    dure_merkle_head head = {0};
+    uint64_t cited = 0;
+    dure_err err = citable(&cited, c);
+    if (!err) err = dure_leaf_log_head(&head, dure_journal_log(c->journal), cited);
     facts->checkpoint_size = head.n;
     facts->checkpoint_root = head.root;
     return err;

@@ -141,6 +141,20 @@ static void say_hello(script_site *s)
     send_msg(s, &msg, NULL);
 }
 
+static void say_cosign(script_site *s)
+{
+    dure_cosignature cosignature;
+    const dure_merkle_head head = dure_witness_head(s->witness);
+    if (head.n == 0) return;
+    assert_ok(
+        dure_witness_cosign(&cosignature, s->witness, &s->own, (uint64_t)dure_clock_wall_s()));
+    dure_msg msg = {.type = DURE_MSG_COSIGN,
+                    .u.cosign = {.checkpoint_size = head.n, .time_s = cosignature.time_s}};
+    memcpy(msg.u.cosign.checkpoint_root, head.root.b, 32);
+    memcpy(msg.u.cosign.signature, cosignature.signature, 64);
+    send_msg(s, &msg, NULL);
+}
+
 static void say_heartbeat(script_site *s)
 {
     dure_msg msg = {.type = DURE_MSG_HEARTBEAT};
@@ -209,7 +223,9 @@ static void on_open(script_site *s, const dure_msg_open *open)
     dure_merkle_proof proof = {.n = open->n_consistency};
     for (size_t i = 0; i < proof.n && i < DURE_MERKLE_PROOF_MAX; i++)
         memcpy(proof.nodes[i].b, open->consistency[i], 32);
-    if (!err && config->checkpoint_size)
+    /* An older checkpoint than the last one seen is fine: the newer did not get its quorum. */
+    if (!err && config->checkpoint_size >= dure_witness_head(s->witness).n &&
+        config->checkpoint_size)
         err = dure_witness_update(s->witness, open->checkpoint, &proof, &diag);
     if (err) {
         note(s, diag.text);
@@ -297,19 +313,6 @@ static dure_err take_result(script_site *s, const dure_msg_result *r, dure_diag 
     dure_err err = dure_witness_update(s->witness, r->checkpoint, &consistency, diag);
     if (!err) err = dure_witness_includes(s->witness, r->leaf, r->leaf_index, &inclusion, diag);
     return err;
-}
-
-static void say_cosign(script_site *s)
-{
-    dure_cosignature cosignature;
-    const dure_merkle_head head = dure_witness_head(s->witness);
-    assert_ok(
-        dure_witness_cosign(&cosignature, s->witness, &s->own, (uint64_t)dure_clock_wall_s()));
-    dure_msg msg = {.type = DURE_MSG_COSIGN,
-                    .u.cosign = {.checkpoint_size = head.n, .time_s = cosignature.time_s}};
-    memcpy(msg.u.cosign.checkpoint_root, head.root.b, 32);
-    memcpy(msg.u.cosign.signature, cosignature.signature, 64);
-    send_msg(s, &msg, NULL);
 }
 
 static void on_result(script_site *s, const dure_msg_result *r)
@@ -407,10 +410,12 @@ static void keep_up(script_site *s)
     const dure_dealer_status *status = dure_dealer_status_of(s->dealer);
     if (status->connected && status->connects != s->connects) {
         s->connects = status->connects;
-        if (s->joined)
+        if (s->joined) {
             say_hello(s);
-        else
+            say_cosign(s); /* the one before may have been lost */
+        } else {
             say_join(s);
+        }
     }
     const uint64_t now_ms = dure_clock_monotonic_ms();
     if (status->connected && s->joined && now_ms - s->beat_ms >= BEAT_MS) {
