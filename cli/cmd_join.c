@@ -15,9 +15,9 @@ static void say(void *state, const char *sentence)
     fprintf(stderr, "%s\n", sentence);
 }
 
-static int print_joined(const dure_enrolled *e, const char *dir, bool json)
+static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
 {
-    if (json) {
+    if (as_json) {
         return dure_print_json(
             json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:I}", "federation", e->federation,
                       "site", e->name, "dir", dir, "epsilon", e->epsilon, "delta", e->delta,
@@ -35,109 +35,115 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool json)
     return 0;
 }
 
-static int check(const dure_usage *usage, const dure_enrol_opts *o, bool delta_given)
+static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_delta)
 {
-    if (o->records == 0) return dure_args_refuse(usage, "--records must be above 0");
-    if (!(o->epsilon > 0)) return dure_args_refuse(usage, "--epsilon must be above 0");
-    if (delta_given && !(o->delta > 0 && o->delta < 1)) {
-        return dure_args_refuse(usage, "--delta must be above 0 and below 1");
+    if (e->records == 0) return dure_args_refuse(u, "--records must be above 0");
+    if (!(e->epsilon > 0)) return dure_args_refuse(u, "--epsilon must be above 0");
+    if (with_delta && !(e->delta > 0 && e->delta < 1)) {
+        return dure_args_refuse(u, "--delta must be above 0 and below 1");
     }
-    if (o->collusion >= DURE_MEMBERS_MAX) {
-        return dure_args_refuse(usage, "--collusion must be below %d", DURE_MEMBERS_MAX);
+    if (e->collusion >= DURE_MEMBERS_MAX) {
+        return dure_args_refuse(u, "--collusion must be below %d", DURE_MEMBERS_MAX);
     }
     return 0;
 }
 
+/* The command line; one process runs one command. */
+static dure_enrol_opts o;
+static uint64_t collusion, patience_s;
+static bool delta_given, json;
+
+static const dure_arg args[] = {
+    {.name = "INVITATION",
+     .kind = DURE_ARG_OPERAND,
+     .out = &o.invitation,
+     .help = "the file that the federation's admin sent",
+     .required = true},
+    {.name = "DIR",
+     .kind = DURE_ARG_OPERAND,
+     .out = &o.dir,
+     .help = "the site's folder, made here",
+     .required = true},
+    {.name = "data",
+     .kind = DURE_ARG_TEXT,
+     .out = &o.data,
+     .value = "FILE",
+     .help = "the site's records, JSONL; they never leave",
+     .required = true},
+    {.name = "source",
+     .kind = DURE_ARG_TEXT,
+     .out = &o.source,
+     .value = "NAME",
+     .help = "name of the data source whose privacy budget pays",
+     .required = true},
+    {.name = "records",
+     .kind = DURE_ARG_COUNT,
+     .out = &o.records,
+     .value = "N_PUB",
+     .help = "its number of records: public, rounded, your own figure",
+     .required = true},
+    {.name = "model",
+     .kind = DURE_ARG_TEXT,
+     .out = &o.model,
+     .value = "FILE",
+     .help = "the federation's base model, GGUF",
+     .required = true},
+    {.name = "epsilon",
+     .kind = DURE_ARG_NUMBER,
+     .out = &o.epsilon,
+     .value = "E",
+     .help = "the most that the source may ever spend",
+     .required = true},
+    {.name = "delta",
+     .kind = DURE_ARG_NUMBER,
+     .out = &o.delta,
+     .given = &delta_given,
+     .value = "X",
+     .help = "default 1e-5, or 1/(10 N_PUB) if that is smaller"},
+    {.name = "batch",
+     .kind = DURE_ARG_COUNT,
+     .out = &o.batch,
+     .value = "B",
+     .help = "records a step on average; default: what the federation proposes"},
+    {.name = "ledger",
+     .kind = DURE_ARG_TEXT,
+     .out = &o.ledger,
+     .value = "FILE",
+     .help = "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"},
+    {.name = "collusion",
+     .kind = DURE_ARG_COUNT,
+     .out = &collusion,
+     .value = "C",
+     .help = "other sites that may collude with the coordinator; default 1"},
+    {.name = "accept-no-privacy",
+     .kind = DURE_ARG_FLAG,
+     .out = &o.accept_no_privacy,
+     .help = "accept a federation that trains without differential privacy"},
+    {.name = "timeout",
+     .kind = DURE_ARG_COUNT,
+     .out = &patience_s,
+     .value = "SECONDS",
+     .help = "give up when the coordinator does not answer; default: wait"},
+    {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "the outcome as JSON"},
+};
+
+static const dure_usage usage = {
+    "join",
+    "joins a federation: makes keys, finds the noise that the budget needs, reserves the plan "
+    "and sends the public half of it to the coordinator",
+    args, N_ARGS(args),
+    "dure join seoul.invitation site --data notes.jsonl --source notes-2026 \\\n"
+    "      --records 5000 --model M.gguf --epsilon 8"};
+
 int dure_cmd_join(int argc, char **argv)
 {
-    dure_enrol_opts o = {.waiting = say};
-    uint64_t collusion = 1, patience_s = 0;
-    bool delta_given = false, json = false;
-    const dure_arg args[] = {
-        {.name = "INVITATION",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o.invitation,
-         .help = "the file that the federation's admin sent",
-         .required = true},
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o.dir,
-         .help = "the site's folder, made here",
-         .required = true},
-        {.name = "data",
-         .kind = DURE_ARG_TEXT,
-         .out = &o.data,
-         .value = "FILE",
-         .help = "the site's records, JSONL; they never leave",
-         .required = true},
-        {.name = "source",
-         .kind = DURE_ARG_TEXT,
-         .out = &o.source,
-         .value = "NAME",
-         .help = "name of the data source whose privacy budget pays",
-         .required = true},
-        {.name = "records",
-         .kind = DURE_ARG_COUNT,
-         .out = &o.records,
-         .value = "N_PUB",
-         .help = "its number of records: public, rounded, your own figure",
-         .required = true},
-        {.name = "model",
-         .kind = DURE_ARG_TEXT,
-         .out = &o.model,
-         .value = "FILE",
-         .help = "the federation's base model, GGUF",
-         .required = true},
-        {.name = "epsilon",
-         .kind = DURE_ARG_NUMBER,
-         .out = &o.epsilon,
-         .value = "E",
-         .help = "the most that the source may ever spend",
-         .required = true},
-        {.name = "delta",
-         .kind = DURE_ARG_NUMBER,
-         .out = &o.delta,
-         .given = &delta_given,
-         .value = "X",
-         .help = "default 1e-5, or 1/(10 N_PUB) if that is smaller"},
-        {.name = "batch",
-         .kind = DURE_ARG_COUNT,
-         .out = &o.batch,
-         .value = "B",
-         .help = "records a step on average; default: what the federation proposes"},
-        {.name = "ledger",
-         .kind = DURE_ARG_TEXT,
-         .out = &o.ledger,
-         .value = "FILE",
-         .help = "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"},
-        {.name = "collusion",
-         .kind = DURE_ARG_COUNT,
-         .out = &collusion,
-         .value = "C",
-         .help = "other sites that may collude with the coordinator; default 1"},
-        {.name = "accept-no-privacy",
-         .kind = DURE_ARG_FLAG,
-         .out = &o.accept_no_privacy,
-         .help = "accept a federation that trains without differential privacy"},
-        {.name = "timeout",
-         .kind = DURE_ARG_COUNT,
-         .out = &patience_s,
-         .value = "SECONDS",
-         .help = "give up when the coordinator does not answer; default: wait"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "the outcome as JSON"},
-    };
-    const dure_usage usage = {
-        "join",
-        "joins a federation: makes keys, finds the noise that the budget needs, reserves the plan "
-        "and sends the public half of it to the coordinator",
-        args, N_ARGS(args),
-        "dure join seoul.invitation site --data notes.jsonl --source notes-2026 \\\n"
-        "      --records 5000 --model M.gguf --epsilon 8"};
+    o = (dure_enrol_opts){.waiting = say};
+    collusion = 1;
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     o.collusion = collusion > UINT32_MAX ? UINT32_MAX : (uint32_t)collusion;
     o.patience_ms = patience_s > 1000000 ? 1000000000 : patience_s * 1000;
-    int status = check(&usage, &o, delta_given);
+    int status = check_args(&usage, &o, delta_given);
     if (status) return status;
     dure_enrolled enrolled;
     dure_diag diag = {{0}};

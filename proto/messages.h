@@ -193,8 +193,8 @@ typedef struct dure_msg_abort {
 /* coordinator -> site, in answer to HELLO when there is nothing to repeat. */
 typedef struct dure_msg_waiting {
     uint8_t config_hash[DURE_DIGEST_BYTES]; /* of the open round; zero if none */
-    uint32_t sites_present, sites_needed;
-    char text[DURE_MSG_TEXT_SIZE]; /* what is waited for */
+    uint32_t sites_present, sites_needed;   /* needed 0: no round will follow */
+    char text[DURE_MSG_TEXT_SIZE];          /* what is waited for */
 } dure_msg_waiting;
 
 typedef struct dure_msg {
