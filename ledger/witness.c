@@ -15,6 +15,7 @@ struct dure_witness {
     bool stored;                /* a note is in the file */
     dure_hash stored_hash;      /* of the file */
     dure_checkpoint checkpoint; /* the stored one */
+    uint64_t epoch;             /* number of the last loss that was accepted; 0: none */
 };
 
 dure_merkle_head dure_witness_head(const dure_witness *witness)
@@ -57,8 +58,9 @@ static dure_err load_note(dure_witness *witness, dure_diag *diag)
     return err;
 }
 
-/* PATH.epoch: the hash of the note that it supersedes, then the leaf. It has effect only while that
- * note is the stored one, so nothing has to be deleted when the site moves on. */
+/* PATH.epoch: the hash of the note that it supersedes, then the leaf. It sets the head only while
+ * that note is the stored one, so nothing has to be deleted when the site moves on; its number is
+ * spent for ever. */
 static dure_err load_epoch(dure_witness *witness, dure_diag *diag)
 {
     dure_buf bytes;
@@ -80,8 +82,9 @@ static dure_err load_epoch(dure_witness *witness, dure_diag *diag)
         err = dure_diag_set(diag, DURE_ERR_FORMAT,
                             "%s is damaged; restore the site's folder from a copy",
                             witness->epoch_path);
-    } else if (dure_hash_equal(&of_note, &witness->stored_hash)) {
-        witness->head = event->u.epoch.kept;
+    } else {
+        witness->epoch = event->u.epoch.epoch;
+        if (dure_hash_equal(&of_note, &witness->stored_hash)) witness->head = event->u.epoch.kept;
     }
     dure_buf_fini(&bytes);
     free(event);
@@ -224,10 +227,18 @@ static dure_err check_epoch(const dure_witness *witness, const dure_event *event
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "the new epoch is not signed by this federation's root");
     }
+    bool same_size = epoch->kept.n == witness->head.n;
+    bool same = same_size && dure_hash_equal(&epoch->kept.root, &witness->head.root);
+    /* A statement works once, and only about entries that it calls lost: an old one shown again
+     * would let the coordinator roll the log back at its will. */
+    if (!same && (epoch->epoch <= witness->epoch || epoch->lost_n < witness->head.n)) {
+        return dure_diag_set(diag, DURE_ERR_AUTH,
+                             "the new epoch %llu is an old statement: this site has verified %llu "
+                             "entries after it",
+                             (unsigned long long)epoch->epoch, (unsigned long long)witness->head.n);
+    }
     bool beyond = epoch->kept.n > witness->head.n;
-    bool other = epoch->kept.n == witness->head.n &&
-                 !dure_hash_equal(&epoch->kept.root, &witness->head.root);
-    if (!witness->stored || beyond || other) {
+    if (!witness->stored || beyond || (same_size && !same)) {
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "the new epoch keeps %llu entries, which does not fit the %llu that "
                              "this site has verified",
@@ -254,6 +265,7 @@ dure_err dure_witness_new_epoch(dure_witness *witness, dure_span leaf,
     err = dure_file_write_atomic(witness->epoch_path, dure_buf_span(&bytes), STATE_FILE_MODE, diag);
     if (err) goto out;
     witness->head = event->u.epoch.kept;
+    if (event->u.epoch.epoch > witness->epoch) witness->epoch = event->u.epoch.epoch;
 out:
     dure_buf_fini(&bytes);
     free(event);

@@ -43,7 +43,8 @@ DURE_MUST_USE dure_err dure_witness_includes(const dure_witness *witness, dure_s
 /* Accepts a root-signed loss, the NEW_EPOCH leaf of this federation: from now on the next
  * checkpoint need only extend epoch.kept. Whether kept is what this site saw cannot be proved any
  * more once leaves are lost; the root's word is taken, and the leaf is kept beside the superseded
- * note (PATH.epoch) as evidence. DURE_ERR_AUTH unless the root signed it and kept is not beyond
- * what is stored; DURE_ERR_PROTO when it is no such leaf. */
+ * note (PATH.epoch) as evidence. DURE_ERR_AUTH unless the root signed it, its number is above the
+ * last one accepted, and what is stored lies between kept and what it calls lost; DURE_ERR_PROTO
+ * when it is no such leaf. */
 DURE_MUST_USE dure_err dure_witness_new_epoch(dure_witness *witness, dure_span leaf,
                                               const uint8_t root_public[32], dure_diag *diag);

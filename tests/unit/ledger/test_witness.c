@@ -229,6 +229,57 @@ static void test_witness_accepts_a_loss_that_the_root_signed(void **state)
     fixture_free(&f);
 }
 
+/* The coordinator keeps the root's statement; shown again, it must not roll the log back. */
+static void test_witness_accepts_a_loss_only_once(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_merkle_head kept;
+    fixture_make(&f);
+    fixture_begin(&f);
+    uint64_t first = fixture_full_round(&f, 1, 0), second = fixture_full_round(&f, 2, 0);
+    dure_witness *witness = open_witness(&f);
+    assert_ok(show(witness, &f, second, NULL));
+    assert_ok(dure_leaf_log_head(&kept, dure_journal_log(f.journal), first));
+    fixture_epoch(&f, first, &kept.root, second + 100);
+    assert_ok(tell_epoch(witness, &f, f.root.public_));
+    assert_ok(tell_epoch(witness, &f, f.root.public_)); /* a repeat while it is in effect */
+    dure_buf leaf; /* the coordinator's copy: the next round reuses the fixture's event */
+    dure_buf_init(&leaf, DURE_LEAF_MAX);
+    assert_ok(dure_event_encode(&leaf, f.event, NULL));
+    uint64_t third = fixture_full_round(&f, 3, 0);
+    assert_ok(show(witness, &f, third, NULL));
+    assert_err(dure_witness_new_epoch(witness, dure_buf_span(&leaf), f.root.public_, NULL),
+               DURE_ERR_AUTH);
+    dure_witness_close(&witness);
+    witness = open_witness(&f);
+    assert_err(dure_witness_new_epoch(witness, dure_buf_span(&leaf), f.root.public_, NULL),
+               DURE_ERR_AUTH);
+    assert_int_equal(dure_witness_head(witness).n, third);
+    dure_buf_fini(&leaf);
+    dure_witness_close(&witness);
+    fixture_free(&f);
+}
+
+/* A site that joined after the loss has verified more than the statement calls lost. */
+static void test_witness_refuses_a_loss_from_before_its_time(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_merkle_head kept;
+    fixture_make(&f);
+    fixture_begin(&f);
+    uint64_t first = fixture_full_round(&f, 1, 0), second = fixture_full_round(&f, 2, 0);
+    dure_witness *witness = open_witness(&f);
+    assert_ok(show(witness, &f, second, NULL));
+    assert_ok(dure_leaf_log_head(&kept, dure_journal_log(f.journal), first));
+    fixture_epoch(&f, first, &kept.root, second - 1);
+    assert_err(tell_epoch(witness, &f, f.root.public_), DURE_ERR_AUTH);
+    assert_int_equal(dure_witness_head(witness).n, second);
+    dure_witness_close(&witness);
+    fixture_free(&f);
+}
+
 static void test_witness_refuses_a_loss_that_does_not_fit(void **state)
 {
     (void)state;
@@ -263,6 +314,8 @@ int main(void)
         cmocka_unit_test(test_witness_open_names_a_damaged_file),
         cmocka_unit_test(test_witness_checks_that_its_round_is_in_the_log),
         cmocka_unit_test(test_witness_accepts_a_loss_that_the_root_signed),
+        cmocka_unit_test(test_witness_accepts_a_loss_only_once),
+        cmocka_unit_test(test_witness_refuses_a_loss_from_before_its_time),
         cmocka_unit_test(test_witness_refuses_a_loss_that_does_not_fit),
     };
     return cmocka_run_group_tests_name("ledger.witness", tests, NULL, NULL);
