@@ -5,7 +5,8 @@
  *
  * makes FOLDER/adapter.gguf, FOLDER/peft/, FOLDER/f16.gguf, FOLDER/mixed.gguf and FOLDER/f32.gguf
  * (the base, decoded); then for every line {"tokens": [...]} of stdin prints {"base": [...],
- * "adapted": [...]}: the engine's log-probabilities without and with the adapter. */
+ * "adapted": [...], "merged": [...]}: the engine's log-probabilities of the base, of the base with
+ * the adapter, and of f16.gguf. */
 #include "common/file.h"
 #include "kernels/compute.h"
 #include "kernels/dequant.h"
@@ -112,20 +113,25 @@ static dure_err save_all(const char *folder, dure_gguf *base, const dure_lora *l
     return err;
 }
 
-static dure_err print_logprobs(dure_transformer *t, const dure_lora *lora, const int32_t *tokens,
-                               size_t n, dure_diag *diag)
+static dure_err print_logprobs(const char *name, dure_transformer *t, const dure_lora *lora,
+                               const int32_t *tokens, size_t n, dure_diag *diag)
 {
     static float logprobs[MAX_TOKENS];
     dure_err err = dure_transformer_logprobs(logprobs, t, lora, tokens, n, diag);
-    printf("\"%s\": [", lora ? "adapted" : "base");
+    printf("\"%s\": [", name);
     for (size_t i = 0; i < n; i++)
         printf("%s%.9g", i ? ", " : "", (double)logprobs[i]);
     printf("]");
     return err;
 }
 
-static dure_err answer(dure_transformer *t, const dure_lora *lora, const char *line,
-                       dure_diag *diag)
+typedef struct engines {
+    dure_gguf *base, *merged;
+    dure_transformer *of_base, *of_merged;
+    dure_lora *lora;
+} engines;
+
+static dure_err answer(const engines *e, const char *line, dure_diag *diag)
 {
     static int32_t ids[MAX_TOKENS];
     json_t *value = json_loads(line, 0, NULL), *tokens = json_object_get(value, "tokens");
@@ -135,31 +141,43 @@ static dure_err answer(dure_transformer *t, const dure_lora *lora, const char *l
         ids[i] = (int32_t)json_integer_value(json_array_get(tokens, i));
     json_decref(value);
     printf("{");
-    dure_err err = print_logprobs(t, NULL, ids, n, diag);
+    dure_err err = print_logprobs("base", e->of_base, NULL, ids, n, diag);
     printf(", ");
-    if (!err) err = print_logprobs(t, lora, ids, n, diag);
+    if (!err) err = print_logprobs("adapted", e->of_base, e->lora, ids, n, diag);
+    printf(", ");
+    if (!err) err = print_logprobs("merged", e->of_merged, NULL, ids, n, diag);
     printf("}\n");
+    return err;
+}
+
+static dure_err prepare(engines *e, const char *model, const char *folder, dure_diag *diag)
+{
+    const dure_transformer_opts opts = {.precision = DURE_PRECISION_F32};
+    char *merged = dure_path_join(folder, "f16.gguf");
+    dure_err err = merged ? dure_gguf_open(&e->base, model, NULL, diag) : DURE_ERR_NOMEM;
+    if (!err) err = dure_transformer_new(&e->of_base, e->base, &opts, diag);
+    if (!err) err = make_adapter(&e->lora, dure_transformer_shape(e->of_base));
+    if (!err) err = save_all(folder, e->base, e->lora, diag);
+    if (!err) err = dure_gguf_open(&e->merged, merged, NULL, diag);
+    if (!err) err = dure_transformer_new(&e->of_merged, e->merged, &opts, diag);
+    free(merged);
     return err;
 }
 
 int main(int argc, char **argv)
 {
     static char line[1 << 20];
-    dure_gguf *base = NULL;
-    dure_transformer *t = NULL;
-    dure_lora *lora = NULL;
+    engines e = {0};
     dure_diag diag = {{0}};
     if (argc != 3) return 2;
-    dure_err err = dure_gguf_open(&base, argv[1], NULL, &diag);
-    dure_transformer_opts opts = {.precision = DURE_PRECISION_F32};
-    if (!err) err = dure_transformer_new(&t, base, &opts, &diag);
-    if (!err) err = make_adapter(&lora, dure_transformer_shape(t));
-    if (!err) err = save_all(argv[2], base, lora, &diag);
+    dure_err err = prepare(&e, argv[1], argv[2], &diag);
     while (!err && fgets(line, sizeof line, stdin))
-        err = answer(t, lora, line, &diag);
+        err = answer(&e, line, &diag);
     if (err) fprintf(stderr, "adapter_oracle: %s: %s\n", dure_err_text(err), diag.text);
-    dure_lora_free(&lora);
-    dure_transformer_free(&t);
-    dure_gguf_close(&base);
+    dure_lora_free(&e.lora);
+    dure_transformer_free(&e.of_base);
+    dure_transformer_free(&e.of_merged);
+    dure_gguf_close(&e.base);
+    dure_gguf_close(&e.merged);
     return err ? 1 : 0;
 }
