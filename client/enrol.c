@@ -309,7 +309,8 @@ static dure_err hear(bool *done, enrolment *e, bool *asked_hello, const dure_msg
 static void say_waiting(const enrolment *e, uint64_t *said_ms, uint64_t now_ms)
 {
     const dure_dealer_status *s = dure_dealer_status_of(e->dealer);
-    if (s->connected || !e->opts->waiting || now_ms - *said_ms < SAY_EVERY_MS) return;
+    if (s->connected || !e->opts->waiting || dure_elapsed_ms(now_ms, *said_ms) < SAY_EVERY_MS)
+        return;
     char text[512];
     snprintf(text, sizeof text, "waiting for the coordinator at %s: %s", e->policy.endpoint,
              s->reason[0] ? s->reason : "no answer yet");

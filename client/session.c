@@ -160,7 +160,7 @@ static dure_err on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span
 static dure_err on_waiting(dure_session *s, const dure_msg_waiting *w, uint64_t now_ms)
 {
     s->all_done = w->sites_needed == 0;
-    if (now_ms - s->waiting_ms < SAY_AWAY_MS && s->waiting_ms) return DURE_OK;
+    if (dure_elapsed_ms(now_ms, s->waiting_ms) < SAY_AWAY_MS && s->waiting_ms) return DURE_OK;
     s->waiting_ms = now_ms;
     session_report(s, "waiting",
                    json_pack("{s:s, s:I, s:I}", "for", w->text, "sites_present",
@@ -250,8 +250,10 @@ static void say_away(dure_session *s, const dure_dealer_status *status, uint64_t
         s->away = false;
         return;
     }
-    const uint64_t gone_ms = now_ms - status->since_ms;
-    if (gone_ms < FIRST_SAY_MS || (s->away && now_ms - s->away_said_ms < SAY_AWAY_MS)) return;
+    const uint64_t gone_ms = dure_elapsed_ms(now_ms, status->since_ms);
+    if (gone_ms < FIRST_SAY_MS ||
+        (s->away && dure_elapsed_ms(now_ms, s->away_said_ms) < SAY_AWAY_MS))
+        return;
     s->away = true;
     s->away_said_ms = now_ms;
     session_report(s, "coordinator_away",
@@ -266,15 +268,17 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
     say_away(s, status, now_ms);
     if (!status->connected) return DURE_OK;
     bool fresh = status->connects != s->connects;
-    bool quiet = now_ms - s->progress_ms > HELLO_MS && now_ms - s->hello_ms > HELLO_MS;
+    bool quiet = dure_elapsed_ms(now_ms, s->progress_ms) > HELLO_MS &&
+                 dure_elapsed_ms(now_ms, s->hello_ms) > HELLO_MS;
     dure_err err = DURE_OK;
     if (fresh || quiet) {
         s->connects = status->connects;
         err = send_hello(s, now_ms, diag);
     }
-    if (!err && now_ms - s->beat_ms > BEAT_MS) err = send_heartbeat(s, now_ms, diag);
+    if (!err && dure_elapsed_ms(now_ms, s->beat_ms) > BEAT_MS)
+        err = send_heartbeat(s, now_ms, diag);
     if (!err && s->load.what != DOWNLOAD_NOTHING &&
-        (fresh || now_ms - s->load.asked_ms > ASK_BLOB_MS)) {
+        (fresh || dure_elapsed_ms(now_ms, s->load.asked_ms) > ASK_BLOB_MS)) {
         err = ask_blob(s, diag);
     }
     return err;
@@ -291,7 +295,8 @@ static bool finished(dure_session *s, uint64_t now_ms, dure_err *err, dure_diag 
     bool busy = s->round.config != NULL;
     if (!busy && (s->all_done || plan_is_used(s))) return true;
     const dure_dealer_status *status = dure_dealer_status_of(s->dealer);
-    if (busy && plan_is_used(s) && !status->connected && now_ms - status->since_ms > GIVE_UP_MS) {
+    if (busy && plan_is_used(s) && !status->connected &&
+        dure_elapsed_ms(now_ms, status->since_ms) > GIVE_UP_MS) {
         *err = dure_diag_set(diag, DURE_ERR_NET,
                              "the coordinator left before the last round's result came");
         return true;

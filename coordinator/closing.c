@@ -375,6 +375,32 @@ static void report_done(dure_coordinator *c)
                   (json_int_t)c->now.row.ledger_index));
 }
 
+/* The stored result proves that the log extends what the configuration cited. A site that has seen
+ * more of the log needs the proof from there, or it could never cosign again. */
+dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site, dure_span frame,
+                                      dure_diag *diag)
+{
+    const uint64_t seen = c->sites[site].checkpoint.n;
+    dure_msg *msg = NULL;
+    dure_merkle_proof *proof = calloc(1, sizeof *proof);
+    dure_note *note = calloc(1, sizeof *note);
+    dure_err err = proof && note ? dure_msg_decode(&msg, frame, diag) : DURE_ERR_NOMEM;
+    if (!err) err = dure_note_parse(note, msg->u.result.checkpoint, diag);
+    const uint64_t n = note ? note->checkpoint.head.n : 0;
+    if (!err && (seen == 0 || seen >= n)) {
+        dure_coordinator_send_bytes(c, site, frame, NULL);
+    } else if (!err) {
+        err = dure_leaf_log_consistency(proof, dure_journal_log(c->journal), n, seen);
+        msg->u.result.consistency = (const uint8_t(*)[DURE_DIGEST_BYTES])proof->nodes;
+        msg->u.result.n_consistency = proof->n;
+        if (!err) err = dure_coordinator_send(c, site, msg, diag);
+    }
+    dure_msg_free(&msg);
+    free(proof);
+    free(note);
+    return err;
+}
+
 /* On disk first: sites that ask later get the same bytes. */
 static dure_err finish(dure_coordinator *c, result_parts *parts, dure_diag *diag)
 {
@@ -384,9 +410,11 @@ static dure_err finish(dure_coordinator *c, result_parts *parts, dure_diag *diag
         dure_store_finish_round(c->store, &c->now.row, dure_buf_span(&parts->frame), diag);
     if (!err) err = dure_store_facts_get(&c->facts, c->store, diag);
     if (err) return err;
-    for (uint32_t m = 0; m < c->now.config->n_members; m++)
+    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++)
         if (dure_members_has(&c->now.u3, m))
-            dure_coordinator_send_bytes(c, c->now.sites[m], dure_buf_span(&parts->frame), NULL);
+            err = dure_coordinator_send_result(c, c->now.sites[m], dure_buf_span(&parts->frame),
+                                               diag);
+    if (err) return err;
     c->rounds_done++;
     c->failures = 0;
     c->published_ms = dure_clock_monotonic_ms();

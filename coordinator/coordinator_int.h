@@ -147,6 +147,10 @@ DURE_MUST_USE dure_err dure_coordinator_tick_gate(dure_coordinator *c, dure_diag
 DURE_MUST_USE dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site,
                                                   const dure_msg *msg, dure_diag *diag);
 
+/* The stored RESULT frame, with the proof that this site needs. */
+DURE_MUST_USE dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site,
+                                                    dure_span frame, dure_diag *diag);
+
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,
                                                      dure_diag *diag);

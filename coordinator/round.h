@@ -25,6 +25,7 @@
  * Pure: no socket, clock or disk. Threads: an object belongs to one thread at a time. */
 #pragma once
 
+#include "common/clock.h"
 #include "common/err.h"
 #include "crypto/hash.h"
 #include "crypto/sign.h"
@@ -51,12 +52,6 @@ typedef struct dure_patience {
     uint32_t silence_ms; /* nothing heard at all, heartbeats included; 0: 30,000 */
     uint32_t answer_ms;  /* heard, but without an answer that needs no training; 0: 120,000 */
 } dure_patience;
-
-/* 0 when `since_ms` was read after `now_ms`. */
-static inline uint64_t dure_elapsed_ms(uint64_t now_ms, uint64_t since_ms)
-{
-    return now_ms > since_ms ? now_ms - since_ms : 0;
-}
 
 typedef struct dure_round_opts {
     const dure_config *config; /* borrowed for the life of the object */

@@ -273,9 +273,9 @@ static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_ha
     dure_buf result;
     err = dure_store_result(&result, c->store, row.round, diag);
     if (err) return err;
-    dure_coordinator_send_bytes(c, site, dure_buf_span(&result), NULL);
+    err = dure_coordinator_send_result(c, site, dure_buf_span(&result), diag);
     dure_buf_fini(&result);
-    return DURE_OK;
+    return err;
 }
 
 /* Remembers what the site has; DURE_ERR_STATE when it has seen more of the log than there is. */
