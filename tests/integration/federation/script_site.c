@@ -294,6 +294,9 @@ static void on_fetch(script_site *s, const dure_msg_fetch *fetch)
                 if (actions.items[k].kind == DURE_SECAGG_SEND)
                     send_frame(s, actions.items[k].bytes, NULL);
         act(s, &actions);
+        if (s->vice == SCRIPT_CHUNK_AFTER_R2 && s->client &&
+            dure_secagg_client_stage(s->client) == DURE_STAGE_MASKED)
+            send_chunk(s, 0, 3);
         if (s->vice == SCRIPT_DIES_MASKED && s->client &&
             dure_secagg_client_stage(s->client) == DURE_STAGE_MASKED) {
             script_site_turn(s, 20);
@@ -360,7 +363,7 @@ static void on_round_message(script_site *s, const dure_msg *msg)
 {
     dure_secagg_actions actions = {0};
     dure_diag diag = {{0}};
-    if (!s->client) return;
+    if (!s->client || (s->hold_r3 && msg->type == DURE_MSG_SURVIVORS)) return;
     dure_err err =
         dure_secagg_client_step(&actions, s->client, msg, dure_clock_monotonic_ms(), &diag);
     if (err && err != DURE_ERR_STATE) note(s, diag.text);

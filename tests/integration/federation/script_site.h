@@ -20,6 +20,7 @@ typedef enum script_vice {
     SCRIPT_SHORT_CHUNK,    /* a chunk of the wrong length */
     SCRIPT_UNASKED_CHUNK,  /* a chunk far behind what was asked for */
     SCRIPT_DUPLICATE,      /* every chunk and the final frame twice */
+    SCRIPT_CHUNK_AFTER_R2, /* a chunk of the wrong length when its vector is whole */
 } script_vice;
 
 typedef struct script_site {
@@ -40,6 +41,7 @@ typedef struct script_site {
     uint64_t seed;   /* of the next update */
     bool hold;       /* the update is kept back until the test clears it */
     bool mask_ready; /* held back */
+    bool hold_r3;    /* A3 is not heard until the test clears it */
     uint64_t last_round, beat_ms;
     script_vice vice;
 

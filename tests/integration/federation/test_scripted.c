@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static village v;
 
@@ -167,6 +168,39 @@ static void test_a_vector_sent_twice_counts_once(void **state)
     dure_buf_fini(&adapter);
 }
 
+/* What it is worth counts: its vector was whole and signed before. */
+static void test_a_chunk_after_the_vector_changes_nothing(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 3, 0, 1);
+    village_first_adapter(&v, &adapter);
+    v.sites[0].vice = SCRIPT_CHUNK_AFTER_R2;
+    v.sites[1].hold = true;
+    village_start(&v);
+    village_join(&v);
+    village_go(&v, NULL, 3000);
+    v.sites[1].hold = false;
+    go(has_one, "the round did not end");
+    village_check_sum(&v, &adapter);
+    dure_buf_fini(&adapter);
+}
+
+static bool waits_for_r3(village *w)
+{
+    return village_saw(w, "round_state", "state", "consistency");
+}
+
+static bool is_done(village *w)
+{
+    return village_count(w, "round_done") > 0;
+}
+
+static bool is_failed(village *w)
+{
+    return village_count(w, "round_failed") > 0;
+}
+
 static bool trains(village *w)
 {
     return village_saw(w, "round_state", "state", "training");
@@ -227,6 +261,50 @@ static void test_a_killed_coordinator_goes_on_with_the_round(void **state)
     dure_buf_fini(&adapter);
 }
 
+/* U3 is fixed and its vectors lie in the spool: they are summed after the restart. */
+static void test_a_coordinator_killed_after_a3_still_sums(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 3, 0, 1);
+    village_first_adapter(&v, &adapter);
+    v.sites[1].hold_r3 = true;
+    village_start(&v);
+    village_join(&v);
+    go(waits_for_r3, "A3 was not sent");
+    village_kill(&v);
+    village_go(&v, NULL, 300);
+    village_start(&v);
+    v.sites[1].hold_r3 = false;
+    go(has_one, "the round was not taken up");
+    assert_int_equal(village_count(&v, "round_open"), 1);
+    village_check_sum(&v, &adapter);
+    dure_buf_fini(&adapter);
+}
+
+/* A power cut takes what was not synced: the round fails and the next one is done. */
+static void test_a_vector_lost_on_disk_fails_the_round(void **state)
+{
+    (void)state;
+    char path[600];
+    village_make(&v, 3, 0, 1);
+    v.sites[1].hold_r3 = true;
+    village_start(&v);
+    village_join(&v);
+    go(waits_for_r3, "A3 was not sent");
+    village_kill(&v);
+    snprintf(path, sizeof path, "%s/fed/coordinator/spool/1/0", v.dir.path);
+    assert_int_equal(truncate(path, 5), 0);
+    village_start(&v);
+    v.sites[1].hold_r3 = false;
+    go(is_failed, "the round did not fail");
+    go(is_done, "no round was done after it");
+    village_kill(&v);
+    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
+    const int status = village_run(&v, "audit verify ledger.export");
+    if (status) fail_msg("%s", v.output);
+}
+
 /* Killed over and over at moments of its own: every round is done or failed in the end, and the
  * ledger stands. */
 static void test_a_coordinator_killed_at_any_moment_finishes(void **state)
@@ -264,8 +342,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_chunk_nobody_asked_for_drops_its_site, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_vector_sent_twice_counts_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_chunk_after_the_vector_changes_nothing, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_late_update_is_not_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_killed_coordinator_goes_on_with_the_round, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_coordinator_killed_after_a3_still_sums, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_vector_lost_on_disk_fails_the_round, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_coordinator_killed_at_any_moment_finishes, setup,
                                         teardown),

@@ -63,7 +63,7 @@ static void must_run(village *v, int status)
     if (status) fail_msg("exit %d: %s", status, v->output);
 }
 
-void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
+static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps)
 {
     memset(v, 0, sizeof *v);
     temp_dir_make(&v->dir);
@@ -76,9 +76,9 @@ void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
                "{\"prompt\":\"three\",\"response\":\"four\"}\n");
     must_run(v, village_run(v,
                             "init fed --name village --model base.gguf --eval eval.jsonl "
-                            "--endpoint tcp://127.0.0.1:%u --rounds %u --steps 2 --rank 4 "
+                            "--endpoint tcp://127.0.0.1:%u --rounds %u --steps %u --rank 4 "
                             "--batch 16 --max-length 64 --min-sites %u --seed 7",
-                            v->port, rounds, least ? least : n));
+                            v->port, rounds, steps, least ? least : n));
     for (uint32_t i = 0; i < n; i++) {
         char name[16], folder[300];
         snprintf(name, sizeof name, "site%u", i);
@@ -91,6 +91,16 @@ void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
     }
 }
 
+void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
+{
+    make(v, n, least, rounds, 2);
+}
+
+void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
+{
+    make(v, n, 0, rounds, steps);
+}
+
 void village_end(village *v)
 {
     village_kill(v);
@@ -99,23 +109,27 @@ void village_end(village *v)
     temp_dir_remove(&v->dir);
 }
 
-void village_start(village *v)
+pid_t village_spawn(village *v, const char *out, const char *err, const char *const *arguments)
 {
-    const char *log = temp_dir_file(&v->dir, "events.jsonl");
-    const char *words = temp_dir_file(&v->dir, "coordinator.log");
     const pid_t pid = fork();
     assert_true(pid >= 0);
-    if (pid == 0) {
-        const int out = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
-        const int err = open(words, O_WRONLY | O_CREAT | O_APPEND, 0644);
-        if (out < 0 || err < 0 || chdir(v->dir.path)) _exit(127);
-        dup2(out, STDOUT_FILENO);
-        dup2(err, STDERR_FILENO);
-        execl(DURE_BINARY, "dure", "coordinator", "run", "fed", "--json", "--no-gate",
-              "--exit-when-done", "--silence", "3", "--answer", "20", (char *)NULL);
-        _exit(127);
-    }
-    v->coordinator = pid;
+    if (pid > 0) return pid;
+    if (chdir(v->dir.path)) _exit(127);
+    const int to = open(out, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    const int words = open(err, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    if (to < 0 || words < 0) _exit(127);
+    dup2(to, STDOUT_FILENO);
+    dup2(words, STDERR_FILENO);
+    execv(DURE_BINARY, (char *const *)(uintptr_t)arguments);
+    _exit(127);
+}
+
+void village_start(village *v)
+{
+    static const char *const arguments[] = {
+        "dure",      "coordinator", "run",      "fed", "--json", "--no-gate", "--exit-when-done",
+        "--silence", "3",           "--answer", "20",  NULL};
+    v->coordinator = village_spawn(v, "events.jsonl", "coordinator.log", arguments);
 }
 
 void village_kill(village *v)

@@ -22,20 +22,26 @@ typedef struct village {
 } village;
 
 /* A federation of n invited sites over a tiny model, n of them needed for a round unless `least` is
- * given; `rounds` planned. Nothing runs yet. */
+ * given; `rounds` of two steps planned. Nothing runs yet. */
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds);
+/* The same with as many local steps, for sites that train. */
+void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
 void village_end(village *v);
 
 /* Runs `dure ARGUMENTS` in the folder; exit status; both outputs in v->output. */
 int village_run(village *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void village_says(const village *v, const char *text);
 
-/* `dure coordinator run fed --json --no-gate --silence 3`, its events appended to events.jsonl. */
+/* `dure coordinator run fed --json --no-gate --exit-when-done --silence 3`, its events appended to
+ * events.jsonl. */
 void village_start(village *v);
 void village_kill(village *v);
 /* Waits for it to end; the exit status. */
 int village_wait(village *v);
-/* Connects all sites, each to join. */
+/* Starts `dure ARGUMENTS...` (NULL-terminated, with "dure") in the folder with its outputs appended
+ * to the two files. */
+pid_t village_spawn(village *v, const char *out, const char *err, const char *const *arguments);
+/* Connects all scripted sites, each to join. */
 void village_join(village *v);
 /* Lets all living sites take turns until `until` holds or `timeout_ms` is over; false then. */
 typedef bool village_condition(village *v);

@@ -1,0 +1,213 @@
+/* The federation as people run it: one coordinator and its sites, each a process of its own on
+ * loopback, training a tiny model under differential privacy. The sites recompute each adapter from
+ * the sum; what is killed here must not keep the others from finishing. */
+#include "village.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "support/check.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+enum { RECORDS = 60 };
+
+static village v;
+static pid_t clients[VILLAGE_MAX];
+
+static void write_records(uint32_t site)
+{
+    char name[32];
+    dure_buf text;
+    dure_buf_init(&text, 1 << 16);
+    for (uint32_t i = 0; i < RECORDS; i++)
+        dure_put_format(&text, "{\"prompt\":\"after %u?\",\"response\":\"%u\"}\n",
+                        i * (site + 3) % 97, i * (site + 3) % 97 + 1);
+    snprintf(name, sizeof name, "site%u.jsonl", site);
+    assert_ok(
+        dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
+    dure_buf_fini(&text);
+}
+
+static void join_all(void)
+{
+    for (uint32_t i = 0; i < v.n; i++) {
+        write_records(i);
+        const int status =
+            village_run(&v,
+                        "join site%u.invitation place%u --data site%u.jsonl --source records%u "
+                        "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger "
+                        "ledger%u",
+                        i, i, i, i, RECORDS, i);
+        if (status) fail_msg("%s", v.output);
+    }
+}
+
+static void start_client(uint32_t i)
+{
+    char folder[16], out[32], err[32];
+    snprintf(folder, sizeof folder, "place%u", i);
+    snprintf(out, sizeof out, "client%u.jsonl", i);
+    snprintf(err, sizeof err, "client%u.log", i);
+    const char *const arguments[] = {"dure",   "client",           "run", folder, "--threads", "1",
+                                     "--json", "--exit-when-done", NULL};
+    clients[i] = village_spawn(&v, out, err, arguments);
+}
+
+static void kill_client(uint32_t i)
+{
+    if (clients[i] <= 0) return;
+    kill(clients[i], SIGKILL);
+    waitpid(clients[i], NULL, 0);
+    clients[i] = 0;
+}
+
+static int wait_client(uint32_t i)
+{
+    int status = 0;
+    waitpid(clients[i], &status, 0);
+    clients[i] = 0;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (uint32_t i = 0; i < VILLAGE_MAX; i++)
+        kill_client(i);
+    village_end(&v);
+    return 0;
+}
+
+static void show_logs(const char *what)
+{
+    char command[600];
+    snprintf(command, sizeof command, "cd '%s' && tail -n 15 events.jsonl coordinator.log client*",
+             v.dir.path);
+    if (system(command)) print_message("no log\n");
+    fail_msg("%s", what);
+}
+
+static void wait_for(const char *event, size_t n, uint32_t seconds)
+{
+    for (uint32_t i = 0; i < seconds * 20 && village_count(&v, event) < n; i++)
+        dure_clock_sleep_ms(50);
+    if (village_count(&v, event) < n) show_logs(event);
+}
+
+static void wait_for_training(void)
+{
+    for (uint32_t i = 0; i < 600 && !village_saw(&v, "round_state", "state", "training"); i++)
+        dure_clock_sleep_ms(50);
+    if (!village_saw(&v, "round_state", "state", "training")) show_logs("no training");
+}
+
+static void all_must_end_well(void)
+{
+    const int status = village_wait(&v);
+    if (status) show_logs("the coordinator failed");
+    for (uint32_t i = 0; i < v.n; i++)
+        if (clients[i] > 0 && wait_client(i)) show_logs("a site failed");
+}
+
+static void audit(void)
+{
+    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
+    if (village_run(&v, "audit verify ledger.export")) fail_msg("%s", v.output);
+}
+
+static void test_three_sites_train_two_rounds(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 2, 3);
+    village_start(&v);
+    join_all();
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for("round_done", 2, 60);
+    all_must_end_well();
+    audit();
+    assert_int_equal(village_run(&v, "adapter list fed/coordinator --json"), 0);
+    village_says(&v, "\"version\":2");
+}
+
+static void test_seven_sites_lose_two_while_they_train(void **state)
+{
+    (void)state;
+    village_make_training(&v, 7, 1, 600);
+    village_start(&v);
+    join_all();
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for_training();
+    kill_client(2);
+    dure_clock_sleep_ms(100);
+    kill_client(5);
+    wait_for("round_done", 1, 120);
+    assert_true(village_saw(&v, "round_done", "sites", "5"));
+    all_must_end_well();
+    audit();
+}
+
+static void test_a_killed_coordinator_is_waited_for(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 1, 150);
+    village_start(&v);
+    join_all();
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for_training();
+    village_kill(&v);
+    dure_clock_sleep_ms(500);
+    village_start(&v);
+    wait_for("round_done", 1, 120);
+    assert_int_equal(village_count(&v, "round_open"), 1);
+    all_must_end_well();
+    audit();
+}
+
+static void test_a_restarted_site_is_in_the_next_round(void **state)
+{
+    (void)state;
+    village_make_training(&v, 5, 2, 100);
+    village_start(&v);
+    join_all();
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for_training();
+    kill_client(3);
+    start_client(3);
+    wait_for("round_done", 2, 120);
+    assert_true(village_saw(&v, "round_done", "sites", "4"));
+    assert_true(village_saw(&v, "round_done", "sites", "5"));
+    village_kill(&v);
+    audit();
+}
+
+static void test_one_folder_is_one_site(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 1, 3);
+    village_start(&v);
+    join_all();
+    start_client(0);
+    dure_clock_sleep_ms(500);
+    assert_int_equal(village_run(&v, "client run place0"), 1);
+    village_says(&v, "place0");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_three_sites_train_two_rounds, teardown),
+        cmocka_unit_test_teardown(test_seven_sites_lose_two_while_they_train, teardown),
+        cmocka_unit_test_teardown(test_a_killed_coordinator_is_waited_for, teardown),
+        cmocka_unit_test_teardown(test_a_restarted_site_is_in_the_next_round, teardown),
+        cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
