@@ -97,8 +97,8 @@ static dure_args_result check_required(const dure_usage *usage, const bool *seen
     for (size_t i = 0; i < usage->n_args; i++) {
         const dure_arg *a = &usage->args[i];
         if (!a->required || seen[i]) continue;
-        dure_args_refuse(usage, a->kind == DURE_ARG_OPERAND ? "%s is missing" : "--%s is missing",
-                         a->name);
+        dure_args_refuse(usage, "%s%s is missing: give %s", a->kind == DURE_ARG_OPERAND ? "" : "--",
+                         a->name, a->help);
         return DURE_ARGS_WRONG;
     }
     return DURE_ARGS_RUN;

@@ -474,12 +474,13 @@ int dure_cmd_data(int argc, char **argv)
     if (!strcmp(verb, "preview")) return data_preview(argc - 1, argv + 1);
     if (!strcmp(verb, "tokens")) return data_tokens(argc - 1, argv + 1);
     bool help = !strcmp(verb, "--help");
-    fprintf(help ? stdout : stderr,
-            "dure data: what a data file holds, as training would see it\n\n"
-            "Usage: dure data check|preview|tokens [options]\n\n"
-            "  check     lengths, labels, repeated and unusable records\n"
-            "  preview   the first records with what is masked and what is learned\n"
-            "  tokens    token ids of texts read from stdin\n\n"
-            "Example:\n  dure data check --data site.jsonl --model M.gguf\n");
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure data: there is no '%s'\n\n", verb);
+    fprintf(to, "dure data: what a data file holds, as training would see it\n\n"
+                "Usage: dure data check|preview|tokens [options]\n\n"
+                "  check     lengths, labels, repeated and unusable records\n"
+                "  preview   the first records with what is masked and what is learned\n"
+                "  tokens    token ids of texts read from stdin\n\n"
+                "Example:\n  dure data check --data site.jsonl --model M.gguf\n");
     return help ? 0 : 2;
 }

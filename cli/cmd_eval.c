@@ -13,7 +13,7 @@
 typedef struct options {
     const char *model, *data, *adapter, *fields;
     uint64_t limit, threads;
-    bool per_record, json;
+    bool any_base, per_record, json;
 } options;
 
 typedef struct evaluation {
@@ -47,8 +47,10 @@ static dure_err measure(evaluation *e, dure_diag *diag)
 static dure_err evaluate(evaluation *e, const options *o, dure_diag *diag)
 {
     double started = dure_clock_monotonic_s();
-    dure_open_opts opts = {
-        .model = o->model, .adapter = o->adapter, .threads = (uint32_t)o->threads};
+    dure_open_opts opts = {.model = o->model,
+                           .adapter = o->adapter,
+                           .any_base = o->any_base,
+                           .threads = (uint32_t)o->threads};
     dure_err err = DURE_OK;
     if (o->fields) err = dure_score_fields_parse(&e->fields, o->fields, diag);
     if (!err) err = dure_open_model_init(&e->m, &opts, diag);
@@ -176,6 +178,10 @@ int dure_cmd_eval(int argc, char **argv)
          .out = &o.adapter,
          .value = "PATH",
          .help = "a GGUF adapter or a PEFT folder"},
+        {.name = "any-base",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.any_base,
+         .help = "accept an adapter that was made for another file of the base"},
         {.name = "limit",
          .kind = DURE_ARG_COUNT,
          .out = &o.limit,

@@ -17,7 +17,7 @@ typedef struct options {
     const char *model, *adapter, *prompt, *system;
     uint64_t max_tokens, seed, threads;
     double temperature, top_p;
-    bool raw, json;
+    bool any_base, raw, json;
 } options;
 
 typedef struct listener {
@@ -86,8 +86,10 @@ static int generate(const options *o)
     dure_open_model m;
     dure_diag diag = {{0}};
     dure_finish finish = DURE_FINISH_LENGTH;
-    dure_open_opts opts = {
-        .model = o->model, .adapter = o->adapter, .threads = (uint32_t)o->threads};
+    dure_open_opts opts = {.model = o->model,
+                           .adapter = o->adapter,
+                           .any_base = o->any_base,
+                           .threads = (uint32_t)o->threads};
     dure_err err = dure_open_model_init(&m, &opts, &diag);
     if (err) return dure_fail("generate", err, &diag);
     listener l = {.tokenizer = m.tokenizer, .echo = !o->json};
@@ -137,6 +139,10 @@ int dure_cmd_generate(int argc, char **argv)
          .out = &o.adapter,
          .value = "PATH",
          .help = "a GGUF adapter or a PEFT folder"},
+        {.name = "any-base",
+         .kind = DURE_ARG_FLAG,
+         .out = &o.any_base,
+         .help = "accept an adapter that was made for another file of the base"},
         {.name = "system",
          .kind = DURE_ARG_TEXT,
          .out = &o.system,

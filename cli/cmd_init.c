@@ -240,6 +240,17 @@ static bool counts_fit(const options *o)
 #define NUMBER(flag, field, words)                                                                 \
     {.name = flag, .kind = DURE_ARG_NUMBER, .out = &o.field, .value = "X", .help = words}
 
+/* "tcp://HOST:PORT" with a port that a socket can have: it goes into every invitation. */
+static bool is_endpoint(const char *text)
+{
+    if (strncmp(text, "tcp://", 6) != 0 || strlen(text) >= DURE_ENDPOINT_SIZE) return false;
+    const char *colon = strrchr(text + 6, ':');
+    if (!colon || colon == text + 6) return false;
+    const size_t n = strspn(colon + 1, "0123456789");
+    const unsigned long port = strtoul(colon + 1, NULL, 10);
+    return n > 0 && n <= 5 && !colon[1 + n] && port > 0 && port <= 65535;
+}
+
 int dure_cmd_init(int argc, char **argv)
 {
     options o = {.targets = "q,v",
@@ -302,8 +313,9 @@ int dure_cmd_init(int argc, char **argv)
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (!counts_fit(&o)) return dure_args_refuse(&usage, "a count is too large");
-    if (strncmp(o.endpoint, "tcp://", 6) != 0 || strlen(o.endpoint) >= DURE_ENDPOINT_SIZE)
-        return dure_args_refuse(&usage, "--endpoint must look like tcp://HOST:PORT");
+    if (!is_endpoint(o.endpoint))
+        return dure_args_refuse(&usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
+                                o.endpoint);
     if (!o.name) o.name = default_name(name, o.dir);
     return make(&o);
 }

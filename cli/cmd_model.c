@@ -205,9 +205,10 @@ int dure_cmd_model(int argc, char **argv)
     const char *verb = argc > 1 ? argv[1] : "";
     if (!strcmp(verb, "info")) return model_info(argc - 1, argv + 1);
     bool help = !strcmp(verb, "--help");
-    fprintf(help ? stdout : stderr,
-            "dure model: what a model file holds\n\n"
-            "Usage: dure model info MODEL.gguf [--json]\n\n"
-            "Example:\n  dure model info SmolLM2-135M-Instruct.Q4_1.gguf\n");
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure model: there is no '%s'\n\n", verb);
+    fprintf(to, "dure model: what a model file holds\n\n"
+                "Usage: dure model info MODEL.gguf [--json]\n\n"
+                "Example:\n  dure model info SmolLM2-135M-Instruct.Q4_1.gguf\n");
     return help ? 0 : 2;
 }

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "common/clock.h"
+#include "common/file.h"
 #include "dp/calibrate.h"
 #include "ledger/site_ledger.h"
 
@@ -227,6 +228,11 @@ static int privacy_status(int argc, char **argv)
     dure_site_ledger *ledger = NULL;
     int status = 0;
     dure_err err = dure_site_ledger_path(&path, given, &diag);
+    if (!err && !dure_file_exists(path))
+        err = dure_diag_set(&diag, DURE_ERR_NOT_FOUND,
+                            "there is no privacy ledger at %s: name one with --ledger, or train "
+                            "with --source, which begins it",
+                            path);
     if (!err) err = dure_site_ledger_open_read(&ledger, path, &diag);
     if (err)
         status = dure_fail("privacy status", err, &diag);
@@ -245,11 +251,12 @@ int dure_cmd_privacy(int argc, char **argv)
     if (!strcmp(verb, "plan")) return privacy_plan(argc - 1, argv + 1);
     if (!strcmp(verb, "status")) return privacy_status(argc - 1, argv + 1);
     bool help = !strcmp(verb, "--help");
-    fprintf(help ? stdout : stderr,
-            "dure privacy: what private training costs and what has been spent\n\n"
-            "Usage: dure privacy plan|status [options]\n\n"
-            "  plan      epsilon of a plan, or the noise or steps that an epsilon allows\n"
-            "  status    the owner's ledger: data sources, budgets, plans\n\n"
-            "Example:\n  dure privacy plan --sample-rate 0.0128 --noise 0.8 --steps 20\n");
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure privacy: there is no '%s'\n\n", verb);
+    fprintf(to, "dure privacy: what private training costs and what has been spent\n\n"
+                "Usage: dure privacy plan|status [options]\n\n"
+                "  plan      epsilon of a plan, or the noise or steps that an epsilon allows\n"
+                "  status    the owner's ledger: data sources, budgets, plans\n\n"
+                "Example:\n  dure privacy plan --sample-rate 0.0128 --noise 0.8 --steps 20\n");
     return help ? 0 : 2;
 }

@@ -25,7 +25,7 @@ static struct {
     uint64_t rank, first_layer, batch, steps, seed, threads, max_length, records;
     double alpha, learning_rate, weight_decay, momentum, epsilon, delta, clip, noise;
     bool alpha_given, rank_given, targets_given, first_given, delta_given, noise_given;
-    bool source_given, records_given, epsilon_given, no_dp, json;
+    bool source_given, records_given, epsilon_given, any_base, no_dp, json;
 } o;
 
 static const dure_arg args[] = {
@@ -52,6 +52,10 @@ static const dure_arg args[] = {
      .out = &o.adapter,
      .value = "FILE",
      .help = "start from this adapter (its rank, alpha and targets hold)"},
+    {.name = "any-base",
+     .kind = DURE_ARG_FLAG,
+     .out = &o.any_base,
+     .help = "accept an adapter that was made for another file of the base"},
     {.name = "rank",
      .kind = DURE_ARG_COUNT,
      .out = &o.rank,
@@ -194,6 +198,7 @@ typedef struct training {
     dure_progress progress;
     double saved_at_s, train_seconds;
     uint64_t tokens;
+    bool made_out; /* the folder was not there before */
     dure_diag diag;
 } training;
 
@@ -258,6 +263,7 @@ static int check_args(void)
 
 static dure_err make_paths(training *t)
 {
+    t->made_out = !dure_file_exists(o.out);
     dure_err err = dure_dir_make(o.out, &t->diag);
     if (err) return err;
     t->run_folder = dure_path_join(o.out, "unfinished");
@@ -299,8 +305,10 @@ static dure_err make_lora(training *t)
 
 static dure_err open_all(training *t)
 {
-    const dure_open_opts open = {
-        .model = o.model, .adapter = o.adapter, .threads = (uint32_t)o.threads};
+    const dure_open_opts open = {.model = o.model,
+                                 .adapter = o.adapter,
+                                 .any_base = o.any_base,
+                                 .threads = (uint32_t)o.threads};
     dure_err err = dure_open_model_init(&t->m, &open, &t->diag);
     if (err) return err;
     uint32_t context = dure_transformer_shape(t->m.transformer)->n_context;
@@ -328,6 +336,18 @@ static dure_err bind_subject(training *t, const dure_hash *base)
     const dure_span fields[] = {dure_hash_span(base), dure_hash_span(&t->data_hash)};
     t->opts.subject = &t->subject;
     return dure_hash_labeled(&t->subject, "dure/train/subject/1", fields, 2);
+}
+
+/* One bad record never stops a private run, but a file without a single good one is a slip, and
+ * training on it would spend the budget for nothing. The owner alone sees this sentence. */
+static dure_err check_usable(training *t)
+{
+    for (size_t i = 0; i < t->data.n; i++)
+        if (t->data.records[i].n_labels > 0) return DURE_OK;
+    return dure_diag_set(&t->diag, DURE_ERR_FORMAT,
+                         "%s: none of its %zu records leaves a response to learn from within %llu "
+                         "tokens; 'dure data check' says why, line by line",
+                         o.data, t->data.n, (unsigned long long)o.max_length);
 }
 
 /* Reserves the whole plan, before anything is sampled or drawn. */
@@ -463,6 +483,7 @@ static int run(training *t)
 {
     dure_hash base;
     dure_err err = open_all(t);
+    if (!err) err = check_usable(t);
     if (!err) err = dure_hash_file(&base, o.model, &t->diag);
     if (!err) err = dure_trainer_data_hash(&t->data_hash, &t->data);
     if (!err) err = bind_subject(t, &base);
@@ -482,6 +503,7 @@ static void clean_up(training *t)
     /* A run that was refused leaves nothing that looks unfinished. */
     if (t->lock.fd >= 0 && !dure_file_exists(t->key_path) && !dure_file_exists(t->state_path))
         (void)!dure_dir_remove(t->run_folder, NULL);
+    if (t->made_out) (void)!rmdir(o.out); /* fails, as it should, when something is in it */
     dure_trainer_free(&t->trainer);
     dure_private_run_fini(&t->private_run);
     dure_lora_free(&t->lora);

@@ -3,6 +3,7 @@
 #include "cli/output.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,6 +29,18 @@ static void print_help(FILE *to)
                 "stdout is data, stderr is words; exit status 0 done, 1 failed, 2 usage.\n");
 }
 
+/* What was printed must have arrived: half a result with the exit status 0 would be taken for a
+ * whole one. */
+static int finish(int status)
+{
+    bool failed = ferror(stdout) != 0;
+    if (fflush(stdout)) failed = true;
+    if (!failed) return status;
+    fprintf(stderr, "dure: the result could not be written to stdout: its disk is full or its "
+                    "reader is gone; run the command again\n");
+    return status ? status : 1;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -38,14 +51,14 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help")) {
         print_help(stdout);
-        return 0;
+        return finish(0);
     }
     if (!strcmp(argv[1], "--version")) {
         printf("dure %s\n", DURE_VERSION);
-        return 0;
+        return finish(0);
     }
     for (const command *c = commands; c->name; c++)
-        if (!strcmp(argv[1], c->name)) return c->run(argc - 1, argv + 1);
+        if (!strcmp(argv[1], c->name)) return finish(c->run(argc - 1, argv + 1));
     fprintf(stderr, "dure: there is no command '%s'; 'dure --help' lists them\n", argv[1]);
     return 2;
 }

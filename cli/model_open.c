@@ -1,15 +1,40 @@
 #include "cli/model_open.h"
 
+#include "common/buf.h"
+#include "crypto/hash.h"
+
 #include <string.h>
 #include <sys/stat.h>
 
-static dure_err open_adapter(dure_open_model *m, const char *path, dure_diag *diag)
+/* Equal sizes do not make an equal base: an adapter on other weights answers nonsense without any
+ * sign of it. An adapter that does not say what it was made for is held to its sizes alone. */
+static dure_err check_base(const dure_adapter_notes *notes, const dure_open_opts *opts,
+                           dure_diag *diag)
+{
+    dure_hash base;
+    char hex[2 * DURE_HASH_BYTES + 1];
+    if (opts->any_base || !notes->base_digest[0]) return DURE_OK;
+    dure_err err = dure_hash_file(&base, opts->model, diag);
+    if (err) return err;
+    dure_hex_encode(hex, base.b, sizeof base.b);
+    if (strcmp(hex, notes->base_digest) == 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_STATE,
+                         "%s was made for another base model, SHA-256 %.16s..., and not for %s, "
+                         "%.16s...; give that base, or --any-base to use this one all the same",
+                         opts->adapter, notes->base_digest, opts->model, hex);
+}
+
+static dure_err open_adapter(dure_open_model *m, const dure_open_opts *opts, dure_diag *diag)
 {
     const dure_model_shape *shape = dure_transformer_shape(m->transformer);
+    dure_adapter_notes notes = {.texts = NULL};
     struct stat st;
-    bool folder = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-    dure_err err = folder ? dure_adapter_load_peft(&m->lora, NULL, path, shape, diag)
-                          : dure_adapter_load(&m->lora, NULL, path, shape, diag);
+    bool folder = stat(opts->adapter, &st) == 0 && S_ISDIR(st.st_mode);
+    dure_err err = folder ? dure_adapter_load_peft(&m->lora, &notes, opts->adapter, shape, diag)
+                          : dure_adapter_load(&m->lora, &notes, opts->adapter, shape, diag);
+    if (err) return err;
+    err = check_base(&notes, opts, diag);
+    dure_adapter_notes_fini(&notes);
     return err;
 }
 
@@ -23,7 +48,7 @@ dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts, 
     if (!err) err = dure_chat_template_find(&out->chat, out->gguf, out->tokenizer, diag);
     if (!err) err = dure_transformer_new(&out->transformer, out->gguf, &run, diag);
     if (err) dure_diag_prefix(diag, err, "%s", opts->model);
-    if (!err && opts->adapter) err = open_adapter(out, opts->adapter, diag);
+    if (!err && opts->adapter) err = open_adapter(out, opts, diag);
     if (err) dure_open_model_fini(out);
     return err;
 }

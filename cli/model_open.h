@@ -18,6 +18,7 @@ typedef struct dure_open_opts {
     const char *model;
     const char *adapter; /* a GGUF LoRA file or a PEFT folder; NULL: none */
     uint32_t threads;    /* 0: the physical cores */
+    bool any_base;       /* the adapter may name another file of the base, if its sizes fit */
 } dure_open_opts;
 
 /* On error everything is closed and `diag` names the file. */

@@ -10,6 +10,29 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What a person can do about it; the words of strerror() where there is nothing to add. */
+static const char *cause_text(int cause)
+{
+    switch (cause) {
+    case ENOENT:
+        return "there is no such file or folder; check the path";
+    case ENOTDIR:
+        return "a part of the path is a file, not a folder; check the path";
+    case EISDIR:
+        return "it is a folder; name a file";
+    case EACCES:
+    case EPERM:
+        return "permission denied; run as its owner, or change its mode";
+    case EROFS:
+        return "the disk is mounted read-only; choose another place";
+    case EMFILE:
+    case ENFILE:
+        return "too many files are open; raise the limit with 'ulimit -n'";
+    default:
+        return strerror(cause);
+    }
+}
+
 dure_err dure_file_errno(dure_diag *diag, const char *action, const char *path)
 {
     int cause = errno;
@@ -18,7 +41,7 @@ dure_err dure_file_errno(dure_diag *diag, const char *action, const char *path)
                              "cannot %s %s: the disk is full; free some space and start again",
                              action, path);
     dure_err err = cause == ENOENT ? DURE_ERR_NOT_FOUND : DURE_ERR_IO;
-    return dure_diag_set(diag, err, "cannot %s %s: %s", action, path, strerror(cause));
+    return dure_diag_set(diag, err, "cannot %s %s: %s", action, path, cause_text(cause));
 }
 
 dure_err dure_file_read(dure_buf *out, const char *path, size_t limit, dure_diag *diag)
@@ -154,7 +177,8 @@ dure_err dure_dir_make(const char *path, dure_diag *diag)
     }
     struct stat info;
     if (stat(path, &info) || !S_ISDIR(info.st_mode))
-        return dure_diag_set(diag, DURE_ERR_IO, "%s is not a folder", path);
+        return dure_diag_set(diag, DURE_ERR_IO, "%s is a file, not a folder; choose another name",
+                             path);
     return DURE_OK;
 }
 
@@ -190,9 +214,11 @@ dure_err dure_lock_acquire(dure_lock *lock, const char *path, dure_diag *diag)
     lock->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock->fd < 0) return dure_file_errno(diag, "open", path);
     if (flock(lock->fd, LOCK_EX | LOCK_NB) == 0) return DURE_OK;
-    dure_err err = errno == EWOULDBLOCK
-                       ? dure_diag_set(diag, DURE_ERR_BUSY, "%s is held by another process", path)
-                       : dure_file_errno(diag, "lock", path);
+    dure_err err =
+        errno == EWOULDBLOCK
+            ? dure_diag_set(diag, DURE_ERR_BUSY,
+                            "%s is held by another process; wait for it or stop it", path)
+            : dure_file_errno(diag, "lock", path);
     close(lock->fd);
     lock->fd = -1;
     return err;

@@ -114,9 +114,11 @@ dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *diag)
 
 dure_err dure_privacy_check(dure_privacy privacy, dure_diag *diag)
 {
-    if (!(privacy.epsilon > 0 && isfinite(privacy.epsilon)))
-        return dure_diag_set(diag, DURE_ERR_USAGE, "epsilon must be above 0 and finite, not %g",
-                             privacy.epsilon);
+    if (!(privacy.epsilon > 0 && privacy.epsilon <= DURE_EPSILON_MAX))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "epsilon must be above 0 and at most %d, beyond which nothing is "
+                             "protected, not %g; 8 is a usual choice",
+                             DURE_EPSILON_MAX, privacy.epsilon);
     if (!(privacy.delta > 0 && privacy.delta < 1))
         return dure_diag_set(diag, DURE_ERR_USAGE, "delta must be above 0 and below 1, not %g",
                              privacy.delta);

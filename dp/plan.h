@@ -41,6 +41,10 @@ typedef struct dure_dp_plan {
     uint64_t batch;     /* L = q n_pub, the public divisor of the noisy sum */
 } dure_dp_plan;
 
+/* The largest budget that is accepted. e^100 bounds nothing: a larger figure is a slip, or a wish
+ * to train without privacy, which has an option of its own. */
+#define DURE_EPSILON_MAX 100
+
 /* (epsilon, delta)-differential privacy; the two always travel together. */
 typedef struct dure_privacy {
     double epsilon, delta;
@@ -69,7 +73,7 @@ DURE_MUST_USE dure_err dure_dp_grid_bits(uint32_t *bits, uint64_t n_params, dure
  * (q is L / n_pub). A plan that is trained or stored passes this first. sigma 0 passes: whether
  * an infinite epsilon is allowed is the budget's business. */
 DURE_MUST_USE dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *diag);
-/* DURE_ERR_USAGE unless epsilon > 0 and finite and 0 < delta < 1. */
+/* DURE_ERR_USAGE unless 0 < epsilon <= DURE_EPSILON_MAX and 0 < delta < 1. */
 DURE_MUST_USE dure_err dure_privacy_check(dure_privacy privacy, dure_diag *diag);
 
 /* The canonical encoding (what is hashed and signed), and its strict reader: DURE_ERR_PROTO

@@ -172,13 +172,14 @@ dure_err dure_ledger_least_noise(dure_dp_plan *plan, const dure_site_ledger *led
     r.n_before = committed(&r.before, ledger, source, false);
     uint32_t least = fitting_sigma(&r, bare);
     if (least == 0)
-        return dure_diag_set(diag, DURE_ERR_BUDGET,
-                             "the privacy budget of '%s', epsilon %.4g at delta %.3g, is used up: "
-                             "%zu plans have committed epsilon %.4g of it, and no amount of noise "
-                             "lets %llu steps more fit",
-                             source->name, source->budget.epsilon, source->budget.delta, r.n_before,
-                             epsilon_of(&r.before, source->budget.delta),
-                             (unsigned long long)plan->steps);
+        return dure_diag_set(
+            diag, DURE_ERR_BUDGET,
+            "the privacy budget of '%s', epsilon %.4g at delta %.3g, is used up: "
+            "plans so far (%zu) have committed epsilon %.4g of it, and no amount of "
+            "noise lets another %llu steps fit; see 'dure privacy status', and "
+            "train on records of another source",
+            source->name, source->budget.epsilon, source->budget.delta, r.n_before,
+            epsilon_of(&r.before, source->budget.delta), (unsigned long long)plan->steps);
     plan->sigma_num = least;
     return DURE_OK;
 }

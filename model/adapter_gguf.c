@@ -202,7 +202,7 @@ static dure_err check_shape(const dure_gguf *g, const dure_model_shape *shape, d
     if (text.n != strlen(shape->architecture) || memcmp(text.data, shape->architecture, text.n))
         return dure_diag_set(diag, DURE_ERR_STATE,
                              "the adapter belongs to another base model: its architecture is not "
-                             "%s",
+                             "%s; give the base that the adapter was made for",
                              shape->architecture);
     for (size_t i = 0; i < N_SHAPE_KEYS; i++) {
         uint32_t value = 0, wanted;
@@ -213,7 +213,7 @@ static dure_err check_shape(const dure_gguf *g, const dure_model_shape *shape, d
         if (value != wanted)
             return dure_diag_set(diag, DURE_ERR_STATE,
                                  "the adapter belongs to another base model: its %s is %u, this "
-                                 "base's is %u",
+                                 "base's is %u; give the base that the adapter was made for",
                                  shape_keys[i].key, value, wanted);
     }
     return DURE_OK;
@@ -247,7 +247,11 @@ static dure_err read_adapter(dure_lora **out, dure_adapter_notes *notes, const d
     size_t n = dure_gguf_tensor_count(g);
     dure_adapter_part *parts = NULL;
     dure_adapter_parts from = {.n = n};
-    dure_err err = check_text(g, "general.type", "adapter", diag);
+    dure_err err = DURE_OK;
+    if (!dure_gguf_has(g, "adapter.type"))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT,
+                            "this is a model, not an adapter; give the adapter's file or folder");
+    if (!err) err = check_text(g, "general.type", "adapter", diag);
     if (!err) err = check_text(g, "adapter.type", "lora", diag);
     if (!err && dure_gguf_has(g, "adapter.alora.invocation_tokens"))
         err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,

@@ -46,8 +46,11 @@ uint32_t dure_adapter_gguf_row(const dure_model_shape *shape, dure_lora_target t
 
 static dure_err other_base(dure_diag *diag, const dure_adapter_part *part, const char *why)
 {
-    return dure_diag_set(diag, DURE_ERR_STATE,
-                         "the adapter belongs to another base model: %.128s %s", part->name, why);
+    return dure_diag_set(
+        diag, DURE_ERR_STATE,
+        "the adapter belongs to another base model: %.128s %s; give the base that the "
+        "adapter was made for",
+        part->name, why);
 }
 
 static dure_err find_layout(dure_lora_layout *out, const dure_adapter_parts *from,

@@ -40,7 +40,8 @@ static const char *json_reason(const json_error_t *error)
     case json_error_stack_overflow:
         return "it is nested too deeply";
     default:
-        return "it is not valid JSON";
+        return "it is not valid JSON: each line holds one record, {\"prompt\": ..., \"response\": "
+               "...}";
     }
 }
 
@@ -93,8 +94,8 @@ static dure_err read_record(const reading *r, dure_span text, dure_diag *diag)
     if (!err) err = dure_conversation_read(&talk, record, diag);
     if (!err && !talk.answered)
         err = dure_diag_set(diag, DURE_ERR_FORMAT,
-                            "the record has no response to learn from (no assistant message with "
-                            "text)");
+                            "the record has no response to learn from: give it a \"response\", or "
+                            "an assistant message, that is not empty");
     if (!err) err = dure_chat_render(&r->data->tokens, r->chat, r->t, talk.messages, talk.n, false);
     if (!err) err = fit(r, first, diag);
     dure_conversation_fini(&talk);

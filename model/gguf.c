@@ -21,6 +21,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* The sentence for a file of another kind. */
+#define NOT_GGUF "this is not a GGUF file; give a model or adapter in GGUF form"
+
 enum { HEADER_BYTES = 24, DEFAULT_ALIGNMENT = 32, MAX_DIMS = 4, LEAST_ITEM_BYTES = 13 };
 
 const dure_gguf_limits dure_gguf_default_limits = {
@@ -73,8 +76,11 @@ dure_err dure_gguf_row_bytes(size_t *bytes, uint32_t type, uint64_t n, dure_diag
 {
     const type_row *row = find_type(type);
     if (!row)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "tensor type %u is not one that Dure knows", type);
+        return dure_diag_set(
+            diag, DURE_ERR_UNSUPPORTED,
+            "tensor type %u is not one that Dure knows; use a file with F32, F16, BF16, "
+            "Q8_0, Q4_0, Q4_1, Q4_K or Q6_K tensors",
+            type);
     if (n % row->block)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "a row of %llu elements is not made of whole %s blocks of %u",
@@ -116,8 +122,7 @@ static dure_err wrong(const cursor *c, dure_err err, const char *text)
 
 static dure_err take(const uint8_t **out, cursor *c, uint64_t n)
 {
-    if (n > (uint64_t)(c->end - c->at))
-        return wrong(c, DURE_ERR_FORMAT, "the file ends too early; download it again");
+    if (n > (uint64_t)(c->end - c->at)) return wrong(c, DURE_ERR_FORMAT, "the file ends too early");
     *out = c->at;
     c->at += n;
     return DURE_OK;
@@ -357,8 +362,7 @@ static dure_err place_tensors(dure_gguf *g, cursor *c)
             return wrong(c, DURE_ERR_FORMAT,
                          "the tensor does not follow the one before it at the next aligned place");
         if (expected > room || entry->tensor.bytes > room - expected)
-            return wrong(c, DURE_ERR_FORMAT,
-                         "the tensor's data end after the file; download it again");
+            return wrong(c, DURE_ERR_FORMAT, "the tensor's data end after the file");
         entry->tensor.data = entry->tensor.bytes ? g->bytes.data + start + expected : NULL;
         expected += (entry->tensor.bytes + mask) & ~mask; /* at most room + 65535 */
     }
@@ -370,7 +374,7 @@ static dure_err read_header(uint64_t *n_tensors, uint64_t *n_keys, cursor *c, co
     const uint8_t *magic = NULL;
     uint32_t version = 0;
     if (c->end - c->at < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0)
-        return wrong(c, DURE_ERR_FORMAT, "this is not a GGUF file");
+        return wrong(c, DURE_ERR_FORMAT, NOT_GGUF);
     dure_err err = take(&magic, c, 4);
     if (!err) err = take_u32(&version, c);
     if (!err) err = take_u64(n_tensors, c);
@@ -381,7 +385,9 @@ static dure_err read_header(uint64_t *n_tensors, uint64_t *n_keys, cursor *c, co
                      "the file is big-endian; convert it with gguf_convert_endian.py");
     if (version != 2 && version != 3)
         return dure_diag_set(c->diag, DURE_ERR_UNSUPPORTED,
-                             "GGUF version %u is not supported; 2 and 3 are", version);
+                             "GGUF version %u is not supported; convert the model again, which "
+                             "writes version 3",
+                             version);
     if (*n_tensors > g->limits.max_tensors || *n_keys > g->limits.max_keys)
         return wrong(c, DURE_ERR_LIMIT, "the file declares more tensors or keys than the limit");
     if (*n_tensors + *n_keys > (uint64_t)(c->end - c->at) / LEAST_ITEM_BYTES)
@@ -409,6 +415,15 @@ static dure_err parse(dure_gguf *g, dure_diag *diag)
     return err;
 }
 
+/* The fix for a file that contradicts itself, whatever the contradiction. */
+static void say_damaged(dure_diag *diag, dure_span bytes, dure_err err)
+{
+    if (!diag || (err != DURE_ERR_FORMAT && err != DURE_ERR_LIMIT)) return;
+    if (bytes.n < HEADER_BYTES || memcmp(bytes.data, "GGUF", 4) != 0) return;
+    size_t n = strlen(diag->text);
+    snprintf(diag->text + n, sizeof diag->text - n, "; the file is damaged, get it again");
+}
+
 dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes, const dure_gguf_limits *limits,
                          dure_diag *diag)
 {
@@ -418,11 +433,13 @@ dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes, const dure_gguf_limit
     g->bytes = bytes;
     g->limits = limits ? *limits : dure_gguf_default_limits;
     dure_err err = parse(g, diag);
-    if (err)
+    if (err) {
         dure_gguf_close(&g);
-    else
-        *out = g;
-    return err;
+        say_damaged(diag, bytes, err);
+        return err;
+    }
+    *out = g;
+    return DURE_OK;
 }
 
 static dure_err map_file(void **map, size_t *n, const char *path, dure_diag *diag)
@@ -433,8 +450,13 @@ static dure_err map_file(void **map, size_t *n, const char *path, dure_diag *dia
     dure_err err = DURE_OK;
     if (fstat(fd, &info))
         err = dure_file_errno(diag, "read", path);
-    else if (!S_ISREG(info.st_mode) || info.st_size < HEADER_BYTES)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s: this is not a GGUF file", path);
+    else if (!S_ISREG(info.st_mode))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s is not a file; name the GGUF file in it",
+                            path);
+    else if (info.st_size == 0)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s is empty; get it again", path);
+    else if (info.st_size < HEADER_BYTES)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s: " NOT_GGUF, path);
     if (!err) {
         *n = (size_t)info.st_size;
         *map = mmap(NULL, *n, PROT_READ, MAP_PRIVATE, fd, 0);

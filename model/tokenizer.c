@@ -300,6 +300,10 @@ static bool is_known_splitter(dure_span name)
 static dure_err check_kind(const dure_gguf *gguf, dure_diag *diag)
 {
     dure_span model = {0}, splitter = dure_span_of_text("(none)");
+    if (dure_gguf_has(gguf, "adapter.type"))
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "this is an adapter, not a base model; name the base with --model and "
+                             "the adapter with --adapter");
     dure_err err = dure_gguf_text(&model, gguf, "tokenizer.ggml.model", diag);
     if (!err && dure_gguf_has(gguf, "tokenizer.ggml.pre"))
         err = dure_gguf_text(&splitter, gguf, "tokenizer.ggml.pre", diag);

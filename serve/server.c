@@ -262,7 +262,7 @@ static dure_err check_base(const dure_server *server, const dure_server_adapter 
     if (!strcmp(base, notes->base_digest)) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_STATE,
                          "adapter '%s' was made for the base model with digest %.16s..., not for "
-                         "%s (%.16s...)",
+                         "%s (%.16s...); serve it with that base",
                          adapter->name, notes->base_digest, server->opts.model_path, base);
 }
 
