@@ -259,9 +259,9 @@ static void test_gguf_refuses_counts_that_the_file_cannot_hold(void **state)
     (void)state;
     dure_buf b;
     head(&b, 3, UINT64_MAX, 0);
-    refuse(&b, DURE_ERR_LIMIT, "limit");
+    refuse(&b, DURE_ERR_LIMIT, "more tensors or keys");
     head(&b, 3, 0, UINT64_MAX);
-    refuse(&b, DURE_ERR_LIMIT, "limit");
+    refuse(&b, DURE_ERR_LIMIT, "more tensors or keys");
     head(&b, 3, 60000, 60000);
     refuse(&b, DURE_ERR_FORMAT, "more tensors and keys");
 }
