@@ -179,14 +179,12 @@ int dure_cmd_generate(int argc, char **argv)
          .help = "threads (the physical cores)"},
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
     };
-    const dure_usage usage = {"generate",
-                              "a model's answer to one prompt, with or without an adapter", args,
-                              sizeof args / sizeof args[0],
-                              "dure generate --model base.gguf --prompt 'What is gravity?' "
-                              "--max-tokens 64"};
+    const dure_usage usage = {
+        "generate", "a model's answer to one prompt, with or without an adapter", args,
+        sizeof args / sizeof args[0],
+        "dure generate --model base.gguf --prompt 'What is gravity?' --max-tokens 64"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     int wrong = check(&o, &usage);
-    if (wrong) return wrong;
-    return generate(&o);
+    return wrong ? wrong : generate(&o);
 }
