@@ -77,9 +77,16 @@ dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
     int32_t *sum = malloc(c->now.config->n_words * sizeof *sum);
     if (!sum) return DURE_ERR_NOMEM;
     const uint64_t start_ms = dure_clock_monotonic_ms();
+    dure_diag why = {{0}};
     dure_err err =
         dure_aggregate_sum(sum, c->now.aggregate, &c->now.u3,
-                           dure_secagg_server_unmasker(dure_round_sum(c->now.round)), diag);
+                           dure_secagg_server_unmasker(dure_round_sum(c->now.round)), &why);
+    if (err == DURE_ERR_STATE || err == DURE_ERR_AUTH) {
+        /* A vector was lost on this disk, as by a power cut: there is no sum and will be none. */
+        err = dure_coordinator_abandon(c, why.text, diag);
+        goto out;
+    }
+    if (err) dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     if (!err) err = store_sum(c, sum, diag);
     if (!err)
         dure_coordinator_report(
@@ -90,6 +97,7 @@ dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
                       "seconds", (double)(dure_clock_monotonic_ms() - start_ms) / 1000));
     if (!err) err = dure_aggregate_remove(c->now.aggregate, diag);
     if (!err) err = step_adapter(c, sum, diag);
+out:
     free(sum);
     return err;
 }

@@ -351,6 +351,16 @@ static dure_err read_records(dure_buf records[DURE_STORE_RECORDS], size_t *k,
     return DURE_OK;
 }
 
+/* Past A3 no vector is collected any more, but those of U3 are still to be summed. */
+static dure_err take_up_spools(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++)
+        if (dure_members_has(&c->now.u3, m))
+            err = dure_aggregate_collect(c->now.aggregate, m, now_ms, diag);
+    return err;
+}
+
 static dure_err resume_round(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     dure_buf records[DURE_STORE_RECORDS];
@@ -365,8 +375,10 @@ static dure_err resume_round(dure_coordinator *c, uint64_t now_ms, dure_diag *di
     if (!err) {
         c->now.u2 = dure_secagg_server_set(dure_round_sum(c->now.round), 2);
         c->now.u3 = dure_secagg_server_set(dure_round_sum(c->now.round), 3);
-        if (c->now.row.status == DURE_STORED_OPEN)
-            err = dure_coordinator_act(c, &actions, now_ms, diag);
+        if (c->now.row.status == DURE_STORED_OPEN) {
+            err = take_up_spools(c, now_ms, diag);
+            if (!err) err = dure_coordinator_act(c, &actions, now_ms, diag);
+        }
     }
     dure_secagg_actions_fini(&actions);
     for (size_t i = 0; i < DURE_STORE_RECORDS; i++)

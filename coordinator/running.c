@@ -100,6 +100,9 @@ static dure_err on_chunk(dure_coordinator *c, uint32_t member, const dure_msg_ch
                          dure_span payload, uint64_t now_ms, dure_diag *diag)
 {
     dure_diag why = {{0}};
+    dure_hash root;
+    /* A whole vector takes no more, and stays: its R2 may have made it part of the sum already. */
+    if (dure_aggregate_root(&root, c->now.aggregate, member)) return DURE_OK;
     dure_err err =
         chunk->n_bytes == payload.n
             ? dure_aggregate_accept(c->now.aggregate, member, chunk->chunk, payload, now_ms, &why)
