@@ -190,6 +190,15 @@ static dure_err start_new(enrolment *e, dure_diag *diag)
     return err;
 }
 
+/* The settings of the command, as site.yaml keeps them; the rules may have been edited there. */
+static bool same_settings(const dure_policy *a, const dure_policy *b)
+{
+    return strcmp(a->data, b->data) == 0 && strcmp(a->model, b->model) == 0 &&
+           strcmp(a->source, b->source) == 0 && strcmp(a->ledger, b->ledger) == 0 &&
+           a->records == b->records && a->collusion == b->collusion &&
+           a->budget.epsilon == b->budget.epsilon && a->budget.delta == b->budget.delta;
+}
+
 /* The same command after it was cut off: the folder is there, but nobody said Joined yet. */
 static dure_err take_up(enrolment *e, dure_diag *diag)
 {
@@ -199,8 +208,17 @@ static dure_err take_up(enrolment *e, dure_diag *diag)
     if (e->site.state.joined ||
         !dure_ct_equal(e->site.invitation.invite_public, e->invitation.invite_public, 32)) {
         return dure_diag_set(diag, DURE_ERR_EXISTS,
-                             "%s is a site's folder already (%s in federation %s)", e->opts->dir,
-                             e->site.policy.name, e->site.policy.federation);
+                             "%s is a site's folder already (%s in federation %s); start it with "
+                             "'dure client run', or choose another folder",
+                             e->opts->dir, e->site.policy.name, e->site.policy.federation);
+    }
+    err = make_policy(e, diag);
+    if (err) return err;
+    if (!same_settings(&e->policy, &e->site.policy)) {
+        return dure_diag_set(diag, DURE_ERR_EXISTS,
+                             "%s is left from a join with other settings, which its site.yaml "
+                             "keeps; repeat that command, or choose another folder",
+                             e->opts->dir);
     }
     e->policy = e->site.policy;
     if (!without_privacy(e)) err = dure_site_open_ledger(&e->ledger, &e->site, diag);
@@ -272,17 +290,19 @@ static dure_err send_hello(enrolment *e, dure_diag *diag)
 static dure_err refused(const enrolment *e, const dure_msg_refused *msg, dure_diag *diag)
 {
     static const char *const ways_out[] = {
-        [DURE_REFUSAL_INVITATION_USED] = "ask the admin for another invitation",
-        [DURE_REFUSAL_INVITATION_EXPIRED] = "ask the admin for another invitation",
+        /* Used and expired ones are told with their way out. */
+        [DURE_REFUSAL_INVITATION_USED] = NULL,
+        [DURE_REFUSAL_INVITATION_EXPIRED] = NULL,
         [DURE_REFUSAL_INVITATION_FOREIGN] = "it is of another federation or of older terms",
         [DURE_REFUSAL_NAME_TAKEN] = "ask for an invitation with another name",
         [DURE_REFUSAL_RECORD] = "see the coordinator's log",
         [DURE_REFUSAL_REVOKED] = "ask the admin",
         [DURE_REFUSAL_VERSION] = "install the version of Dure that the coordinator runs",
         [DURE_REFUSAL_FULL] = "the federation has as many sites as it can hold"};
-    return dure_diag_set(diag, DURE_ERR_STATE,
-                         "the coordinator of %s refused to let %s join: %s (%s)",
-                         e->policy.federation, e->policy.name, msg->text, ways_out[msg->code]);
+    return dure_diag_set(
+        diag, DURE_ERR_STATE, "the coordinator of %s refused to let %s join: %s%s%s",
+        e->policy.federation, e->policy.name, msg->text, ways_out[msg->code] ? "; " : "",
+        ways_out[msg->code] ? ways_out[msg->code] : "");
 }
 
 /* What one answer means. *done: joined. A member that repeats its join is greeted as a member. */
@@ -350,9 +370,9 @@ static dure_err converse(enrolment *e, dure_diag *diag)
         say_waiting(e, &said_ms, now_ms);
         if (!err && !done && e->opts->patience_ms && now_ms - start_ms > e->opts->patience_ms) {
             err = dure_diag_set(diag, DURE_ERR_TIMEOUT,
-                                "the coordinator at %s did not answer; the same command goes on "
-                                "when it does",
-                                e->policy.endpoint);
+                                "the coordinator at %s did not answer (%s); the same command goes "
+                                "on when it does",
+                                e->policy.endpoint, s->reason[0] ? s->reason : "no answer yet");
         }
     }
     return err;

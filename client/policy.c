@@ -232,7 +232,9 @@ dure_err dure_policy_read(dure_policy *out, const char *path, dure_diag *diag)
 
 static dure_err forbid(dure_diag *diag, const char *what, const char *rule)
 {
-    return dure_diag_set(diag, DURE_ERR_POLICY, "%s; site.yaml's policy.%s forbids it", what, rule);
+    return dure_diag_set(diag, DURE_ERR_POLICY,
+                         "%s; site.yaml's policy.%s forbids it: change that rule, or stay out",
+                         what, rule);
 }
 
 /* The rules that terms and round have in common. */

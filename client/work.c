@@ -99,6 +99,19 @@ static dure_err open_data(dure_work *w, dure_diag *diag)
     return dure_hash_labeled(&w->subject, "DURE/1/site-training", fields, 2);
 }
 
+/* Single bad records contribute zero; a file of nothing else would spend the budget for nothing. */
+static dure_err check_usable(const dure_work *w, dure_diag *diag)
+{
+    for (size_t i = 0; i < w->data.n; i++) {
+        if (w->data.records[i].n_labels > 0) return DURE_OK;
+    }
+    return dure_diag_set(diag, DURE_ERR_FORMAT,
+                         "%s: none of its %zu records leaves a response to learn from within the "
+                         "federation's %u tokens; 'dure data check' says why, line by line",
+                         w->site->policy.data, w->data.n,
+                         w->site->invitation.terms.training.max_length);
+}
+
 /* The constants that the trainer has fixed must be those that the root signed. */
 static dure_err make_opts(dure_work *w, dure_diag *diag)
 {
@@ -152,6 +165,7 @@ dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_
     if (!err) err = check_shape(w, &layout, diag);
     if (!err) err = dure_lora_new(&w->lora, &layout);
     if (!err) err = open_data(w, diag);
+    if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
     if (!err) err = erase_leftover(w, diag);
     if (err) dure_work_close(&w);
