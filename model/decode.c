@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Up to FEW rows each weight row is decoded and used at once; above it panels are cheaper. */
-enum { FEW = 8 };
+enum { FEW = 5 };
 
 struct dure_decoder {
     dure_transformer *t;

@@ -35,6 +35,9 @@ static inline uint32_t u32_at(const uint8_t *p)
     return u;
 }
 
+#if defined(__AVX512F__)
+#include "kernels/cpu/dequant_avx512.h"
+#else
 static void decode_q4_0(float *restrict y, const uint8_t *restrict b)
 {
     float d = half_at(b);
@@ -52,6 +55,15 @@ static void decode_q4_1(float *restrict y, const uint8_t *restrict b)
         y[j + 16] = (float)(b[4 + j] >> 4) * d + m;
     }
 }
+
+static void decode_q8_0(float *restrict y, const uint8_t *restrict b)
+{
+    float d = half_at(b);
+    for (int j = 0; j < 32; j++)
+        y[j] = (float)(int8_t)b[2 + j] * d;
+}
+
+#endif
 
 static void decode_q5_0(float *restrict y, const uint8_t *restrict b)
 {
@@ -75,13 +87,6 @@ static void decode_q5_1(float *restrict y, const uint8_t *restrict b)
         y[j] = (float)low * d + m;
         y[j + 16] = (float)top * d + m;
     }
-}
-
-static void decode_q8_0(float *restrict y, const uint8_t *restrict b)
-{
-    float d = half_at(b);
-    for (int j = 0; j < 32; j++)
-        y[j] = (float)(int8_t)b[2 + j] * d;
 }
 
 static void decode_iq4_nl(float *restrict y, const uint8_t *restrict b)
