@@ -1,0 +1,185 @@
+#include "client/site.h"
+#include "support/check.h"
+#include "support/temp_dir.h"
+#include "unit/federation/fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static temp_dir dir;
+static fixture f;
+
+static void make(dure_site *site)
+{
+    dure_invitation invitation;
+    dure_sign_key invite;
+    dure_policy policy = {.federation = "village",
+                          .name = "ash",
+                          .endpoint = "tcp://127.0.0.1:1",
+                          .data = "/nowhere",
+                          .source = "records",
+                          .records = 1000,
+                          .model = "/nowhere",
+                          .budget = {50, 1e-5},
+                          .modes = DURE_POLICY_MODE(DURE_PRIVACY_RECORD),
+                          .max_rate = 1,
+                          .max_clip = 1,
+                          .n_bases = 1};
+    dure_diag diag = {0};
+    snprintf(policy.ledger, sizeof policy.ledger, "%s", temp_dir_file(&dir, "ledger"));
+    fixture_make(&f);
+    fixture_invite(&invitation, &invite, &f, "ash");
+    if (dure_site_make(site, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag)) {
+        fail_msg("%s", diag.text);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    temp_dir_make(&dir);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    temp_dir_remove(&dir);
+    return 0;
+}
+
+static void test_site_opens_as_it_was_left(void **state)
+{
+    (void)state;
+    dure_site site, again;
+    dure_diag diag = {0};
+    make(&site);
+    uint8_t sign_public[32];
+    memcpy(sign_public, site.sign.public_, 32);
+    dure_site_state *s = &site.state;
+    s->joined = s->reserved = true;
+    s->declared = (dure_declared){1000, 5, 16, 70000, 65536};
+    s->steps_used = 12;
+    s->last_round = 7;
+    s->rounds_done = 4;
+    s->signed_round = 7;
+    memset(s->signed_t3.b, 3, 32);
+    memset(s->round_hash.b, 4, 32);
+    dure_put_raw(&s->reply, "reply", 5);
+    dure_put_raw(&s->round_config, "config", 6);
+    assert_ok(dure_site_save_state(&site, NULL));
+    dure_site_close(&site);
+    if (dure_site_open(&again, temp_dir_file(&dir, "ash"), &diag)) fail_msg("%s", diag.text);
+    s = &again.state;
+    assert_memory_equal(again.sign.public_, sign_public, 32);
+    assert_true(s->joined && s->reserved);
+    assert_int_equal(s->declared.sigma_num, 70000);
+    assert_int_equal(s->steps_used, 12);
+    assert_int_equal(s->last_round, 7);
+    assert_int_equal(s->signed_t3.b[31], 3);
+    assert_int_equal(s->reply.n, 5);
+    assert_memory_equal(s->round_config.data, "config", 6);
+    assert_string_equal(again.policy.name, "ash");
+    assert_string_equal(again.invitation.name, "ash");
+    dure_site_close(&again);
+}
+
+static void test_site_folder_serves_one_process(void **state)
+{
+    (void)state;
+    dure_site site, second;
+    dure_diag diag = {0};
+    make(&site);
+    assert_err(dure_site_open(&second, temp_dir_file(&dir, "ash"), &diag), DURE_ERR_BUSY);
+    assert_non_null(strstr(diag.text, "another process uses"));
+    dure_site_close(&site);
+    assert_ok(dure_site_open(&second, temp_dir_file(&dir, "ash"), NULL));
+    dure_site_close(&second);
+}
+
+static void test_site_folder_is_never_overwritten(void **state)
+{
+    (void)state;
+    dure_site site, second;
+    dure_diag diag = {0};
+    make(&site);
+    dure_policy policy = site.policy;
+    dure_invitation invitation = site.invitation;
+    dure_site_close(&site);
+    assert_err(dure_site_make(&second, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag),
+               DURE_ERR_EXISTS);
+    assert_err(dure_site_open(&second, temp_dir_file(&dir, "elsewhere"), &diag),
+               DURE_ERR_NOT_FOUND);
+    assert_non_null(strstr(diag.text, "dure join"));
+}
+
+static void test_site_keys_are_for_the_owner_alone(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"ash/keys/sign.key", "ash/keys/curve.key", "ash/state.bin",
+                                        "ash/site.yaml"};
+    dure_site site;
+    make(&site);
+    dure_site_close(&site);
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        struct stat info;
+        assert_int_equal(stat(temp_dir_file(&dir, files[i]), &info), 0);
+        assert_int_equal(info.st_mode & 0777, 0600);
+    }
+}
+
+static void test_site_state_is_refused_when_damaged(void **state)
+{
+    (void)state;
+    dure_site site;
+    make(&site);
+    dure_site_close(&site);
+    const char *path = temp_dir_file(&dir, "ash/state.bin");
+    dure_buf bytes;
+    assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
+    for (size_t n = 0; n < bytes.n; n += 1 + bytes.n / 37) {
+        dure_diag diag = {0};
+        assert_ok(dure_file_write_atomic(path, (dure_span){bytes.data, n}, 0600, NULL));
+        assert_err(dure_site_open(&site, temp_dir_file(&dir, "ash"), &diag), DURE_ERR_FORMAT);
+        assert_non_null(strstr(diag.text, "state.bin"));
+    }
+    dure_buf_fini(&bytes);
+}
+
+static void test_site_refuses_an_older_ledger(void **state)
+{
+    (void)state;
+    dure_site site;
+    dure_site_ledger *ledger = NULL;
+    dure_diag diag = {0};
+    make(&site);
+    assert_ok(dure_site_open_ledger(&ledger, &site, NULL));
+    assert_ok(dure_site_ledger_create_source(ledger, "first", site.policy.budget, 1000, NULL));
+    dure_buf old;
+    assert_ok(dure_file_read(&old, site.policy.ledger, 1 << 20, NULL));
+    assert_ok(dure_site_ledger_create_source(ledger, "second", site.policy.budget, 1000, NULL));
+    dure_site_note_ledger(&site, ledger);
+    dure_site_ledger_close(&ledger);
+    assert_ok(dure_site_open_ledger(&ledger, &site, NULL));
+    dure_site_ledger_close(&ledger);
+    assert_ok(dure_file_write_atomic(site.policy.ledger, dure_buf_span(&old), 0600, NULL));
+    assert_err(dure_site_open_ledger(&ledger, &site, &diag), DURE_ERR_STATE);
+    assert_null(ledger);
+    assert_non_null(strstr(diag.text, "older copy"));
+    dure_buf_fini(&old);
+    dure_site_close(&site);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_site_opens_as_it_was_left),          TEST(test_site_folder_serves_one_process),
+        TEST(test_site_folder_is_never_overwritten),   TEST(test_site_keys_are_for_the_owner_alone),
+        TEST(test_site_state_is_refused_when_damaged), TEST(test_site_refuses_an_older_ledger),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
