@@ -136,7 +136,8 @@ static void test_site_state_is_refused_when_damaged(void **state)
     dure_site site;
     make(&site);
     dure_site_close(&site);
-    const char *path = temp_dir_file(&dir, "ash/state.bin");
+    char path[512];
+    snprintf(path, sizeof path, "%s", temp_dir_file(&dir, "ash/state.bin"));
     dure_buf bytes;
     assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
     for (size_t n = 0; n < bytes.n; n += 1 + bytes.n / 37) {
