@@ -1,6 +1,7 @@
 /* The transformer on tiny random models: gradients against finite differences, and the promise
  * that a record's result is its own, whatever lies beside it. */
 #include "kernels/bf16.h"
+#include "kernels/optimizer.h"
 #include "model/transformer_int.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
@@ -321,6 +322,50 @@ static void test_transformer_vector_code_agrees_with_plain_c(void **state)
     tear_down(&plain);
 }
 
+static dure_err add_up(void *state, size_t doc, const float *gradient,
+                       const dure_document_loss *loss)
+{
+    collected *c = state;
+    (void)doc, (void)loss;
+    for (size_t i = 0; gradient && i < c->n; i++)
+        c->gradients[i] += gradient[i] / N_DOCS;
+    return DURE_OK;
+}
+
+static double total_loss(fixture *f)
+{
+    dure_document_loss losses[N_DOCS];
+    double sum = 0;
+    assert_ok(dure_transformer_loss(losses, f->t, f->lora, f->docs, N_DOCS, NULL));
+    for (size_t d = 0; d < N_DOCS; d++)
+        sum += losses[d].nll_sum;
+    return sum;
+}
+
+static void test_transformer_training_steps_lower_the_loss(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, &(tiny_model_opts){.seed = 18, .type = TINY_Q4_1},
+           &(dure_transformer_opts){.threads = 2});
+    collected mean = {.n = f.lora->n, .gradients = calloc(f.lora->n, sizeof(float))};
+    dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_BOTH};
+    dure_adamw adam;
+    assert_ok(dure_adamw_init(&adam, f.lora->n));
+    double before = total_loss(&f);
+    for (int step = 0; step < 30; step++) {
+        memset(mean.gradients, 0, mean.n * sizeof(float));
+        assert_ok(
+            dure_transformer_gradients(f.t, f.lora, &opts, f.docs, N_DOCS, add_up, &mean, NULL));
+        dure_adamw_update(f.lora->params, &adam, mean.gradients,
+                          &(dure_adamw_opts){.learning_rate = 0.02}, &f.t->compute);
+    }
+    assert_true(total_loss(&f) < 0.5 * before);
+    dure_adamw_fini(&adam);
+    free(mean.gradients);
+    tear_down(&f);
+}
+
 /* On a CPU without bfloat16 units oneDNN still multiplies it, with kernels that are not used
  * otherwise; here they show that the packed weights are used as they should be. */
 static void test_transformer_bf16_is_close_to_f32(void **state)
@@ -487,6 +532,7 @@ int main(void)
         cmocka_unit_test(test_transformer_stops_at_the_first_adapted_layer),
         cmocka_unit_test(test_transformer_sum_of_labels_scales_the_mean),
         cmocka_unit_test(test_transformer_vector_code_agrees_with_plain_c),
+        cmocka_unit_test(test_transformer_training_steps_lower_the_loss),
         cmocka_unit_test(test_transformer_bf16_is_close_to_f32),
         cmocka_unit_test(test_transformer_logprobs_add_up_to_the_loss),
         cmocka_unit_test(test_transformer_record_without_labels_gives_nothing),
