@@ -203,19 +203,33 @@ static dure_err log_roster(dure_coordinator *c, dure_event *event, dure_diag *di
     return append_event(c, event, diag);
 }
 
+/* Whether the last leaf about a round is about the round in hand; `event` holds it then. A crash
+ * may have come between the log and the store. */
+static dure_err find_last_said(bool *found, dure_event *event, const dure_coordinator *c,
+                               dure_diag *diag)
+{
+    const dure_leaf_log *log = dure_journal_log(c->journal);
+    bool of_a_round = false;
+    *found = false;
+    for (uint64_t i = dure_leaf_log_size(log); i-- > 0 && !of_a_round;) {
+        dure_buf leaf;
+        dure_err err = dure_leaf_log_read(&leaf, log, i, diag);
+        if (!err) err = dure_event_decode(event, dure_buf_span(&leaf), diag);
+        dure_buf_fini(&leaf);
+        if (err) return err;
+        of_a_round = event->kind == DURE_EVENT_OPENED || event->kind == DURE_EVENT_CLOSED ||
+                     event->kind == DURE_EVENT_ABORTED;
+    }
+    *found = of_a_round && dure_hash_equal(&event->u.round.h_c, &c->now.row.config_hash);
+    return DURE_OK;
+}
+
 /* Once: after a crash the leaf may be there. */
 static dure_err log_opened(dure_coordinator *c, dure_event *event, dure_diag *diag)
 {
-    const dure_leaf_log *log = dure_journal_log(c->journal);
-    const uint64_t n = dure_leaf_log_size(log);
-    dure_buf leaf;
-    dure_err err = dure_leaf_log_read(&leaf, log, n - 1, diag);
-    if (!err) err = dure_event_decode(event, dure_buf_span(&leaf), diag);
-    dure_buf_fini(&leaf);
-    if (err) return err;
-    if (event->kind == DURE_EVENT_OPENED &&
-        dure_hash_equal(&event->u.round.h_c, &c->now.row.config_hash))
-        return DURE_OK;
+    bool found = false;
+    dure_err err = find_last_said(&found, event, c, diag);
+    if (err || found) return err;
     const dure_outcome outcome = {.config_hash = c->now.row.config_hash};
     dure_entries_round(event, DURE_EVENT_OPENED, c->now.config, &outcome, dure_clock_wall_s());
     return append_event(c, event, diag);
@@ -386,6 +400,19 @@ static dure_err resume_round(dure_coordinator *c, uint64_t now_ms, dure_diag *di
     return err;
 }
 
+/* The log ended the round and the store was not told any more: *ended, and told now. */
+static dure_err settle_aborted(bool *ended, dure_coordinator *c, dure_event *event, dure_diag *diag)
+{
+    dure_err err = find_last_said(ended, event, c, diag);
+    *ended = !err && *ended && event->kind == DURE_EVENT_ABORTED;
+    if (!*ended) return err;
+    err = dure_store_fail_round(c->store, c->now.row.round, event->u.round.reason, event->time_s,
+                                diag);
+    if (!err) err = dure_aggregate_remove_stale(c->folder.dir, 0, diag);
+    dure_coordinator_forget_round(c);
+    return err;
+}
+
 dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     dure_err err = dure_store_unfinished(&c->now.row, c->store, NULL);
@@ -400,7 +427,10 @@ dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms, dure_diag
     err = event ? dure_store_config(&encoding, c->store, keep, diag) : DURE_ERR_NOMEM;
     c->now.encoding = encoding;
     if (!err) err = dure_config_decode(&c->now.config, dure_buf_span(&c->now.encoding), diag);
-    if (!err) err = map_members(c, diag);
+    bool ended = false;
+    if (!err) err = settle_aborted(&ended, c, event, diag);
+    if (err || ended) goto out;
+    err = map_members(c, diag);
     if (!err && c->now.row.status == DURE_STORED_OPEN) err = log_opened(c, event, diag);
     if (!err)
         err =
@@ -413,6 +443,7 @@ dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms, dure_diag
     }
     if (!err && c->now.row.status == DURE_STORED_SUMMED)
         err = dure_coordinator_take_up_sum(c, diag);
+out:
     free(event);
     return err;
 }

@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "support/check.h"
 
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -295,9 +296,38 @@ static void test_a_vector_lost_on_disk_fails_the_round(void **state)
     village_kill(&v);
     snprintf(path, sizeof path, "%s/fed/coordinator/spool/1/0", v.dir.path);
     assert_int_equal(truncate(path, 5), 0);
+    village_go(&v, NULL, 300);
     village_start(&v);
     v.sites[1].hold_r3 = false;
     go(is_failed, "the round did not fail");
+    assert_true(village_saw(&v, "round_failed", "why", "the vector of \"site0\" is not complete"));
+    go(is_done, "no round was done after it");
+    village_kill(&v);
+    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
+    const int status = village_run(&v, "audit verify ledger.export");
+    if (status) fail_msg("%s", v.output);
+}
+
+/* Killed after the log ended the round and before the store was told: it is not opened again. */
+static void test_a_round_that_the_log_ended_stays_ended(void **state)
+{
+    (void)state;
+    char path[600];
+    sqlite3 *db = NULL;
+    village_make(&v, 3, 0, 1);
+    v.sites[0].vice = SCRIPT_SHORT_CHUNK;
+    village_start(&v);
+    village_join(&v);
+    go(is_failed, "the round did not fail");
+    village_kill(&v);
+    v.sites[0].vice = SCRIPT_HONEST;
+    snprintf(path, sizeof path, "%s/fed/coordinator/state.db", v.dir.path);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    const char *undo = "UPDATE coordinator_round SET status = 1, reason = '' WHERE round = 1";
+    assert_int_equal(sqlite3_exec(db, undo, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_changes(db), 1);
+    sqlite3_close(db);
+    village_start(&v);
     go(is_done, "no round was done after it");
     village_kill(&v);
     assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
@@ -350,6 +380,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_coordinator_killed_after_a3_still_sums, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_vector_lost_on_disk_fails_the_round, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_round_that_the_log_ended_stays_ended, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_coordinator_killed_at_any_moment_finishes, setup,
                                         teardown),
