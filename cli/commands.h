@@ -9,6 +9,7 @@
     X("client", dure_cmd_client, "a site's part in a federation: run, or check first")             \
     X("coordinator", dure_cmd_coordinator, "the process that sites connect to")                    \
     X("data", dure_cmd_data, "check and preview a data file")                                      \
+    X("demo", dure_cmd_demo, "the whole story on this machine: three sites, one adapter, served")  \
     X("eval", dure_cmd_eval, "loss and right answers of a model on a data file")                   \
     X("generate", dure_cmd_generate, "a model's answer to one prompt")                             \
     X("init", dure_cmd_init, "make a federation")                                                  \
