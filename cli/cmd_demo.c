@@ -16,11 +16,11 @@
 
 static const demo_plan the_plan = {.rounds = 4,
                                    .steps = 4,
-                                   .batch = 32,
+                                   .batch = 24,
                                    .rank = 4,
                                    .alpha = "8",
                                    .targets = "v",
-                                   .learning_rate = "0.015",
+                                   .learning_rate = "0.02",
                                    .epsilon = "8",
                                    .fields = "topic,urgency"};
 static const struct {

@@ -47,7 +47,7 @@ typedef struct demo {
 
     dure_child coordinator, site[DEMO_SITES], server;
     dure_progress progress;
-    double started_s;
+    double started_s, summed_s; /* of the run, and of the round's sum */
 
     /* What came out. */
     uint64_t rounds_done, tokens;

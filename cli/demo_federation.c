@@ -133,12 +133,18 @@ static void show_progress(demo *d)
     dure_progress_step(&d->progress, done, (double)d->tokens, note);
 }
 
+/* The coordinator names the state it enters and the time it spent in the one before. Keys and
+ * shares are exchanged while the sites train; what the secure sum adds comes after. */
 static void hear_coordinator(demo *d, const json_t *event, const char *name)
 {
-    const double seconds = json_number_value(json_object_get(event, "previous_seconds"));
     if (!strcmp(name, "round_state")) {
         const char *state = json_string_value(json_object_get(event, "state"));
-        if (state && strcmp(state, "masking") != 0) d->sum_s += seconds;
+        if (state && (!strcmp(state, "unmasking") || !strcmp(state, "summed")))
+            d->sum_s += json_number_value(json_object_get(event, "previous_seconds"));
+    } else if (!strcmp(name, "round_summed")) {
+        d->summed_s = dure_clock_monotonic_s();
+    } else if (!strcmp(name, "gate")) {
+        d->gate_s += dure_clock_monotonic_s() - d->summed_s;
     } else if (!strcmp(name, "round_done")) {
         d->rounds_done++;
         for (size_t i = 0; i < DEMO_SITES; i++)

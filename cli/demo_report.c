@@ -41,7 +41,7 @@ static const char *tint(const char *code)
 static void print_sites(const demo *d)
 {
     printf("  %-8s %8s  %-18s %9s   %-16s  %s\n", "site", "records", "privacy spent", "sent",
-           "loss", "right answers");
+           "loss", "right fields");
     for (size_t i = 0; i < DEMO_SITES; i++) {
         const demo_site *s = &d->sites[i];
         char sent[32], spent[40];
@@ -67,7 +67,7 @@ static void print_screen(const demo *d)
            "   protected; a site's ledger refuses what would exceed its ε)\n\n",
            d->sites[0].delta);
     printf("  The federation's shared evaluation set, which no site trained on:\n"
-           "  %sloss %.2f → %.2f    right answers %.0f %% → %.0f %%%s\n\n",
+           "  %sloss %.2f → %.2f    right fields %.0f %% → %.0f %%%s\n\n",
            bold, d->base.loss, d->adapter.loss, 100 * d->base.score, 100 * d->adapter.score, plain);
     printf("  Asked over HTTP: %s\n    base     %s\n    adapter  %s%s%s\n\n", d->question,
            d->answer_base, bold, d->answer_adapter, plain);

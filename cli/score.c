@@ -8,7 +8,7 @@
 
 /* SLOTS conversations go on together. An answer may be EXTRA tokens longer than the record's own
  * before it is cut: it is wrong by then. */
-enum { SLOTS = 8, EXTRA = 32, MAX_ANSWER_BYTES = 1 << 20 };
+enum { SLOTS = 32, EXTRA = 16, MAX_ANSWER_BYTES = 1 << 20 };
 
 dure_err dure_score_fields_parse(dure_score_fields *out, const char *text, dure_diag *diag)
 {
