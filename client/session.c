@@ -11,7 +11,7 @@
 
 enum {
     RECV_MS = 200,
-    BEAT_MS = 5000,
+    BEAT_MS = 1000,
     HELLO_MS = 20000, /* nothing but echoes for so long: ask what is missing */
     SAY_AWAY_MS = 30000,
     FIRST_SAY_MS = 3000,
