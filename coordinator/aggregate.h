@@ -6,8 +6,8 @@
  * by chunk: memory is O(one adapter), whatever the number of sites, and no unmasked vector of one
  * site ever exists. The spools go when the round closes.
  *
- * Spooled bytes are masked and public to the coordinator anyway, so they are written without a
- * sync: after a crash the roots decide what is still good.
+ * Chunks are written as they come and synced once, when the vector is whole: from then on the
+ * signed list of survivors may name it. What a crash tears before that is fetched again.
  *
  * Threads: an object belongs to one thread at a time. */
 #pragma once

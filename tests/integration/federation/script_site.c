@@ -435,7 +435,10 @@ void script_site_turn(script_site *s, uint32_t wait_ms)
         dure_msg *msg = NULL;
         dure_err err = dure_dealer_recv(&envelope, s->dealer, wait_ms);
         keep_up(s);
-        if (!s->dealer || err == DURE_ERR_TIMEOUT) break;
+        if (!s->dealer || err == DURE_ERR_TIMEOUT) {
+            dure_envelope_fini(&envelope);
+            break;
+        }
         if (!err) {
             dure_diag diag = {{0}};
             if (dure_msg_decode(&msg, envelope.control, &diag)) fail_msg("%s", diag.text);

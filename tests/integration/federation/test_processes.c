@@ -137,7 +137,7 @@ static void test_three_sites_train_two_rounds(void **state)
 static void test_seven_sites_lose_two_while_they_train(void **state)
 {
     (void)state;
-    village_make_training(&v, 7, 1, 600);
+    village_make_training(&v, 7, 1, 60);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -155,7 +155,7 @@ static void test_seven_sites_lose_two_while_they_train(void **state)
 static void test_a_killed_coordinator_is_waited_for(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, 150);
+    village_make_training(&v, 3, 1, 60);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -173,7 +173,7 @@ static void test_a_killed_coordinator_is_waited_for(void **state)
 static void test_a_restarted_site_is_in_the_next_round(void **state)
 {
     (void)state;
-    village_make_training(&v, 5, 2, 100);
+    village_make_training(&v, 5, 2, 40);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)

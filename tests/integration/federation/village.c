@@ -63,7 +63,8 @@ static void must_run(village *v, int status)
     if (status) fail_msg("exit %d: %s", status, v->output);
 }
 
-static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps)
+static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps,
+                 uint32_t batch)
 {
     memset(v, 0, sizeof *v);
     temp_dir_make(&v->dir);
@@ -77,8 +78,8 @@ static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32
     must_run(v, village_run(v,
                             "init fed --name village --model base.gguf --eval eval.jsonl "
                             "--endpoint tcp://127.0.0.1:%u --rounds %u --steps %u --rank 4 "
-                            "--batch 16 --max-length 64 --min-sites %u --seed 7",
-                            v->port, rounds, steps, least ? least : n));
+                            "--batch %u --max-length 256 --min-sites %u --seed 7",
+                            v->port, rounds, steps, batch, least ? least : n));
     for (uint32_t i = 0; i < n; i++) {
         char name[16], folder[300];
         snprintf(name, sizeof name, "site%u", i);
@@ -93,12 +94,14 @@ static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32
 
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
 {
-    make(v, n, least, rounds, 2);
+    make(v, n, least, rounds, 2, 16);
+    v->silence_s = "3";
 }
 
 void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
 {
-    make(v, n, 0, rounds, steps);
+    make(v, n, 0, rounds, steps, 4);
+    v->silence_s = "12";
 }
 
 void village_end(village *v)
@@ -126,9 +129,9 @@ pid_t village_spawn(village *v, const char *out, const char *err, const char *co
 
 void village_start(village *v)
 {
-    static const char *const arguments[] = {
+    const char *const arguments[] = {
         "dure",      "coordinator", "run",      "fed", "--json", "--no-gate", "--exit-when-done",
-        "--silence", "3",           "--answer", "20",  NULL};
+        "--silence", v->silence_s,  "--answer", "20",  NULL};
     v->coordinator = village_spawn(v, "events.jsonl", "coordinator.log", arguments);
 }
 

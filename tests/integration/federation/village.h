@@ -19,12 +19,13 @@ typedef struct village {
     pid_t coordinator;  /* 0: not running */
     char output[65536]; /* of the last command */
     uint64_t rounds;
+    const char *silence_s; /* of the coordinator: scripted sites beat fast, real ones every 5 s */
 } village;
 
 /* A federation of n invited sites over a tiny model, n of them needed for a round unless `least` is
  * given; `rounds` of two steps planned. Nothing runs yet. */
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds);
-/* The same with as many local steps, for sites that train. */
+/* The same with as many local steps of small batches, for real sites that train. */
 void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
 void village_end(village *v);
 
@@ -32,7 +33,7 @@ void village_end(village *v);
 int village_run(village *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void village_says(const village *v, const char *text);
 
-/* `dure coordinator run fed --json --no-gate --exit-when-done --silence 3`, its events appended to
+/* `dure coordinator run fed --json --no-gate --exit-when-done`, its events appended to
  * events.jsonl. */
 void village_start(village *v);
 void village_kill(village *v);
