@@ -1,6 +1,8 @@
 /* dure: one binary, a table of subcommands. Only the files of this folder may print or exit. */
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "coordinator/store.h"
+#include "proto/messages.h"
 
 #include <signal.h>
 #include <stdbool.h>
@@ -54,7 +56,8 @@ int main(int argc, char **argv)
         return finish(0);
     }
     if (!strcmp(argv[1], "--version")) {
-        printf("dure %s\n", DURE_VERSION);
+        printf("dure %s, protocol %d, state schema %d\n", DURE_VERSION, DURE_MSG_VERSION,
+               DURE_STORE_SCHEMA);
         return finish(0);
     }
     for (const command *c = commands; c->name; c++)
