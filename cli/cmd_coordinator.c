@@ -67,7 +67,7 @@ static void on_event(void *state, const char *name, const json_t *facts)
         print_words(name, facts);
         return;
     }
-    json_t *line = json_pack("{s:s, s:f}", "event", name, "time", (double)dure_clock_wall_s());
+    json_t *line = json_pack("{s:s, s:I}", "event", name, "time", (json_int_t)dure_clock_wall_s());
     if (line && facts) json_object_update(line, (json_t *)(uintptr_t)facts);
     (void)dure_print_json(line);
 }

@@ -42,13 +42,26 @@ static bool is_running(const char *dir)
     return held;
 }
 
+static bool is_site(const char *dir)
+{
+    char *path = dure_path_join(dir, "site.yaml");
+    const bool there = path && dure_file_exists(path);
+    free(path);
+    return there;
+}
+
 static dure_err view_open(view *v, const char *dir, dure_diag *diag)
 {
     dure_store *store = NULL;
     char *settings = dure_path_join(dir, DURE_FOLDER_SETTINGS);
     char *status = dure_path_join(dir, DURE_FOLDER_STATUS);
     dure_err err = settings && status ? DURE_OK : DURE_ERR_NOMEM;
-    if (!err && !dure_file_exists(settings))
+    if (!err && is_site(dir))
+        err = dure_diag_set(diag, DURE_ERR_USAGE,
+                            "%s is a site's folder: 'dure client check %s' and 'dure privacy "
+                            "status' show it",
+                            dir, dir);
+    else if (!err && !dure_file_exists(settings))
         err =
             dure_diag_set(diag, DURE_ERR_NOT_FOUND,
                           "%s is no federation's folder: name the one that 'dure init' made", dir);

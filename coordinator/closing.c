@@ -36,6 +36,12 @@ dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason, dure_
     if (!err)
         err = dure_store_fail_round(c->store, c->now.row.round, reason, dure_clock_wall_s(), diag);
     if (!err) err = dure_aggregate_remove(c->now.aggregate, diag);
+    /* Sites that wait for a result are told; those before the sum were told by its machine. */
+    const bool waiting = dure_round_state_of(c->now.round) == DURE_ROUND_SUMMED;
+    for (uint32_t m = 0; !err && waiting && m < c->now.config->n_members; m++)
+        if (dure_members_has(&c->now.u3, m))
+            err = dure_coordinator_tell_over(c, c->now.sites[m], &c->now.row.config_hash, reason,
+                                             diag);
     if (err) return err;
     dure_coordinator_report(
         c, "round_failed",
@@ -43,6 +49,7 @@ dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason, dure_
     const uint32_t doublings = c->failures < 5 ? c->failures : 5;
     const uint64_t wait = (uint64_t)RETRY_FIRST_MS << doublings;
     c->failures++;
+    snprintf(c->last_failure, sizeof c->last_failure, "%s", reason);
     c->retry_ms = dure_clock_monotonic_ms() + (wait < RETRY_MOST_MS ? wait : RETRY_MOST_MS);
     dure_coordinator_forget_round(c);
     c->state = DURE_LOOP_GATHERING;
@@ -383,25 +390,34 @@ static void report_done(dure_coordinator *c)
                   (json_int_t)c->now.row.ledger_index));
 }
 
-/* The stored result proves that the log extends what the configuration cited. A site that has seen
- * more of the log needs the proof from there, or it could never cosign again. */
-dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site, dure_span frame,
-                                      dure_diag *diag)
+/* The stored result proves that the log extends what the configuration cited. Every site gets the
+ * proof from what it has seen itself, or it could never cosign again. Whoever took part has seen
+ * at least what was cited, whatever its last greeting said. */
+static dure_err prove_to(dure_merkle_proof *proof, const dure_coordinator *c, size_t site,
+                         const dure_merkle_head *shown, uint64_t cited)
 {
-    const uint64_t seen = c->sites[site].checkpoint.n;
+    const uint64_t greeted = c->sites[site].checkpoint.n;
+    const uint64_t seen = greeted > cited ? greeted : cited;
+    proof->n = 0;
+    if (seen == 0 || seen == shown->n) return DURE_OK;
+    return dure_leaf_log_consistency(proof, dure_journal_log(c->journal),
+                                     seen > shown->n ? seen : shown->n,
+                                     seen > shown->n ? shown->n : seen);
+}
+
+dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site, uint64_t cited,
+                                      dure_span frame, dure_diag *diag)
+{
     dure_msg *msg = NULL;
     dure_merkle_proof *proof = calloc(1, sizeof *proof);
     dure_note *note = calloc(1, sizeof *note);
     dure_err err = proof && note ? dure_msg_decode(&msg, frame, diag) : DURE_ERR_NOMEM;
     if (!err) err = dure_note_parse(note, msg->u.result.checkpoint, diag);
-    const uint64_t n = note ? note->checkpoint.head.n : 0;
-    if (!err && (seen == 0 || seen >= n)) {
-        dure_coordinator_send_bytes(c, site, frame, NULL);
-    } else if (!err) {
-        err = dure_leaf_log_consistency(proof, dure_journal_log(c->journal), n, seen);
+    if (!err) err = prove_to(proof, c, site, &note->checkpoint.head, cited);
+    if (!err) {
         msg->u.result.consistency = (const uint8_t(*)[DURE_DIGEST_BYTES])proof->nodes;
         msg->u.result.n_consistency = proof->n;
-        if (!err) err = dure_coordinator_send(c, site, msg, diag);
+        err = dure_coordinator_send(c, site, msg, diag);
     }
     dure_msg_free(&msg);
     free(proof);
@@ -420,8 +436,8 @@ static dure_err finish(dure_coordinator *c, result_parts *parts, dure_diag *diag
     if (err) return err;
     for (uint32_t m = 0; !err && m < c->now.config->n_members; m++)
         if (dure_members_has(&c->now.u3, m))
-            err = dure_coordinator_send_result(c, c->now.sites[m], dure_buf_span(&parts->frame),
-                                               diag);
+            err = dure_coordinator_send_result(c, c->now.sites[m], c->now.config->checkpoint_size,
+                                               dure_buf_span(&parts->frame), diag);
     if (err) return err;
     c->rounds_done++;
     c->failures = 0;

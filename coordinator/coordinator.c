@@ -14,6 +14,7 @@ enum {
     IN_FLIGHT_BYTES = 16 << 20, /* chunks asked for and not yet here, over all sites */
     ROUTER_PEERS = 512,
     LINGER_MS = 2000,
+    FAILURES_MOST = 10, /* rounds in a row that fail before a run that should end gives up */
 };
 
 void dure_coordinator_report(dure_coordinator *c, const char *name, json_t *facts)
@@ -134,7 +135,8 @@ void dure_coordinator_close(dure_coordinator **coordinator)
     if (c->gating.running && c->opts.gate) c->opts.gate->stop(c->opts.gate->state);
     dure_coordinator_forget_round(c);
     free(c->gating.reference);
-    dure_buf_fini(&c->blob);
+    for (size_t i = 0; i < DURE_LOADED_BLOBS; i++)
+        dure_buf_fini(&c->blobs[i].bytes);
     dure_router_close(&c->router);
     dure_admission_free(&c->admission);
     dure_roster_free(&c->roster);
@@ -149,7 +151,8 @@ void dure_coordinator_close(dure_coordinator **coordinator)
 
 const char *dure_coordinator_endpoint(const dure_coordinator *c)
 {
-    return dure_router_endpoint(c->router);
+    const char *asked = c->opts.endpoint ? c->opts.endpoint : c->folder.settings.endpoint;
+    return strchr(asked, '*') ? dure_router_endpoint(c->router) : asked;
 }
 
 void dure_coordinator_stop(dure_coordinator *c)
@@ -259,6 +262,16 @@ static bool finished(dure_coordinator *c, uint64_t now_ms)
     return quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
 }
 
+/* Someone waits for this run to end, and it does not get anywhere. */
+static dure_err check_hope(const dure_coordinator *c, dure_diag *diag)
+{
+    if (!c->opts.exit_when_done || c->failures < FAILURES_MOST) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_STATE,
+                         "%u rounds failed one after the other, the last because %s; %llu of the "
+                         "plan's rounds are done",
+                         c->failures, c->last_failure, (unsigned long long)c->facts.n_done);
+}
+
 dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
 {
     dure_err err = DURE_OK;
@@ -272,6 +285,7 @@ dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
         dure_envelope_fini(&envelope);
         const uint64_t now_ms = dure_clock_monotonic_ms();
         if (!err) err = tick(c, now_ms, diag);
+        if (!err) err = check_hope(c, diag);
         if (!err && finished(c, now_ms)) break;
     }
     c->status_stale = true;

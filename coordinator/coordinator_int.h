@@ -25,6 +25,7 @@ typedef struct dure_site_state {
     uint64_t last_round;
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
+    uint64_t unwilling_ms; /* it refused a round for its policy or budget; 0: it did not */
 } dure_site_state;
 
 typedef enum dure_loop_state {
@@ -60,6 +61,14 @@ typedef struct dure_gating {
     dure_event_gate verdict;
 } dure_gating;
 
+/* A blob that sites fetch now, in memory: after a round all ask for the same few, in parts. */
+typedef struct dure_loaded_blob {
+    dure_hash digest;
+    dure_buf bytes; /* empty: free */
+    uint64_t used_ms;
+} dure_loaded_blob;
+#define DURE_LOADED_BLOBS 3
+
 struct dure_coordinator {
     dure_coordinator_opts opts;
     dure_folder folder;
@@ -76,8 +85,7 @@ struct dure_coordinator {
     dure_loop_state state;
     dure_current_round now;
     dure_gating gating;
-    dure_hash blob_digest; /* of the blob that is being sent, kept in memory */
-    dure_buf blob;
+    dure_loaded_blob blobs[DURE_LOADED_BLOBS];
     uint64_t rounds_done;  /* in this run */
     uint64_t target;       /* in this run */
     uint64_t ready_ms;     /* since when there are enough sites; 0: there are not */
@@ -85,6 +93,7 @@ struct dure_coordinator {
     uint64_t fetched_ms;   /* when a blob was last asked for */
     uint64_t ticked_ms, inbox_ms;
     uint32_t failures; /* rounds that failed one after the other */
+    char last_failure[256];
     uint64_t retry_ms; /* not before this */
     bool done_reported, status_stale;
     uint64_t status_ms;
@@ -112,6 +121,10 @@ DURE_MUST_USE dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t sit
 DURE_MUST_USE dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site,
                                                         const dure_msg *msg, dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_read_inbox(dure_coordinator *c, dure_diag *diag);
+/* Tells a site that a round is over without a result. */
+DURE_MUST_USE dure_err dure_coordinator_tell_over(dure_coordinator *c, size_t site,
+                                                  const dure_hash *config_hash, const char *text,
+                                                  dure_diag *diag);
 /* Place in the roster of the member with this routing id; false if there is none in force. */
 bool dure_coordinator_find_site(size_t *site, const dure_coordinator *c, const dure_hash *id);
 bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint64_t now_ms);
@@ -147,9 +160,11 @@ DURE_MUST_USE dure_err dure_coordinator_tick_gate(dure_coordinator *c, dure_diag
 DURE_MUST_USE dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site,
                                                   const dure_msg *msg, dure_diag *diag);
 
-/* The stored RESULT frame, with the proof that this site needs. */
+/* The stored RESULT frame, with the proof that this site needs; `cited` is the size of the log that
+ * the round's configuration cites. */
 DURE_MUST_USE dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site,
-                                                    dure_span frame, dure_diag *diag);
+                                                    uint64_t cited, dure_span frame,
+                                                    dure_diag *diag);
 
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,

@@ -27,6 +27,13 @@ static uint32_t count_present(const dure_coordinator *c, uint64_t now_ms)
     return n;
 }
 
+static bool any_unwilling(const dure_coordinator *c)
+{
+    for (size_t i = 0; i < dure_roster_count(c->roster); i++)
+        if (c->sites[i].unwilling_ms) return true;
+    return false;
+}
+
 void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
                                 const dure_coordinator *c, uint64_t now_ms)
 {
@@ -45,8 +52,8 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
                  "again",
                  (unsigned long long)c->facts.n_done);
     else if (*present < *needed)
-        snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here",
-                 *present, *needed);
+        snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here%s",
+                 *present, *needed, any_unwilling(c) ? ", others refused the last round" : "");
     else
         snprintf(text, DURE_MSG_TEXT_SIZE, "%u sites are here: a round opens soon", *present);
 }

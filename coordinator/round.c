@@ -228,14 +228,17 @@ static bool given_up(const dure_round *round, uint32_t member, uint64_t now_ms)
     return dure_elapsed_ms(now_ms, round->state_ms) > round->patience.answer_ms;
 }
 
-dure_err dure_round_tick(dure_secagg_actions *actions, dure_round *round, uint64_t now_ms)
+dure_err dure_round_tick(dure_secagg_actions *actions, dure_members *dropped, dure_round *round,
+                         uint64_t now_ms)
 {
     dure_err err = DURE_OK;
+    *dropped = (dure_members){{0}};
     if (round->state >= DURE_ROUND_SUMMED) return DURE_OK;
     const dure_round_state state = round->state;
     const dure_members missing = dure_secagg_server_missing(round->sum);
     for (uint32_t i = 0; !err && i < round->config->n_members; i++) {
         if (!dure_members_has(&missing, i) || !given_up(round, i, now_ms)) continue;
+        dure_members_add(dropped, i);
         err = dure_secagg_server_drop(actions, round->sum, i);
         follow(round, now_ms);
         /* The drop may have begun the next phase, which has a time of its own. */

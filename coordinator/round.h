@@ -76,9 +76,9 @@ void dure_round_free(dure_round **round); /* NULL-safe, nulls */
 DURE_MUST_USE dure_err dure_round_receive(dure_secagg_actions *actions, dure_round *round,
                                           uint32_t member, const dure_msg *msg,
                                           const dure_hash *root, uint64_t now_ms, dure_diag *diag);
-/* Drops who has been waited for long enough. Call it about once a second. */
-DURE_MUST_USE dure_err dure_round_tick(dure_secagg_actions *actions, dure_round *round,
-                                       uint64_t now_ms);
+/* Drops who has been waited for long enough and names them. Call it about once a second. */
+DURE_MUST_USE dure_err dure_round_tick(dure_secagg_actions *actions, dure_members *dropped,
+                                       dure_round *round, uint64_t now_ms);
 /* The member will not answer any more: revoked, or it broke the protocol outside of the table. */
 DURE_MUST_USE dure_err dure_round_drop(dure_secagg_actions *actions, dure_round *round,
                                        uint32_t member);

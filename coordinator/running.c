@@ -194,9 +194,23 @@ dure_err dure_coordinator_act(dure_coordinator *c, dure_secagg_actions *actions,
 
 /* ---- messages and time ---- */
 
-/* An accepted R0 shows that the site has the roster and the checkpoint that C names. */
-static void note_progress(dure_coordinator *c, uint32_t member, const dure_msg *msg)
+/* A site that may not or cannot pay is not asked again for a while: opening round after round for
+ * it would help nobody. */
+static void note_refusal(dure_coordinator *c, uint32_t member, const dure_msg_abort *abort_,
+                         uint64_t now_ms)
 {
+    if (abort_->code != DURE_ABORT_POLICY && abort_->code != DURE_ABORT_BUDGET) return;
+    c->sites[c->now.sites[member]].unwilling_ms = now_ms;
+    dure_coordinator_report(c, "site_refuses",
+                            json_pack("{s:I, s:s, s:s}", "round", (json_int_t)c->now.row.round,
+                                      "site", name_of(c, member), "why", abort_->text));
+}
+
+/* An accepted R0 shows that the site has the roster and the checkpoint that C names. */
+static void note_progress(dure_coordinator *c, uint32_t member, const dure_msg *msg,
+                          uint64_t now_ms)
+{
+    if (msg->type == DURE_MSG_ABORT) note_refusal(c, member, &msg->u.abort, now_ms);
     if (msg->type != DURE_MSG_ADVERTISE) return;
     dure_site_state *s = &c->sites[c->now.sites[member]];
     s->roster_size = c->now.config->roster_size;
@@ -217,7 +231,7 @@ dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
     dure_err err =
         dure_round_receive(&actions, c->now.round, member, msg, whole ? &root : NULL, now_ms, &why);
     const bool guilty = err == DURE_ERR_PROTO || err == DURE_ERR_AUTH;
-    if (!err) note_progress(c, member, msg);
+    if (!err) note_progress(c, member, msg, now_ms);
     if (err && !guilty) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     } else {
@@ -236,11 +250,10 @@ dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
 dure_err dure_coordinator_tick_round(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     dure_secagg_actions actions = {0};
-    const dure_members before = dure_secagg_server_missing(dure_round_sum(c->now.round));
-    dure_err err = dure_round_tick(&actions, c->now.round, now_ms);
-    const dure_members after = dure_secagg_server_missing(dure_round_sum(c->now.round));
-    for (uint32_t m = 0; m < c->now.config->n_members && actions.n == 0; m++)
-        if (dure_members_has(&before, m) && !dure_members_has(&after, m))
+    dure_members dropped;
+    dure_err err = dure_round_tick(&actions, &dropped, c->now.round, now_ms);
+    for (uint32_t m = 0; m < c->now.config->n_members; m++)
+        if (dure_members_has(&dropped, m))
             dure_coordinator_report(c, "site_lost",
                                     json_pack("{s:I, s:s}", "round", (json_int_t)c->now.row.round,
                                               "site", name_of(c, m)));

@@ -13,7 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BLOB_MAX_BYTES = 1 << 30, REVOCATION_MAX_BYTES = 256 };
+enum {
+    BLOB_MAX_BYTES = 1 << 30,
+    REVOCATION_MAX_BYTES = 256,
+    UNWILLING_MS = 600000, /* before a site is asked again that refused a round */
+};
 
 /* Routing ids of the whole roster, and the router's list. */
 dure_err dure_coordinator_greet_all(dure_coordinator *c)
@@ -39,6 +43,7 @@ bool dure_coordinator_find_site(size_t *site, const dure_coordinator *c, const d
 bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint64_t now_ms)
 {
     const dure_site_state *s = &c->sites[site];
+    if (s->unwilling_ms && dure_elapsed_ms(now_ms, s->unwilling_ms) < UNWILLING_MS) return false;
     return s->present && !dure_roster_at(c->roster, site)->revoked &&
            dure_elapsed_ms(now_ms, s->heard_ms) <= c->opts.patience.silence_ms;
 }
@@ -243,8 +248,8 @@ static dure_err tell_waiting(dure_coordinator *c, size_t site, uint64_t now_ms, 
     return dure_coordinator_send(c, site, &msg, diag);
 }
 
-static dure_err tell_over(dure_coordinator *c, size_t site, const dure_hash *config_hash,
-                          const char *text, dure_diag *diag)
+dure_err dure_coordinator_tell_over(dure_coordinator *c, size_t site, const dure_hash *config_hash,
+                                    const char *text, dure_diag *diag)
 {
     dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort = {.code = DURE_ABORT_RESTARTED}};
     snprintf(msg.u.abort.text, sizeof msg.u.abort.text, "%s", text);
@@ -258,6 +263,23 @@ static dure_err tell_over(dure_coordinator *c, size_t site, const dure_hash *con
     return err ? err : dure_coordinator_send(c, site, &msg, diag);
 }
 
+/* The stored result, with the proof that this site needs. */
+static dure_err repeat_result(dure_coordinator *c, size_t site, uint64_t round, dure_diag *diag)
+{
+    dure_buf result = {0}, encoding = {0};
+    dure_config *config = NULL;
+    dure_err err = dure_store_config(&encoding, c->store, round, diag);
+    if (!err) err = dure_config_decode(&config, dure_buf_span(&encoding), diag);
+    if (!err) err = dure_store_result(&result, c->store, round, diag);
+    if (!err)
+        err = dure_coordinator_send_result(c, site, config->checkpoint_size, dure_buf_span(&result),
+                                           diag);
+    dure_config_free(&config);
+    dure_buf_fini(&encoding);
+    dure_buf_fini(&result);
+    return err;
+}
+
 /* The site is in a round that this coordinator is not, or not any more. */
 static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_hash *config_hash,
                                  dure_diag *diag)
@@ -265,17 +287,13 @@ static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_ha
     dure_round_row row;
     dure_err err = dure_store_find_round(&row, c->store, config_hash, diag);
     if (err == DURE_ERR_NOT_FOUND)
-        return tell_over(c, site, config_hash, "the coordinator does not know this round", diag);
+        return dure_coordinator_tell_over(c, site, config_hash,
+                                          "the coordinator does not know this round", diag);
     if (err) return err;
     if (row.status != DURE_STORED_DONE)
-        return tell_over(c, site, config_hash, row.reason[0] ? row.reason : "the round is over",
-                         diag);
-    dure_buf result;
-    err = dure_store_result(&result, c->store, row.round, diag);
-    if (err) return err;
-    err = dure_coordinator_send_result(c, site, dure_buf_span(&result), diag);
-    dure_buf_fini(&result);
-    return err;
+        return dure_coordinator_tell_over(c, site, config_hash,
+                                          row.reason[0] ? row.reason : "the round is over", diag);
+    return repeat_result(c, site, row.round, diag);
 }
 
 /* Remembers what the site has; DURE_ERR_STATE when it has seen more of the log than there is. */
@@ -344,15 +362,27 @@ dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_
 
 /* ---- downloads ---- */
 
-/* The blob that sites fetch now stays in memory: all ask for the same two after a round. */
-static dure_err load_blob(dure_coordinator *c, const dure_hash *digest, dure_diag *diag)
+/* The blob in memory; read and checked if it is not there, in place of the one used longest ago. */
+static dure_err load_blob(const dure_buf **out, dure_coordinator *c, const dure_hash *digest,
+                          dure_diag *diag)
 {
-    if (c->blob.data && dure_hash_equal(digest, &c->blob_digest)) return DURE_OK;
+    dure_loaded_blob *slot = &c->blobs[0];
+    for (size_t i = 0; i < DURE_LOADED_BLOBS; i++) {
+        dure_loaded_blob *b = &c->blobs[i];
+        if (b->bytes.n && dure_hash_equal(digest, &b->digest)) {
+            b->used_ms = c->fetched_ms;
+            *out = &b->bytes;
+            return DURE_OK;
+        }
+        if (b->used_ms < slot->used_ms) slot = b;
+    }
     char *folder = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
     if (!folder) return DURE_ERR_NOMEM;
-    dure_buf_fini(&c->blob);
-    dure_err err = dure_blob_get(&c->blob, folder, digest, BLOB_MAX_BYTES, diag);
-    if (!err) c->blob_digest = *digest;
+    dure_buf_fini(&slot->bytes);
+    dure_err err = dure_blob_get(&slot->bytes, folder, digest, BLOB_MAX_BYTES, diag);
+    slot->digest = *digest;
+    slot->used_ms = err ? 0 : c->fetched_ms;
+    *out = &slot->bytes;
     free(folder);
     return err;
 }
@@ -368,14 +398,15 @@ dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site, cons
     c->fetched_ms = dure_clock_monotonic_ms();
     memcpy(digest.b, q->digest, sizeof digest.b);
     memcpy(a->digest, q->digest, sizeof a->digest);
-    dure_err err = load_blob(c, &digest, diag);
+    const dure_buf *blob;
+    dure_err err = load_blob(&blob, c, &digest, diag);
     if (err && err != DURE_ERR_NOT_FOUND) return err;
-    if (!err && q->offset < c->blob.n) {
-        const uint64_t left = c->blob.n - q->offset;
-        a->total_bytes = c->blob.n;
+    if (!err && q->offset < blob->n) {
+        const uint64_t left = blob->n - q->offset;
+        a->total_bytes = blob->n;
         a->n_bytes = q->n_bytes < left ? q->n_bytes : (uint32_t)left;
         if (a->n_bytes > DURE_NET_CHUNK_BYTES) a->n_bytes = (uint32_t)DURE_NET_CHUNK_BYTES;
-        payload.bytes = dure_span_of(c->blob.data + q->offset, a->n_bytes);
+        payload.bytes = dure_span_of(blob->data + q->offset, a->n_bytes);
     }
     dure_buf frame;
     dure_buf_init(&frame, DURE_MSG_BYTES_MAX);

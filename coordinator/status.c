@@ -38,9 +38,9 @@ static json_t *status_json(const dure_coordinator *c, uint64_t now_ms)
     for (size_t i = 0; i < dure_roster_count(c->roster); i++)
         json_array_append_new(sites, site_json(c, i, now_ms));
     return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "federation",
-                     c->folder.settings.terms.federation, "endpoint",
-                     dure_router_endpoint(c->router), "pid", (json_int_t)getpid(), "updated",
-                     (json_int_t)dure_clock_wall_s(), "state", states[c->state], "waiting",
+                     c->folder.settings.terms.federation, "endpoint", dure_coordinator_endpoint(c),
+                     "pid", (json_int_t)getpid(), "updated", (json_int_t)dure_clock_wall_s(),
+                     "state", states[c->state], "waiting",
                      c->state == DURE_LOOP_GATING ? "evaluating the new adapter" : waiting, "round",
                      (json_int_t)(c->now.config ? c->now.row.round : 0), "rounds_done",
                      (json_int_t)c->facts.n_done, "rounds_planned",

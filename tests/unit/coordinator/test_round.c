@@ -27,6 +27,7 @@ typedef struct table {
     uint64_t now_ms;
     char ended[256];
     size_t n_persisted;
+    dure_members dropped; /* by the last tick */
 } table;
 
 static const dure_patience patience = {.silence_ms = 1000, .answer_ms = 5000};
@@ -167,7 +168,7 @@ static void tick(table *t, uint64_t ms)
 {
     dure_secagg_actions actions = {0};
     t->now_ms += ms;
-    assert_ok(dure_round_tick(&actions, t->round, t->now_ms));
+    assert_ok(dure_round_tick(&actions, &t->dropped, t->round, t->now_ms));
     act_round(t, &actions);
 }
 
@@ -239,6 +240,8 @@ static void test_round_drops_a_silent_site(void **state)
     assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_KEYS);
     tick(&t, patience.silence_ms);
     assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_VECTORS);
+    assert_true(dure_members_has(&t.dropped, 4));
+    assert_int_equal(dure_members_count(&t.dropped), 1);
     const dure_members u1 = dure_secagg_server_set(dure_round_sum(t.round), 1);
     assert_int_equal(dure_members_count(&u1), 4);
     end_table(&t);
