@@ -21,7 +21,7 @@ typedef struct session_round {
     bool mask_ready;            /* A2 was accepted: the update may be masked */
     bool charged;               /* masked and paid for: chunks may leave */
     bool summed;                /* R4 was given */
-    bool unwitnessed;           /* the result's checkpoint could not be compared: no cosignature */
+    bool outdated;              /* the result's checkpoint is older than one seen: not cosigned */
     dure_msg_fetch fetch;       /* asked for before it could be served */
     dure_msg *result;           /* owned; waits for the sum to be downloaded */
     double loss;                /* mean over the round's steps, for the owner's screen */
@@ -82,6 +82,17 @@ uint64_t session_steps_left(const dure_session *s);
 
 /* session_open.c */
 DURE_MUST_USE dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag);
+/* A checkpoint's note, with the coordinator's signature verified; free() *out, also on error. */
+DURE_MUST_USE dure_err session_read_note(dure_note **out, const dure_session *s, dure_span text,
+                                         dure_diag *diag);
+void session_take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES],
+                        size_t n);
+/* The log `shown`, whose note was verified, against the last that this site has verified: either
+ * may be the newer, and the proof leads from the older to it. A newer one is stored. DURE_ERR_AUTH
+ * unless one extends the other, and for the empty log once the site has seen any. */
+DURE_MUST_USE dure_err session_check_history(dure_session *s, const dure_merkle_head *shown,
+                                             dure_span note, const dure_merkle_proof *consistency,
+                                             dure_diag *diag);
 
 /* session_round.c */
 DURE_MUST_USE dure_err session_begin_round(dure_session *s, dure_diag *diag);

@@ -42,14 +42,6 @@ static dure_err extend_roster(dure_session *s, const dure_msg_open *open, dure_d
 
 /* ---- the log ---- */
 
-static void take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES], size_t n)
-{
-    memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < n && i < DURE_MERKLE_PROOF_MAX; i++) {
-        memcpy(out->nodes[out->n++].b, hashes[i], DURE_DIGEST_BYTES);
-    }
-}
-
 /* Members in force that had joined when the last cosignature was made: who joined later could not
  * have cosigned it. */
 static uint32_t witnesses(dure_event_site *sites, const dure_roster *roster, int64_t last_s)
@@ -67,43 +59,133 @@ static uint32_t witnesses(dure_event_site *sites, const dure_roster *roster, int
 
 /* A checkpoint counts with m of N cosignatures, 2m > N + c: so no two sites can be shown two logs
  * that both count. */
-static dure_err check_quorum(const dure_session *s, const dure_note *note, dure_diag *diag)
+static dure_err count_cosignatures(bool *counts, dure_cosign_tally *tally, uint32_t *n,
+                                   const dure_session *s, const dure_note *note)
 {
     dure_event_site *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
-    dure_cosign_tally tally = {0};
     if (!sites) return DURE_ERR_NOMEM;
-    uint32_t n = witnesses(sites, s->site.roster, INT64_MAX);
-    dure_err err = dure_cosign_count(&tally, NULL, note, sites, n);
-    n = witnesses(sites, s->site.roster, (int64_t)tally.last_s);
-    uint32_t collusion = s->site.invitation.terms.cohort.collusion;
-    if (!err && !dure_cosign_quorum(tally.n, n, collusion)) {
-        err = dure_diag_set(diag, DURE_ERR_AUTH,
-                            "the round cites a checkpoint of the log that only %u of %u sites "
-                            "cosigned",
-                            tally.n, n);
-    }
+    *n = witnesses(sites, s->site.roster, INT64_MAX);
+    dure_err err = dure_cosign_count(tally, NULL, note, sites, *n);
+    *n = witnesses(sites, s->site.roster, (int64_t)tally->last_s);
+    *counts = !err && dure_cosign_quorum(tally->n, *n, s->site.invitation.terms.cohort.collusion);
     free(sites);
     return err;
 }
 
-/* The cited checkpoint against the last one that this site verified; either may be the newer. */
-static dure_err check_history(dure_session *s, const dure_config *config, const dure_msg_open *open,
-                              dure_diag *diag)
+static dure_err check_quorum(const dure_session *s, const dure_note *note, dure_diag *diag)
+{
+    dure_cosign_tally tally = {0};
+    uint32_t n = 0;
+    bool counts = false;
+    dure_err err = count_cosignatures(&counts, &tally, &n, s, note);
+    if (err || counts) return err;
+    return dure_diag_set(diag, DURE_ERR_AUTH,
+                         "the round cites a checkpoint of the log that only %u of %u sites "
+                         "cosigned",
+                         tally.n, n);
+}
+
+/* The note that a round cited last, as long as it binds: a statement of the root may have taken
+ * entries back since. *n is 0 when there is none. */
+static dure_err read_cited(uint64_t *n, dure_note *note, const dure_session *s, dure_diag *diag)
+{
+    dure_buf bytes = {0};
+    char *path = dure_site_path(&s->site, DURE_SITE_CITED);
+    dure_err err = path ? DURE_OK : DURE_ERR_NOMEM;
+    *n = 0;
+    if (!err && dure_file_exists(path)) {
+        err = dure_file_read(&bytes, path, DURE_NOTE_MAX, diag);
+        if (!err) err = dure_note_parse(note, dure_buf_span(&bytes), diag);
+        if (!err) *n = note->checkpoint.head.n;
+        if (!err && *n > dure_witness_head(s->witness).n) *n = 0;
+        dure_buf_fini(&bytes);
+    }
+    free(path);
+    return err;
+}
+
+/* A round may cite an older checkpoint than the last, but only when the last one does not count any
+ * more, as after a revocation: a coordinator that need not cite what counts could show every site
+ * another log. */
+static dure_err check_progress(const dure_session *s, const dure_config *config, dure_diag *diag)
+{
+    dure_note *note = calloc(1, sizeof *note);
+    dure_cosign_tally tally = {0};
+    uint32_t of = 0;
+    uint64_t last = 0;
+    bool counts = false;
+    dure_err err = note ? read_cited(&last, note, s, diag) : DURE_ERR_NOMEM;
+    if (!err && last > config->checkpoint_size) {
+        err = count_cosignatures(&counts, &tally, &of, s, note);
+    }
+    if (!err && counts) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the round cites %llu entries of the log, but an earlier round cited "
+                            "%llu, which %u of %u sites cosigned: the log was rolled back or "
+                            "forked",
+                            (unsigned long long)config->checkpoint_size, (unsigned long long)last,
+                            tally.n, of);
+    }
+    free(note);
+    return err;
+}
+
+static dure_err keep_cited(const dure_session *s, dure_span note, dure_diag *diag)
+{
+    char *path = dure_site_path(&s->site, DURE_SITE_CITED);
+    dure_err err = path ? dure_file_write_atomic(path, note, 0600, diag) : DURE_ERR_NOMEM;
+    free(path);
+    return err;
+}
+
+void session_take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES],
+                        size_t n)
+{
+    memset(out, 0, sizeof *out);
+    for (size_t i = 0; i < n && i < DURE_MERKLE_PROOF_MAX; i++) {
+        memcpy(out->nodes[out->n++].b, hashes[i], DURE_DIGEST_BYTES);
+    }
+}
+
+dure_err session_read_note(dure_note **out, const dure_session *s, dure_span text, dure_diag *diag)
+{
+    char origin[DURE_ORIGIN_SIZE];
+    dure_note *note = calloc(1, sizeof *note);
+    *out = note;
+    if (!note) return DURE_ERR_NOMEM;
+    dure_checkpoint_origin(origin, s->site.policy.federation, &s->federation_id);
+    dure_err err = dure_note_parse(note, text, diag);
+    return err ? err : dure_note_verify(note, origin, s->site.invitation.coordinator_sign, diag);
+}
+
+dure_err session_check_history(dure_session *s, const dure_merkle_head *shown, dure_span note,
+                               const dure_merkle_proof *consistency, dure_diag *diag)
 {
     dure_merkle_head seen = dure_witness_head(s->witness);
-    dure_merkle_head cited = {.n = config->checkpoint_size};
+    if (shown->n >= seen.n) return dure_witness_update(s->witness, note, consistency, diag);
+    /* The empty log is a part of every log and says nothing: nobody signs it. */
+    if (shown->n && !dure_merkle_verify_consistency(&seen, shown, consistency)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_AUTH,
+                         "the coordinator shows a log that the one this site has seen does not "
+                         "extend: it was forked or rewritten");
+}
+
+static dure_err check_cited(dure_session *s, const dure_config *config, const dure_note *note,
+                            const dure_msg_open *open, dure_diag *diag)
+{
+    const dure_merkle_head *head = &note->checkpoint.head;
     dure_merkle_proof *proof = calloc(1, sizeof *proof);
     if (!proof) return DURE_ERR_NOMEM;
-    memcpy(cited.root.b, config->checkpoint_root, sizeof cited.root.b);
-    take_proof(proof, open->consistency, open->n_consistency);
     dure_err err = DURE_OK;
-    if (cited.n >= seen.n) {
-        err = dure_witness_update(s->witness, open->checkpoint, proof, diag);
-    } else if (dure_merkle_verify_consistency(&seen, &cited, proof)) {
+    if (head->n != config->checkpoint_size ||
+        !dure_ct_equal(head->root.b, config->checkpoint_root, DURE_DIGEST_BYTES)) {
         err = dure_diag_set(diag, DURE_ERR_AUTH,
-                            "the round cites a log that the one this site has seen does not "
-                            "extend: it was forked or rewritten");
+                            "the round's checkpoint is not the one that was sent with it");
     }
+    if (!err) err = check_quorum(s, note, diag);
+    session_take_proof(proof, open->consistency, open->n_consistency);
+    if (!err) err = session_check_history(s, head, open->checkpoint, proof, diag);
+    if (!err) err = keep_cited(s, open->checkpoint, diag);
     free(proof);
     return err;
 }
@@ -111,26 +193,15 @@ static dure_err check_history(dure_session *s, const dure_config *config, const 
 static dure_err check_log(dure_session *s, const dure_config *config, const dure_msg_open *open,
                           dure_diag *diag)
 {
+    dure_err err = check_progress(s, config, diag);
+    if (err) return err;
     if (config->checkpoint_size == 0) {
-        if (dure_witness_head(s->witness).n == 0 || open->checkpoint.n == 0) return DURE_OK;
+        if (open->checkpoint.n == 0) return DURE_OK;
         return dure_diag_set(diag, DURE_ERR_AUTH, "the round cites an empty log");
     }
-    dure_note *note = calloc(1, sizeof *note);
-    char origin[DURE_ORIGIN_SIZE];
-    if (!note) return DURE_ERR_NOMEM;
-    dure_checkpoint_origin(origin, s->site.policy.federation, &s->federation_id);
-    dure_err err = dure_note_parse(note, open->checkpoint, diag);
-    if (!err) {
-        err = dure_note_verify(note, origin, s->site.invitation.coordinator_sign, diag);
-    }
-    if (!err && (note->checkpoint.head.n != config->checkpoint_size ||
-                 !dure_ct_equal(note->checkpoint.head.root.b, config->checkpoint_root,
-                                DURE_DIGEST_BYTES))) {
-        err = dure_diag_set(diag, DURE_ERR_AUTH,
-                            "the round's checkpoint is not the one that was sent with it");
-    }
-    if (!err) err = check_quorum(s, note, diag);
-    if (!err) err = check_history(s, config, open, diag);
+    dure_note *note = NULL;
+    err = session_read_note(&note, s, open->checkpoint, diag);
+    if (!err) err = check_cited(s, config, note, open, diag);
     free(note);
     return err;
 }

@@ -11,14 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES], size_t n)
-{
-    memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < n && i < DURE_MERKLE_PROOF_MAX; i++) {
-        memcpy(out->nodes[out->n++].b, hashes[i], DURE_DIGEST_BYTES);
-    }
-}
-
 static dure_err wrong(dure_diag *diag, const char *what)
 {
     return dure_diag_set(diag, DURE_ERR_AUTH,
@@ -74,46 +66,27 @@ static dure_err check_t3(const dure_session *s, const dure_msg_result *r, dure_d
     return DURE_OK;
 }
 
-/* When this site has seen more of the log than the round cites, the result's proof does not start
- * where the site's knowledge ends. The entry is then checked in the signed tree that came with it,
- * and the checkpoint is left to the other sites to cosign; the next one is compared again. */
-static dure_err check_unwitnessed(dure_session *s, const dure_msg_result *r,
-                                  const dure_merkle_proof *inclusion, dure_diag *diag)
-{
-    char origin[DURE_ORIGIN_SIZE];
-    dure_note *note = calloc(1, sizeof *note);
-    dure_hash leaf;
-    if (!note) return DURE_ERR_NOMEM;
-    dure_checkpoint_origin(origin, s->site.policy.federation, &s->federation_id);
-    dure_err err = dure_note_parse(note, r->checkpoint, diag);
-    if (!err) err = dure_note_verify(note, origin, s->site.invitation.coordinator_sign, diag);
-    if (!err) err = dure_merkle_leaf(&leaf, r->leaf);
-    if (!err &&
-        dure_merkle_verify_inclusion(&note->checkpoint.head, r->leaf_index, &leaf, inclusion)) {
-        err = wrong(diag, "its log entry is not in the log");
-    }
-    s->round.unwitnessed = true;
-    free(note);
-    return err;
-}
-
+/* The entry is in the log, and the log goes on from what this site has seen; or, for a result that
+ * comes late, what the site has seen goes on from the log of then. */
 static dure_err check_inclusion(dure_session *s, const dure_msg_result *r, dure_diag *diag)
 {
+    dure_note *note = NULL;
+    dure_hash leaf;
     dure_merkle_proof *proof = calloc(1, sizeof *proof);
     if (!proof) return DURE_ERR_NOMEM;
-    bool ahead = dure_witness_head(s->witness).n > s->round.config->checkpoint_size;
-    dure_diag why = {{0}};
-    take_proof(proof, r->consistency, r->n_consistency);
-    dure_err err = dure_witness_update(s->witness, r->checkpoint, proof, &why);
-    take_proof(proof, r->inclusion, r->n_inclusion);
+    dure_err err = session_read_note(&note, s, r->checkpoint, diag);
     if (!err) {
-        err = dure_witness_includes(s->witness, r->leaf, r->leaf_index, proof, diag);
-    } else if (err == DURE_ERR_AUTH && ahead) {
-        err = check_unwitnessed(s, r, proof, diag);
-    } else {
-        dure_diag_set(diag, err, "%s", why.text);
+        s->round.outdated = note->checkpoint.head.n < dure_witness_head(s->witness).n;
+        session_take_proof(proof, r->inclusion, r->n_inclusion);
+        err = dure_merkle_leaf(&leaf, r->leaf);
     }
+    if (!err && dure_merkle_verify_inclusion(&note->checkpoint.head, r->leaf_index, &leaf, proof)) {
+        err = wrong(diag, "its log entry is not in the log");
+    }
+    session_take_proof(proof, r->consistency, r->n_consistency);
+    if (!err) err = session_check_history(s, &note->checkpoint.head, r->checkpoint, proof, diag);
     free(proof);
+    free(note);
     return err;
 }
 
@@ -227,7 +200,7 @@ static dure_err finish(dure_session *s, uint32_t n_sites, dure_diag *diag)
     dure_buf_init(&state->round_config, DURE_CONFIG_BYTES_MAX);
     state->round_hash = (dure_hash){{0}};
     dure_err err = dure_site_save_state(&s->site, diag);
-    if (!err && !s->round.unwitnessed) err = cosign(s, diag);
+    if (!err && !s->round.outdated) err = cosign(s, diag);
     if (!err) err = report_done(s, n_sites);
     session_drop_round(s);
     return err;

@@ -6,6 +6,7 @@
  *   DIR/roster.bin      the chain of members, as far as it was seen
  *   DIR/state.bin       the rounds signed, the reservation, the stored reply (dure_site_state)
  *   DIR/checkpoint      the last checkpoint of the log that was verified (ledger/witness.h)
+ *   DIR/cited           the last checkpoint that a round cited, with the cosignatures it had
  *   DIR/adapter.gguf    the global adapter after the last result
  *   DIR/attempt, DIR/training  the noise key of the running round; the optimizer's state
  *   DIR/lock            held by the process that uses the folder
@@ -25,6 +26,7 @@
 
 #define DURE_SITE_YAML "site.yaml"
 #define DURE_SITE_CHECKPOINT "checkpoint"
+#define DURE_SITE_CITED "cited"
 #define DURE_SITE_ADAPTER "adapter.gguf"
 #define DURE_SITE_ATTEMPT "attempt"
 #define DURE_SITE_TRAINING "training"

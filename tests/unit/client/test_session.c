@@ -373,6 +373,27 @@ static void test_session_refuses_a_forked_log(void **state)
     assert_refused("");
 }
 
+static void test_session_refuses_to_go_back_to_an_older_checkpoint(void **state)
+{
+    (void)state;
+    cite(4, 0, 3);
+    open_round();
+    session_drop_round(st->s);
+    st->n_open = 0;
+    make_config(2); /* cites nothing, and sends no note */
+    dure_buf_fini(&st->note);
+    open_round();
+    assert_refused("rolled back or forked");
+    make_config(2);
+    cite(2, 0, 3);
+    open_round();
+    assert_refused("rolled back or forked");
+    make_config(2);
+    cite(4, 0, 3); /* the same again */
+    open_round();
+    assert_int_equal(st->n_open, 1);
+}
+
 /* ---- after a round ---- */
 
 typedef struct outcome {
@@ -561,6 +582,26 @@ static void test_session_refuses_an_entry_that_is_not_in_the_log(void **state)
     outcome_fini(&o);
 }
 
+/* The site has seen four entries; the round cites none, so as to show a log without them. */
+static void test_session_refuses_a_result_in_a_forked_log(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    dure_merkle_proof none = {.n = 0};
+    cite(4, 0, 0);
+    assert_ok(dure_witness_update(st->s->witness, dure_buf_span(&st->note), &none, NULL));
+    dure_buf_fini(&st->note);
+    make_config(1);
+    pretend_summed();
+    make_result(&o, NULL);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "forked")) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 0);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 4);
+    outcome_fini(&o);
+}
+
 static void test_session_takes_a_result_after_a_restart(void **state)
 {
     (void)state;
@@ -598,12 +639,14 @@ int main(void)
         TEST(test_session_refuses_a_checkpoint_without_a_quorum),
         TEST(test_session_refuses_a_checkpoint_that_is_not_the_one_sent),
         TEST(test_session_refuses_a_forked_log),
+        TEST(test_session_refuses_to_go_back_to_an_older_checkpoint),
         TEST(test_session_follows_the_sum_to_the_same_adapter),
         TEST(test_session_refuses_an_adapter_that_does_not_follow),
         TEST(test_session_refuses_other_survivors),
         TEST(test_session_refuses_the_entry_of_another_round),
         TEST(test_session_refuses_an_entry_that_does_not_charge_it),
         TEST(test_session_refuses_an_entry_that_is_not_in_the_log),
+        TEST(test_session_refuses_a_result_in_a_forked_log),
         TEST(test_session_takes_a_result_after_a_restart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
