@@ -247,8 +247,11 @@ static void on_open(script_site *s, const dure_msg_open *open)
         leave_round(s);
         return;
     }
+    if (s->vice == SCRIPT_REFUSES)
+        assert_ok(dure_secagg_client_abort(&actions, s->client, DURE_ABORT_BUDGET, "no budget"));
+    else
+        assert_ok(dure_secagg_client_start(&actions, s->client, NULL));
     s->last_round = config->round;
-    assert_ok(dure_secagg_client_start(&actions, s->client, NULL));
     act(s, &actions);
 }
 

@@ -19,6 +19,7 @@ typedef enum script_vice {
     SCRIPT_DIES_MASKED,    /* after R2 */
     SCRIPT_SHORT_CHUNK,    /* a chunk of the wrong length */
     SCRIPT_UNASKED_CHUNK,  /* a chunk far behind what was asked for */
+    SCRIPT_REFUSES,        /* says that its budget does not allow the round */
     SCRIPT_DUPLICATE,      /* every chunk and the final frame twice */
     SCRIPT_CHUNK_AFTER_R2, /* a chunk of the wrong length when its vector is whole */
 } script_vice;

@@ -155,6 +155,24 @@ static void test_a_chunk_nobody_asked_for_drops_its_site(void **state)
     leave_out(SCRIPT_UNASKED_CHUNK);
 }
 
+static bool two_are_done(village *w)
+{
+    return village_count(w, "round_done") >= 2;
+}
+
+static void test_a_site_that_refuses_is_not_asked_again_at_once(void **state)
+{
+    (void)state;
+    village_make(&v, 4, 3, 2);
+    v.sites[3].vice = SCRIPT_REFUSES;
+    village_start(&v);
+    village_join(&v);
+    go(two_are_done, "the rounds did not end without the site that refuses");
+    assert_int_equal(village_count(&v, "site_refuses"), 1);
+    assert_true(village_saw(&v, "round_done", "of", "4"));
+    assert_true(village_saw(&v, "round_done", "of", "3"));
+}
+
 static void test_a_vector_sent_twice_counts_once(void **state)
 {
     (void)state;
@@ -370,6 +388,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_chunk_of_the_wrong_length_drops_its_site, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_chunk_nobody_asked_for_drops_its_site, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_site_that_refuses_is_not_asked_again_at_once, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_vector_sent_twice_counts_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_chunk_after_the_vector_changes_nothing, setup,
