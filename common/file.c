@@ -160,6 +160,11 @@ dure_err dure_file_append_sync(const char *path, dure_span bytes, mode_t mode, d
     return err;
 }
 
+dure_err dure_file_sync_folder(const char *path, dure_diag *diag)
+{
+    return sync_folder_of(path) ? dure_file_errno(diag, "sync the folder of", path) : DURE_OK;
+}
+
 dure_err dure_dir_make(const char *path, dure_diag *diag)
 {
     char part[4096];

@@ -98,6 +98,8 @@ static dure_err open_ledger(dure_site_ledger **out, const char *path, bool read_
                   ? dure_diag_set(diag, DURE_ERR_FORMAT, "the privacy ledger %s is empty", path)
                   : write_first(ledger, diag);
     dure_ledger_end(ledger);
+    /* At each opening, since the one that made the file may have been cut off before this. */
+    if (!err && !read_only) err = dure_file_sync_folder(path, diag);
 out:
     if (err)
         dure_site_ledger_close(&ledger);
@@ -284,6 +286,27 @@ dure_err dure_site_ledger_release(dure_site_ledger *ledger, const dure_reservati
                                   dure_diag *diag)
 {
     return change(ledger, id, DURE_RESERVATION_RELEASED, diag);
+}
+
+dure_err dure_site_ledger_use(dure_site_ledger *ledger, const dure_reservation_id *id,
+                              const dure_ledger_use *use, dure_diag *diag)
+{
+    if (use->round > INT64_MAX || use->to > INT64_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "a round or step of the plan is out of range");
+    dure_err err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    const dure_ledger_item *item = dure_ledger_find_item(ledger, id);
+    err = item ? dure_ledger_check_use(&item->reservation, use, diag) : unknown(ledger, diag);
+    if (!err)
+        err = dure_ledger_append(ledger,
+                                 json_pack("{s:s, s:o, s:I, s:I, s:I, s:I}", "kind", "use", "id",
+                                           dure_json_from_hex(id->b, sizeof id->b), "round",
+                                           (json_int_t)use->round, "from", (json_int_t)use->from,
+                                           "to", (json_int_t)use->to, "at",
+                                           (json_int_t)dure_clock_wall_s()),
+                                 diag);
+    dure_ledger_end(ledger);
+    return err;
 }
 
 dure_err dure_site_ledger_refresh(dure_site_ledger *ledger, dure_diag *diag)

@@ -9,6 +9,8 @@
  * 2. A whole plan is reserved before its first sample or noise is drawn. Reserved counts like
  *    spent. It becomes spent before anything leaves, and is released only when nothing left and
  *    the trained state and noise key are erased. A crash in doubt leaves it counted.
+ *    What a plan's rounds have used of its steps is noted as well, so that whoever is put back to
+ * an older state of his own learns it here and no step's noise is drawn twice.
  * 3. A source's first plan is fixed before its first release and is held to the smallest epsilon
  *    over all Renyi orders. Plans chosen later, perhaps because of earlier results, are held
  *    together with all before them by a Renyi filter at one order that was fixed with the budget
@@ -77,6 +79,17 @@ DURE_MUST_USE dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_sit
  * already; DURE_ERR_STATE if it was released, DURE_ERR_NOT_FOUND if it is unknown. */
 DURE_MUST_USE dure_err dure_site_ledger_spend(dure_site_ledger *ledger,
                                               const dure_reservation_id *id, dure_diag *diag);
+/* Steps [from, to) of a plan, counted from 0, that leave in one round of a federation. */
+typedef struct dure_ledger_use {
+    uint64_t round;
+    uint64_t from, to;
+} dure_ledger_use;
+/* Notes what leaves now under a spent reservation, durable when it returns: call it after spend
+ * and before anything leaves. Steps may be left out and are then gone; neither they nor rounds come
+ * twice. DURE_ERR_STATE if the reservation is not spent, or for a step or a round that is not above
+ * the last one noted; DURE_ERR_BUDGET past the plan's end; DURE_ERR_USAGE for an empty range. */
+DURE_MUST_USE dure_err dure_site_ledger_use(dure_site_ledger *ledger, const dure_reservation_id *id,
+                                            const dure_ledger_use *use, dure_diag *diag);
 /* Gives a reservation back. Only if nothing left and the trained state and noise key are erased,
  * which the caller has done before. DURE_ERR_STATE if it was spent. */
 DURE_MUST_USE dure_err dure_site_ledger_release(dure_site_ledger *ledger,
@@ -95,6 +108,8 @@ typedef struct dure_reservation {
     char purpose[DURE_PURPOSE_SIZE];
     int64_t reserved_at_s; /* wall clock */
     dure_dp_plan plan;
+    uint64_t steps_used; /* the highest `to` that was noted; 0: none */
+    uint64_t last_round; /* and the highest round */
 } dure_reservation;
 
 /* A source's figures, composed over all its events at budget.delta. `committed` counts reserved

@@ -55,6 +55,9 @@ DURE_MUST_USE dure_err dure_ledger_apply(dure_site_ledger *ledger, const json_t 
 dure_ledger_source *dure_ledger_find_source(const dure_site_ledger *ledger, const char *name);
 dure_ledger_item *dure_ledger_find_item(const dure_site_ledger *ledger,
                                         const dure_reservation_id *id);
+/* Whether `use` may follow what was noted for the reservation; see dure_site_ledger_use(). */
+DURE_MUST_USE dure_err dure_ledger_check_use(const dure_reservation *reservation,
+                                             const dure_ledger_use *use, dure_diag *diag);
 /* DURE_ERR_USAGE unless 1 to size - 1 bytes of UTF-8 without control characters. */
 DURE_MUST_USE dure_err dure_ledger_check_text(const char *text, size_t size, const char *what,
                                               dure_diag *diag);

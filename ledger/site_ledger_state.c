@@ -2,6 +2,7 @@
 #include "crypto/wipe.h"
 #include "ledger/site_ledger_int.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,13 @@ static dure_err apply_ledger(dure_site_ledger *ledger, const json_t *entry, dure
     return err;
 }
 
+/* Less strict than dure_privacy_check(): how large a budget may be is asked when it is made, and a
+ * source that is there stays readable whatever the limit is today. */
+static bool is_budget(dure_privacy p)
+{
+    return isfinite(p.epsilon) && p.epsilon > 0 && p.delta > 0 && p.delta < 1;
+}
+
 static dure_err apply_source(dure_site_ledger *ledger, const json_t *entry, dure_diag *diag)
 {
     const char *name = NULL;
@@ -60,7 +68,7 @@ static dure_err apply_source(dure_site_ledger *ledger, const json_t *entry, dure
     if (!err) err = dure_json_number(&source.order, entry, "order", diag);
     if (!err &&
         (dure_ledger_check_text(name, sizeof source.name, "a source", NULL) ||
-         dure_privacy_check(source.budget, NULL) || !(source.order > 1.01) ||
+         !is_budget(source.budget) || !(source.order > 1.01) ||
          dure_ledger_find_source(ledger, name) || ledger->n_sources == DURE_LEDGER_SOURCES_MAX))
         err = DURE_ERR_FORMAT;
     if (err) return err;
@@ -121,6 +129,45 @@ static dure_err apply_change(dure_site_ledger *ledger, const json_t *entry,
     return DURE_OK;
 }
 
+dure_err dure_ledger_check_use(const dure_reservation *reservation, const dure_ledger_use *use,
+                               dure_diag *diag)
+{
+    const dure_reservation *r = reservation;
+    if (use->from >= use->to)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "a round that uses no steps is not noted");
+    if (r->state != DURE_RESERVATION_SPENT)
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "this reservation is not spent, so nothing may be sent under it");
+    if (use->from < r->steps_used || use->round <= r->last_round)
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "round %llu with steps %llu to %llu is not after round %llu, by which "
+                             "%llu steps of this plan were used: another copy of the site's "
+                             "folder was run; run only one",
+                             (unsigned long long)use->round, (unsigned long long)use->from + 1,
+                             (unsigned long long)use->to, (unsigned long long)r->last_round,
+                             (unsigned long long)r->steps_used);
+    if (use->to > r->plan.steps)
+        return dure_diag_set(diag, DURE_ERR_BUDGET, "the plan has %llu steps, not %llu",
+                             (unsigned long long)r->plan.steps, (unsigned long long)use->to);
+    return DURE_OK;
+}
+
+static dure_err apply_use(dure_site_ledger *ledger, const json_t *entry, dure_diag *diag)
+{
+    dure_reservation_id id;
+    dure_ledger_use use = {.round = 0};
+    dure_err err = dure_json_hex(id.b, sizeof id.b, entry, "id", diag);
+    if (!err) err = dure_json_u64(&use.round, entry, "round", diag);
+    if (!err) err = dure_json_u64(&use.from, entry, "from", diag);
+    if (!err) err = dure_json_u64(&use.to, entry, "to", diag);
+    if (err) return err;
+    dure_ledger_item *item = dure_ledger_find_item(ledger, &id);
+    if (!item || dure_ledger_check_use(&item->reservation, &use, NULL)) return DURE_ERR_FORMAT;
+    item->reservation.steps_used = use.to;
+    item->reservation.last_round = use.round;
+    return DURE_OK;
+}
+
 dure_err dure_ledger_apply(dure_site_ledger *ledger, const json_t *entry, dure_diag *diag)
 {
     const char *kind = NULL;
@@ -131,6 +178,7 @@ dure_err dure_ledger_apply(dure_site_ledger *ledger, const json_t *entry, dure_d
     if (!strcmp(kind, "source")) return apply_source(ledger, entry, diag);
     if (!strcmp(kind, "reserve")) return apply_reserve(ledger, entry, diag);
     if (!strcmp(kind, "spend")) return apply_change(ledger, entry, DURE_RESERVATION_SPENT, diag);
+    if (!strcmp(kind, "use")) return apply_use(ledger, entry, diag);
     if (!strcmp(kind, "release"))
         return apply_change(ledger, entry, DURE_RESERVATION_RELEASED, diag);
     return DURE_ERR_FORMAT;

@@ -78,6 +78,34 @@ static void test_site_ledger_reserve_then_spend(void **state)
     assert_string_equal(r->purpose, "a test");
 }
 
+/* Rule 2: what left is noted by step and round, and neither comes twice. */
+static void test_site_ledger_notes_what_rounds_use(void **state)
+{
+    fixture *f = *state;
+    dure_dp_plan plan = plan_of(128, 0.8, 20);
+    dure_reservation_id id;
+    const dure_reservation *r = NULL;
+    dure_ledger_use use = {.round = 3, .from = 0, .to = 8};
+    assert_ok(dure_site_ledger_reserve(&id, f->ledger, "orders", &plan, "a test", &f->diag));
+    assert_err(dure_site_ledger_use(f->ledger, &id, &use, &f->diag), DURE_ERR_STATE); /* unspent */
+    assert_ok(dure_site_ledger_spend(f->ledger, &id, &f->diag));
+    assert_ok(dure_site_ledger_use(f->ledger, &id, &use, &f->diag));
+    assert_err(dure_site_ledger_use(f->ledger, &id, &use, &f->diag), DURE_ERR_STATE);
+    assert_err(dure_site_ledger_use(f->ledger, &id, &(dure_ledger_use){4, 7, 9}, &f->diag),
+               DURE_ERR_STATE); /* the eighth step again */
+    assert_err(dure_site_ledger_use(f->ledger, &id, &(dure_ledger_use){3, 8, 9}, &f->diag),
+               DURE_ERR_STATE); /* the third round again */
+    assert_err(dure_site_ledger_use(f->ledger, &id, &(dure_ledger_use){4, 8, 21}, &f->diag),
+               DURE_ERR_BUDGET);
+    assert_err(dure_site_ledger_use(f->ledger, &id, &(dure_ledger_use){4, 8, 8}, &f->diag),
+               DURE_ERR_USAGE);
+    assert_ok(dure_site_ledger_use(f->ledger, &id, &(dure_ledger_use){5, 10, 20}, &f->diag));
+    assert_ok(dure_site_ledger_reservation(&r, f->ledger, &id, &f->diag));
+    assert_true(r->steps_used == 20 && r->last_round == 5);
+    id.b[0] ^= 1;
+    assert_err(dure_site_ledger_use(f->ledger, &id, &use, &f->diag), DURE_ERR_NOT_FOUND);
+}
+
 static void test_site_ledger_release_gives_the_budget_back(void **state)
 {
     fixture *f = *state;
@@ -251,6 +279,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define ROW(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         ROW(test_site_ledger_reserve_then_spend),
+        ROW(test_site_ledger_notes_what_rounds_use),
         ROW(test_site_ledger_release_gives_the_budget_back),
         ROW(test_site_ledger_first_plan_may_use_the_whole_budget),
         ROW(test_site_ledger_refusal_says_what_would_fit),

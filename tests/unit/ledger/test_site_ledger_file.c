@@ -1,5 +1,6 @@
 /* The budget ledger's file: crashes, damage, other processes, older copies. */
 #include "common/file.h"
+#include "common/json.h"
 #include "ledger/site_ledger.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
@@ -10,8 +11,19 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static ino_t synced_folder; /* the last one that was */
+
+/* In place of the library's: notes which folders are synced. */
+int fsync(int fd)
+{
+    struct stat info;
+    if (fstat(fd, &info) == 0 && S_ISDIR(info.st_mode)) synced_folder = info.st_ino;
+    return (int)syscall(SYS_fsync, fd);
+}
 
 typedef struct fixture {
     temp_dir dir;
@@ -318,6 +330,93 @@ static void test_ledger_file_is_the_owner_s_alone(void **state)
     dure_site_ledger_close(&ledger);
 }
 
+/* The file's name lies in its folder, which a power cut takes back unless it is synced too. */
+static void test_ledger_file_is_durable_by_name(void **state)
+{
+    fixture *f = *state;
+    struct stat folder;
+    assert_int_equal(stat(f->dir.path, &folder), 0);
+    synced_folder = 0;
+    dure_site_ledger *ledger = opened(f);
+    assert_true(synced_folder == folder.st_ino);
+    dure_site_ledger_close(&ledger);
+}
+
+/* Ends the file by one more line, well linked, as a program without the rules might write it. */
+static void append_entry(fixture *f, const char *entry)
+{
+    dure_site_ledger *ledger = NULL;
+    dure_hash head, hash;
+    uint64_t n = 0;
+    char hex[2 * DURE_HASH_BYTES + 1];
+    assert_ok(dure_site_ledger_open(&ledger, f->path, &f->diag));
+    dure_site_ledger_head(&head, &n, ledger);
+    dure_site_ledger_close(&ledger);
+    const dure_span fields[] = {dure_hash_span(&head), dure_span_of_text(entry)};
+    assert_ok(dure_hash_labeled(&hash, "dure/site-ledger/1", fields, 2));
+    dure_hex_encode(hex, hash.b, sizeof hash.b);
+    FILE *file = fopen(f->path, "ab");
+    assert_non_null(file);
+    assert_true(fprintf(file, "{\"entry\":%s,\"hash\":\"%s\"}\n", entry, hex) > 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* The limit on new budgets came later than some ledgers. */
+static void test_ledger_file_with_a_large_budget_stays_readable(void **state)
+{
+    fixture *f = *state;
+    dure_site_ledger *ledger = opened(f);
+    dure_privacy large = {150, 1e-5};
+    assert_err(dure_site_ledger_create_source(ledger, "big", large, RECORDS, &f->diag),
+               DURE_ERR_USAGE);
+    dure_site_ledger_close(&ledger);
+    append_entry(f, "{\"at\":1,\"delta\":0.5,\"epsilon\":150.0,\"kind\":\"source\","
+                    "\"n_pub\":10000,\"order\":1.5,\"source\":\"old\"}");
+    if (dure_site_ledger_open(&ledger, f->path, &f->diag)) fail_msg("%s", f->diag.text);
+    dure_source_status s;
+    assert_ok(dure_site_ledger_source(&s, ledger, "old", &f->diag));
+    assert_true(s.budget.epsilon == 150);
+    dure_site_ledger_close(&ledger);
+    append_entry(f, "{\"at\":1,\"delta\":0.5,\"epsilon\":-1.0,\"kind\":\"source\","
+                    "\"n_pub\":10000,\"order\":1.5,\"source\":\"negative\"}");
+    assert_err(dure_site_ledger_open(&ledger, f->path, &f->diag), DURE_ERR_FORMAT);
+}
+
+/* A well linked entry that notes steps or a round again is damage, as it is refused when written.
+ */
+static void test_ledger_file_refuses_steps_noted_twice(void **state)
+{
+    static const char *const bad[] = {"\"from\":2", "\"round\":1", "\"to\":11", "\"to\":3"};
+    static const char *const good[] = {"\"from\":3", "\"round\":2", "\"to\":6", "\"to\":6"};
+    fixture *f = *state;
+    dure_site_ledger *ledger = opened(f);
+    dure_reservation_id id = reserved(f, ledger);
+    const dure_ledger_use first = {1, 0, 3};
+    assert_ok(dure_site_ledger_spend(ledger, &id, &f->diag));
+    assert_ok(dure_site_ledger_use(ledger, &id, &first, &f->diag));
+    dure_site_ledger_close(&ledger);
+    dure_buf text = contents(f);
+    char hex[2 * sizeof id.b + 1], entry[256], changed[256];
+    dure_hex_encode(hex, id.b, sizeof id.b);
+    snprintf(entry, sizeof entry,
+             "{\"at\":1,\"from\":3,\"id\":\"%s\",\"kind\":\"use\",\"round\":2,\"to\":6}", hex);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        const char *at = strstr(entry, good[i]);
+        assert_non_null(at);
+        snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - entry), entry, bad[i],
+                 at + strlen(good[i]));
+        append_entry(f, changed);
+        assert_err(dure_site_ledger_open(&ledger, f->path, &f->diag), DURE_ERR_FORMAT);
+        assert_non_null(strstr(f->diag.text, "entry 6 of"));
+        replace(f, text.data, text.n);
+    }
+    append_entry(f, entry);
+    ledger = opened(f);
+    assert_int_equal(dure_site_ledger_reservation_at(ledger, 0)->steps_used, 6);
+    dure_site_ledger_close(&ledger);
+    dure_buf_fini(&text);
+}
+
 static void test_ledger_path_comes_from_option_environment_or_home(void **state)
 {
     fixture *f = *state;
@@ -360,6 +459,9 @@ int main(void)
         ROW(test_ledger_file_shares_one_budget_between_processes),
         ROW(test_ledger_file_for_reading_only),
         ROW(test_ledger_file_is_the_owner_s_alone),
+        ROW(test_ledger_file_is_durable_by_name),
+        ROW(test_ledger_file_with_a_large_budget_stays_readable),
+        ROW(test_ledger_file_refuses_steps_noted_twice),
         ROW(test_ledger_path_comes_from_option_environment_or_home),
 #undef ROW
     };
