@@ -148,6 +148,7 @@ static dure_err look_at_budget(findings *f, const dure_site *site, dure_diag *di
     if (!err) {
         err = dure_calibrate_epsilon(&f->epsilon, &f->plan, NULL, site->policy.budget.delta);
     }
+    if (!err) err = dure_policy_check_budget(&site->policy, &f->plan, diag);
     if (!err) err = dure_site_open_ledger(&ledger, site, diag);
     if (!err) err = dure_site_ledger_source(&f->source, ledger, site->policy.source, diag);
     dure_site_ledger_close(&ledger);

@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 #include "common/yaml.h"
+#include "dp/calibrate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -295,6 +296,21 @@ dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *te
                      .steps = (uint64_t)terms->training.rounds * terms->training.steps,
                      .base = terms->base.digest.b};
     return judge(policy, &o, diag);
+}
+
+/* The plan was calibrated to the budget from the safe side, so the slack is for rounding alone. */
+dure_err dure_policy_check_budget(const dure_policy *policy, const dure_dp_plan *plan,
+                                  dure_diag *diag)
+{
+    double epsilon = 0;
+    dure_err err = dure_calibrate_epsilon(&epsilon, plan, NULL, policy->budget.delta);
+    if (err) return dure_diag_set(diag, err, "cannot tell what the plan spends");
+    if (epsilon <= policy->budget.epsilon * (1 + 1e-9)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_POLICY,
+                         "the plan that this site joined with spends epsilon %.6g at delta %.3g, "
+                         "and site.yaml's policy allows %.6g: a joined plan does not change, so "
+                         "put epsilon and delta back, or leave and join anew with less",
+                         epsilon, policy->budget.delta, policy->budget.epsilon);
 }
 
 static double rate_of(const dure_member *m)

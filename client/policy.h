@@ -59,7 +59,11 @@ DURE_MUST_USE dure_err dure_policy_parse(dure_policy *out, dure_span text, const
  * and the site's own plan are acceptable. `plan` NULL: the mode is none. */
 DURE_MUST_USE dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *terms,
                                                const dure_dp_plan *plan, dure_diag *diag);
-/* The same for one round, of which this site is member `self`. */
+/* DURE_ERR_POLICY with a sentence when `plan`, as it was reserved, spends more than the budget that
+ * site.yaml states now: the rule was tightened after the site joined. */
+DURE_MUST_USE dure_err dure_policy_check_budget(const dure_policy *policy, const dure_dp_plan *plan,
+                                                dure_diag *diag);
+/* As dure_policy_check_terms() for one round, of which this site is member `self`. */
 DURE_MUST_USE dure_err dure_policy_check_round(const dure_policy *policy, const dure_config *config,
                                                uint32_t self, dure_diag *diag);
 /* What the secure sum holds the round to. */

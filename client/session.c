@@ -360,6 +360,7 @@ static dure_err open_budget(dure_session *s, dure_diag *diag)
     if (!err) {
         err = dure_policy_check_terms(&s->site.policy, terms, bare ? NULL : &s->plan, diag);
     }
+    if (!err && !bare) err = dure_policy_check_budget(&s->site.policy, &s->plan, diag);
     if (err || bare) return err;
     const dure_reservation *reserved = NULL;
     err = dure_site_open_ledger(&s->ledger, &s->site, diag);
@@ -370,6 +371,7 @@ static dure_err open_budget(dure_session *s, dure_diag *diag)
         err = dure_diag_set(diag, DURE_ERR_BUDGET, "the plan's reservation was released in %s",
                             s->site.policy.ledger);
     }
+    if (!err) err = dure_site_follow_ledger(&s->site, s->ledger, diag);
     return err;
 }
 

@@ -82,6 +82,11 @@ uint64_t session_steps_left(const dure_session *s);
 
 /* session_open.c */
 DURE_MUST_USE dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag);
+/* The signed ABORT by which member `self` stays out of the round of *hash. It says the rule by its
+ * code and a fixed sentence: no path, no figure of this site. */
+DURE_MUST_USE dure_err session_make_refusal(dure_msg *out, const dure_session *s,
+                                            const dure_hash *hash, uint32_t self,
+                                            dure_abort_code code);
 /* A checkpoint's note, with the coordinator's signature verified; free() *out, also on error. */
 DURE_MUST_USE dure_err session_read_note(dure_note **out, const dure_session *s, dure_span text,
                                          dure_diag *diag);
@@ -102,6 +107,9 @@ DURE_MUST_USE dure_err session_on_round_message(dure_session *s, const dure_msg 
 DURE_MUST_USE dure_err session_tick_round(dure_session *s, uint64_t now_ms, dure_diag *diag);
 /* The site gives the round up for a reason of its own, and tells the coordinator `told`. */
 DURE_MUST_USE dure_err session_give_up(dure_session *s, const char *told, dure_diag *diag);
+/* Pays for the round's steps: the ledger's entries, then the state, all synced. Nothing may have
+ * left before. DURE_ERR_STATE when another copy of the folder used these steps or this round. */
+DURE_MUST_USE dure_err session_pay(dure_session *s, dure_diag *diag);
 /* The round is over at this site, without a result. */
 void session_drop_round(dure_session *s);
 

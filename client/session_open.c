@@ -208,6 +208,14 @@ static dure_err check_log(dure_session *s, const dure_config *config, const dure
 
 /* ---- budget and own part ---- */
 
+/* What the owner's ledger says now: another copy of the folder may have run. */
+static dure_err follow_ledger(dure_session *s, dure_diag *diag)
+{
+    if (!s->ledger) return DURE_OK;
+    dure_err err = dure_site_ledger_refresh(s->ledger, diag);
+    return err ? err : dure_site_follow_ledger(&s->site, s->ledger, diag);
+}
+
 static dure_err check_budget(dure_session *s, const dure_config *config, dure_diag *diag)
 {
     if (config->local_steps > session_steps_left(s)) {
@@ -218,10 +226,8 @@ static dure_err check_budget(dure_session *s, const dure_config *config, dure_di
     }
     if (!s->ledger) return DURE_OK;
     const dure_reservation *reserved = NULL;
-    dure_err err = dure_site_ledger_refresh(s->ledger, diag);
-    if (!err) {
-        err = dure_site_ledger_reservation(&reserved, s->ledger, &s->site.state.reservation, diag);
-    }
+    dure_err err =
+        dure_site_ledger_reservation(&reserved, s->ledger, &s->site.state.reservation, diag);
     if (!err && reserved->state == DURE_RESERVATION_RELEASED) {
         err = dure_diag_set(diag, DURE_ERR_BUDGET, "the plan's reservation was released in %s",
                             s->site.policy.ledger);
@@ -245,7 +251,8 @@ static dure_err check_own(const dure_session *s, const dure_config *config, uint
 static dure_err check_round(dure_session *s, const dure_config *config, uint32_t *self,
                             const dure_msg_open *open, dure_diag *diag)
 {
-    dure_err err = extend_roster(s, open, diag);
+    dure_err err = follow_ledger(s, diag);
+    if (!err) err = extend_roster(s, open, diag);
     if (!err) {
         err = dure_round_config_verify(config, &s->site.invitation.terms, s->site.roster, diag);
     }
@@ -279,8 +286,39 @@ static dure_abort_code code_for(const dure_session *s, const dure_config *config
     return err == DURE_ERR_PROTO || err == DURE_ERR_AUTH ? DURE_ABORT_CHECK : DURE_ABORT_LOCAL;
 }
 
-/* Refused: the coordinator goes on without this site. What it is told is the rule, nothing about
- * the records. */
+/* Fixed, because the owner's own sentence may hold a path or a figure of this machine. */
+static const char *told(dure_abort_code code)
+{
+    switch (code) {
+    case DURE_ABORT_BUDGET:
+        return "the site's privacy budget does not allow the round";
+    case DURE_ABORT_POLICY:
+        return "the site's policy does not allow the round";
+    case DURE_ABORT_RESTARTED:
+        return "the site took part in this round or a later one";
+    case DURE_ABORT_CHECK:
+        return "the round did not pass the site's checks";
+    default:
+        return "the site cannot take part";
+    }
+}
+
+dure_err session_make_refusal(dure_msg *out, const dure_session *s, const dure_hash *hash,
+                              uint32_t self, dure_abort_code code)
+{
+    dure_hash digest;
+    const dure_secagg_who who = {hash, self};
+    dure_msg_abort *abort = &out->u.abort;
+    *out = (dure_msg){.type = DURE_MSG_ABORT, .u.abort = {.code = code}};
+    dure_msg_text(abort->text, told(code));
+    memcpy(abort->config_hash, hash->b, DURE_DIGEST_BYTES);
+    dure_err err = dure_secagg_digest_abort(&digest, who, code, abort->text);
+    if (err) return err;
+    return dure_sign(abort->signature, &s->site.sign, DURE_SECAGG_LABEL_ABORT,
+                     dure_hash_span(&digest));
+}
+
+/* Refused: the coordinator goes on without this site. Only the owner is told why in full. */
 static dure_err refuse(dure_session *s, const dure_config *config, const dure_hash *hash,
                        dure_err why, const dure_diag *text, dure_diag *diag)
 {
@@ -288,16 +326,8 @@ static dure_err refuse(dure_session *s, const dure_config *config, const dure_ha
     session_report(s, why == DURE_ERR_BUDGET ? "budget_refused" : "round_refused",
                    json_pack("{s:I, s:s}", "round", (json_int_t)config->round, "why", text->text));
     if (dure_config_find(&self, config, s->site.sign.public_)) return DURE_OK;
-    dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort = {.code = code_for(s, config, why)}};
-    dure_msg_text(msg.u.abort.text, text->text);
-    memcpy(msg.u.abort.config_hash, hash->b, DURE_DIGEST_BYTES);
-    dure_hash digest;
-    const dure_secagg_who who = {hash, self};
-    dure_err err = dure_secagg_digest_abort(&digest, who, msg.u.abort.code, msg.u.abort.text);
-    if (!err) {
-        err = dure_sign(msg.u.abort.signature, &s->site.sign, DURE_SECAGG_LABEL_ABORT,
-                        dure_hash_span(&digest));
-    }
+    dure_msg msg;
+    dure_err err = session_make_refusal(&msg, s, hash, self, code_for(s, config, why));
     return err ? err : session_send(NULL, s, &msg, NULL, diag);
 }
 

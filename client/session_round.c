@@ -216,18 +216,27 @@ static dure_err on_fetch(dure_session *s, const dure_msg_fetch *fetch, dure_diag
 
 /* ---- masking ---- */
 
-/* Paid before the first byte can leave: the ledger's entry, then the state, both synced. */
-static dure_err charge(dure_session *s, dure_diag *diag)
+dure_err session_pay(dure_session *s, dure_diag *diag)
 {
     dure_site_state *state = &s->site.state;
-    dure_err err = DURE_OK;
+    const dure_ledger_use use = {.round = s->round.config->round,
+                                 .from = state->steps_used,
+                                 .to = state->steps_used + s->round.config->local_steps};
     if (s->ledger) {
-        err = dure_site_ledger_spend(s->ledger, &state->reservation, diag);
+        dure_err err = dure_site_ledger_spend(s->ledger, &state->reservation, diag);
+        if (!err) err = dure_site_ledger_use(s->ledger, &state->reservation, &use, diag);
         if (err) return err;
         dure_site_note_ledger(&s->site, s->ledger);
     }
-    state->steps_used += s->round.config->local_steps;
-    err = dure_site_save_state(&s->site, diag);
+    state->steps_used = use.to;
+    return dure_site_save_state(&s->site, diag);
+}
+
+/* Paid before the first byte can leave; then the noise key goes. */
+static dure_err charge(dure_session *s, dure_diag *diag)
+{
+    dure_site_state *state = &s->site.state;
+    dure_err err = session_pay(s, diag);
     if (!err) err = dure_work_charge(s->work, diag);
     if (err) return err;
     s->round.charged = true;

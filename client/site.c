@@ -344,6 +344,17 @@ dure_err dure_site_open_ledger(dure_site_ledger **out, const dure_site *site, du
     return err;
 }
 
+dure_err dure_site_follow_ledger(dure_site *site, const dure_site_ledger *ledger, dure_diag *diag)
+{
+    dure_site_state *s = &site->state;
+    const dure_reservation *r = NULL;
+    dure_err err = dure_site_ledger_reservation(&r, ledger, &s->reservation, diag);
+    if (err) return err;
+    if (r->steps_used > s->steps_used) s->steps_used = r->steps_used;
+    if (r->last_round > s->last_round) s->last_round = r->last_round;
+    return DURE_OK;
+}
+
 void dure_site_note_ledger(dure_site *site, const dure_site_ledger *ledger)
 {
     dure_site_ledger_head(&site->state.ledger_head, &site->state.ledger_entries, ledger);

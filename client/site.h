@@ -38,8 +38,8 @@ typedef struct dure_site_state {
     dure_declared declared; /* public constants, as joined */
     bool reserved;          /* `reservation` holds the plan */
     dure_reservation_id reservation;
-    uint64_t steps_used;   /* of the plan: noise of these may have left */
-    uint64_t last_round;   /* highest round whose shares were sent */
+    uint64_t steps_used;   /* of the plan: noise of these may have left; in the ledger too */
+    uint64_t last_round;   /* highest round whose shares were sent; paid ones in the ledger too */
     uint64_t rounds_done;  /* results verified */
     uint64_t signed_round; /* the round of the only T3 signed in it, and that T3 */
     dure_hash signed_t3;
@@ -81,6 +81,11 @@ char *dure_site_path(const dure_site *site, const char *name);
  * this site saw last: an older copy was put back. */
 DURE_MUST_USE dure_err dure_site_open_ledger(dure_site_ledger **out, const dure_site *site,
                                              dure_diag *diag);
+/* Raises steps_used and last_round to what the ledger has noted of the reservation, so that a
+ * folder that was put back to an older copy uses no step and takes part in no paid round twice. Not
+ * saved: the ledger has it. DURE_ERR_NOT_FOUND when the ledger does not know the reservation. */
+DURE_MUST_USE dure_err dure_site_follow_ledger(dure_site *site, const dure_site_ledger *ledger,
+                                               dure_diag *diag);
 /* Notes the ledger's present head in the state (not saved yet). */
 void dure_site_note_ledger(dure_site *site, const dure_site_ledger *ledger);
 

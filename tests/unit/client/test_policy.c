@@ -3,6 +3,7 @@
 #include "support/temp_dir.h"
 
 #include "common/file.h"
+#include "dp/calibrate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,6 +117,23 @@ static void forbids(const dure_policy *p, const dure_terms *t, const dure_dp_pla
     if (!strstr(diag.text, rule)) fail_msg("\"%s\" does not name %s", diag.text, rule);
 }
 
+static void test_policy_holds_the_joined_plan_to_its_budget(void **state)
+{
+    (void)state;
+    dure_policy p = sample();
+    dure_dp_plan plan = plan_of();
+    dure_diag diag = {0};
+    plan.sigma_num = 4 * DURE_DP_SIGMA_DEN;
+    assert_ok(dure_policy_check_budget(&p, &plan, NULL));
+    p.budget.epsilon = 0.5;
+    assert_err(dure_policy_check_budget(&p, &plan, &diag), DURE_ERR_POLICY);
+    assert_non_null(strstr(diag.text, "put epsilon and delta back"));
+    assert_ok(dure_calibrate_epsilon(&p.budget.epsilon, &plan, NULL, 1e-5));
+    assert_ok(dure_policy_check_budget(&p, &plan, NULL));
+    p.budget.delta = 1e-6;
+    assert_err(dure_policy_check_budget(&p, &plan, &diag), DURE_ERR_POLICY);
+}
+
 static void test_policy_judges_the_terms(void **state)
 {
     (void)state;
@@ -182,6 +200,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_policy_file_round_trips),
         cmocka_unit_test(test_policy_file_is_checked_by_its_schema),
+        cmocka_unit_test(test_policy_holds_the_joined_plan_to_its_budget),
         cmocka_unit_test(test_policy_judges_the_terms),
         cmocka_unit_test(test_policy_takes_no_privacy_only_by_opting_in),
         cmocka_unit_test(test_policy_judges_the_cohort_of_a_round),

@@ -6,6 +6,7 @@
 #include "coordinator/entries.h"
 #include "federation/round_config.h"
 #include "federation/server_step.h"
+#include "secagg/transcript.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
 #include "unit/federation/fixture.h"
@@ -272,6 +273,94 @@ static void test_session_refuses_when_the_plan_is_used(void **state)
     open_round();
     assert_refused("steps are used");
     assert_string_equal(st->event, "budget_refused");
+}
+
+/* ---- what is paid ---- */
+
+/* The folder goes back to before the payment; the owner's ledger does not. */
+static void test_session_restored_to_an_older_folder_uses_no_step_twice(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    dure_diag diag = {0};
+    open_round();
+    if (session_pay(st->s, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(site->steps_used, 3);
+    session_drop_round(st->s);
+    site->steps_used = site->last_round = 0;
+    st->n_open = 0;
+    open_round();
+    assert_refused("opened again");
+    make_config(2);
+    open_round();
+    assert_int_equal(st->n_open, 1);
+    assert_int_equal(site->steps_used, 3);
+    if (session_pay(st->s, &diag)) fail_msg("%s", diag.text);
+    session_drop_round(st->s);
+    site->steps_used = site->last_round = 0;
+    st->n_open = 0;
+    make_config(3);
+    open_round();
+    assert_refused("steps are used"); /* two rounds of three were the whole plan */
+}
+
+static void test_session_pays_for_no_step_that_another_copy_paid_for(void **state)
+{
+    (void)state;
+    uint64_t before = 0, after = 0;
+    dure_hash head;
+    dure_diag diag = {0};
+    open_round();
+    assert_ok(session_pay(st->s, NULL));
+    dure_site_ledger_head(&head, &before, st->s->ledger);
+    st->s->site.state.steps_used = 0; /* as the copy believes */
+    assert_err(session_pay(st->s, &diag), DURE_ERR_STATE);
+    assert_non_null(strstr(diag.text, "another copy"));
+    assert_int_equal(st->s->site.state.steps_used, 0);
+    dure_site_ledger_head(&head, &after, st->s->ledger);
+    assert_int_equal(after, before);
+}
+
+static void test_session_does_not_open_under_a_tightened_budget(void **state)
+{
+    (void)state;
+    char dir[512], yaml[600];
+    dure_diag diag = {0};
+    snprintf(dir, sizeof dir, "%s", temp_dir_file(&st->dir, "ash"));
+    snprintf(yaml, sizeof yaml, "%s/" DURE_SITE_YAML, dir);
+    const dure_session_opts opts = {.dir = dir};
+    dure_policy policy = st->s->site.policy;
+    assert_ok(dure_site_save_state(&st->s->site, NULL));
+    dure_session_close(&st->s);
+    policy.budget.epsilon = 0.01;
+    assert_ok(dure_policy_write(yaml, &policy, NULL));
+    assert_err(dure_session_open(&st->s, &opts, &diag), DURE_ERR_POLICY);
+    if (!strstr(diag.text, "epsilon")) fail_msg("%s", diag.text);
+    policy.budget.epsilon = 50;
+    assert_ok(dure_policy_write(yaml, &policy, NULL));
+    assert_err(dure_session_open(&st->s, &opts, &diag), DURE_ERR_NOT_FOUND); /* the model */
+}
+
+/* The owner reads the path of his ledger; the coordinator does not. */
+static void test_session_tells_the_coordinator_a_fixed_sentence(void **state)
+{
+    (void)state;
+    char before[DURE_MSG_TEXT_SIZE] = "";
+    for (dure_abort_code code = DURE_ABORT_CHECK; code <= DURE_ABORT_RESTARTED; code++) {
+        dure_msg msg;
+        dure_hash hash = {{1}}, digest;
+        assert_ok(session_make_refusal(&msg, st->s, &hash, 0, code));
+        const dure_msg_abort *abort = &msg.u.abort;
+        assert_int_equal(abort->code, code);
+        assert_true(abort->text[0] != 0);
+        assert_null(strstr(abort->text, "/"));
+        const dure_secagg_who who = {&hash, 0};
+        assert_ok(dure_secagg_digest_abort(&digest, who, code, abort->text));
+        assert_ok(dure_sign_verify(st->s->site.sign.public_, DURE_SECAGG_LABEL_ABORT,
+                                   dure_hash_span(&digest), abort->signature));
+        if (code <= DURE_ABORT_BUDGET) assert_string_not_equal(abort->text, before);
+        snprintf(before, sizeof before, "%s", abort->text);
+    }
 }
 
 static void test_session_refuses_a_rewritten_roster(void **state)
@@ -633,6 +722,10 @@ int main(void)
         TEST(test_session_refuses_less_noise_than_declared),
         TEST(test_session_refuses_what_its_policy_forbids),
         TEST(test_session_refuses_when_the_plan_is_used),
+        TEST(test_session_restored_to_an_older_folder_uses_no_step_twice),
+        TEST(test_session_pays_for_no_step_that_another_copy_paid_for),
+        TEST(test_session_does_not_open_under_a_tightened_budget),
+        TEST(test_session_tells_the_coordinator_a_fixed_sentence),
         TEST(test_session_refuses_a_rewritten_roster),
         TEST(test_session_refuses_a_roster_with_a_gap),
         TEST(test_session_takes_a_checkpoint_with_a_quorum),

@@ -173,14 +173,66 @@ static void test_site_refuses_an_older_ledger(void **state)
     dure_site_close(&site);
 }
 
+/* Only DIR goes back to a backup; the owner's ledger knows what was used since. */
+static void test_site_restored_from_a_backup_follows_the_ledger(void **state)
+{
+    (void)state;
+    const dure_dp_plan plan = {.mechanism = DURE_DP_POISSON_GAUSSIAN,
+                               .full = true,
+                               .sigma_num = 40 * DURE_DP_SIGMA_DEN,
+                               .clip = 1,
+                               .grid_bits = 15,
+                               .steps = 100,
+                               .n_pub = 1000,
+                               .batch = 1000};
+    const dure_ledger_use first = {4, 0, 40}, last = {10, 40, 100};
+    dure_site site;
+    dure_site_ledger *ledger = NULL;
+    dure_diag diag = {0};
+    dure_buf backup;
+    char path[512];
+    make(&site);
+    snprintf(path, sizeof path, "%s", temp_dir_file(&dir, "ash/state.bin"));
+    assert_ok(dure_site_open_ledger(&ledger, &site, NULL));
+    assert_ok(dure_site_ledger_create_source(ledger, "records", site.policy.budget, 1000, NULL));
+    dure_reservation_id *id = &site.state.reservation;
+    if (dure_site_ledger_reserve(id, ledger, "records", &plan, "test", &diag))
+        fail_msg("%s", diag.text);
+    assert_ok(dure_site_ledger_spend(ledger, id, NULL));
+    assert_ok(dure_site_ledger_use(ledger, id, &first, NULL));
+    site.state.reserved = true;
+    site.state.steps_used = 40;
+    site.state.last_round = 4;
+    dure_site_note_ledger(&site, ledger);
+    assert_ok(dure_site_save_state(&site, NULL));
+    assert_ok(dure_file_read(&backup, path, 1 << 20, NULL));
+    assert_ok(dure_site_ledger_use(ledger, id, &last, NULL));
+    dure_site_ledger_close(&ledger);
+    dure_site_close(&site);
+    assert_ok(dure_file_write_atomic(path, dure_buf_span(&backup), 0600, NULL));
+    assert_ok(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL));
+    assert_int_equal(site.state.steps_used, 40);
+    assert_ok(dure_site_open_ledger(&ledger, &site, NULL)); /* it contains the older head */
+    assert_ok(dure_site_follow_ledger(&site, ledger, NULL));
+    assert_int_equal(site.state.steps_used, 100);
+    assert_int_equal(site.state.last_round, 10);
+    dure_site_ledger_close(&ledger);
+    dure_buf_fini(&backup);
+    dure_site_close(&site);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_site_opens_as_it_was_left),          TEST(test_site_folder_serves_one_process),
-        TEST(test_site_folder_is_never_overwritten),   TEST(test_site_keys_are_for_the_owner_alone),
-        TEST(test_site_state_is_refused_when_damaged), TEST(test_site_refuses_an_older_ledger),
+        TEST(test_site_opens_as_it_was_left),
+        TEST(test_site_folder_serves_one_process),
+        TEST(test_site_folder_is_never_overwritten),
+        TEST(test_site_keys_are_for_the_owner_alone),
+        TEST(test_site_state_is_refused_when_damaged),
+        TEST(test_site_refuses_an_older_ledger),
+        TEST(test_site_restored_from_a_backup_follows_the_ledger),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
