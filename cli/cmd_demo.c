@@ -26,7 +26,7 @@ static const demo_plan the_plan = {.rounds = 4,
 static const struct {
     const char *name;
     uint64_t records;
-} the_sites[DEMO_SITES] = {{"town", 1400}, {"clinic", 1300}, {"works", 1200}};
+} the_sites[DEMO_SITES] = {{"town", 1050}, {"clinic", 1000}, {"works", 950}};
 
 /* Says that a folder is a demo's, so that running again may remove it. */
 static const char mark[] = "dure-demo";

@@ -14,8 +14,8 @@ import sys
 
 import phrases
 
-SYSTEM = "JSON: topic, urgency."
-SIZES = {"town": 1400, "clinic": 1300, "works": 1200}
+SYSTEM = '{"topic":"heating|water|power|access|noise|waste","urgency":"low|normal|high"}'
+SIZES = {"town": 1050, "clinic": 1000, "works": 950}
 HELD = 32          # records a site keeps for itself
 SHARED = 64        # records of the shared set
 MAX_WORDS = 20     # longer messages are drawn again: short records train faster
@@ -69,15 +69,23 @@ def message(rng, site, topic, urgency):
     return misspell(rng, text) + sign.replace("..", "."), phrase
 
 
-def records(rng, site, n, mix, taken, once=False):
-    """n different messages in the site's mix of labels; `once`: no phrase twice, as in the sets
-    that measure, where each record should count for itself."""
+def grams(text):
+    """Every four words in a row."""
+    words = re.findall(r"[a-z0-9']+", text.lower())
+    return {tuple(words[i:i + 4]) for i in range(len(words) - 3)}
+
+
+def records(rng, site, n, mix, taken, learned=None):
+    """n different messages in the site's mix of labels. With `learned`, the four-word runs of all
+    that is trained on, they are for measuring: each shares none of them, and no phrase comes
+    twice, so that each record counts for itself."""
     out, used = [], set()
     for _ in range(200 * n):
         topic = rng.choices(phrases.TOPICS, mix["topics"])[0]
         urgency = rng.choices(["high", "normal", "low"], mix["urgency"])[0]
         text, phrase = message(rng, site, topic, urgency)
-        if text in taken or len(text.split()) > MAX_WORDS or (once and phrase in used):
+        if text in taken or len(text.split()) > MAX_WORDS or (
+                learned and (phrase in used or grams(text) & learned)):
             continue
         taken.add(text)
         used.add(phrase)
@@ -96,16 +104,17 @@ def line(text, answer):
 
 def main(folder):
     rng = random.Random("dure demo")
-    taken = set()
-    shared = []
+    taken, shared = set(), []
     for name, size in SIZES.items():
         rows = records(rng, phrases.TRAIN[name], size, phrases.MIX[name], taken)
         (folder / f"{name}.jsonl").write_text("".join(line(*r) for r in rows))
+    learned = set().union(*map(grams, taken))
+    for name in SIZES:
         test = phrases.TEST[name]
-        rows = records(rng, test, HELD, phrases.MIX[name], taken, once=True)
+        rows = records(rng, test, HELD, phrases.MIX[name], taken, learned)
         (folder / f"{name}.held.jsonl").write_text("".join(line(*r) for r in rows))
         even = {"topics": [1] * 6, "urgency": [1] * 3}
-        shared += records(rng, test, SHARED // 3 + 1, even, taken, once=True)
+        shared += records(rng, test, SHARED // 3 + 1, even, taken, learned)
     rng.shuffle(shared)
     (folder / "eval.jsonl").write_text("".join(line(*r) for r in shared[:SHARED]))
 
