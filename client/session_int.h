@@ -21,6 +21,7 @@ typedef struct session_round {
     bool mask_ready;            /* A2 was accepted: the update may be masked */
     bool charged;               /* masked and paid for: chunks may leave */
     bool summed;                /* R4 was given */
+    uint32_t n_summed;          /* |U3|, once the result is there; 0: not known, nothing cosigned */
     bool outdated;              /* the result's checkpoint is older than one seen: not cosigned */
     dure_msg_fetch fetch;       /* asked for before it could be served */
     dure_msg *result;           /* owned; waits for the sum to be downloaded */

@@ -7,6 +7,7 @@
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
 #include "federation/server_step.h"
+#include "ledger/round_event.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +49,57 @@ static dure_err check_event(const dure_session *s, const dure_msg_result *r,
         return wrong(diag, "its log entry does not charge this site's part");
     }
     return DURE_OK;
+}
+
+/* Who shared and who was summed, as this site saw it: in the round, or before a restart. False when
+ * it was not there any more as the survivors were named. */
+static bool own_view(dure_round_outcome *o, const dure_session *s)
+{
+    const dure_site_state *state = &s->site.state;
+    dure_hash t3;
+    if (s->round.client && !dure_secagg_client_survivors(&o->u3, &t3, s->round.client)) {
+        return dure_secagg_client_sharers(&o->u2, s->round.client) == DURE_OK;
+    }
+    o->u2 = state->round_u2;
+    o->u3 = state->round_u3;
+    return dure_hash_equal(&state->round_hash, &s->round.hash);
+}
+
+static void logged_view(dure_round_outcome *o, const dure_event_round *e)
+{
+    o->u2 = o->u3 = (dure_members){{0}};
+    for (uint32_t i = 0; i < e->n_members; i++) {
+        if (e->members[i].part >= DURE_PART_UPLOADED) dure_members_add(&o->u2, i);
+        if (e->members[i].part == DURE_PART_SUMMED) dure_members_add(&o->u3, i);
+    }
+}
+
+/* The entry is, byte for byte, what the configuration and the outcome come to: from it everybody's
+ * epsilon is recomputed. Time and gate are the coordinator's own. */
+static dure_err check_whole(dure_session *s, const dure_msg_result *r, const dure_event *event,
+                            dure_diag *diag)
+{
+    dure_round_outcome outcome = {.config_hash = s->round.hash, .gate = event->u.round.gate};
+    dure_buf leaf;
+    dure_event *want = calloc(1, sizeof *want);
+    if (!want) return DURE_ERR_NOMEM;
+    dure_buf_init(&leaf, DURE_LEAF_MAX);
+    memcpy(outcome.t3.b, r->t3, sizeof outcome.t3.b);
+    memcpy(outcome.adapter_out.b, r->adapter_digest, sizeof outcome.adapter_out.b);
+    memcpy(outcome.sum.b, r->sum_digest, sizeof outcome.sum.b);
+    bool known = own_view(&outcome, s);
+    if (!known) logged_view(&outcome, &event->u.round);
+    s->round.n_summed = known ? (uint32_t)dure_members_count(&outcome.u3) : 0;
+    dure_round_event_make(want, DURE_EVENT_CLOSED, s->round.config, &outcome, event->time_s);
+    want->index = r->leaf_index;
+    dure_err err = dure_event_encode(&leaf, want, diag);
+    if (!err && (leaf.n != r->leaf.n || !dure_ct_equal(leaf.data, r->leaf.data, leaf.n))) {
+        err = wrong(diag, "its log entry is not what the round's configuration and survivors "
+                          "come to");
+    }
+    dure_buf_fini(&leaf);
+    free(want);
+    return err;
 }
 
 /* T3 is the site's own: what it signed, now or before a restart. */
@@ -96,6 +148,7 @@ static dure_err check_leaf(dure_session *s, const dure_msg_result *r, dure_diag 
     dure_err err = event ? check_t3(s, r, diag) : DURE_ERR_NOMEM;
     if (!err) err = dure_event_decode(event, r->leaf, diag);
     if (!err) err = check_event(s, r, event, diag);
+    if (!err) err = check_whole(s, r, event, diag);
     if (!err) err = check_inclusion(s, r, diag);
     free(event);
     return err;
@@ -118,12 +171,7 @@ static dure_err revive(dure_session *s, dure_diag *diag)
 
 /* ---- the sum ---- */
 
-static uint32_t survivors_of(const dure_event *event)
-{
-    return dure_event_round_count(&event->u.round, DURE_PART_SUMMED);
-}
-
-static dure_err recompute(dure_buf *next, const dure_session *s, uint32_t n_sites, dure_diag *diag)
+static dure_err recompute(dure_buf *next, const dure_session *s, dure_diag *diag)
 {
     const dure_terms *terms = &s->site.invitation.terms;
     size_t n = (size_t)terms->layout.n_active;
@@ -133,8 +181,8 @@ static dure_err recompute(dure_buf *next, const dure_session *s, uint32_t n_site
     sum = malloc(n * sizeof *sum);
     if (!sum) return DURE_ERR_NOMEM;
     dure_server_step_sum_take(sum, s->load.bytes.data, n);
-    dure_err err =
-        dure_global_adapter_next(next, terms, dure_buf_span(&s->adapter), sum, n_sites, diag);
+    dure_err err = dure_global_adapter_next(next, terms, dure_buf_span(&s->adapter), sum,
+                                            s->round.n_summed, diag);
     free(sum);
     return err;
 }
@@ -168,7 +216,7 @@ static dure_err cosign(dure_session *s, dure_diag *diag)
     return session_send(NULL, s, &msg, NULL, diag);
 }
 
-static dure_err report_done(dure_session *s, uint32_t n_sites)
+static dure_err report_done(dure_session *s)
 {
     double epsilon = 0;
     dure_err err = DURE_OK;
@@ -179,18 +227,18 @@ static dure_err report_done(dure_session *s, uint32_t n_sites)
     }
     const session_round *r = &s->round;
     json_t *loss = r->n_losses ? json_real(r->loss / r->n_losses) : json_null();
-    session_report(s, "round_done",
-                   json_pack("{s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:I}", "round",
-                             (json_int_t)r->config->round, "number",
-                             (json_int_t)s->site.state.rounds_done, "sites", (json_int_t)n_sites,
-                             "of", (json_int_t)r->config->n_members, "loss", loss, "epsilon",
-                             epsilon, "epsilon_budget", s->site.policy.budget.epsilon, "delta",
-                             s->site.policy.budget.delta, "bytes_sent", (json_int_t)s->bytes_sent));
+    session_report(
+        s, "round_done",
+        json_pack("{s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:I}", "round",
+                  (json_int_t)r->config->round, "number", (json_int_t)s->site.state.rounds_done,
+                  "sites", (json_int_t)r->n_summed, "of", (json_int_t)r->config->n_members, "loss",
+                  loss, "epsilon", epsilon, "epsilon_budget", s->site.policy.budget.epsilon,
+                  "delta", s->site.policy.budget.delta, "bytes_sent", (json_int_t)s->bytes_sent));
     return err;
 }
 
 /* All is verified: remember it, cosign, and be ready for the next round. */
-static dure_err finish(dure_session *s, uint32_t n_sites, dure_diag *diag)
+static dure_err finish(dure_session *s, dure_diag *diag)
 {
     dure_site_state *state = &s->site.state;
     if (s->round.charged) state->rounds_done++;
@@ -199,9 +247,15 @@ static dure_err finish(dure_session *s, uint32_t n_sites, dure_diag *diag)
     dure_buf_init(&state->reply, DURE_SITE_REPLY_MAX);
     dure_buf_init(&state->round_config, DURE_CONFIG_BYTES_MAX);
     state->round_hash = (dure_hash){{0}};
+    state->round_u2 = state->round_u3 = (dure_members){{0}};
+    if (s->round.n_summed) {
+        memcpy(state->result_t3.b, s->round.result->u.result.t3, sizeof state->result_t3.b);
+        memcpy(state->result_adapter.b, s->round.result->u.result.adapter_digest,
+               sizeof state->result_adapter.b);
+    }
     dure_err err = dure_site_save_state(&s->site, diag);
-    if (!err && !s->round.outdated) err = cosign(s, diag);
-    if (!err) err = report_done(s, n_sites);
+    if (!err && s->round.n_summed && !s->round.outdated) err = cosign(s, diag);
+    if (!err) err = report_done(s);
     session_drop_round(s);
     return err;
 }
@@ -209,30 +263,24 @@ static dure_err finish(dure_session *s, uint32_t n_sites, dure_diag *diag)
 dure_err session_on_sum(dure_session *s, dure_diag *diag)
 {
     const dure_msg_result *r = &s->round.result->u.result;
-    dure_event *event = calloc(1, sizeof *event);
     dure_buf next;
-    dure_buf_init(&next, 0);
     dure_hash digest;
-    dure_err err = event ? dure_event_decode(event, r->leaf, diag) : DURE_ERR_NOMEM;
-    uint32_t n_sites = err ? 0 : survivors_of(event);
-    if (!err) err = recompute(&next, s, n_sites, diag);
+    dure_err err = recompute(&next, s, diag);
     if (!err) err = dure_hash_bytes(&digest, dure_buf_span(&next));
     if (!err && !dure_ct_equal(digest.b, r->adapter_digest, sizeof digest.b)) {
         err = wrong(diag, "the new adapter does not follow from the sum");
     }
     if (!err) err = store_adapter(s, &next, &digest, diag);
-    if (!err) err = finish(s, n_sites, diag);
+    if (!err) err = finish(s, diag);
     dure_buf_fini(&next);
-    free(event);
     return err;
 }
 
-/* The sum can be followed only from the adapter that the round started from. A site that was
- * restarted may hold another; then the entry is verified and the adapter comes with the next round.
- */
-static bool has_start(const dure_session *s)
+/* The sum can be followed only from the adapter that the round started from, and by who knows how
+ * many it sums. Otherwise the entry is verified and the adapter comes with the next round. */
+static bool can_follow(const dure_session *s)
 {
-    return s->adapter.n &&
+    return s->round.n_summed && s->adapter.n &&
            dure_ct_equal(s->adapter_digest.b, s->round.config->adapter_digest, DURE_DIGEST_BYTES);
 }
 
@@ -254,6 +302,6 @@ dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
     if (err) return err;
     s->round.result = *msg;
     *msg = NULL;
-    if (!has_start(s)) return finish(s, 0, diag);
+    if (!can_follow(s)) return finish(s, diag);
     return session_download(s, DOWNLOAD_SUM, r->sum_digest, diag);
 }

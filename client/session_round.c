@@ -118,7 +118,10 @@ static dure_err persist_r4(dure_session *s, dure_span reply, dure_diag *diag)
     dure_put_raw(&state->round_config, s->round.encoding.data, s->round.encoding.n);
     state->round_hash = s->round.hash;
     s->round.summed = true;
-    dure_err err = dure_buf_err(&state->reply);
+    dure_hash t3;
+    dure_err err = dure_secagg_client_survivors(&state->round_u3, &t3, s->round.client);
+    if (!err) err = dure_secagg_client_sharers(&state->round_u2, s->round.client);
+    if (!err) err = dure_buf_err(&state->reply);
     if (!err) err = dure_buf_err(&state->round_config);
     return err ? err : dure_site_save_state(&s->site, diag);
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_VERSION 1
+#define STATE_VERSION 2
 #define STATE_MAX_BYTES (256u * 1024)
 
 char *dure_site_path(const dure_site *site, const char *name)
@@ -31,6 +31,18 @@ bool dure_site_there(const char *dir)
 
 /* ---- state ---- */
 
+static void put_members(dure_buf *out, const dure_members *set)
+{
+    dure_put_u64(out, set->word[0]);
+    dure_put_u64(out, set->word[1]);
+}
+
+static dure_err take_members(dure_members *out, dure_reader *r)
+{
+    dure_err err = dure_take_u64(&out->word[0], r);
+    return err ? err : dure_take_u64(&out->word[1], r);
+}
+
 static void put_state(dure_buf *out, const dure_site_state *s)
 {
     dure_put_text(out, "DURE/1/site-state");
@@ -51,6 +63,10 @@ static void put_state(dure_buf *out, const dure_site_state *s)
     dure_put_raw(out, s->round_hash.b, sizeof s->round_hash.b);
     dure_put_bytes(out, s->round_config.data, s->round_config.n);
     dure_put_bytes(out, s->reply.data, s->reply.n);
+    put_members(out, &s->round_u2);
+    put_members(out, &s->round_u3);
+    dure_put_raw(out, s->result_t3.b, sizeof s->result_t3.b);
+    dure_put_raw(out, s->result_adapter.b, sizeof s->result_adapter.b);
     dure_put_u64(out, s->ledger_entries);
     dure_put_raw(out, s->ledger_head.b, sizeof s->ledger_head.b);
 }
@@ -104,6 +120,10 @@ static dure_err take_state(dure_site_state *s, dure_reader *r)
     if (!err) err = dure_take_copy(s->round_hash.b, r, sizeof s->round_hash.b);
     if (!err) err = take_kept(&s->round_config, r, DURE_CONFIG_BYTES_MAX);
     if (!err) err = take_kept(&s->reply, r, DURE_SITE_REPLY_MAX);
+    if (!err) err = take_members(&s->round_u2, r);
+    if (!err) err = take_members(&s->round_u3, r);
+    if (!err) err = dure_take_copy(s->result_t3.b, r, sizeof s->result_t3.b);
+    if (!err) err = dure_take_copy(s->result_adapter.b, r, sizeof s->result_adapter.b);
     if (!err) err = dure_take_u64(&s->ledger_entries, r);
     if (!err) err = dure_take_copy(s->ledger_head.b, r, sizeof s->ledger_head.b);
     return err ? err : dure_reader_end(r);

@@ -46,7 +46,10 @@ typedef struct dure_site_state {
     dure_hash round_hash;  /* H_C of the round in which R4 was given; zero: none */
     dure_buf round_config; /* its C, and the R4 frame: to be repeated until the result */
     dure_buf reply;
-    uint64_t ledger_entries; /* head of the owner's ledger when it was last used */
+    dure_members round_u2, round_u3; /* its members that shared, and that were summed */
+    dure_hash result_t3;             /* of the last result that was verified, and its adapter; */
+    dure_hash result_adapter;        /* zero: none yet */
+    uint64_t ledger_entries;         /* head of the owner's ledger when it was last used */
     dure_hash ledger_head;
 } dure_site_state;
 

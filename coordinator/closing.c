@@ -15,12 +15,12 @@ enum { RETRY_FIRST_MS = 2000, RETRY_MOST_MS = 60000, SUM_MAX_BYTES = 1 << 30 };
 
 /* ---- the end of a round without a sum ---- */
 
-static dure_err append_round(dure_coordinator *c, dure_event_kind kind, const dure_outcome *outcome,
-                             dure_buf *leaf, dure_diag *diag)
+static dure_err append_round(dure_coordinator *c, dure_event_kind kind,
+                             const dure_round_outcome *outcome, dure_buf *leaf, dure_diag *diag)
 {
     dure_event *event = calloc(1, sizeof *event);
     if (!event) return DURE_ERR_NOMEM;
-    dure_entries_round(event, kind, c->now.config, outcome, dure_clock_wall_s());
+    dure_round_event_make(event, kind, c->now.config, outcome, dure_clock_wall_s());
     dure_err err = dure_journal_append(leaf, c->journal, event, diag);
     free(event);
     return err;
@@ -28,7 +28,7 @@ static dure_err append_round(dure_coordinator *c, dure_event_kind kind, const du
 
 dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason, dure_diag *diag)
 {
-    dure_outcome outcome = {
+    dure_round_outcome outcome = {
         .config_hash = c->now.row.config_hash, .u2 = c->now.u2, .reason = reason};
     if (dure_secagg_server_t3(&outcome.t3, dure_round_sum(c->now.round)))
         outcome.t3 = (dure_hash){{0}};
@@ -337,13 +337,13 @@ static dure_err close_leaf(dure_coordinator *c, result_parts *parts, dure_diag *
 {
     dure_err err = closed_leaf(&parts->index, &parts->leaf, c, diag);
     if (err || parts->leaf.n > 0) return err;
-    const dure_outcome outcome = {.config_hash = c->now.row.config_hash,
-                                  .t3 = c->now.row.t3,
-                                  .adapter_out = c->now.row.adapter_out,
-                                  .sum = c->now.row.sum,
-                                  .u2 = c->now.u2,
-                                  .u3 = c->now.u3,
-                                  .gate = c->gating.verdict};
+    const dure_round_outcome outcome = {.config_hash = c->now.row.config_hash,
+                                        .t3 = c->now.row.t3,
+                                        .adapter_out = c->now.row.adapter_out,
+                                        .sum = c->now.row.sum,
+                                        .u2 = c->now.u2,
+                                        .u3 = c->now.u3,
+                                        .gate = c->gating.verdict};
     return append_round(c, DURE_EVENT_CLOSED, &outcome, &parts->leaf, diag);
 }
 

@@ -11,6 +11,7 @@
 #include "coordinator/round.h"
 #include "coordinator/store.h"
 #include "ledger/journal.h"
+#include "ledger/round_event.h"
 #include "net/router.h"
 #include "registry/registry.h"
 

@@ -237,8 +237,8 @@ static dure_err log_opened(dure_coordinator *c, dure_event *event, dure_diag *di
     bool found = false;
     dure_err err = find_last_said(&found, event, c, diag);
     if (err || found) return err;
-    const dure_outcome outcome = {.config_hash = c->now.row.config_hash};
-    dure_entries_round(event, DURE_EVENT_OPENED, c->now.config, &outcome, dure_clock_wall_s());
+    const dure_round_outcome outcome = {.config_hash = c->now.row.config_hash};
+    dure_round_event_make(event, DURE_EVENT_OPENED, c->now.config, &outcome, dure_clock_wall_s());
     return append_event(c, event, diag);
 }
 

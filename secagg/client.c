@@ -527,6 +527,14 @@ uint32_t dure_secagg_client_self(const dure_secagg_client *c)
     return c->self;
 }
 
+dure_err dure_secagg_client_sharers(dure_members *u2, const dure_secagg_client *c)
+{
+    *u2 = (dure_members){{0}};
+    if (!c->has_seen[2]) return DURE_ERR_STATE;
+    *u2 = c->u2;
+    return DURE_OK;
+}
+
 dure_err dure_secagg_client_survivors(dure_members *u3, dure_hash *t3, const dure_secagg_client *c)
 {
     *u3 = (dure_members){{0}};

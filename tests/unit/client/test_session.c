@@ -3,9 +3,9 @@
 #include "client/global_adapter.h"
 #include "client/session_int.h"
 #include "coordinator/adapter_step.h"
-#include "coordinator/entries.h"
 #include "federation/round_config.h"
 #include "federation/server_step.h"
+#include "ledger/round_event.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
@@ -517,13 +517,13 @@ static void make_result(outcome *o, void (*twist)(dure_event *event))
     dure_buf leaf, note, frame;
     memset(t3.b, 0x73, sizeof t3.b);
     make_sum(o);
-    dure_outcome facts = {.config_hash = st->s->round.hash,
-                          .t3 = t3,
-                          .u2 = dure_members_first(SITES),
-                          .u3 = dure_members_first(SITES)};
+    dure_round_outcome facts = {.config_hash = st->s->round.hash,
+                                .t3 = t3,
+                                .u2 = dure_members_first(SITES),
+                                .u3 = dure_members_first(SITES)};
     assert_ok(dure_hash_bytes(&facts.sum, dure_buf_span(&o->sum)));
     assert_ok(dure_hash_bytes(&facts.adapter_out, dure_buf_span(&o->next)));
-    dure_entries_round(event, DURE_EVENT_CLOSED, st->s->round.config, &facts, FIXTURE_JOINED);
+    dure_round_event_make(event, DURE_EVENT_CLOSED, st->s->round.config, &facts, FIXTURE_JOINED);
     event->index = 1;
     if (twist) twist(event);
     dure_buf_init(&leaf, DURE_LEAF_MAX);
@@ -566,6 +566,9 @@ static void pretend_summed(void)
     st->s->site.state.steps_used = 3;
     st->s->site.state.signed_round = 1;
     memset(st->s->site.state.signed_t3.b, 0x73, 32);
+    st->s->site.state.round_hash = st->s->round.hash;
+    st->s->site.state.round_u2 = dure_members_first(SITES);
+    st->s->site.state.round_u3 = dure_members_first(SITES);
 }
 
 static dure_err deliver(outcome *o, dure_diag *diag)
@@ -657,6 +660,86 @@ static void test_session_refuses_an_entry_that_does_not_charge_it(void **state)
     assert_result_refused(twist_charge, "charge");
 }
 
+static void twist_noise(dure_event *event)
+{
+    event->u.round.members[1].plan.sigma_num *= 10;
+}
+
+static void twist_part(dure_event *event)
+{
+    event->u.round.members[1].part = DURE_PART_NONE;
+}
+
+static void twist_count(dure_event *event)
+{
+    event->u.round.members[2].part = DURE_PART_UPLOADED;
+}
+
+static void twist_roster(dure_event *event)
+{
+    event->u.round.roster_head.b[0] ^= 1;
+}
+
+static void test_session_refuses_an_entry_with_more_noise_than_there_was(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_noise, "come to");
+}
+
+static void test_session_refuses_an_entry_that_spares_another_site(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_part, "come to");
+}
+
+static void test_session_refuses_an_entry_with_another_number_of_survivors(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_count, "come to");
+}
+
+static void test_session_refuses_an_entry_of_another_roster(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_roster, "come to");
+}
+
+static void twist_gate(dure_event *event)
+{
+    event->time_s++;
+    event->u.round.gate = (dure_event_gate){DURE_VERDICT_PASSED, 10, 2.0, 1.5};
+}
+
+static void test_session_leaves_the_gate_to_the_coordinator(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, twist_gate);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 1);
+    outcome_fini(&o);
+}
+
+/* It dropped out before the survivors were named: it cannot say that the entry counts them right,
+ * and follows no sum. */
+static void test_session_does_not_follow_a_round_that_it_did_not_see_through(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    st->s->site.state.signed_round = 0;
+    st->s->site.state.round_hash = (dure_hash){{0}};
+    make_result(&o, NULL);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 1);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_memory_equal(st->s->adapter.data, st->adapter.data, st->adapter.n);
+    outcome_fini(&o);
+}
+
 static void test_session_refuses_an_entry_that_is_not_in_the_log(void **state)
 {
     (void)state;
@@ -738,6 +821,12 @@ int main(void)
         TEST(test_session_refuses_other_survivors),
         TEST(test_session_refuses_the_entry_of_another_round),
         TEST(test_session_refuses_an_entry_that_does_not_charge_it),
+        TEST(test_session_refuses_an_entry_with_more_noise_than_there_was),
+        TEST(test_session_refuses_an_entry_that_spares_another_site),
+        TEST(test_session_refuses_an_entry_with_another_number_of_survivors),
+        TEST(test_session_refuses_an_entry_of_another_roster),
+        TEST(test_session_leaves_the_gate_to_the_coordinator),
+        TEST(test_session_does_not_follow_a_round_that_it_did_not_see_through),
         TEST(test_session_refuses_an_entry_that_is_not_in_the_log),
         TEST(test_session_refuses_a_result_in_a_forked_log),
         TEST(test_session_takes_a_result_after_a_restart),

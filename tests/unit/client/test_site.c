@@ -67,6 +67,10 @@ static void test_site_opens_as_it_was_left(void **state)
     s->signed_round = 7;
     memset(s->signed_t3.b, 3, 32);
     memset(s->round_hash.b, 4, 32);
+    s->round_u2 = dure_members_first(70);
+    s->round_u3 = dure_members_first(66);
+    memset(s->result_t3.b, 5, 32);
+    memset(s->result_adapter.b, 6, 32);
     dure_put_raw(&s->reply, "reply", 5);
     dure_put_raw(&s->round_config, "config", 6);
     assert_ok(dure_site_save_state(&site, NULL));
@@ -80,6 +84,10 @@ static void test_site_opens_as_it_was_left(void **state)
     assert_int_equal(s->last_round, 7);
     assert_int_equal(s->signed_t3.b[31], 3);
     assert_int_equal(s->reply.n, 5);
+    assert_int_equal(dure_members_count(&s->round_u2), 70);
+    assert_int_equal(dure_members_count(&s->round_u3), 66);
+    assert_int_equal(s->result_t3.b[0], 5);
+    assert_int_equal(s->result_adapter.b[31], 6);
     assert_memory_equal(s->round_config.data, "config", 6);
     assert_string_equal(again.policy.name, "ash");
     assert_string_equal(again.invitation.name, "ash");
