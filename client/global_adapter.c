@@ -78,6 +78,35 @@ dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms, dur
     return err;
 }
 
+static dure_err compare_frozen(const dure_lora *lora, const dure_terms *terms, dure_diag *diag)
+{
+    const size_t n = dure_lora_count(&lora->layout, DURE_LORA_FACTOR_A);
+    dure_lora *want = NULL;
+    float *a = malloc(2 * n * sizeof *a);
+    dure_err err = a ? dure_lora_new(&want, &lora->layout) : DURE_ERR_NOMEM;
+    if (!err) {
+        dure_lora_init_orthonormal(want, terms->layout.seed);
+        dure_lora_pack(a, want, DURE_LORA_FACTOR_A);
+        dure_lora_pack(a + n, lora, DURE_LORA_FACTOR_A);
+        if (memcmp(a, a + n, n * sizeof *a) != 0)
+            err = dure_diag_set(diag, DURE_ERR_AUTH,
+                                "the global adapter's factor A is not the one that the "
+                                "federation's root signed");
+    }
+    dure_lora_free(&want);
+    free(a);
+    return err;
+}
+
+dure_err dure_global_adapter_check(const dure_terms *terms, dure_span file, dure_diag *diag)
+{
+    dure_lora *lora = NULL;
+    dure_err err = dure_global_adapter_parse(&lora, terms, file, diag);
+    if (!err) err = compare_frozen(lora, terms, diag);
+    dure_lora_free(&lora);
+    return err;
+}
+
 dure_err dure_global_adapter_next(dure_buf *out, const dure_terms *terms, dure_span present,
                                   const int32_t *sum, uint32_t n_sites, dure_diag *diag)
 {

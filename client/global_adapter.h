@@ -18,6 +18,10 @@ DURE_MUST_USE dure_err dure_global_adapter_layout(dure_lora_layout *out, const d
 /* DURE_ERR_STATE unless the file is an adapter of this layout. The caller owns *out. */
 DURE_MUST_USE dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms,
                                                  dure_span file, dure_diag *diag);
+/* DURE_ERR_AUTH unless factor A is the one that the terms' seed gives: it is frozen, and a sum of
+ * updates of B means nothing with another. Else as parse. */
+DURE_MUST_USE dure_err dure_global_adapter_check(const dure_terms *terms, dure_span file,
+                                                 dure_diag *diag);
 /* The file of the next adapter: `present` stepped by sum[0..n_active) of n_sites sites. *out is
  * initialised here; dure_buf_fini() by the caller. DURE_ERR_PROTO for a sum that honest sites
  * cannot have. */

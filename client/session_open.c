@@ -248,6 +248,22 @@ static dure_err check_own(const dure_session *s, const dure_config *config, uint
                          "the round alters what this site declared when it joined");
 }
 
+/* A round that follows the last result this site verified starts from its adapter: the next one
+ * always does, whatever the gate said. After others, of which the site was not part, it cannot
+ * know. */
+static dure_err check_start(const dure_session *s, const dure_config *config, dure_diag *diag)
+{
+    static const dure_hash none;
+    const dure_site_state *state = &s->site.state;
+    if (dure_hash_equal(&state->result_adapter, &none) ||
+        !dure_ct_equal(config->previous_t3, state->result_t3.b, DURE_DIGEST_BYTES) ||
+        dure_ct_equal(config->adapter_digest, state->result_adapter.b, DURE_DIGEST_BYTES)) {
+        return DURE_OK;
+    }
+    return dure_diag_set(diag, DURE_ERR_AUTH,
+                         "the round follows the last result but does not start from its adapter");
+}
+
 static dure_err check_round(dure_session *s, const dure_config *config, uint32_t *self,
                             const dure_msg_open *open, dure_diag *diag)
 {
@@ -269,6 +285,7 @@ static dure_err check_round(dure_session *s, const dure_config *config, uint32_t
                             (unsigned long long)s->site.state.last_round);
     }
     if (!err) err = check_own(s, config, *self, diag);
+    if (!err) err = check_start(s, config, diag);
     if (!err) err = dure_policy_check_round(&s->site.policy, config, *self, diag);
     if (!err) err = check_log(s, config, open, diag);
     if (!err) err = check_budget(s, config, diag);

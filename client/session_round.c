@@ -1,6 +1,7 @@
 /* The round in hand: its secure sum, its training, its upload. */
 #include "client/session_int.h"
 
+#include "client/global_adapter.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "crypto/rng.h"
@@ -82,6 +83,14 @@ dure_err session_begin_round(dure_session *s, dure_diag *diag)
 /* The adapter that the round starts from has arrived; its digest is right. */
 dure_err session_on_adapter(dure_session *s, dure_diag *diag)
 {
+    dure_diag why = {{0}};
+    dure_err check =
+        dure_global_adapter_check(&s->site.invitation.terms, dure_buf_span(&s->load.bytes), &why);
+    if (check == DURE_ERR_NOMEM) return check;
+    if (check) {
+        session_report(s, "adapter_refused", json_pack("{s:s}", "why", why.text));
+        return session_give_up(s, "the round's adapter is not one of the federation's", diag);
+    }
     dure_buf_fini(&s->adapter);
     s->adapter = s->load.bytes;
     s->adapter_digest = s->load.digest;

@@ -389,6 +389,38 @@ static void test_session_refuses_a_roster_with_a_gap(void **state)
     assert_refused("left out entries");
 }
 
+static void test_session_refuses_to_leave_the_last_result(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    memset(site->result_t3.b, 0x33, 32);
+    memset(site->result_adapter.b, 0x44, 32);
+    memset(st->config->previous_t3, 0x33, 32);
+    open_round();
+    assert_refused("does not start from its adapter");
+    memcpy(site->result_adapter.b, st->config->adapter_digest, 32);
+    open_round();
+    assert_int_equal(st->n_open, 1);
+}
+
+static void test_session_refuses_an_adapter_with_another_frozen_factor(void **state)
+{
+    (void)state;
+    dure_terms other = st->f.terms;
+    dure_buf file = {0};
+    other.layout.seed++;
+    assert_ok(dure_global_adapter_check(&st->f.terms, dure_buf_span(&st->adapter), NULL));
+    assert_ok(dure_adapter_first(&file, &other, NULL));
+    assert_err(dure_global_adapter_check(&st->f.terms, dure_buf_span(&file), NULL), DURE_ERR_AUTH);
+    open_round();
+    assert_int_equal(st->s->load.what, DOWNLOAD_ADAPTER);
+    dure_put_raw(&st->s->load.bytes, file.data, file.n);
+    assert_ok(session_on_adapter(st->s, NULL));
+    assert_int_equal(st->s->adapter.n, 0);
+    assert_null(st->s->round.config);
+    dure_buf_fini(&file);
+}
+
 /* ---- the log that a round cites ---- */
 
 /* A log of `n` leaves, signed by the coordinator and cosigned by the first `n_cosigned` others. */
@@ -811,6 +843,8 @@ int main(void)
         TEST(test_session_tells_the_coordinator_a_fixed_sentence),
         TEST(test_session_refuses_a_rewritten_roster),
         TEST(test_session_refuses_a_roster_with_a_gap),
+        TEST(test_session_refuses_to_leave_the_last_result),
+        TEST(test_session_refuses_an_adapter_with_another_frozen_factor),
         TEST(test_session_takes_a_checkpoint_with_a_quorum),
         TEST(test_session_refuses_a_checkpoint_without_a_quorum),
         TEST(test_session_refuses_a_checkpoint_that_is_not_the_one_sent),
