@@ -1,0 +1,341 @@
+/* The checks of a site after a round, against a coordinator that lies. */
+#include "coordinator/adapter_step.h"
+#include "federation/server_step.h"
+#include "ledger/round_event.h"
+#include "support/check.h"
+#include "unit/client/stage.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct outcome {
+    dure_msg *msg; /* RESULT, as received */
+    dure_buf sum;  /* the blob */
+    dure_buf next; /* the right adapter */
+} outcome;
+
+/* What an honest coordinator makes of sums of ones. */
+static void make_sum(outcome *o)
+{
+    size_t n = (size_t)st->f.terms.layout.n_active;
+    int32_t *sum = calloc(n, sizeof *sum);
+    uint8_t *bytes = calloc(n, 4);
+    for (size_t i = 0; i < n; i++) {
+        sum[i] = (int32_t)(i % 7) - 3;
+    }
+    dure_server_step_sum_put(bytes, sum, n);
+    dure_buf_init(&o->sum, 4 * n);
+    dure_put_raw(&o->sum, bytes, 4 * n);
+    assert_ok(
+        dure_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum, SITES, NULL));
+    free(sum);
+    free(bytes);
+}
+
+/* `twist` changes the event before it is logged. */
+static void make_result(outcome *o, void (*twist)(dure_event *event))
+{
+    dure_event *event = calloc(1, sizeof *event);
+    dure_hash leaves[2], t3;
+    dure_buf leaf, note, frame;
+    memset(t3.b, 0x73, sizeof t3.b);
+    make_sum(o);
+    dure_round_outcome facts = {.config_hash = st->s->round.hash,
+                                .t3 = t3,
+                                .u2 = dure_members_first(SITES),
+                                .u3 = dure_members_first(SITES)};
+    assert_ok(dure_hash_bytes(&facts.sum, dure_buf_span(&o->sum)));
+    assert_ok(dure_hash_bytes(&facts.adapter_out, dure_buf_span(&o->next)));
+    dure_round_event_make(event, DURE_EVENT_CLOSED, st->s->round.config, &facts, FIXTURE_JOINED);
+    event->index = 1;
+    if (twist) twist(event);
+    dure_buf_init(&leaf, DURE_LEAF_MAX);
+    dure_buf_init(&note, DURE_NOTE_MAX);
+    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
+    assert_ok(dure_event_encode(&leaf, event, NULL));
+    assert_ok(dure_merkle_leaf(&leaves[0], dure_span_of_text("genesis")));
+    assert_ok(dure_merkle_leaf(&leaves[1], dure_buf_span(&leaf)));
+    dure_checkpoint checkpoint = {.head.n = 2};
+    dure_checkpoint_origin(checkpoint.origin, "village", &st->s->federation_id);
+    assert_ok(dure_merkle_root(&checkpoint.head.root, leaves, 2));
+    assert_ok(dure_checkpoint_sign(&note, &checkpoint, &st->f.coordinator_sign));
+    dure_msg msg = {.type = DURE_MSG_RESULT,
+                    .u.result = {.leaf = dure_buf_span(&leaf),
+                                 .leaf_index = 1,
+                                 .checkpoint = dure_buf_span(&note),
+                                 .inclusion = (const uint8_t(*)[32])leaves,
+                                 .n_inclusion = 1}};
+    memcpy(msg.u.result.config_hash, st->s->round.hash.b, 32);
+    memcpy(msg.u.result.t3, event->u.round.t3.b, 32);
+    memcpy(msg.u.result.sum_digest, event->u.round.result.b, 32);
+    memcpy(msg.u.result.adapter_digest, event->u.round.adapter_out.b, 32);
+    assert_ok(dure_msg_encode(&frame, &msg, NULL));
+    assert_ok(dure_msg_decode(&o->msg, dure_buf_span(&frame), NULL));
+    dure_buf_fini(&leaf);
+    dure_buf_fini(&note);
+    dure_buf_fini(&frame);
+    free(event);
+}
+
+/* As after R4: the update was charged, and this T3 was signed. */
+static void pretend_summed(void)
+{
+    stage_open_round();
+    assert_non_null(st->s->round.config);
+    dure_buf_init(&st->s->adapter, st->adapter.n);
+    dure_put_raw(&st->s->adapter, st->adapter.data, st->adapter.n);
+    assert_ok(dure_hash_bytes(&st->s->adapter_digest, dure_buf_span(&st->adapter)));
+    st->s->round.charged = true;
+    st->s->site.state.steps_used = 3;
+    st->s->site.state.signed_round = 1;
+    memset(st->s->site.state.signed_t3.b, 0x73, 32);
+    st->s->site.state.round_hash = st->s->round.hash;
+    st->s->site.state.round_u2 = dure_members_first(SITES);
+    st->s->site.state.round_u3 = dure_members_first(SITES);
+}
+
+static dure_err deliver(outcome *o, dure_diag *diag)
+{
+    dure_err err = session_on_result(st->s, &o->msg, diag);
+    dure_msg_free(&o->msg);
+    if (err || st->s->load.what != DOWNLOAD_SUM) return err;
+    dure_put_raw(&st->s->load.bytes, o->sum.data, o->sum.n);
+    return session_on_sum(st->s, diag);
+}
+
+static void outcome_fini(outcome *o)
+{
+    dure_msg_free(&o->msg);
+    dure_buf_fini(&o->sum);
+    dure_buf_fini(&o->next);
+}
+
+static void test_session_follows_the_sum_to_the_same_adapter(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 1);
+    assert_null(st->s->round.config);
+    assert_int_equal(st->s->site.state.rounds_done, 1);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->s->adapter.n, o.next.n);
+    assert_memory_equal(st->s->adapter.data, o.next.data, o.next.n);
+    outcome_fini(&o);
+}
+
+static void assert_result_refused(void (*twist)(dure_event *event), const char *says)
+{
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, twist);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, says)) fail_msg("\"%s\" does not say %s", diag.text, says);
+    assert_int_equal(st->n_done, 0);
+    outcome_fini(&o);
+}
+
+static void twist_adapter(dure_event *event)
+{
+    event->u.round.adapter_out.b[0] ^= 1;
+}
+
+static void test_session_refuses_an_adapter_that_does_not_follow(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_adapter, "does not follow from the sum");
+}
+
+static void twist_survivors(dure_event *event)
+{
+    event->u.round.t3.b[0] ^= 1;
+}
+
+static void test_session_refuses_other_survivors(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_survivors, "other survivors");
+}
+
+static void twist_round(dure_event *event)
+{
+    event->u.round.h_c.b[0] ^= 1;
+}
+
+static void test_session_refuses_the_entry_of_another_round(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_round, "another round");
+}
+
+static void twist_charge(dure_event *event)
+{
+    event->u.round.members[0].part = DURE_PART_NONE; /* ash, the first by name */
+}
+
+static void test_session_refuses_an_entry_that_does_not_charge_it(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_charge, "charge");
+}
+
+static void twist_noise(dure_event *event)
+{
+    event->u.round.members[1].plan.sigma_num *= 10;
+}
+
+static void twist_part(dure_event *event)
+{
+    event->u.round.members[1].part = DURE_PART_NONE;
+}
+
+static void twist_count(dure_event *event)
+{
+    event->u.round.members[2].part = DURE_PART_UPLOADED;
+}
+
+static void twist_roster(dure_event *event)
+{
+    event->u.round.roster_head.b[0] ^= 1;
+}
+
+static void test_session_refuses_an_entry_with_more_noise_than_there_was(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_noise, "come to");
+}
+
+static void test_session_refuses_an_entry_that_spares_another_site(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_part, "come to");
+}
+
+static void test_session_refuses_an_entry_with_another_number_of_survivors(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_count, "come to");
+}
+
+static void test_session_refuses_an_entry_of_another_roster(void **state)
+{
+    (void)state;
+    assert_result_refused(twist_roster, "come to");
+}
+
+static void twist_gate(dure_event *event)
+{
+    event->time_s++;
+    event->u.round.gate = (dure_event_gate){DURE_VERDICT_PASSED, 10, 2.0, 1.5};
+}
+
+static void test_session_leaves_the_gate_to_the_coordinator(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, twist_gate);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 1);
+    outcome_fini(&o);
+}
+
+/* It dropped out before the survivors were named: it cannot say that the entry counts them right,
+ * and follows no sum. */
+static void test_session_does_not_follow_a_round_that_it_did_not_see_through(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    st->s->site.state.signed_round = 0;
+    st->s->site.state.round_hash = (dure_hash){{0}};
+    make_result(&o, NULL);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 1);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_memory_equal(st->s->adapter.data, st->adapter.data, st->adapter.n);
+    outcome_fini(&o);
+}
+
+static void test_session_refuses_an_entry_that_is_not_in_the_log(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    o.msg->u.result.leaf_index = 1;
+    ((uint8_t *)(uintptr_t)o.msg->u.result.inclusion)[0] ^= 1;
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    assert_int_equal(st->n_done, 0);
+    outcome_fini(&o);
+}
+
+/* The site has seen four entries; the round cites none, so as to show a log without them. */
+static void test_session_refuses_a_result_in_a_forked_log(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    dure_merkle_proof none = {.n = 0};
+    stage_cite(4, 0, 0);
+    assert_ok(dure_witness_update(st->s->witness, dure_buf_span(&st->note), &none, NULL));
+    dure_buf_fini(&st->note);
+    stage_make_config(1);
+    pretend_summed();
+    make_result(&o, NULL);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "forked")) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 0);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 4);
+    outcome_fini(&o);
+}
+
+static void test_session_takes_a_result_after_a_restart(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    /* Only what is on disk is left of the round: its configuration and the reply. */
+    dure_site_state *site = &st->s->site.state;
+    dure_put_raw(&site->round_config, st->s->round.encoding.data, st->s->round.encoding.n);
+    dure_put_raw(&site->reply, "reply", 5);
+    site->round_hash = st->s->round.hash;
+    session_drop_round(st->s);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->n_done, 1);
+    assert_int_equal(site->reply.n, 0);
+    outcome_fini(&o);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_session_follows_the_sum_to_the_same_adapter),
+        TEST(test_session_refuses_an_adapter_that_does_not_follow),
+        TEST(test_session_refuses_other_survivors),
+        TEST(test_session_refuses_the_entry_of_another_round),
+        TEST(test_session_refuses_an_entry_that_does_not_charge_it),
+        TEST(test_session_refuses_an_entry_with_more_noise_than_there_was),
+        TEST(test_session_refuses_an_entry_that_spares_another_site),
+        TEST(test_session_refuses_an_entry_with_another_number_of_survivors),
+        TEST(test_session_refuses_an_entry_of_another_roster),
+        TEST(test_session_leaves_the_gate_to_the_coordinator),
+        TEST(test_session_does_not_follow_a_round_that_it_did_not_see_through),
+        TEST(test_session_refuses_an_entry_that_is_not_in_the_log),
+        TEST(test_session_refuses_a_result_in_a_forked_log),
+        TEST(test_session_takes_a_result_after_a_restart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
