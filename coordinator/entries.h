@@ -1,5 +1,5 @@
-/* The coordinator's leaves of the ledger that are made from the terms and the roster; those of rounds
- * are in ledger/round_event.h.
+/* The coordinator's leaves of the ledger that are made from the terms and the roster; those of
+ * rounds are in ledger/round_event.h.
  *
  * Threads: pure functions; an event is large (about 20 KiB), so callers allocate it. */
 #pragma once
