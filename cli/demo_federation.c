@@ -49,6 +49,8 @@ static dure_err found(demo *d, const char *endpoint, dure_diag *diag)
                                 first,
                                 "--learning-rate",
                                 d->plan.learning_rate,
+                                "--range",
+                                "0.125",
                                 "--max-length",
                                 "128",
                                 "--json",
