@@ -83,7 +83,7 @@ static void wait_for(const char *log, const char *text)
     dure_buf words;
     for (int i = 0; i < 400; i++) {
         if (dure_file_read(&words, temp_dir_file(&p.dir, log), 1 << 20, NULL) == DURE_OK) {
-            const bool there = memmem(words.data, words.n, text, strlen(text)) != NULL;
+            const bool there = words.n && memmem(words.data, words.n, text, strlen(text));
             dure_buf_fini(&words);
             if (there) return;
         }
