@@ -4,7 +4,7 @@
 # ./check there, each twice. Needs root, debootstrap, git and the network; takes a while and about
 # 5 GB; no part of CI. Logs lie in TREE/logs; a tree made here is removed unless KEEP=1.
 #
-#   MIRROR=http://deb.debian.org/debian   where debootstrap and the tree's apt fetch from
+#   MIRROR=URL   where debootstrap and the tree's apt fetch from (default: debootstrap's own)
 set -euo pipefail
 
 suite=${1:-}
@@ -23,7 +23,6 @@ command -v debootstrap >/dev/null || {
     echo "$0: debootstrap is missing (apt-get install debootstrap)" >&2
     exit 1
 }
-mirror=${MIRROR:-http://deb.debian.org/debian}
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 tree=${2:-}
 made=0
@@ -42,7 +41,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-[ -e "$tree/etc/debian_version" ] || debootstrap --variant=minbase "$suite" "$tree" "$mirror"
+[ -e "$tree/etc/debian_version" ] || debootstrap --variant=minbase "$suite" "$tree" ${MIRROR:+"$MIRROR"}
 mount -t proc proc "$tree/proc" && mounted+=("$tree/proc")
 cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
 
