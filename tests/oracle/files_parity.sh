@@ -3,7 +3,7 @@
 # libraries that other people use, in a Python environment of its own.
 #
 # DURE_MODEL is the GGUF to compare on; DURE_ORACLE_VENV the environment (made when missing), which
-# may also hold xllamacpp (llama.cpp). DURE_VOCABS is a folder with llama.cpp's ggml-vocab-*.gguf files
+# may also hold llama-cpp-python. DURE_VOCABS is a folder with llama.cpp's ggml-vocab-*.gguf files
 # and their .inp and .out; left out when it is not set.
 # Skipped, with the reason, when there is no model or the packages cannot be installed.
 set -eu
