@@ -1,10 +1,12 @@
 /* The mask kernel. Its cost is AES alone: key stream is made 4 KiB at a time into a buffer that
  * stays in the first-level cache and is added from there, 24-bit words straight from their packed
  * form, in the 32-bit accumulators that wrap by themselves; the modulus is applied once at the end
- * of a tile. Larger tiles measured 1.5 times slower. */
+ * of a tile. Larger tiles measured 1.5 times slower. AES is crypto/vaes.h where the CPU has it, and
+ * OpenSSL's elsewhere. */
 #include "crypto/mask.h"
 
 #include "crypto/algorithms_int.h"
+#include "crypto/vaes.h"
 #include "crypto/wipe.h"
 
 #include <assert.h>
@@ -20,38 +22,66 @@ enum {
     TILE_WORDS_24 = 1344, /* 4032 bytes */
     TILE_WORDS_32 = 1024, /* 4096 bytes */
     TILE_BYTES = 4096,
-    TILE_SPARE = 32, /* wide loads read past the last word */
+    /* A first block that begins before the tile, whole strides of blocks, and wide loads that read
+     * past the last word. */
+    TILE_SPARE = BLOCK_BYTES + BLOCK_BYTES * DURE_VAES_STRIDE + 64,
 };
 static_assert(TILE_WORDS_24 * 3 % 64 == 0 && TILE_WORDS_24 * 3 <= TILE_BYTES, "whole cache lines");
 
 static const uint64_t blocks_max = (UINT64_C(1) << 32) - 1;
 
 struct dure_mask_stream {
+    const dure_vaes *vaes; /* NULL: `cipher` is used */
+    dure_vaes_key key;
     EVP_CIPHER_CTX *cipher;
 };
 
-dure_err dure_mask_stream_new(dure_mask_stream **out, const uint8_t key[DURE_MASK_KEY_BYTES])
+static dure_err start_cipher(dure_mask_stream *stream, const uint8_t key[DURE_MASK_KEY_BYTES])
 {
     static const uint8_t counter_zero[BLOCK_BYTES];
     const dure_algorithms *algorithms = dure_algorithms_get();
+    stream->cipher = algorithms ? EVP_CIPHER_CTX_new() : NULL;
+    if (!stream->cipher ||
+        EVP_EncryptInit_ex2(stream->cipher, algorithms->aes_256_ctr, key, counter_zero, NULL) != 1)
+        return DURE_ERR_CRYPTO;
+    return DURE_OK;
+}
+
+static dure_err stream_new(dure_mask_stream **out, const uint8_t key[DURE_MASK_KEY_BYTES],
+                           const dure_vaes *vaes)
+{
+    dure_err err = DURE_OK;
     *out = NULL;
-    if (!algorithms) return DURE_ERR_CRYPTO;
     dure_mask_stream *stream = calloc(1, sizeof *stream);
     if (!stream) return DURE_ERR_NOMEM;
-    stream->cipher = EVP_CIPHER_CTX_new();
-    if (!stream->cipher || EVP_EncryptInit_ex2(stream->cipher, algorithms->aes_256_ctr, key,
-                                               counter_zero, NULL) != 1) {
+    stream->vaes = vaes;
+    if (vaes)
+        vaes->expand(&stream->key, key);
+    else
+        err = start_cipher(stream, key);
+    if (err)
         dure_mask_stream_free(&stream);
-        return DURE_ERR_CRYPTO;
-    }
-    *out = stream;
-    return DURE_OK;
+    else
+        *out = stream;
+    return err;
+}
+
+dure_err dure_mask_stream_new(dure_mask_stream **out, const uint8_t key[DURE_MASK_KEY_BYTES])
+{
+    return stream_new(out, key, dure_vaes_get());
+}
+
+dure_err dure_mask_stream_new_openssl(dure_mask_stream **out,
+                                      const uint8_t key[DURE_MASK_KEY_BYTES])
+{
+    return stream_new(out, key, NULL);
 }
 
 void dure_mask_stream_free(dure_mask_stream **stream)
 {
     if (!stream || !*stream) return;
-    EVP_CIPHER_CTX_free((*stream)->cipher); /* OpenSSL wipes the key schedule */
+    EVP_CIPHER_CTX_free((*stream)->cipher); /* OpenSSL wipes its key schedule */
+    dure_wipe(&(*stream)->key, sizeof(*stream)->key);
     free(*stream);
     *stream = NULL;
 }
@@ -68,10 +98,11 @@ static dure_err next_bytes(dure_mask_stream *stream, uint8_t *out, size_t n)
     return DURE_OK;
 }
 
-/* Puts the stream at a byte offset: the counter is the block's number, and the bytes of that block
- * before the offset are dropped. */
+/* Puts OpenSSL's stream at a byte offset: the counter is the block's number, and the bytes of that
+ * block before the offset are dropped. */
 static dure_err seek(dure_mask_stream *stream, uint64_t offset)
 {
+    if (stream->vaes) return DURE_OK;
     uint8_t counter[BLOCK_BYTES] = {0}, dropped[BLOCK_BYTES];
     uint64_t block = offset / BLOCK_BYTES;
     for (size_t i = 0; i < 8; i++)
@@ -141,6 +172,23 @@ static void apply(uint32_t *words, const uint8_t *key_stream, size_t n, unsigned
     apply_plain(words, key_stream, n, bits, subtract);
 }
 
+/* words[0..n) += the stream's words from byte `offset` on, or -= them. `tile` is the buffer. */
+static dure_err apply_stream(uint32_t *words, size_t n, const dure_mask_term *term, uint64_t offset,
+                             unsigned bits, uint8_t *tile)
+{
+    dure_mask_stream *stream = term->stream;
+    size_t n_bytes = n * (bits / 8), before = (size_t)(offset % BLOCK_BYTES);
+    if (stream->vaes) {
+        size_t n_blocks = (before + n_bytes + BLOCK_BYTES - 1) / BLOCK_BYTES;
+        stream->vaes->key_stream(tile, n_blocks, &stream->key, offset / BLOCK_BYTES);
+        stream->vaes->add_words(words, tile + before, n, bits, term->subtract);
+        return DURE_OK;
+    }
+    dure_err err = next_bytes(stream, tile, n_bytes);
+    if (!err) apply(words, tile, n, bits, term->subtract);
+    return err;
+}
+
 static dure_err check(const dure_mask_range *range)
 {
     if (range->bits != 24 && range->bits != 32) return DURE_ERR_USAGE;
@@ -161,9 +209,9 @@ static dure_err apply_tiles(uint32_t *words, const dure_mask_range *range,
         size_t n = tile - (size_t)((range->first + at) % tile);
         if (n > range->n - at) n = range->n - at;
         for (size_t k = 0; k < n_terms; k++) {
-            dure_err err = next_bytes(terms[k].stream, key_stream, n * step);
+            dure_err err = apply_stream(words + at, n, &terms[k], (range->first + at) * step,
+                                        range->bits, key_stream);
             if (err) return err;
-            apply(words + at, key_stream, n, range->bits, terms[k].subtract);
         }
         for (size_t i = 0; i < n; i++)
             words[at + i] &= modulus;

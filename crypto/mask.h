@@ -21,6 +21,10 @@
 typedef struct dure_mask_stream dure_mask_stream;
 DURE_MUST_USE dure_err dure_mask_stream_new(dure_mask_stream **out,
                                             const uint8_t key[DURE_MASK_KEY_BYTES]);
+/* The same stream made by OpenSSL, also where the CPU has wider instructions: the other side of a
+ * comparison. */
+DURE_MUST_USE dure_err dure_mask_stream_new_openssl(dure_mask_stream **out,
+                                                    const uint8_t key[DURE_MASK_KEY_BYTES]);
 void dure_mask_stream_free(dure_mask_stream **stream); /* wipes; NULL-safe, nulls */
 
 /* One stream and its sign. */

@@ -94,6 +94,36 @@ static void test_mask_is_the_specification_at_any_index(void **state)
     dure_mask_stream_free(&stream);
 }
 
+/* The CPU's wide instructions (crypto/vaes.h) against OpenSSL, over tiles and odd ends; on a CPU
+ * without them both sides are OpenSSL's. */
+static void test_mask_is_the_same_with_and_without_wide_instructions(void **state)
+{
+    (void)state;
+    enum { N = 9001 };
+    static uint32_t wide[N], plain[N];
+    static const size_t lengths[] = {1, 15, 16, 17, 1343, 1345, 2688, N};
+    for (size_t i = 0; i < 64; i++) {
+        uint8_t key[32];
+        dure_mask_stream *streams[2] = {NULL, NULL};
+        for (size_t k = 0; k < 32; k++)
+            key[k] = (uint8_t)(37 * i + 11 * k * k);
+        assert_ok(dure_mask_stream_new(&streams[0], key));
+        assert_ok(dure_mask_stream_new_openssl(&streams[1], key));
+        dure_mask_range range = {
+            .first = i * i * 7919, .n = lengths[i % 8], .bits = i % 16 < 8 ? 24 : 32};
+        dure_mask_term terms[2] = {{.stream = streams[0], .subtract = i % 3 == 0},
+                                   {.stream = streams[1], .subtract = i % 3 == 0}};
+        for (uint32_t k = 0; k < N; k++)
+            wide[k] = plain[k] = 3 * k;
+        assert_ok(dure_mask_apply(wide, &range, &terms[0], 1));
+        assert_ok(dure_mask_apply(plain, &range, &terms[1], 1));
+        assert_memory_equal(wide, plain, sizeof wide);
+        assert_int_not_equal(wide[range.n - 1], 3 * (range.n - 1));
+        dure_mask_stream_free(&streams[0]);
+        dure_mask_stream_free(&streams[1]);
+    }
+}
+
 /* Pairwise masks of three members cancel in the sum, whatever chunks each of them works in. */
 static void test_mask_pairs_cancel_across_different_chunks(void **state)
 {
@@ -193,6 +223,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mask_words_match_published_aes_blocks),
         cmocka_unit_test(test_mask_is_the_specification_at_any_index),
+        cmocka_unit_test(test_mask_is_the_same_with_and_without_wide_instructions),
         cmocka_unit_test(test_mask_pairs_cancel_across_different_chunks),
         cmocka_unit_test(test_mask_refuses_other_widths_and_zeroes),
         cmocka_unit_test(test_mask_refuses_to_run_past_the_key_s_limit),
