@@ -9,11 +9,12 @@ bool dure_quant_block(size_t *weights, size_t *bytes, uint32_t type)
     static const struct {
         uint32_t type, weights, bytes;
     } known[] = {
-        {QUANT_F32, 1, 4},      {QUANT_F16, 1, 2},      {QUANT_BF16, 1, 2},
-        {QUANT_Q4_0, 32, 18},   {QUANT_Q4_1, 32, 20},   {QUANT_Q5_0, 32, 22},
-        {QUANT_Q5_1, 32, 24},   {QUANT_Q8_0, 32, 34},   {QUANT_IQ4_NL, 32, 18},
-        {QUANT_Q2_K, 256, 84},  {QUANT_Q3_K, 256, 110}, {QUANT_Q4_K, 256, 144},
-        {QUANT_Q5_K, 256, 176}, {QUANT_Q6_K, 256, 210},
+        {QUANT_F32, 1, 4},        {QUANT_F16, 1, 2},      {QUANT_BF16, 1, 2},
+        {QUANT_Q4_0, 32, 18},     {QUANT_Q4_1, 32, 20},   {QUANT_Q5_0, 32, 22},
+        {QUANT_Q5_1, 32, 24},     {QUANT_Q8_0, 32, 34},   {QUANT_IQ4_NL, 32, 18},
+        {QUANT_Q2_K, 256, 84},    {QUANT_Q3_K, 256, 110}, {QUANT_Q4_K, 256, 144},
+        {QUANT_Q5_K, 256, 176},   {QUANT_Q6_K, 256, 210}, {QUANT_Q8_K, 256, 292},
+        {QUANT_IQ4_XS, 256, 136},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         if (known[i].type != type) continue;

@@ -29,6 +29,7 @@ typedef enum dure_gguf_type {
     DURE_GGUF_Q6_K = 14,
     DURE_GGUF_Q8_K = 15,
     DURE_GGUF_IQ4_NL = 20,
+    DURE_GGUF_IQ4_XS = 23,
     DURE_GGUF_BF16 = 30,
 } dure_gguf_type;
 

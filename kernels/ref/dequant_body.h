@@ -1,7 +1,7 @@
-/* Decoding of every block type, written once: ref/ compiles it for any CPU, cpu/ again under the
- * flags of each level, where the compiler turns the inner loops into vector code. All versions
- * give the same bits: the products of the small integers with the half-precision scales are exact
- * in float32, so each weight is rounded at most once.
+/* Decoding of every block type. The plain loops here are compiled by ref/ and by the level for any
+ * CPU; AVX2 and AVX-512 have their own of the same names. All versions give the same bits: the
+ * products of the small integers with the half-precision scales are exact in float32, so each
+ * weight is rounded at most once. (Q8_K has a float32 scale, and one product in all versions.)
  *
  * Layouts: ggml src/ggml-common.h; order of the elements: src/ggml-quants.c, dequantize_row_*. */
 #pragma once
@@ -35,8 +35,17 @@ static inline uint32_t u32_at(const uint8_t *p)
     return u;
 }
 
+/* The scale of sub-block j: four bits in b[4..7], two above them in b[2..3], less 32. */
+static inline int scale_iq4_xs(int j, const uint8_t *b)
+{
+    int high = (b[2] | b[3] << 8) >> 2 * j & 3;
+    return ((b[4 + j / 2] >> j % 2 * 4 & 15) | high << 4) - 32;
+}
+
 #if defined(__AVX512F__)
 #include "kernels/cpu/dequant_avx512.h"
+#elif defined(__AVX2__)
+#include "kernels/cpu/dequant_avx2.h"
 #else
 static void decode_q4_0(float *restrict y, const uint8_t *restrict b)
 {
@@ -63,8 +72,6 @@ static void decode_q8_0(float *restrict y, const uint8_t *restrict b)
         y[j] = (float)(int8_t)b[2 + j] * d;
 }
 
-#endif
-
 static void decode_q5_0(float *restrict y, const uint8_t *restrict b)
 {
     float d = half_at(b);
@@ -89,15 +96,34 @@ static void decode_q5_1(float *restrict y, const uint8_t *restrict b)
     }
 }
 
-static void decode_iq4_nl(float *restrict y, const uint8_t *restrict b)
+static void decode_q8_k(float *restrict y, const uint8_t *restrict b)
+{
+    float d;
+    memcpy(&d, b, sizeof d);
+    for (int j = 0; j < 256; j++)
+        y[j] = (float)(int8_t)b[4 + j] * d;
+}
+
+static inline void iq4_levels(float *restrict y, const uint8_t *restrict q, float d)
 {
     static const int8_t level[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                      1,    13,   25,  38,  53,  69,  89,  113};
-    float d = half_at(b);
     for (int j = 0; j < 16; j++) {
-        y[j] = (float)level[b[2 + j] & 15] * d;
-        y[j + 16] = (float)level[b[2 + j] >> 4] * d;
+        y[j] = (float)level[q[j] & 15] * d;
+        y[j + 16] = (float)level[q[j] >> 4] * d;
     }
+}
+
+static void decode_iq4_nl(float *restrict y, const uint8_t *restrict b)
+{
+    iq4_levels(y, b + 2, half_at(b));
+}
+
+static void decode_iq4_xs(float *restrict y, const uint8_t *restrict b)
+{
+    float d = half_at(b);
+    for (int j = 0; j < 8; j++)
+        iq4_levels(y + j * 32, b + 8 + j * 16, d * (float)scale_iq4_xs(j, b));
 }
 
 static void decode_q2_k(float *restrict y, const uint8_t *restrict b)
@@ -188,11 +214,14 @@ static void decode_half(float *restrict y, const uint8_t *restrict b, size_t n)
     for (size_t i = 0; i < n; i++)
         y[i] = half_at(b + 2 * i);
 }
+#endif
 
 static void decode_bf16(float *restrict y, const uint8_t *restrict b, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        uint32_t u = (uint32_t)(b[2 * i] | b[2 * i + 1] << 8) << 16;
+        uint16_t top;
+        memcpy(&top, b + 2 * i, sizeof top);
+        uint32_t u = (uint32_t)top << 16;
         memcpy(y + i, &u, sizeof u);
     }
 }
@@ -236,6 +265,10 @@ static void dequant(float *out, const uint8_t *blocks, size_t n, uint32_t type)
         DECODE_BLOCKS(decode_q5_k, 256, 176);
     case QUANT_Q6_K:
         DECODE_BLOCKS(decode_q6_k, 256, 210);
+    case QUANT_Q8_K:
+        DECODE_BLOCKS(decode_q8_k, 256, 292);
+    case QUANT_IQ4_XS:
+        DECODE_BLOCKS(decode_iq4_xs, 256, 136);
     default:
         DURE_ASSERT(type == QUANT_F32); /* dure_quant_block() refuses all others */
     }
