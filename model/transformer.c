@@ -200,6 +200,7 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     if (!t) return DURE_ERR_NOMEM;
     t->rows = opts->rows ? opts->rows : DEFAULT_ROWS;
     dure_err err = dure_model_shape_read(&t->shape, gguf, diag);
+    if (!err) err = dure_gguf_check_finite(gguf, diag);
     if (!err) err = bind(t, gguf, diag);
     if (!err) err = choose_path(t, opts, diag);
     if (!err) {
