@@ -35,27 +35,41 @@ static double frequency(size_t i, const dure_rope_opts *opts)
 
 dure_err dure_rope_table_init(dure_rope_table *out, const dure_rope_opts *opts)
 {
-    size_t n, half = opts->dim / 2;
-    *out =
-        (dure_rope_table){.positions = opts->positions, .dim = opts->dim, .halves = opts->halves};
-    if (!dure_size_mul(&n, opts->positions, opts->dim)) return DURE_ERR_LIMIT;
-    out->cos_sin = calloc(n, sizeof *out->cos_sin);
-    if (!out->cos_sin) return DURE_ERR_NOMEM;
-    double magnitude = opts->magnitude > 0 ? opts->magnitude : 1;
-    for (size_t i = 0; i < half; i++) {
-        double step = frequency(i, opts);
-        for (size_t p = 0; p < opts->positions; p++) {
-            out->cos_sin[p * opts->dim + i] = (float)(magnitude * cos((double)p * step));
-            out->cos_sin[p * opts->dim + half + i] = (float)(magnitude * sin((double)p * step));
+    size_t half = opts->dim / 2;
+    *out = (dure_rope_table){.dim = opts->dim,
+                             .frequency = calloc(half + 1, sizeof *out->frequency),
+                             .magnitude = opts->magnitude > 0 ? opts->magnitude : 1,
+                             .halves = opts->halves};
+    if (!out->frequency) return DURE_ERR_NOMEM;
+    for (size_t i = 0; i < half; i++)
+        out->frequency[i] = frequency(i, opts);
+    return DURE_OK;
+}
+
+dure_err dure_rope_table_reserve(dure_rope_table *table, size_t positions)
+{
+    size_t bytes, half = table->dim / 2;
+    if (positions <= table->positions) return DURE_OK;
+    if (!dure_size_mul(&bytes, positions, table->dim * sizeof *table->cos_sin))
+        return DURE_ERR_LIMIT;
+    float *grown = realloc(table->cos_sin, bytes);
+    if (!grown) return DURE_ERR_NOMEM;
+    table->cos_sin = grown;
+    for (size_t p = table->positions; p < positions; p++)
+        for (size_t i = 0; i < half; i++) {
+            double angle = (double)p * table->frequency[i];
+            grown[p * table->dim + i] = (float)(table->magnitude * cos(angle));
+            grown[p * table->dim + half + i] = (float)(table->magnitude * sin(angle));
         }
-    }
+    table->positions = positions;
     return DURE_OK;
 }
 
 void dure_rope_table_fini(dure_rope_table *table)
 {
     free(table->cos_sin);
-    table->cos_sin = NULL;
+    free(table->frequency);
+    *table = (dure_rope_table){0};
 }
 
 typedef struct job {

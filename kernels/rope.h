@@ -13,7 +13,7 @@ typedef struct dure_rope_yarn {
 } dure_rope_yarn;
 
 typedef struct dure_rope_opts {
-    size_t positions, dim; /* dim rotated elements of each head, even */
+    size_t dim; /* rotated elements of each head, even */
     double freq_base;
     const float *factors; /* dim / 2 divisors of the frequencies, or NULL */
     bool halves;          /* pairs are (i, i + dim/2), else (2i, 2i+1) */
@@ -26,14 +26,19 @@ typedef struct dure_rope_opts {
 typedef struct dure_rope_table {
     float *cos_sin; /* positions x dim: dim/2 cosines, then the sines; owned */
     size_t positions, dim;
+    double *frequency; /* dim / 2; owned */
+    double magnitude;
     bool halves;
 } dure_rope_table;
 
+/* A table without any position yet; contexts are long, and most records short. */
 DURE_MUST_USE dure_err dure_rope_table_init(dure_rope_table *out, const dure_rope_opts *opts);
+/* Grows it to at least [0, positions); no rotation may be under way. On error it is as before. */
+DURE_MUST_USE dure_err dure_rope_table_reserve(dure_rope_table *table, size_t positions);
 void dure_rope_table_fini(dure_rope_table *table);
 
 /* x[rows x heads*head_dim], stride ld, rotated in place by +position[row], or by -position[row]
- * with `backward` (the transpose of the rotation). */
+ * with `backward` (the transpose of the rotation). The table has every position. */
 typedef struct dure_rope {
     const dure_rope_table *table;
     const uint32_t *position; /* rows */

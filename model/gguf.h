@@ -104,6 +104,8 @@ DURE_MUST_USE dure_err dure_gguf_array_i32(int32_t *out, const dure_gguf *g, con
                                            size_t i, dure_diag *diag);
 DURE_MUST_USE dure_err dure_gguf_array_f32(float *out, const dure_gguf *g, const char *key,
                                            size_t i, dure_diag *diag);
+DURE_MUST_USE dure_err dure_gguf_array_bool(bool *out, const dure_gguf *g, const char *key,
+                                            size_t i, dure_diag *diag);
 /* Walks the keys in file order (for `dure model info`): name and a printable value, cut short. */
 size_t dure_gguf_key_count(const dure_gguf *g);
 const char *dure_gguf_key_at(char value[128], const dure_gguf *g, size_t i);

@@ -202,6 +202,17 @@ dure_err dure_gguf_array_f32(float *out, const dure_gguf *g, const char *key, si
     return DURE_OK;
 }
 
+dure_err dure_gguf_array_bool(bool *out, const dure_gguf *g, const char *key, size_t i,
+                              dure_diag *diag)
+{
+    const gguf_value *value = NULL;
+    dure_err err = find_element(&value, g, key, i, diag);
+    if (err) return err;
+    if (value->element != GGUF_BOOL) return wrong_type(value, "an array of bools", diag);
+    *out = value->data[i] == 1;
+    return DURE_OK;
+}
+
 size_t dure_gguf_key_count(const dure_gguf *g)
 {
     return g->n_values;

@@ -46,6 +46,8 @@ static void check_turn(const dure_rope_opts *opts, const double frequency[DIM / 
     float x[ROWS * LD], y[ROWS * LD];
     dure_rope_table table;
     assert_ok(dure_rope_table_init(&table, opts));
+    assert_ok(dure_rope_table_reserve(&table, 2)); /* grows where it stands */
+    assert_ok(dure_rope_table_reserve(&table, POSITIONS));
     fill(x, 1);
     memcpy(y, x, sizeof x);
     apply(y, &table, false);
@@ -69,23 +71,21 @@ static void check_turn(const dure_rope_opts *opts, const double frequency[DIM / 
 static void test_rope_turns_adjacent_pairs(void **state)
 {
     (void)state;
-    const dure_rope_opts opts = {.positions = POSITIONS, .dim = DIM, .freq_base = 100};
+    const dure_rope_opts opts = {.dim = DIM, .freq_base = 100};
     check_turn(&opts, (double[]){1, pow(100, -0.25), 0.1, pow(100, -0.75)}, 1);
 }
 
 static void test_rope_turns_halves(void **state)
 {
     (void)state;
-    const dure_rope_opts opts = {
-        .positions = POSITIONS, .dim = DIM, .freq_base = 100, .halves = true};
+    const dure_rope_opts opts = {.dim = DIM, .freq_base = 100, .halves = true};
     check_turn(&opts, (double[]){1, pow(100, -0.25), 0.1, pow(100, -0.75)}, 1);
 }
 
 static void test_rope_divides_by_factors_and_stretch(void **state)
 {
     (void)state;
-    const dure_rope_opts opts = {
-        .positions = POSITIONS, .dim = DIM, .freq_base = 100, .factors = factors, .stretch = 4};
+    const dure_rope_opts opts = {.dim = DIM, .freq_base = 100, .factors = factors, .stretch = 4};
     check_turn(&opts, (double[]){0.25, pow(100, -0.25) / 8, 0.1 / 16, pow(100, -0.75) / 32}, 1);
 }
 
@@ -94,8 +94,7 @@ static void test_rope_divides_by_factors_and_stretch(void **state)
 static void test_rope_yarn_gives_the_frequencies_of_transformers(void **state)
 {
     (void)state;
-    const dure_rope_opts opts = {.positions = POSITIONS,
-                                 .dim = DIM,
+    const dure_rope_opts opts = {.dim = DIM,
                                  .freq_base = 10000,
                                  .halves = true,
                                  .stretch = 4,
@@ -107,11 +106,11 @@ static void test_rope_yarn_gives_the_frequencies_of_transformers(void **state)
 /* What backward gives is the gradient of what forward does, magnitude and all. */
 static void check_gradient(bool halves)
 {
-    const dure_rope_opts opts = {
-        .positions = POSITIONS, .dim = DIM, .freq_base = 100, .halves = halves, .magnitude = 1.25};
+    const dure_rope_opts opts = {.dim = DIM, .freq_base = 100, .halves = halves, .magnitude = 1.25};
     float x[ROWS * LD], dy[ROWS * LD], dx[ROWS * LD], moved[ROWS * LD];
     dure_rope_table table;
     assert_ok(dure_rope_table_init(&table, &opts));
+    assert_ok(dure_rope_table_reserve(&table, POSITIONS));
     fill(x, 2);
     fill(dy, 3);
     memcpy(dx, dy, sizeof dx);
@@ -142,9 +141,12 @@ static void test_rope_refuses_a_table_too_large(void **state)
 {
     (void)state;
     dure_rope_table table;
-    const dure_rope_opts opts = {.positions = SIZE_MAX / 2, .dim = 8, .freq_base = 100};
-    assert_err(dure_rope_table_init(&table, &opts), DURE_ERR_LIMIT);
-    assert_null(table.cos_sin);
+    const dure_rope_opts opts = {.dim = 8, .freq_base = 100};
+    assert_ok(dure_rope_table_init(&table, &opts));
+    assert_ok(dure_rope_table_reserve(&table, 3));
+    assert_err(dure_rope_table_reserve(&table, SIZE_MAX / 2), DURE_ERR_LIMIT);
+    assert_int_equal(table.positions, 3);
+    dure_rope_table_fini(&table);
 }
 
 int main(void)
