@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "crypto/wipe.h"
 #include "federation/settings.h"
+#include "model/base_digest.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -393,7 +394,7 @@ static int adapter_verify(int argc, char **argv)
     dure_hash base;
     json_t *results = json ? json_array() : NULL;
     dure_err err = dure_adapter_desk_open(&desk, dir, root, &diag);
-    if (!err && model) err = dure_hash_file(&base, model, &diag);
+    if (!err && model) err = dure_base_digest(&base, model, &diag);
     if (!err) err = verify_all(results, &desk, name, model ? &base : NULL, &diag);
     if (json && dure_print_json(json_incref(results)) && !err) err = DURE_ERR_IO;
     json_decref(results);

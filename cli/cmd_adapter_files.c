@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "federation/settings.h"
 #include "model/adapter_file.h"
+#include "model/base_digest.h"
 #include "model/gguf.h"
 #include "model/merge.h"
 #include "model/shape.h"
@@ -130,7 +131,7 @@ static dure_err load_verified(dure_lora **lora, dure_version *version, dure_hash
     dure_model_shape shape;
     dure_err err = dure_adapter_desk_open(&desk, job->dir, NULL, diag);
     if (!err) err = dure_registry_find(version, desk.registry, job->name, diag);
-    if (!err) err = dure_hash_file(base, job->model, diag);
+    if (!err) err = dure_base_digest(base, job->model, diag);
     if (!err) err = dure_registry_verify(desk.registry, version, desk.root_public, base, diag);
     if (!err) err = read_adapter(&bytes, &desk, version, diag);
     if (!err) err = dure_model_shape_read(&shape, gguf, diag);

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "coordinator/folder.h"
+#include "model/base_digest.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -76,7 +77,7 @@ static void on_event(void *state, const char *name, const json_t *facts)
 static dure_err check_model(const dure_settings *settings, dure_diag *diag)
 {
     dure_hash digest;
-    dure_err err = dure_hash_file(&digest, settings->model, diag);
+    dure_err err = dure_base_digest(&digest, settings->model, diag);
     if (!err && !dure_hash_equal(&digest, &settings->terms.base.digest))
         err = dure_diag_set(diag, DURE_ERR_STATE,
                             "%s is not the base model that the federation was made for; put the "

@@ -4,6 +4,7 @@
 #include "cli/output.h"
 #include "cli/text.h"
 #include "common/file.h"
+#include "model/arch.h"
 #include "model/conversation.h"
 #include "model/dataset.h"
 
@@ -45,7 +46,7 @@ static dure_err need_chat(const text_model *m, dure_diag *diag)
 static dure_err check_length(const text_model *m, uint64_t max_length, dure_diag *diag)
 {
     uint32_t context = 0;
-    dure_err err = dure_gguf_u32(&context, m->gguf, "llama.context_length", diag);
+    dure_err err = dure_model_number(&context, m->gguf, "context_length", diag);
     if (!err && (max_length < 2 || max_length > context))
         err = dure_diag_set(diag, DURE_ERR_USAGE,
                             "--max-length must be from 2 to the model's context of %u tokens",

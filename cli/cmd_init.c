@@ -6,6 +6,7 @@
 #include "common/file.h"
 #include "coordinator/founding.h"
 #include "crypto/rng.h"
+#include "model/base_digest.h"
 #include "model/chat_template.h"
 #include "model/dataset.h"
 #include "model/shape.h"
@@ -31,6 +32,7 @@ static dure_err read_shape(dure_base *base, dure_gguf *gguf, dure_diag *diag)
 {
     dure_model_shape s;
     dure_err err = dure_model_shape_read(&s, gguf, diag);
+    if (!err) err = dure_gguf_check_finite(gguf, diag);
     if (err) return err;
     base->n_layers = s.n_layers;
     base->n_embd = s.n_embd;
@@ -66,7 +68,7 @@ static dure_err read_model(dure_base *base, const options *o, dure_diag *diag)
     dure_err err = dure_gguf_open(&gguf, o->model, NULL, diag);
     if (!err) err = read_shape(base, gguf, diag);
     if (!err) err = check_eval(gguf, base, o->eval, diag);
-    if (!err) err = dure_hash_file(&base->digest, o->model, diag);
+    if (!err) err = dure_base_digest(&base->digest, o->model, diag);
     dure_gguf_close(&gguf);
     return err;
 }

@@ -4,6 +4,7 @@
 #include "cli/output.h"
 #include "cli/text.h"
 #include "crypto/hash.h"
+#include "model/base_digest.h"
 #include "model/chat_template.h"
 #include "model/shape.h"
 
@@ -73,6 +74,7 @@ static void judge(facts *f, const dure_gguf *g)
     if (dure_model_shape_read(&f->shape, g, &f->why)) {
         f->supported = false;
     } else {
+        f->supported = dure_gguf_check_finite(g, &f->why) == DURE_OK;
         f->has_shape = true;
         f->memory_bytes = training_bytes(&f->shape, f->bytes);
     }
@@ -95,7 +97,7 @@ static dure_err gather(facts *f, const char *path, dure_diag *diag)
     dure_hash digest;
     dure_span name = {0};
     dure_err err = dure_gguf_open(&g, path, NULL, diag);
-    if (!err) err = dure_hash_file(&digest, path, diag);
+    if (!err) err = dure_base_digest(&digest, path, diag);
     if (err) {
         dure_gguf_close(&g);
         return err;
@@ -103,7 +105,7 @@ static dure_err gather(facts *f, const char *path, dure_diag *diag)
     dure_hex_encode(f->digest, digest.b, sizeof digest.b);
     if (dure_gguf_text(&name, g, "general.name", NULL) == DURE_OK) dure_gguf_print(f->name, name);
     f->parameters = dure_model_parameters(g);
-    f->bytes = dure_gguf_bytes(g).n;
+    f->bytes = dure_gguf_bytes(g);
     count_types(f, g);
     judge(f, g);
     dure_gguf_close(&g);

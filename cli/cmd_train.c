@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "kernels/threads.h"
+#include "model/base_digest.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -484,7 +485,7 @@ static int run(training *t)
     dure_hash base;
     dure_err err = open_all(t);
     if (!err) err = check_usable(t);
-    if (!err) err = dure_hash_file(&base, o.model, &t->diag);
+    if (!err) err = dure_base_digest(&base, o.model, &t->diag);
     if (!err) err = dure_trainer_data_hash(&t->data_hash, &t->data);
     if (!err) err = bind_subject(t, &base);
     if (!err) err = make_paths(t);

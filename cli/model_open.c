@@ -2,6 +2,7 @@
 
 #include "common/buf.h"
 #include "crypto/hash.h"
+#include "model/base_digest.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +15,7 @@ static dure_err check_base(const dure_adapter_notes *notes, const dure_open_opts
     dure_hash base;
     char hex[2 * DURE_HASH_BYTES + 1];
     if (opts->any_base || !notes->base_digest[0]) return DURE_OK;
-    dure_err err = dure_hash_file(&base, opts->model, diag);
+    dure_err err = dure_base_digest(&base, opts->model, diag);
     if (err) return err;
     dure_hex_encode(hex, base.b, sizeof base.b);
     if (strcmp(hex, notes->base_digest) == 0) return DURE_OK;

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
+#include "model/base_digest.h"
 #include "net/dealer.h"
 #include "proto/messages.h"
 
@@ -105,7 +106,7 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
 static dure_err check_model(const enrolment *e, dure_diag *diag)
 {
     dure_hash digest;
-    dure_err err = dure_hash_file(&digest, e->policy.model, diag);
+    dure_err err = dure_base_digest(&digest, e->policy.model, diag);
     if (err) return err;
     if (dure_hash_equal(&digest, &e->invitation.terms.base.digest)) return DURE_OK;
     char hex[65];

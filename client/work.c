@@ -5,6 +5,7 @@
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
 #include "federation/quantise.h"
+#include "model/base_digest.h"
 #include "model/chat_template.h"
 
 #include <pthread.h>
@@ -60,7 +61,7 @@ static dure_err open_model(dure_work *w, dure_diag *diag)
 static dure_err check_digest(const dure_work *w, dure_diag *diag)
 {
     dure_hash digest;
-    dure_err err = dure_hash_file(&digest, w->site->policy.model, diag);
+    dure_err err = dure_base_digest(&digest, w->site->policy.model, diag);
     if (!err && !dure_hash_equal(&digest, &w->site->invitation.terms.base.digest)) {
         err = dure_diag_set(diag, DURE_ERR_STATE,
                             "%s is not the federation's base model any more; put the right file "

@@ -52,37 +52,43 @@ out:
     return err;
 }
 
-dure_err dure_hash_file(dure_hash *out, const char *path, dure_diag *diag)
+/* `piece` is for reading and holds PIECE bytes. */
+enum { PIECE = 1 << 16 };
+
+static dure_err update_file(dure_hasher *hasher, uint8_t *piece, const char *path, dure_diag *diag)
 {
-    enum { PIECE = 1 << 16 };
-    dure_hasher *hasher = NULL;
-    uint8_t *piece = NULL;
-    *out = (dure_hash){{0}};
     FILE *file = fopen(path, "rb");
     if (!file) return dure_file_errno(diag, "open", path);
-    dure_err err = dure_hasher_new(&hasher);
-    if (err) goto out;
-    piece = malloc(PIECE);
-    if (!piece) {
-        err = DURE_ERR_NOMEM;
-        goto out;
-    }
+    dure_err err = DURE_OK;
     size_t n = 0;
     while (!err && (n = fread(piece, 1, PIECE, file)) > 0)
         err = dure_hasher_update(hasher, piece, n);
-    if (!err && ferror(file)) {
-        err = dure_file_errno(diag, "read", path);
-        goto out;
-    }
+    if (!err && ferror(file)) err = dure_file_errno(diag, "read", path);
+    (void)fclose(file); /* opened for reading: nothing can be lost */
+    return err;
+}
+
+dure_err dure_hash_files(dure_hash *out, const char *const *paths, size_t n, dure_diag *diag)
+{
+    dure_hasher *hasher = NULL;
+    uint8_t *piece = malloc(PIECE);
+    *out = (dure_hash){{0}};
+    dure_err err = piece ? dure_hasher_new(&hasher) : DURE_ERR_NOMEM;
+    for (size_t i = 0; i < n && !err; i++)
+        err = update_file(hasher, piece, paths[i], diag);
     if (!err) err = dure_hasher_final(out, hasher);
-out:
     if (err && diag && !diag->text[0]) {
-        (void)dure_diag_set(diag, err, "cannot hash %s: %s", path, dure_err_text(err));
+        (void)dure_diag_set(diag, err, "cannot hash %s: %s", n ? paths[0] : "no file",
+                            dure_err_text(err));
     }
     free(piece);
     dure_hasher_free(&hasher);
-    (void)fclose(file); /* opened for reading: nothing can be lost */
     return err;
+}
+
+dure_err dure_hash_file(dure_hash *out, const char *path, dure_diag *diag)
+{
+    return dure_hash_files(out, &path, 1, diag);
 }
 
 bool dure_hash_equal(const dure_hash *a, const dure_hash *b)

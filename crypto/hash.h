@@ -25,6 +25,9 @@ DURE_MUST_USE dure_err dure_hash_labeled(dure_hash *out, const char *label, cons
 
 /* The digest of a whole file, read in pieces. `diag` (may be NULL) names the path. */
 DURE_MUST_USE dure_err dure_hash_file(dure_hash *out, const char *path, dure_diag *diag);
+/* The digest of n files' bytes, one after the other. */
+DURE_MUST_USE dure_err dure_hash_files(dure_hash *out, const char *const *paths, size_t n,
+                                       dure_diag *diag);
 
 /* Constant time. */
 bool dure_hash_equal(const dure_hash *a, const dure_hash *b);

@@ -4,31 +4,81 @@
 
 #include <string.h>
 
+/* Blocks of each type, and where in one its scales of half precision are. */
+typedef struct quant_row {
+    uint32_t type, weights, bytes, n_scales, scale[2];
+} quant_row;
+
+static const quant_row rows[] = {
+    {QUANT_F32, 1, 4, 0, {0}},         {QUANT_F16, 1, 2, 1, {0}},
+    {QUANT_BF16, 1, 2, 0, {0}},        {QUANT_Q4_0, 32, 18, 1, {0}},
+    {QUANT_Q4_1, 32, 20, 2, {0, 2}},   {QUANT_Q5_0, 32, 22, 1, {0}},
+    {QUANT_Q5_1, 32, 24, 2, {0, 2}},   {QUANT_Q8_0, 32, 34, 1, {0}},
+    {QUANT_IQ4_NL, 32, 18, 1, {0}},    {QUANT_Q2_K, 256, 84, 2, {80, 82}},
+    {QUANT_Q3_K, 256, 110, 1, {108}},  {QUANT_Q4_K, 256, 144, 2, {0, 2}},
+    {QUANT_Q5_K, 256, 176, 2, {0, 2}}, {QUANT_Q6_K, 256, 210, 1, {208}},
+    {QUANT_Q8_K, 256, 292, 0, {0}},    {QUANT_IQ4_XS, 256, 136, 1, {0}},
+};
+
+static const quant_row *find_row(uint32_t type)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        if (rows[i].type == type) return &rows[i];
+    return NULL;
+}
+
 bool dure_quant_block(size_t *weights, size_t *bytes, uint32_t type)
 {
-    static const struct {
-        uint32_t type, weights, bytes;
-    } known[] = {
-        {QUANT_F32, 1, 4},      {QUANT_F16, 1, 2},      {QUANT_BF16, 1, 2},
-        {QUANT_Q4_0, 32, 18},   {QUANT_Q4_1, 32, 20},   {QUANT_Q5_0, 32, 22},
-        {QUANT_Q5_1, 32, 24},   {QUANT_Q8_0, 32, 34},   {QUANT_IQ4_NL, 32, 18},
-        {QUANT_Q2_K, 256, 84},  {QUANT_Q3_K, 256, 110}, {QUANT_Q4_K, 256, 144},
-        {QUANT_Q5_K, 256, 176}, {QUANT_Q6_K, 256, 210},
-    };
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (known[i].type != type) continue;
-        *weights = known[i].weights;
-        *bytes = known[i].bytes;
-        return true;
-    }
-    return false;
+    const quant_row *row = find_row(type);
+    if (!row) return false;
+    *weights = row->weights;
+    *bytes = row->bytes;
+    return true;
 }
 
 size_t dure_quant_row_bytes(uint32_t type, size_t n)
 {
-    size_t weights = 1, bytes = 0;
-    DURE_ASSERT(dure_quant_block(&weights, &bytes, type) && n % weights == 0);
-    return n / weights * bytes;
+    const quant_row *row = find_row(type);
+    DURE_ASSERT(row && n % row->weights == 0);
+    return n / row->weights * row->bytes;
+}
+
+/* No u16 (or u32) at p, p + stride, ... has all bits of `exponent`, as infinity and NaN do. */
+static bool all_finite_16(const uint8_t *p, size_t stride, size_t n, uint16_t exponent)
+{
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t u;
+        memcpy(&u, p + i * stride, sizeof u);
+        bad |= (u & exponent) == exponent;
+    }
+    return !bad;
+}
+
+static bool all_finite_32(const uint8_t *p, size_t stride, size_t n)
+{
+    unsigned bad = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, p + i * stride, sizeof u);
+        bad |= (u & 0x7F800000) == 0x7F800000;
+    }
+    return !bad;
+}
+
+bool dure_quant_finite(const uint8_t *blocks, size_t n, uint32_t type)
+{
+    const quant_row *row = find_row(type);
+    DURE_ASSERT(row && n % row->weights == 0);
+    /* Constant strides, so that the compiler makes vector code for the types with most scales. */
+    if (type == QUANT_F32) return all_finite_32(blocks, 4, n);
+    if (type == QUANT_BF16) return all_finite_16(blocks, 2, n, 0x7F80);
+    if (type == QUANT_F16) return all_finite_16(blocks, 2, n, 0x7C00);
+    if (type == QUANT_Q8_K) return all_finite_32(blocks, row->bytes, n / row->weights);
+    bool finite = true;
+    for (uint32_t i = 0; i < row->n_scales; i++)
+        finite &= all_finite_16(blocks + row->scale[i], row->bytes, n / row->weights, 0x7C00);
+    return finite;
 }
 
 float dure_bf16_to_float(uint16_t bf16)

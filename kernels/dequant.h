@@ -11,6 +11,8 @@
 bool dure_quant_block(size_t *weights, size_t *bytes, uint32_t type);
 /* Bytes of a row of n weights, n a multiple of the block. */
 size_t dure_quant_row_bytes(uint32_t type, size_t n);
+/* Whether every scale (in plain types: every weight) of n weights is finite. */
+bool dure_quant_finite(const uint8_t *blocks, size_t n, uint32_t type);
 
 float dure_half_to_float(uint16_t half);
 float dure_bf16_to_float(uint16_t bf16);

@@ -16,6 +16,7 @@ static const dure_gguf_limits adapter_limits = {
     .max_text_bytes = 1 << 20,
     .max_array = 1 << 16,
     .max_alignment = 65536,
+    .max_files = 1,
 };
 
 /* The base's shape as keys, so that a program without the base can still hold the adapter. */

@@ -7,24 +7,18 @@
  * 3. Tensor data lie one after the other in listed order, each padded to the alignment, as
  *    llama.cpp demands; a tensor cannot alias another or the header.
  *
- * Values inside quantized blocks (a NaN as block scale) are the business of whoever dequantizes. */
+ * Files, and models in several of them, are in gguf_file.c. */
 #include "model/gguf.h"
 
-#include "common/file.h"
+#include "kernels/dequant.h"
 #include "model/gguf_int.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-/* The sentence for a file of another kind. */
-#define NOT_GGUF "this is not a GGUF file; give a model or adapter in GGUF form"
-
-enum { HEADER_BYTES = 24, DEFAULT_ALIGNMENT = 32, MAX_DIMS = 4, LEAST_ITEM_BYTES = 13 };
+enum { DEFAULT_ALIGNMENT = 32, MAX_DIMS = 4, LEAST_ITEM_BYTES = 13 };
 
 const dure_gguf_limits dure_gguf_default_limits = {
     .max_tensors = 65536,
@@ -33,6 +27,7 @@ const dure_gguf_limits dure_gguf_default_limits = {
     .max_text_bytes = (uint64_t)1 << 26,
     .max_array = (uint64_t)1 << 26,
     .max_alignment = 65536,
+    .max_files = 256,
 };
 
 /* Elements and bytes of one block of each tensor type that has a known size. */
@@ -268,8 +263,9 @@ static dure_err index_keys(dure_gguf *g, dure_diag *diag)
     return DURE_OK;
 }
 
-static dure_err index_tensors(dure_gguf *g, dure_diag *diag)
+dure_err gguf_index_tensors(dure_gguf *g, dure_diag *diag)
 {
+    free(g->entries_by_name);
     g->entries_by_name = malloc((g->n_entries + 1) * sizeof *g->entries_by_name);
     if (!g->entries_by_name) return DURE_ERR_NOMEM;
     for (size_t i = 0; i < g->n_entries; i++)
@@ -373,8 +369,8 @@ static dure_err read_header(uint64_t *n_tensors, uint64_t *n_keys, cursor *c, co
 {
     const uint8_t *magic = NULL;
     uint32_t version = 0;
-    if (c->end - c->at < HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0)
-        return wrong(c, DURE_ERR_FORMAT, NOT_GGUF);
+    if (c->end - c->at < GGUF_HEADER_BYTES || memcmp(c->at, "GGUF", 4) != 0)
+        return wrong(c, DURE_ERR_FORMAT, GGUF_NOT_ONE);
     dure_err err = take(&magic, c, 4);
     if (!err) err = take_u32(&version, c);
     if (!err) err = take_u64(n_tensors, c);
@@ -410,7 +406,7 @@ static dure_err parse(dure_gguf *g, dure_diag *diag)
         err = read_tensor(&g->entries[g->n_entries], &c);
         if (err) return err;
     }
-    err = index_tensors(g, diag);
+    err = gguf_index_tensors(g, diag);
     if (!err) err = place_tensors(g, &c);
     return err;
 }
@@ -419,12 +415,12 @@ static dure_err parse(dure_gguf *g, dure_diag *diag)
 static void say_damaged(dure_diag *diag, dure_span bytes, dure_err err)
 {
     if (!diag || (err != DURE_ERR_FORMAT && err != DURE_ERR_LIMIT)) return;
-    if (bytes.n < HEADER_BYTES || memcmp(bytes.data, "GGUF", 4) != 0) return;
+    if (bytes.n < GGUF_HEADER_BYTES || memcmp(bytes.data, "GGUF", 4) != 0) return;
     size_t n = strlen(diag->text);
     snprintf(diag->text + n, sizeof diag->text - n, "; the file is damaged, get it again");
 }
 
-dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes, const dure_gguf_limits *limits,
+dure_err gguf_parse_file(dure_gguf **out, dure_span bytes, const dure_gguf_limits *limits,
                          dure_diag *diag)
 {
     *out = NULL;
@@ -442,47 +438,6 @@ dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes, const dure_gguf_limit
     return DURE_OK;
 }
 
-static dure_err map_file(void **map, size_t *n, const char *path, dure_diag *diag)
-{
-    struct stat info;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return dure_file_errno(diag, "open", path);
-    dure_err err = DURE_OK;
-    if (fstat(fd, &info))
-        err = dure_file_errno(diag, "read", path);
-    else if (!S_ISREG(info.st_mode))
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s is not a file; name the GGUF file in it",
-                            path);
-    else if (info.st_size == 0)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s is empty; get it again", path);
-    else if (info.st_size < HEADER_BYTES)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s: " NOT_GGUF, path);
-    if (!err) {
-        *n = (size_t)info.st_size;
-        *map = mmap(NULL, *n, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (*map == MAP_FAILED) err = dure_file_errno(diag, "map", path);
-    }
-    close(fd);
-    return err;
-}
-
-dure_err dure_gguf_open(dure_gguf **out, const char *path, const dure_gguf_limits *limits,
-                        dure_diag *diag)
-{
-    *out = NULL;
-    void *map = NULL;
-    size_t n = 0;
-    dure_err err = map_file(&map, &n, path, diag);
-    if (err) return err;
-    err = dure_gguf_parse(out, dure_span_of(map, n), limits, diag);
-    if (err) {
-        munmap(map, n);
-        return dure_diag_prefix(diag, err, "%s", path);
-    }
-    (*out)->map = map;
-    return DURE_OK;
-}
-
 void dure_gguf_close(dure_gguf **g)
 {
     if (!g || !*g) return;
@@ -495,14 +450,9 @@ void dure_gguf_close(dure_gguf **g)
     free(old->values_by_key);
     free(old->entries);
     free(old->entries_by_name);
-    if (old->map) munmap(old->map, old->bytes.n);
+    gguf_unmap(old->maps, old->n_maps);
     free(old);
     *g = NULL;
-}
-
-dure_span dure_gguf_bytes(const dure_gguf *g)
-{
-    return g->bytes;
 }
 
 size_t dure_gguf_tensor_count(const dure_gguf *g)
@@ -528,4 +478,23 @@ const dure_gguf_tensor *dure_gguf_find(const dure_gguf *g, const char *name)
             low = middle + 1;
     }
     return NULL;
+}
+
+dure_err dure_gguf_check_finite(const dure_gguf *g, dure_diag *diag)
+{
+    size_t weights, bytes;
+    for (size_t i = 0; i < g->n_entries; i++) {
+        const dure_gguf_tensor *t = &g->entries[i].tensor;
+        if (t->bytes == 0 || !dure_quant_block(&weights, &bytes, t->type)) continue;
+        if (!dure_quant_finite(t->data, t->bytes / bytes * weights, t->type))
+            return dure_diag_set(diag, DURE_ERR_FORMAT,
+                                 "the tensor %s holds a %s that is infinite or not a number; the "
+                                 "file is damaged, get it again",
+                                 t->name, weights > 1 ? "block scale" : "weight");
+    }
+    /* Whoever packs or decodes the weights reads the pages again; until then they need not count
+     * as this process's memory. */
+    for (size_t i = 0; i < g->n_maps; i++)
+        (void)madvise(g->maps[i].at, g->maps[i].n, MADV_DONTNEED);
+    return DURE_OK;
 }

@@ -1,8 +1,13 @@
-/* The parsed form behind dure_gguf, shared by gguf.c (walking the file) and gguf_meta.c (getters).
- */
+/* The parsed form behind dure_gguf, shared by gguf.c (walking the bytes), gguf_file.c (files and
+ * parts) and gguf_meta.c (getters). */
 #pragma once
 
 #include "model/gguf.h"
+
+/* The sentence for a file of another kind. */
+#define GGUF_NOT_ONE "this is not a GGUF file; give a model or adapter in GGUF form"
+
+enum { GGUF_HEADER_BYTES = 24 };
 
 /* Value types of the metadata, as numbered in the file. */
 enum {
@@ -39,9 +44,16 @@ typedef struct gguf_entry {
     char name[64];
 } gguf_entry;
 
+typedef struct gguf_map {
+    void *at;
+    size_t n;
+} gguf_map;
+
 struct dure_gguf {
-    dure_span bytes;
-    void *map; /* not NULL: `bytes` is this mapping, unmapped at close */
+    dure_span bytes; /* of the first file */
+    gguf_map *maps;  /* owned; none when the bytes were given */
+    size_t n_maps;
+    uint64_t all_bytes; /* of all files */
     dure_gguf_limits limits;
     uint64_t alignment;
     gguf_value *values; /* in file order */
@@ -58,3 +70,11 @@ uint32_t gguf_load_u32(const uint8_t *p);
 uint64_t gguf_load_u64(const uint8_t *p);
 /* Bytes of a fixed-size value type; 0 for texts, arrays and unknown types. */
 size_t gguf_value_bytes(uint32_t type);
+
+/* As dure_gguf_parse() for one file, whatever it says of others. */
+DURE_MUST_USE dure_err gguf_parse_file(dure_gguf **out, dure_span bytes,
+                                       const dure_gguf_limits *limits, dure_diag *diag);
+/* Orders g->entries by name anew; DURE_ERR_FORMAT for two of one name. */
+DURE_MUST_USE dure_err gguf_index_tensors(dure_gguf *g, dure_diag *diag);
+const gguf_value *gguf_find_value(const dure_gguf *g, const char *key); /* NULL: not there */
+void gguf_unmap(gguf_map *maps, size_t n); /* frees the list too; NULL-safe */

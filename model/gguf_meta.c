@@ -9,7 +9,7 @@ static const char *const element_names[GGUF_VALUE_TYPES] = {
     "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "text", "array", "u64", "i64", "f64",
 };
 
-static const gguf_value *find(const dure_gguf *g, const char *key)
+const gguf_value *gguf_find_value(const dure_gguf *g, const char *key)
 {
     size_t low = 0, high = g->n_values;
     while (low < high) {
@@ -26,7 +26,7 @@ static const gguf_value *find(const dure_gguf *g, const char *key)
 
 bool dure_gguf_has(const dure_gguf *g, const char *key)
 {
-    return find(g, key) != NULL;
+    return gguf_find_value(g, key) != NULL;
 }
 
 static dure_err wrong_type(const gguf_value *value, const char *wanted, dure_diag *diag)
@@ -39,7 +39,7 @@ static dure_err wrong_type(const gguf_value *value, const char *wanted, dure_dia
 static dure_err find_scalar(const gguf_value **out, const dure_gguf *g, const char *key,
                             const char *wanted, dure_diag *diag)
 {
-    const gguf_value *value = find(g, key);
+    const gguf_value *value = gguf_find_value(g, key);
     if (!value) return dure_diag_set(diag, DURE_ERR_NOT_FOUND, "the key %.96s is missing", key);
     if (value->is_array) return wrong_type(value, wanted, diag);
     *out = value;
@@ -49,7 +49,7 @@ static dure_err find_scalar(const gguf_value **out, const dure_gguf *g, const ch
 static dure_err find_element(const gguf_value **out, const dure_gguf *g, const char *key, size_t i,
                              dure_diag *diag)
 {
-    const gguf_value *value = find(g, key);
+    const gguf_value *value = gguf_find_value(g, key);
     if (!value) return dure_diag_set(diag, DURE_ERR_NOT_FOUND, "the key %.96s is missing", key);
     if (!value->is_array) return wrong_type(value, "an array", diag);
     if (i >= value->n)
@@ -159,7 +159,7 @@ dure_err dure_gguf_text(dure_span *out, const dure_gguf *g, const char *key, dur
 
 dure_err dure_gguf_array(size_t *n, const dure_gguf *g, const char *key, dure_diag *diag)
 {
-    const gguf_value *value = find(g, key);
+    const gguf_value *value = gguf_find_value(g, key);
     if (!value) return dure_diag_set(diag, DURE_ERR_NOT_FOUND, "the key %.96s is missing", key);
     if (!value->is_array) return wrong_type(value, "an array", diag);
     *n = (size_t)value->n;
@@ -199,6 +199,17 @@ dure_err dure_gguf_array_f32(float *out, const dure_gguf *g, const char *key, si
     if (err) return err;
     if (!load_number(&number, value, i)) return wrong_type(value, "an array of f32", diag);
     *out = (float)number;
+    return DURE_OK;
+}
+
+dure_err dure_gguf_array_bool(bool *out, const dure_gguf *g, const char *key, size_t i,
+                              dure_diag *diag)
+{
+    const gguf_value *value = NULL;
+    dure_err err = find_element(&value, g, key, i, diag);
+    if (err) return err;
+    if (value->element != GGUF_BOOL) return wrong_type(value, "an array of bools", diag);
+    *out = value->data[i] == 1;
     return DURE_OK;
 }
 

@@ -107,6 +107,7 @@ static dure_err plan(merging *m, dure_merge_mode mode, dure_diag *diag)
 {
     dure_model_shape shape;
     dure_err err = dure_model_shape_read(&shape, m->base, diag);
+    if (!err) err = dure_gguf_check_finite(m->base, diag);
     if (!err && !dure_model_shape_equal(&shape, &m->lora->layout.shape))
         err = dure_diag_set(diag, DURE_ERR_STATE,
                             "the adapter belongs to another base model: the sizes differ");
@@ -216,7 +217,7 @@ static void put_keys(dure_gguf_writer *w, const dure_gguf *base, const dure_merg
     for (size_t i = 0; i < dure_gguf_key_count(base); i++) {
         char value[128];
         const char *key = dure_gguf_key_at(value, base, i);
-        bool skip = false;
+        bool skip = !strncmp(key, "split.", 6); /* the merged model is one file */
         for (size_t k = 0; k < sizeof replaced / sizeof replaced[0]; k++)
             skip = skip || !strcmp(key, replaced[k]);
         if (!skip) dure_gguf_put_copy(w, base, i);

@@ -4,9 +4,10 @@
 #include "model/gguf.h"
 #include "model/lora.h"
 
-/* The architectures known are "llama" (SmolLM, SmolLM2, Llama 2 and 3, TinyLlama); another one is
- * DURE_ERR_UNSUPPORTED and named. Every matrix that an adapter can be put on must be there with
- * the size that follows from the metadata; DURE_ERR_FORMAT names the first that is not. */
+/* The architectures are those of model/arch.h; another one, and a tensor or key whose meaning would
+ * be left out, is DURE_ERR_UNSUPPORTED and named. Every tensor that the architecture needs must be
+ * there with the size that follows from the metadata; DURE_ERR_FORMAT names the first that is not.
+ */
 DURE_MUST_USE dure_err dure_model_shape_read(dure_model_shape *out, const dure_gguf *gguf,
                                              dure_diag *diag);
 

@@ -63,18 +63,15 @@ static dure_err bind_layer(dure_layer_weights *layer, float **norms, const dure_
     return err;
 }
 
-/* A tensor that this forward pass would leave out changes the model's meaning: refused by name. */
-static dure_err check_no_others(const dure_gguf *gguf, dure_diag *diag)
+/* What this forward pass would leave out changes the model's meaning: refused by name. */
+static dure_err check_arch(const dure_transformer *t, dure_diag *diag)
 {
-    for (size_t i = 0; i < dure_gguf_tensor_count(gguf); i++) {
-        const char *name = dure_gguf_tensor_at(gguf, i)->name;
-        size_t n = strlen(name);
-        bool bias = n > 5 && !strcmp(name + n - 5, ".bias");
-        if (bias || strstr(name, "_exps.") || strstr(name, "attn_qkv") || strstr(name, "q_norm"))
-            return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                                 "the model has the tensor %s, which Dure does not support", name);
-    }
-    return DURE_OK;
+    const dure_model_arch *a = &t->arch;
+    if (!a->qkv_bias && !a->qk_norm && !a->post_norms && a->window == 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "the architecture '%s' is read, but cannot be computed with; use a model "
+                         "of the architecture llama, such as SmolLM2",
+                         t->shape.architecture);
 }
 
 static dure_err bind_globals(dure_transformer *t, float **norms, const dure_gguf *gguf,
@@ -94,34 +91,10 @@ static dure_err bind_globals(dure_transformer *t, float **norms, const dure_gguf
     return read_vector(&t->output_norm, norms, gguf, "output_norm.weight", s->n_embd, diag);
 }
 
-/* Rotary tables, with Llama 3's factors where the file has them. */
 static dure_err make_rope(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag)
 {
-    uint32_t dim = t->shape.head_dim;
-    float base = 10000.0f, factors[512], *at = factors;
-    const float *used = NULL;
-    dure_span scaling = {0};
-    dure_err err = DURE_OK;
-    if (dure_gguf_has(gguf, "llama.rope.scaling.type"))
-        err = dure_gguf_text(&scaling, gguf, "llama.rope.scaling.type", diag);
-    if (!err && scaling.n && (scaling.n != 4 || memcmp(scaling.data, "none", 4) != 0))
-        err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                            "llama.rope.scaling.type '%.*s' is not supported; 'none' is",
-                            (int)(scaling.n < 32 ? scaling.n : 32), (const char *)scaling.data);
-    if (!err && dure_gguf_has(gguf, "llama.rope.freq_base"))
-        err = dure_gguf_f32(&base, gguf, "llama.rope.freq_base", diag);
-    if (!err && !(base > 0 && isfinite(base)))
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "llama.rope.freq_base is not above 0");
-    if (!err && dure_gguf_has(gguf, "llama.rope.dimension_count"))
-        err = dure_gguf_u32(&dim, gguf, "llama.rope.dimension_count", diag);
-    if (!err && (dim == 0 || dim % 2 || dim > t->shape.head_dim))
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "llama.rope.dimension_count is %u", dim);
-    if (!err && dure_gguf_find(gguf, "rope_freqs.weight"))
-        err = read_vector(&used, &at, gguf, "rope_freqs.weight", dim / 2, diag);
-    if (err) return err;
-    dure_rope_opts opts = {
-        .positions = t->shape.n_context, .dim = dim, .freq_base = (double)base, .factors = used};
-    return dure_rope_table_init(&t->rope, &opts);
+    dure_err err = dure_model_rope_read(&t->rope, gguf, &t->shape, &t->arch, false, diag);
+    return err ? err : dure_rope_table_reserve(&t->rope, t->shape.n_context);
 }
 
 static dure_err bind(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag)
@@ -131,8 +104,9 @@ static dure_err bind(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag
     t->norms = calloc((2 * (size_t)s->n_layers + 1) * s->n_embd, sizeof *t->norms);
     if (!t->layers || !t->norms) return DURE_ERR_NOMEM;
     float *norms = t->norms;
-    dure_err err = check_no_others(gguf, diag);
-    if (!err) err = dure_gguf_f32(&t->eps, gguf, "llama.attention.layer_norm_rms_epsilon", diag);
+    dure_err err = dure_model_arch_read(&t->arch, gguf, s, diag);
+    if (!err) err = check_arch(t, diag);
+    t->eps = t->arch.norm_eps;
     if (!err) err = bind_globals(t, &norms, gguf, diag);
     for (uint32_t l = 0; l < s->n_layers && !err; l++)
         err = bind_layer(&t->layers[l], &norms, t, gguf, diag);
@@ -200,11 +174,12 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     if (!t) return DURE_ERR_NOMEM;
     t->rows = opts->rows ? opts->rows : DEFAULT_ROWS;
     dure_err err = dure_model_shape_read(&t->shape, gguf, diag);
+    if (!err) err = dure_gguf_check_finite(gguf, diag);
     if (!err) err = bind(t, gguf, diag);
     if (!err) err = choose_path(t, opts, diag);
     if (!err) {
         t->compute.pool = t->pool;
-        t->attention_scale = 1.0f / sqrtf((float)t->shape.head_dim);
+        t->attention_scale = t->arch.attention_scale;
         *out = t;
     } else {
         dure_transformer_free(&t);

@@ -10,6 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
 #include "kernels/rope.h"
+#include "model/arch.h"
 #include "model/transformer.h"
 
 typedef struct dure_layer_weights {
@@ -54,6 +55,7 @@ typedef struct dure_workspace {
 
 struct dure_transformer {
     dure_model_shape shape;
+    dure_model_arch arch;
     float eps, attention_scale;
     uint32_t rows; /* of a pass */
     dure_layer_weights *layers;

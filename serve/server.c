@@ -4,6 +4,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "model/adapter_file.h"
+#include "model/base_digest.h"
 #include "model/gguf.h"
 #include "serve/job.h"
 
@@ -179,7 +180,7 @@ static void name_from_path(char name[DURE_MODEL_NAME_SIZE], const char *path)
 static dure_err load_model(dure_server *server, dure_diag *diag)
 {
     const dure_server_opts *opts = &server->opts;
-    dure_err err = dure_hash_file(&server->base, opts->model_path, diag);
+    dure_err err = dure_base_digest(&server->base, opts->model_path, diag);
     if (!err) err = dure_gguf_open(&server->gguf, opts->model_path, NULL, diag);
     if (!err) err = dure_tokenizer_new(&server->tokenizer, server->gguf, diag);
     if (err) return err;

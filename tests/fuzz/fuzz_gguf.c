@@ -1,4 +1,5 @@
-/* Any bytes as a GGUF: opened, every key and tensor walked, the shape and the tokenizer read. */
+/* Any bytes as a GGUF: opened, every key and tensor walked, the shape and the tokenizer read. Bytes
+ * that begin with 'P' are two parts of a model: the length of the first as u16, then both. */
 #include "model/chat_template.h"
 #include "model/shape.h"
 
@@ -24,6 +25,17 @@ static unsigned touch(const dure_gguf *g)
     return sum;
 }
 
+static dure_err parse(dure_gguf **g, const uint8_t *data, size_t n, dure_diag *diag)
+{
+    size_t first;
+    if (n < 3 || data[0] != 'P') return dure_gguf_parse(g, dure_span_of(data, n), NULL, diag);
+    first = (size_t)(data[1] | data[2] << 8);
+    if (first > n - 3) first = n - 3;
+    const dure_span parts[2] = {dure_span_of(data + 3, first),
+                                dure_span_of(data + 3 + first, n - 3 - first)};
+    return dure_gguf_parse_parts(g, parts, 2, NULL, diag);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     static volatile unsigned sink;
@@ -33,8 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     dure_tokenizer *t;
     dure_chat_template chat;
     dure_tokens tokens = {0};
-    if (dure_gguf_parse(&g, dure_span_of(data, n), NULL, &diag)) return 0;
-    sink = touch(g);
+    if (parse(&g, data, n, &diag)) return 0;
+    sink = touch(g) + (dure_gguf_check_finite(g, &diag) == DURE_OK);
     if (dure_model_shape_read(&shape, g, &diag) == DURE_OK) sink += shape.n_layers;
     if (dure_tokenizer_new(&t, g, &diag) == DURE_OK) {
         dure_span text = dure_span_of(data, n < 256 ? n : 256);

@@ -3,7 +3,6 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/optimizer.h"
 #include "kernels/rmsnorm.h"
-#include "kernels/rope.h"
 #include "kernels/swiglu.h"
 #include "support/check.h"
 
@@ -275,38 +274,6 @@ static void test_ops_cross_entropy_backward_matches_differences(void **state)
     dure_pool_free(&on.pool);
 }
 
-static void test_ops_rope_turns_and_turns_back(void **state)
-{
-    (void)state;
-    enum { ROWS = 4, HEADS = 3, DIM = 8, LD = HEADS * DIM };
-    const uint32_t position[ROWS] = {0, 1, 7, 30};
-    const float factors[DIM / 2] = {1, 2, 4, 8};
-    dure_compute on = compute();
-    dure_rope_table table;
-    dure_rope_opts opts = {.positions = 32, .dim = DIM, .freq_base = 100, .factors = factors};
-    assert_ok(dure_rope_table_init(&table, &opts));
-    fill(a, ROWS * LD, 1);
-    memcpy(b, a, sizeof a);
-    dure_rope args = {.table = &table,
-                      .position = position,
-                      .rows = ROWS,
-                      .ld = LD,
-                      .heads = HEADS,
-                      .head_dim = DIM};
-    dure_rope_apply(a, &args, &on);
-    /* Row 2, head 1, pair 1: the angle is 7 * 100^(-2/8) / 2. */
-    double angle = 7 * pow(100, -0.25) / 2, x = (double)b[2 * LD + DIM + 2],
-           y = (double)b[2 * LD + DIM + 3];
-    assert_true(fabs((double)a[2 * LD + DIM + 2] - (x * cos(angle) - y * sin(angle))) < 1e-6);
-    assert_true(fabs((double)a[2 * LD + DIM + 3] - (x * sin(angle) + y * cos(angle))) < 1e-6);
-    assert_memory_equal(a, b, LD * sizeof *a); /* position 0 */
-    args.backward = true;
-    dure_rope_apply(a, &args, &on);
-    assert_near(a, b, ROWS * LD, 1e-6);
-    dure_rope_table_fini(&table);
-    dure_pool_free(&on.pool);
-}
-
 /* Three steps of torch.optim.AdamW (PyTorch 2.15, float64): lr 0.01, weight decay 0.1. */
 static void test_ops_adamw_matches_pytorch(void **state)
 {
@@ -344,7 +311,6 @@ int main(void)
         cmocka_unit_test(test_ops_rmsnorm_backward_matches_differences),
         cmocka_unit_test(test_ops_swiglu_backward_matches_differences),
         cmocka_unit_test(test_ops_cross_entropy_backward_matches_differences),
-        cmocka_unit_test(test_ops_rope_turns_and_turns_back),
         cmocka_unit_test(test_ops_adamw_matches_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
