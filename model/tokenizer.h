@@ -1,5 +1,8 @@
-/* Text to token ids and back, from the vocabulary inside a GGUF. Byte-level BPE with the `smollm`
- * splitter (every digit alone, then GPT-2's rule). Agrees with the `tokenizers` library.
+/* Text to token ids and back, from the vocabulary inside a GGUF.
+ *
+ * Byte-level BPE (`tokenizer.ggml.model` = gpt2) with the splitters of tokenizer_split.h, and
+ * SentencePiece (= llama: Llama 2, Gemma 3). Agrees with the `tokenizers` library; where llama.cpp
+ * does not, tests/oracle/tokenizer_parity.py names the difference.
  *
  * Threads: read-only after creation. */
 #pragma once
@@ -29,14 +32,23 @@ DURE_MUST_USE dure_err dure_tokenizer_new(dure_tokenizer **out, const dure_gguf 
                                           dure_diag *diag);
 void dure_tokenizer_free(dure_tokenizer **t);
 
-/* Appends the ids of `text` (UTF-8; invalid bytes are taken as single bytes). Special tokens are
- * never recognised inside text: what a person wrote stays text. */
+/* Appends the ids of `text` (UTF-8; invalid bytes are taken as single bytes). Control tokens are
+ * never recognised inside text: what a person wrote stays text. User-defined tokens always are.
+ * Where the vocabulary wants a space before a text (SPM), it is put at the start of *out and after
+ * a special token. Nothing else is added, so no BOS. */
 DURE_MUST_USE dure_err dure_tokenizer_encode(dure_tokens *out, const dure_tokenizer *t,
                                              dure_span text, bool supervised);
-/* The id of a special (control or user-defined) token by its text; -1 if there is none. */
+/* The id of a special token by its text; -1 if there is none. Special are control tokens, which no
+ * text can become; user-defined ones, such as Gemma's line breaks, are text. */
 int32_t dure_tokenizer_special(const dure_tokenizer *t, const char *text);
-/* The bytes of one token, borrowed; special tokens give their text. Empty for an id out of range.
- */
+/* The beginning-of-text token, -1 if the vocabulary has none. */
+int32_t dure_tokenizer_bos(const dure_tokenizer *t);
+/* Whether the model expects that token before a plain text (a chat template says so itself). */
+bool dure_tokenizer_adds_bos(const dure_tokenizer *t);
+/* Whether a text at the start or after a special token gets a space, which its decoding drops. */
+bool dure_tokenizer_adds_space(const dure_tokenizer *t);
+/* The bytes of one token, borrowed; special tokens give their text. Empty for an id out of
+ * range. */
 dure_span dure_tokenizer_piece(const dure_tokenizer *t, int32_t id);
 bool dure_tokenizer_is_special(const dure_tokenizer *t, int32_t id);
 bool dure_tokenizer_is_end(const dure_tokenizer *t, int32_t id); /* ends a generation */

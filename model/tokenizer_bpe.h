@@ -1,13 +1,9 @@
-/* Byte-pair merging: repeatedly the pair of lowest rank, the leftmost of equals.
- * Sennrich et al., arXiv 1508.07909; the same order as the `tokenizers` library.
+/* The merges of a byte-level vocabulary: pairs of tokens that become a third, in their order.
  *
  * Threads: read-only once the merges are added. */
 #pragma once
 
-#include "common/err.h"
-
-#include <stddef.h>
-#include <stdint.h>
+#include "model/tokenizer_merge.h"
 
 typedef struct dure_bpe_pair {
     uint64_t key; /* left id << 32 | right id */

@@ -52,15 +52,20 @@ static character at(const uint8_t *text, size_t n, size_t i)
     return (character){kind_of(code), (size_t)used};
 }
 
-/* The English endings that GPT-2's expression takes first; 0 if there is none. */
-static size_t contraction(const uint8_t *text, size_t n)
+/* The English endings that all expressions take first; 0 if there is none. Without case, U+017F
+ * is an s too: the only other letter that folds to one of these. */
+static size_t contraction(const uint8_t *text, size_t n, bool any_case)
 {
-    static const char *const endings[] = {"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"};
+    static const char *const endings[] = {"s", "t", "re", "ve", "m", "ll", "d"};
+    if (n < 2 || text[0] != '\'') return 0;
     for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
-        size_t length = strlen(endings[i]);
-        if (length <= n && !memcmp(text, endings[i], length)) return length;
+        size_t length = strlen(endings[i]), same = 0;
+        while (same < length && same + 1 < n &&
+               (any_case ? text[same + 1] | 0x20 : text[same + 1]) == (uint8_t)endings[i][same])
+            same++;
+        if (same == length) return length + 1;
     }
-    return 0;
+    return any_case && n > 2 && text[1] == 0xc5 && text[2] == 0xbf ? 3 : 0;
 }
 
 static size_t run_end(const uint8_t *text, size_t n, size_t i, kind wanted)
@@ -72,29 +77,95 @@ static size_t run_end(const uint8_t *text, size_t n, size_t i, kind wanted)
     }
 }
 
-/* White space leaves its last character to the word after it, unless nothing or a number (where
- * the first pass has cut) follows. */
-static size_t white_space(const uint8_t *text, size_t n, size_t first_bytes)
+typedef struct space_run {
+    size_t end, last, lines; /* of the run, before its last character, after its last line break */
+    bool ended;              /* nothing follows */
+    kind next;
+} space_run;
+
+static bool is_line_break(uint8_t c)
 {
-    size_t end = 0, last = 0;
-    for (character c = at(text, n, 0); c.n && c.kind == SPACE; c = at(text, n, end)) {
-        last = end;
-        end += c.n;
-    }
-    character next = at(text, n, end);
-    if (next.n == 0 || next.kind == NUMBER || end == first_bytes) return end;
-    return last;
+    return c == '\r' || c == '\n';
 }
 
-size_t dure_split_next(const uint8_t *text, size_t n)
+static space_run spaces(const uint8_t *text, size_t n)
+{
+    space_run run = {0};
+    character c = at(text, n, 0);
+    for (; c.n && c.kind == SPACE; c = at(text, n, run.end)) {
+        run.last = run.end;
+        run.end += c.n;
+        if (is_line_break(text[run.last])) run.lines = run.end;
+    }
+    run.ended = c.n == 0;
+    run.next = c.kind;
+    return run;
+}
+
+/* White space leaves its last character to the word after it. */
+static size_t but_the_last(const space_run *run)
+{
+    return run->ended || run->last == 0 ? run->end : run->last;
+}
+
+static size_t next_of_gpt2(const uint8_t *text, size_t n, bool lone_numbers)
 {
     character first = at(text, n, 0);
-    if (first.kind == NUMBER) return first.n;
-    size_t ending = text[0] == '\'' ? contraction(text, n) : 0;
+    if (lone_numbers && first.kind == NUMBER) return first.n;
+    size_t ending = contraction(text, n, false);
     if (ending) return ending;
     size_t start = text[0] == ' ' ? 1 : 0;
     character word = at(text, n, start);
-    if (word.n && (word.kind == LETTER || word.kind == OTHER))
+    if (word.n && word.kind != SPACE && !(lone_numbers && word.kind == NUMBER))
         return run_end(text, n, start, word.kind);
-    return white_space(text, n, first.n);
+    space_run run = spaces(text, n);
+    /* The first pass has cut before a number: the expression sees the end of a text there. */
+    return lone_numbers && run.next == NUMBER ? run.end : but_the_last(&run);
+}
+
+static size_t numbers(const uint8_t *text, size_t n, size_t most)
+{
+    size_t end = 0;
+    for (size_t i = 0; i < most; i++) {
+        character c = at(text, n, end);
+        if (c.n == 0 || c.kind != NUMBER) break;
+        end += c.n;
+    }
+    return end;
+}
+
+static size_t next_of_llama3(const uint8_t *text, size_t n, size_t most_numbers)
+{
+    size_t ending = contraction(text, n, true);
+    if (ending) return ending;
+    character first = at(text, n, 0), second = at(text, n, first.n);
+    if (first.kind == NUMBER) return numbers(text, n, most_numbers);
+    if (first.kind == LETTER) return run_end(text, n, 0, LETTER);
+    if (second.n && second.kind == LETTER && !is_line_break(text[0]))
+        return run_end(text, n, first.n, LETTER);
+    size_t start = text[0] == ' ' ? 1 : 0;
+    character word = at(text, n, start);
+    if (word.n && word.kind == OTHER) {
+        size_t end = run_end(text, n, start, OTHER);
+        while (end < n && is_line_break(text[end]))
+            end++;
+        return end;
+    }
+    space_run run = spaces(text, n);
+    return run.lines ? run.lines : but_the_last(&run);
+}
+
+size_t dure_split_next(dure_split rule, const uint8_t *text, size_t n)
+{
+    switch (rule) {
+    case DURE_SPLIT_GPT2:
+        return next_of_gpt2(text, n, false);
+    case DURE_SPLIT_LLAMA3:
+        return next_of_llama3(text, n, 3);
+    case DURE_SPLIT_QWEN2:
+        return next_of_llama3(text, n, 1);
+    case DURE_SPLIT_SMOLLM:
+        break;
+    }
+    return next_of_gpt2(text, n, true);
 }

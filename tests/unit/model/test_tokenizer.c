@@ -42,12 +42,12 @@ static int teardown(void **state)
 }
 
 /* The pieces of `text` must be `wanted`, joined by '|'. */
-static void split_is(const char *text, const char *wanted)
+static void split_by(dure_split rule, const char *text, const char *wanted)
 {
     char got[512];
     size_t n = strlen(text), used = 0;
     for (size_t at = 0; at < n;) {
-        size_t length = dure_split_next((const uint8_t *)text + at, n - at);
+        size_t length = dure_split_next(rule, (const uint8_t *)text + at, n - at);
         assert_true(length > 0 && length <= n - at);
         if (at) got[used++] = '|';
         memcpy(got + used, text + at, length);
@@ -56,6 +56,11 @@ static void split_is(const char *text, const char *wanted)
     }
     got[used] = 0;
     assert_string_equal(got, wanted);
+}
+
+static void split_is(const char *text, const char *wanted)
+{
+    split_by(DURE_SPLIT_SMOLLM, text, wanted);
 }
 
 static void test_split_words_and_contractions(void **state)
@@ -104,6 +109,48 @@ static void test_split_takes_invalid_bytes(void **state)
     (void)state;
     split_is("a\xff\xfe!b", "a|\xff\xfe!|b");
     split_is("\xe2\x82", "\xe2\x82"); /* cut in the middle of a character */
+}
+
+static void test_split_gpt2_keeps_numbers_together(void **state)
+{
+    (void)state;
+    split_by(DURE_SPLIT_GPT2, "a 12 345", "a| 12| 345");
+    split_by(DURE_SPLIT_GPT2, "a  12", "a| | 12");
+    split_by(DURE_SPLIT_GPT2, "x2y", "x|2|y");
+    split_by(DURE_SPLIT_GPT2, "I'll 'S", "I|'ll| '|S");
+}
+
+static void test_split_llama3_takes_three_digits(void **state)
+{
+    (void)state;
+    split_by(DURE_SPLIT_LLAMA3, "1234567", "123|456|7");
+    split_by(DURE_SPLIT_LLAMA3, "a 12", "a| |12");
+    split_by(DURE_SPLIT_QWEN2, "1234", "1|2|3|4");
+}
+
+static void test_split_llama3_takes_endings_in_any_case(void **state)
+{
+    (void)state;
+    split_by(DURE_SPLIT_LLAMA3, "I'LL we'Ve", "I|'LL| we|'Ve");
+    split_by(DURE_SPLIT_QWEN2, "it'S'\u017fa", "it|'S|'\u017f|a"); /* the long s is an s */
+    split_by(DURE_SPLIT_QWEN2, "'xa", "'xa"); /* one character that is no letter joins a word */
+}
+
+static void test_split_llama3_joins_one_character_to_a_word(void **state)
+{
+    (void)state;
+    split_by(DURE_SPLIT_LLAMA3, "(a) #tag\tb", "(a|)| #|tag|\tb");
+    split_by(DURE_SPLIT_LLAMA3, "a\nb", "a|\n|b");
+    split_by(DURE_SPLIT_LLAMA3, "\u3000안녕 e\u0301a", "\u3000안녕| e|\u0301a");
+}
+
+static void test_split_llama3_white_space_ends_with_its_lines(void **state)
+{
+    (void)state;
+    split_by(DURE_SPLIT_LLAMA3, "a.\n\n b", "a|.\n\n| b");
+    split_by(DURE_SPLIT_LLAMA3, "a \n \r\n  b", "a| \n \r\n| | b");
+    split_by(DURE_SPLIT_LLAMA3, "a   1", "a|  | |1");
+    split_by(DURE_SPLIT_LLAMA3, "a   ", "a|   ");
 }
 
 static void encode_is(const fixture *f, const char *text, const int32_t *ids, size_t n)
@@ -257,10 +304,10 @@ static void refuse(const vocabulary *v, dure_err err, const char *word)
 static void test_tokenizer_refuses_unknown_kinds(void **state)
 {
     (void)state;
-    refuse(&(vocabulary){.model = "llama", .tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1},
-           DURE_ERR_UNSUPPORTED, "'llama'");
-    refuse(&(vocabulary){.splitter = "qwen2", .tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1},
-           DURE_ERR_UNSUPPORTED, "'qwen2'");
+    refuse(&(vocabulary){.model = "bert", .tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1},
+           DURE_ERR_UNSUPPORTED, "'bert'");
+    refuse(&(vocabulary){.splitter = "tekken", .tokens = {"a"}, .n = 1, .types = {1}, .n_types = 1},
+           DURE_ERR_UNSUPPORTED, "'tekken'");
 }
 
 static void test_tokenizer_refuses_bad_vocabularies(void **state)
@@ -304,6 +351,11 @@ int main(void)
         cmocka_unit_test(test_split_white_space_leaves_its_last_character),
         cmocka_unit_test(test_split_other_scripts),
         cmocka_unit_test(test_split_takes_invalid_bytes),
+        cmocka_unit_test(test_split_gpt2_keeps_numbers_together),
+        cmocka_unit_test(test_split_llama3_takes_three_digits),
+        cmocka_unit_test(test_split_llama3_takes_endings_in_any_case),
+        cmocka_unit_test(test_split_llama3_joins_one_character_to_a_word),
+        cmocka_unit_test(test_split_llama3_white_space_ends_with_its_lines),
         cmocka_unit_test(test_tokenizer_merges_by_rank),
         cmocka_unit_test(test_tokenizer_leaves_special_text_as_text),
         cmocka_unit_test(test_tokenizer_knows_its_special_tokens),
