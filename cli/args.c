@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ARGS = 64 };
-
 int dure_args_refuse(const dure_usage *usage, const char *format, ...)
 {
     fprintf(stderr, "dure %s: ", usage->command);
@@ -35,6 +33,10 @@ static void print_help(const dure_usage *usage)
     for (size_t i = 0; i < usage->n_args; i++) {
         const dure_arg *a = &usage->args[i];
         char left[64];
+        if (a->kind == DURE_ARG_HEADING) {
+            printf("%s%s:\n", i ? "\n" : "", a->name);
+            continue;
+        }
         if (a->kind == DURE_ARG_OPERAND)
             snprintf(left, sizeof left, "%s", a->name);
         else if (a->kind == DURE_ARG_FLAG)
@@ -49,24 +51,40 @@ static void print_help(const dure_usage *usage)
     if (usage->example) printf("\nExample:\n  %s\n", usage->example);
 }
 
-static dure_args_result store(const dure_usage *usage, const dure_arg *a, const char *text)
+/* Where a value comes from: "--rank", or "train.yaml: rank". */
+typedef struct source {
+    const char *before, *name;
+} source;
+
+static dure_args_result wrong_value(const dure_usage *usage, source from, const char *what,
+                                    const char *text)
+{
+    dure_args_refuse(usage, "%s%s needs %s, not '%s'", from.before, from.name, what, text);
+    return DURE_ARGS_WRONG;
+}
+
+static dure_args_result store(const dure_usage *usage, const dure_arg *a, source from,
+                              const char *text)
 {
     char *end = NULL;
     errno = 0;
     if (a->kind == DURE_ARG_COUNT) {
         unsigned long long value = isdigit((unsigned char)text[0]) ? strtoull(text, &end, 10) : 0;
-        if (!end || *end || errno) {
-            dure_args_refuse(usage, "--%s needs a whole number, not '%s'", a->name, text);
-            return DURE_ARGS_WRONG;
-        }
+        if (!end || *end || errno) return wrong_value(usage, from, "a whole number", text);
         *(uint64_t *)a->out = value;
     } else if (a->kind == DURE_ARG_NUMBER) {
         double value = strtod(text, &end);
-        if (end == text || *end || errno || !isfinite(value)) {
-            dure_args_refuse(usage, "--%s needs a number, not '%s'", a->name, text);
-            return DURE_ARGS_WRONG;
-        }
+        if (end == text || *end || errno || !isfinite(value))
+            return wrong_value(usage, from, "a number", text);
         *(double *)a->out = value;
+    } else if (a->kind == DURE_ARG_CONFIG) {
+        ((dure_args_config *)a->out)->path = text;
+    } else if (a->kind == DURE_ARG_FLAG) {
+        bool on = !strcmp(text, "true");
+        if (!on && strcmp(text, "false") != 0)
+            return wrong_value(usage, from, "true or false", text);
+        *(bool *)a->out = on;
+        if (!on) return DURE_ARGS_RUN;
     } else {
         *(const char **)a->out = text;
     }
@@ -78,8 +96,8 @@ static const dure_arg *find_option(const dure_usage *usage, const char *name, si
 {
     for (size_t i = 0; i < usage->n_args; i++) {
         const dure_arg *a = &usage->args[i];
-        if (a->kind != DURE_ARG_OPERAND && strlen(a->name) == n && !memcmp(a->name, name, n))
-            return a;
+        if (a->kind == DURE_ARG_OPERAND || a->kind == DURE_ARG_HEADING) continue;
+        if (strlen(a->name) == n && !memcmp(a->name, name, n)) return a;
     }
     return NULL;
 }
@@ -130,27 +148,50 @@ static dure_args_result take_option(const dure_usage *usage, bool *seen, int arg
         return DURE_ARGS_WRONG;
     }
     seen[a - usage->args] = true;
+    const source from = {"--", a->name};
     if (a->kind == DURE_ARG_FLAG) {
         if (equals) {
             dure_args_refuse(usage, "--%s takes no value", a->name);
             return DURE_ARGS_WRONG;
         }
-        *(bool *)a->out = true;
-        if (a->given) *a->given = true;
-        return DURE_ARGS_RUN;
+        return store(usage, a, from, "true");
     }
-    if (equals) return store(usage, a, equals + 1);
+    if (equals) return store(usage, a, from, equals + 1);
     if (*i + 1 >= argc) {
         dure_args_refuse(usage, "--%s needs a value (%s)", a->name, a->value);
         return DURE_ARGS_WRONG;
     }
-    return store(usage, a, argv[++*i]);
+    return store(usage, a, from, argv[++*i]);
+}
+
+/* The options of the file that the command line does not have. */
+static dure_args_result take_config(const dure_usage *usage, bool *seen)
+{
+    dure_args_config *config = NULL;
+    dure_diag diag = {{0}};
+    char before[300];
+    for (size_t i = 0; i < usage->n_args; i++)
+        if (usage->args[i].kind == DURE_ARG_CONFIG && seen[i]) config = usage->args[i].out;
+    if (!config) return DURE_ARGS_RUN;
+    if (dure_args_config_read(config, usage, &diag)) {
+        dure_args_refuse(usage, "%s", diag.text);
+        return DURE_ARGS_WRONG;
+    }
+    snprintf(before, sizeof before, "%.256s: ", config->path);
+    for (size_t i = 0; i < usage->n_args; i++) {
+        const dure_arg *a = &usage->args[i];
+        if (seen[i] || !config->values[i]) continue;
+        seen[i] = true;
+        dure_args_result result = store(usage, a, (source){before, a->name}, config->values[i]);
+        if (result != DURE_ARGS_RUN) return result;
+    }
+    return DURE_ARGS_RUN;
 }
 
 dure_args_result dure_args_parse(const dure_usage *usage, int argc, char **argv)
 {
-    bool seen[MAX_ARGS] = {false};
-    DURE_ASSERT(usage->n_args <= MAX_ARGS);
+    bool seen[DURE_ARGS_MAX] = {false};
+    DURE_ASSERT(usage->n_args <= DURE_ARGS_MAX);
     size_t n_operands = 0;
     bool only_operands = false;
     for (int i = 1; i < argc; i++) {
@@ -173,9 +214,10 @@ dure_args_result dure_args_parse(const dure_usage *usage, int argc, char **argv)
                 return DURE_ARGS_WRONG;
             }
             seen[a - usage->args] = true;
-            result = store(usage, a, word);
+            result = store(usage, a, (source){"", a->name}, word);
         }
         if (result != DURE_ARGS_RUN) return result;
     }
-    return check_required(usage, seen);
+    dure_args_result result = take_config(usage, seen);
+    return result == DURE_ARGS_RUN ? check_required(usage, seen) : result;
 }

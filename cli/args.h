@@ -17,6 +17,8 @@ typedef enum dure_arg_kind {
     DURE_ARG_COUNT,   /* uint64_t, digits only */
     DURE_ARG_NUMBER,  /* double, finite */
     DURE_ARG_OPERAND, /* const char *, by position; `name` is its name in the usage line */
+    DURE_ARG_CONFIG,  /* dure_args_config, a file with more options */
+    DURE_ARG_HEADING, /* no option: `name` is a line of --help */
 } dure_arg_kind;
 
 typedef struct dure_arg {
@@ -30,6 +32,16 @@ typedef struct dure_arg {
     char letter; /* a short form, as in -o FILE; 0: none */
 } dure_arg;
 
+/* A YAML file of options: one "name: value" a line, the names those of the table, a flag's value
+ * true or false. What the command line says wins over it. */
+typedef struct dure_args_config {
+    const char *path; /* NULL: none is given */
+    char **values;    /* owned: by the option's place in the table; NULL: not in the file */
+    size_t n;
+} dure_args_config;
+/* The options' texts point into it: only when they are not needed any more. */
+void dure_args_config_fini(dure_args_config *config);
+
 typedef struct dure_usage {
     const char *command; /* "adapter show" */
     const char *summary; /* one or two sentences */
@@ -37,6 +49,8 @@ typedef struct dure_usage {
     size_t n_args;
     const char *example; /* one or more lines */
 } dure_usage;
+
+enum { DURE_ARGS_MAX = 96 }; /* rows of a table */
 
 /* What the caller does next. */
 typedef enum dure_args_result {
@@ -47,6 +61,11 @@ typedef enum dure_args_result {
 
 /* argv[0] is the command's last word. Texts are borrowed from argv. */
 DURE_MUST_USE dure_args_result dure_args_parse(const dure_usage *usage, int argc, char **argv);
+
+/* Reads config->path by the table; DURE_ERR_FORMAT names the line of a key that is not in it.
+ * Called by dure_args_parse(). */
+DURE_MUST_USE dure_err dure_args_config_read(dure_args_config *config, const dure_usage *usage,
+                                             dure_diag *diag);
 
 /* For a value that parsed but is out of its range: prints the sentence and the pointer to --help
  * on stderr, returns 2. */

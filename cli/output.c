@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 int dure_fail(const char *command, dure_err err, const dure_diag *diag)
@@ -48,30 +49,46 @@ void dure_progress_start(dure_progress *p, const char *what, const char *unit, u
                          .quiet = quiet};
 }
 
+enum { BAR_MOST = 24 };
+
+/* A line that is wider than the terminal would wrap, and could not be written over. */
+static size_t bar_cells(size_t text_columns)
+{
+    struct winsize size;
+    size_t columns = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col ? size.ws_col : 80;
+    if (columns < text_columns + 2) return 0;
+    return columns - text_columns - 2 < BAR_MOST ? columns - text_columns - 2 : BAR_MOST;
+}
+
+static void draw_bar(char bar[BAR_MOST * 3 + 1], size_t cells, double share)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < cells; i++) {
+        const char *cell = (double)i < share * (double)cells - 0.5 ? "█" : "░";
+        memcpy(bar + at, cell, strlen(cell));
+        at += strlen(cell);
+    }
+    bar[at] = 0;
+}
+
 void dure_progress_step(dure_progress *p, uint64_t done, double units, const char *note)
 {
     if (p->quiet) return;
     double elapsed = dure_clock_monotonic_s() - p->started_s;
     double rate = elapsed > 0 ? units / elapsed : 0;
-    double left = done ? elapsed * (double)(p->total_steps - done) / (double)done : 0;
-    char eta[32];
+    uint64_t here = done > p->first_step ? done - p->first_step : 0;
+    double left = here ? elapsed * (double)(p->total_steps - done) / (double)here : 0;
+    char eta[32], text[256], bar[BAR_MOST * 3 + 1];
     dure_format_seconds(eta, left);
+    snprintf(text, sizeof text, "%llu/%llu  %.0f %s/s  %s  ETA %s", (unsigned long long)done,
+             (unsigned long long)p->total_steps, rate, p->unit, note, eta);
     if (!dure_on_terminal()) {
-        fprintf(stderr, "%s %llu/%llu  %.0f %s/s  %s  ETA %s\n", p->what, (unsigned long long)done,
-                (unsigned long long)p->total_steps, rate, p->unit, note, eta);
+        fprintf(stderr, "%s %s\n", p->what, text);
         return;
     }
-    enum { WIDTH = 24 };
-    char bar[WIDTH * 3 + 1];
-    size_t filled = p->total_steps ? (size_t)(done * WIDTH / p->total_steps) : WIDTH, at = 0;
-    for (size_t i = 0; i < WIDTH; i++) {
-        const char *cell = i < filled ? "█" : "░";
-        memcpy(bar + at, cell, strlen(cell));
-        at += strlen(cell);
-    }
-    bar[at] = 0;
-    fprintf(stderr, "\r\033[K%s %s %llu/%llu  %.0f %s/s  %s  ETA %s", p->what, bar,
-            (unsigned long long)done, (unsigned long long)p->total_steps, rate, p->unit, note, eta);
+    draw_bar(bar, bar_cells(strlen(p->what) + strlen(text)),
+             p->total_steps ? (double)done / (double)p->total_steps : 1);
+    fprintf(stderr, "\r\033[K%s %s %s", p->what, bar, text);
     fflush(stderr);
 }
 

@@ -24,6 +24,7 @@ typedef struct dure_progress {
     const char *what; /* "training" */
     const char *unit; /* "tokens" */
     uint64_t total_steps;
+    uint64_t first_step; /* steps that were done before the start; 0 unless set after it */
     double started_s;
     bool quiet; /* prints nothing, as with --json */
 } dure_progress;

@@ -52,13 +52,30 @@ typedef struct collector {
     double nll;
     uint64_t labels;
     size_t refused;
+    uint32_t refused_line; /* of the first */
+    double worst;          /* the highest mean loss of a record, and where it is */
+    uint32_t worst_line;
 } collector;
 
-static void collect_loss(collector *c, const dure_document_loss *loss)
+static uint32_t line_of(const dure_trainer *t, size_t doc)
+{
+    return t->data->records[t->chosen[doc]].line;
+}
+
+static void collect_loss(collector *c, size_t doc, const dure_document_loss *loss)
 {
     if (!loss->finite || loss->n_labels == 0) return;
     c->nll += loss->nll_sum;
     c->labels += loss->n_labels;
+    double mean = loss->nll_sum / loss->n_labels;
+    if (c->worst_line && mean <= c->worst) return;
+    c->worst = mean;
+    c->worst_line = line_of(c->trainer, doc);
+}
+
+static void refuse(collector *c, size_t doc)
+{
+    if (c->refused++ == 0) c->refused_line = line_of(c->trainer, doc);
 }
 
 /* One record never stops a private run: what is not finite contributes zero. */
@@ -67,14 +84,13 @@ static dure_err take_private(void *state, size_t doc, const float *gradient,
 {
     collector *c = state;
     dure_trainer *t = c->trainer;
-    (void)doc;
     if (!gradient) return DURE_OK;
     if (!dure_quantize(t->quantized, gradient, t->n, t->opts.plan)) {
-        c->refused++;
+        refuse(c, doc);
         return DURE_OK;
     }
     dure_quantize_add(t->sum, t->quantized, t->n);
-    collect_loss(c, loss);
+    collect_loss(c, doc, loss);
     return DURE_OK;
 }
 
@@ -85,15 +101,14 @@ static dure_err take_plain(void *state, size_t doc, const float *gradient,
 {
     collector *c = state;
     dure_trainer *t = c->trainer;
-    (void)doc;
     if (!gradient) return DURE_OK;
     bool finite = loss->finite;
     for (size_t i = 0; i < t->n; i++) {
         t->total[i] += (double)gradient[i];
         finite = finite && isfinite(gradient[i]);
     }
-    if (!finite) c->refused++;
-    collect_loss(c, loss);
+    if (!finite) refuse(c, doc);
+    collect_loss(c, doc, loss);
     return DURE_OK;
 }
 
@@ -153,41 +168,71 @@ static dure_err plain_docs(size_t *n_docs, dure_trainer *t)
     for (size_t i = 0; i < *n_docs; i++) {
         uint64_t at = t->step * t->opts.batch + i;
         shuffle(t, at / t->data->n);
-        t->docs[i] = dure_dataset_document(t->data, t->order[at % t->data->n]);
+        t->chosen[i] = t->order[at % t->data->n];
+        t->docs[i] = dure_dataset_document(t->data, t->chosen[i]);
     }
     memset(t->total, 0, t->n * sizeof *t->total);
     return DURE_OK;
 }
 
+static double learning_rate(const dure_trainer *t)
+{
+    return t->opts.learning_rate * dure_schedule_factor(&t->opts.schedule, t->step);
+}
+
 static void update(dure_trainer *t)
 {
     const dure_trainer_opts *o = &t->opts;
+    double rate = learning_rate(t);
     if (o->optimizer == DURE_TRAINER_ADAMW) {
-        const dure_adamw_opts adamw = {.learning_rate = o->learning_rate,
-                                       .weight_decay = o->weight_decay};
+        const dure_adamw_opts adamw = {.learning_rate = rate, .weight_decay = o->weight_decay};
         dure_adamw_update(t->active, &t->moments, t->mean, &adamw, &t->compute);
     } else {
         t->compute.ops->scale(t->moments.m, (float)o->momentum, t->n);
         t->compute.ops->add(t->moments.m, t->mean, t->n);
-        dure_sgd_update(t->active, t->moments.m, t->n, o->learning_rate, &t->compute);
+        dure_sgd_update(t->active, t->moments.m, t->n, rate, &t->compute);
         t->moments.step++;
     }
     dure_lora_unpack(t->lora, t->active, o->factors);
 }
 
-static dure_err finish_gradient(dure_trainer *t, const collector *c, dure_diag *diag)
+/* A run without privacy that has gone wrong stops before the step is taken. */
+static dure_err check_healthy(dure_trainer *t, const collector *c, dure_diag *diag)
 {
+    unsigned long long step = t->step + 1;
+    if (c->refused)
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "step %llu: the loss or gradient of the record in line %u is not "
+                             "finite; look at that record, and try a lower --learning-rate, "
+                             "--clip-norm 1 or a --warmup",
+                             step, c->refused_line);
+    if (c->labels == 0) return DURE_OK;
+    double loss = c->nll / (double)c->labels;
+    double blind = log((double)t->lora->layout.shape.n_vocab);
+    if (t->first_loss > 0 && loss > 1.25 * blind && loss > 2 * t->first_loss)
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "step %llu: the loss has run away to %.3g, from %.3g at the start "
+                             "(a blind guess has %.3g); the worst record is in line %u with %.3g. "
+                             "Try a lower --learning-rate, --clip-norm 1 or a --warmup",
+                             step, loss, t->first_loss, blind, c->worst_line, c->worst);
+    return DURE_OK;
+}
+
+static dure_err finish_gradient(double *norm, dure_trainer *t, const collector *c, dure_diag *diag)
+{
+    *norm = (double)NAN;
     if (t->opts.plan) {
         dure_quantize_mean(t->mean, t->sum, t->n, t->opts.plan);
         return DURE_OK;
     }
-    if (c->refused)
-        return dure_diag_set(diag, DURE_ERR_STATE,
-                             "step %llu met a loss or gradient that is not finite; lower the "
-                             "learning rate",
-                             (unsigned long long)t->step + 1);
+    dure_err err = check_healthy(t, c, diag);
+    if (err) return err;
     for (size_t i = 0; i < t->n; i++)
         t->mean[i] = c->labels ? (float)(t->total[i] / (double)c->labels) : 0;
+    *norm = dure_gradient_norm(t->mean, t->n);
+    if (t->opts.clip_norm > 0 && *norm > t->opts.clip_norm)
+        t->compute.ops->scale(t->mean, (float)(t->opts.clip_norm / *norm), t->n);
+    if (t->first_loss == 0 && c->labels) t->first_loss = c->nll / (double)c->labels;
     return DURE_OK;
 }
 
@@ -198,6 +243,7 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     const dure_gradient_opts gradient = {.factors = t->opts.factors,
                                          .sum_of_labels = !t->opts.plan};
     size_t n_docs = 0;
+    double norm = 0;
     dure_err err = t->opts.plan ? private_docs(&n_docs, t) : plain_docs(&n_docs, t);
     if (err)
         return dure_diag_set(diag, err, "cannot prepare step %llu: %s",
@@ -206,18 +252,21 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     if (n_docs)
         err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
                                          t->opts.plan ? take_private : take_plain, &c, diag);
-    if (!err) err = finish_gradient(t, &c, diag);
+    if (!err) err = finish_gradient(&norm, t, &c, diag);
     if (err) return err;
     update(t);
     *done = (dure_trainer_step){.step = t->step,
                                 .loss = c.labels ? c.nll / (double)c.labels : (double)NAN,
+                                .learning_rate = learning_rate(t),
+                                .gradient_norm = norm,
                                 .records = n_docs,
-                                .refused = c.refused};
+                                .refused = c.refused,
+                                .refused_line = c.refused_line};
     for (size_t i = 0; i < n_docs; i++)
         done->tokens += t->docs[i].n;
     t->step++;
     done->seconds = dure_clock_monotonic_s() - started;
-    return DURE_OK;
+    return dure_trainer_judge(done, t, diag);
 }
 
 dure_err dure_trainer_run(dure_trainer *trainer, uint64_t n, dure_trainer_report *report,
@@ -230,7 +279,7 @@ dure_err dure_trainer_run(dure_trainer *trainer, uint64_t n, dure_trainer_report
                              (unsigned long long)plan->steps, (unsigned long long)trainer->step,
                              (unsigned long long)n);
     dure_lora_pack(trainer->active, trainer->lora, trainer->opts.factors);
-    for (uint64_t i = 0; i < n; i++) {
+    for (uint64_t i = 0; i < n && !dure_trainer_stopped(trainer); i++) {
         dure_trainer_step done;
         dure_err err = take_step(&done, trainer, diag);
         if (!err && report) err = report(state, &done);
@@ -265,6 +314,9 @@ static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *da
           opts->momentum < 1))
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "weight decay must be 0 to 1000 and momentum 0 up to 1");
+    dure_err err = dure_schedule_check(&opts->schedule, diag);
+    if (!err && opts->eval) err = dure_trainer_eval_check(opts->eval, diag);
+    if (err) return err;
     if (!opts->plan != !opts->attempt)
         return dure_diag_set(diag, DURE_ERR_USAGE, "a plan and an attempt go together");
     if (opts->plan) return check_plan(opts, n, diag);
@@ -274,6 +326,9 @@ static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *da
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "the batch must be 1 to the number of records, %zu, not %llu", data->n,
                              (unsigned long long)opts->batch);
+    if (!(opts->clip_norm >= 0 && isfinite(opts->clip_norm)))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "the gradient's norm cannot be clipped at %g",
+                             opts->clip_norm);
     return DURE_OK;
 }
 
@@ -283,18 +338,19 @@ static dure_err allocate(dure_trainer *t)
     t->epoch = UINT64_MAX;
     t->active = calloc(t->n, sizeof *t->active);
     t->mean = calloc(t->n, sizeof *t->mean);
-    bool failed = !t->active || !t->mean;
+    t->chosen = calloc(n_records, sizeof *t->chosen); /* a batch is no larger */
+    bool failed = !t->active || !t->mean || !t->chosen;
     if (t->opts.plan) {
         t->sum = calloc(t->n, sizeof *t->sum);
         t->quantized = calloc(t->n, sizeof *t->quantized);
-        t->chosen = calloc(n_records, sizeof *t->chosen);
-        failed = failed || !t->sum || !t->quantized || !t->chosen;
+        failed = failed || !t->sum || !t->quantized;
     } else {
         t->total = calloc(t->n, sizeof *t->total);
         t->order = calloc(n_records, sizeof *t->order);
         failed = failed || !t->total || !t->order;
     }
     dure_err err = failed ? DURE_ERR_NOMEM : dure_adamw_init(&t->moments, t->n);
+    if (!err && t->opts.eval) err = dure_trainer_eval_init(t);
     /* The update is one sweep over the adapter: not worth a second pool of threads. */
     if (!err) err = dure_pool_new(&t->pool, 1, 0);
     t->compute = (dure_compute){dure_cpu_ops_of(dure_cpu_best()), t->pool};
@@ -335,6 +391,7 @@ void dure_trainer_free(dure_trainer **trainer)
     free(t->total);
     free(t->order);
     free(t->docs);
+    dure_trainer_eval_fini(t);
     free(t);
     *trainer = NULL;
 }

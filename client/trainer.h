@@ -17,6 +17,7 @@
 #pragma once
 
 #include "client/attempt.h"
+#include "client/trainer_schedule.h"
 #include "common/err.h"
 #include "dp/plan.h"
 #include "model/dataset.h"
@@ -28,16 +29,29 @@ typedef enum dure_trainer_optimizer {
     DURE_TRAINER_SGD,   /* v = momentum v + g; w -= learning_rate v */
 } dure_trainer_optimizer;
 
+/* Records to judge by while training: every `every` steps and after the last. Under a plan they
+ * must be records that no one wants protected: which factors are kept, and when the run ends,
+ * tells something about them. Borrowed. */
+typedef struct dure_trainer_eval {
+    const dure_dataset *data;
+    uint64_t every;
+    uint64_t steps;    /* of the whole run */
+    uint64_t patience; /* the run ends after so many evaluations without a new best; 0: never */
+} dure_trainer_eval;
+
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;
     dure_trainer_optimizer optimizer;
     double learning_rate, weight_decay, momentum; /* decay: AdamW alone; momentum: SGD alone */
+    dure_schedule schedule;
+    const dure_trainer_eval *eval; /* NULL: none. Borrowed */
     /* With differential privacy: both, or neither. Borrowed; the attempt until another is used. */
     const dure_dp_plan *plan;
     const dure_attempt *attempt;
     /* Without. */
     uint64_t batch;
     uint64_t seed;
+    double clip_norm; /* of the batch's mean gradient, at most; 0: as it is */
     /* What a saved state belongs to beside these options (base, records); NULL: nothing. Borrowed
      * until the trainer is freed. */
     const dure_hash *subject;
@@ -48,9 +62,14 @@ typedef struct dure_trainer_opts {
 typedef struct dure_trainer_step {
     uint64_t step; /* from 0 */
     double loss;   /* mean over the labels of the step's records; NaN if there were none */
+    double learning_rate;
+    double gradient_norm; /* of the mean gradient before clip_norm; NaN under a plan */
     size_t records, tokens;
-    size_t refused; /* records whose gradient was not finite: they contributed nothing */
+    size_t refused;        /* records whose gradient was not finite: they contributed nothing */
+    uint32_t refused_line; /* of the first of them; 0: none */
     double seconds;
+    bool judged, best; /* opts.eval was measured; it is the lowest so far */
+    double eval_loss;  /* mean over its labels; not finite when it overflowed */
 } dure_trainer_step;
 
 /* Called after every step. An error stops the run and is returned; the step has been taken. */
@@ -87,15 +106,24 @@ void dure_trainer_use_attempt(dure_trainer *trainer, const dure_attempt *attempt
 DURE_MUST_USE dure_err dure_trainer_skip_to(dure_trainer *trainer, uint64_t step, dure_diag *diag);
 
 /* Takes the next n steps from the factors as `lora` has them now. DURE_ERR_USAGE beyond the plan's
- * steps. On any error `lora` and the optimizer are as the last whole step left them. Without a
- * plan a gradient that is not finite is DURE_ERR_STATE. */
+ * steps. On any error `lora` and the optimizer are as the last whole step left them.
+ *
+ * Without a plan a run that has gone wrong is DURE_ERR_STATE, and `diag` names the step, the
+ * record's line and what to try: a loss or gradient that is not finite, or a loss that has run
+ * away (over 1.25 ln(vocabulary), worse than a blind guess, and over twice the first step's). */
 DURE_MUST_USE dure_err dure_trainer_run(dure_trainer *trainer, uint64_t n,
                                         dure_trainer_report *report, void *state, dure_diag *diag);
 
+/* True when opts.eval has ended the run: dure_trainer_run() then takes no more steps. */
+bool dure_trainer_stopped(const dure_trainer *trainer);
+/* Puts the factors with the lowest evaluation loss into `lora`. Returns after how many steps that
+ * was, 0 (nothing is changed) if no evaluation has been finite. */
+uint64_t dure_trainer_take_best(double *loss, dure_trainer *trainer);
+
 /* Writes, atomically and synced (0600), what a later process needs to go on after the last step:
- * factors, optimizer and step; and takes it up again. Under a plan the file holds noised values
- * only. DURE_ERR_STATE if the file belongs to other options; DURE_ERR_FORMAT if it is damaged;
- * neither changes anything. */
+ * factors, optimizer, step and what the evaluations said; and takes it up again. Under a plan the
+ * file holds noised values only. DURE_ERR_STATE if the file belongs to other options;
+ * DURE_ERR_FORMAT if it is damaged; neither changes anything. */
 DURE_MUST_USE dure_err dure_trainer_save(const dure_trainer *trainer, const char *path,
                                          dure_diag *diag);
 DURE_MUST_USE dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag);

@@ -4,6 +4,16 @@
 #include "client/trainer.h"
 #include "kernels/optimizer.h"
 
+/* What opts.eval has said so far. */
+typedef struct dure_verdict {
+    double best_loss;
+    uint64_t best_step;  /* steps taken when it was measured; 0: none yet */
+    uint64_t since_best; /* evaluations */
+    float *best;         /* the trained factors at best_step */
+    dure_document *docs; /* of the evaluation, and room for their losses */
+    dure_document_loss *losses;
+} dure_verdict;
+
 struct dure_trainer {
     dure_transformer *model;
     const dure_dataset *data;
@@ -12,21 +22,30 @@ struct dure_trainer {
     dure_pool *pool; /* for the optimizer */
     dure_compute compute;
     uint64_t step;      /* the next one */
+    double first_loss;  /* of the first step taken; 0: none yet. Kept without a plan alone */
     size_t n;           /* trained parameters */
     float *active;      /* n, the trained factors */
     float *mean;        /* n, the step's gradient */
+    size_t *chosen;     /* data->n: the step's records come first */
     dure_adamw moments; /* SGD uses m alone */
     /* With a plan. */
     int64_t *sum;       /* n, in grid units */
     int32_t *quantized; /* n, one record */
-    size_t *chosen;     /* data->n */
     /* Without. */
     double *total;       /* n */
     size_t *order;       /* data->n, this epoch's */
     uint64_t epoch;      /* of `order`; UINT64_MAX before the first */
     dure_document *docs; /* n_docs of this step, from a buffer that grows */
     size_t docs_capacity;
+    dure_verdict verdict; /* pointers are NULL without opts.eval */
 };
+
+DURE_MUST_USE dure_err dure_trainer_eval_check(const dure_trainer_eval *eval, dure_diag *diag);
+DURE_MUST_USE dure_err dure_trainer_eval_init(dure_trainer *t);
+void dure_trainer_eval_fini(dure_trainer *t);
+/* Evaluates if it is time, after a step was taken. */
+DURE_MUST_USE dure_err dure_trainer_judge(dure_trainer_step *done, dure_trainer *t,
+                                          dure_diag *diag);
 
 /* The digest of the options and the adapter's layout. */
 DURE_MUST_USE dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,

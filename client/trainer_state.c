@@ -7,7 +7,12 @@
 
 #define FILE_MAX_BYTES ((size_t)1 << 33)
 
-static const char magic[8] = {'d', 'u', 'r', 'e', 'r', 'u', 'n', '1'};
+/* magic, digest of the options, step, optimizer's step, first loss, best loss, best step,
+ * evaluations since, factors, moments m and v, the best factors (with an evaluation alone), SHA-256
+ * of all before it. */
+static const char magic[8] = {'d', 'u', 'r', 'e', 'r', 'u', 'n', '2'};
+
+enum { HEAD_BYTES = sizeof magic + DURE_HASH_BYTES + 6 * 8 };
 
 /* Floats are written as they lie in memory, little-endian like every machine Dure runs on. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian floats");
@@ -36,7 +41,18 @@ static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
     dure_put_u32(buf, layout->first_layer);
 }
 
-static void put_opts(dure_buf *buf, const dure_trainer_opts *opts)
+static dure_err put_eval(dure_buf *buf, const dure_trainer_eval *eval)
+{
+    dure_hash data;
+    dure_put_u64(buf, eval->every);
+    dure_put_u64(buf, eval->steps);
+    dure_put_u64(buf, eval->patience);
+    dure_err err = dure_trainer_data_hash(&data, eval->data);
+    dure_put_raw(buf, data.b, sizeof data.b);
+    return err;
+}
+
+static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
 {
     dure_put_u8(buf, (uint8_t)opts->factors);
     dure_put_u8(buf, (uint8_t)opts->optimizer);
@@ -52,6 +68,12 @@ static void put_opts(dure_buf *buf, const dure_trainer_opts *opts)
     }
     dure_put_u8(buf, opts->subject != NULL);
     if (opts->subject) dure_put_raw(buf, opts->subject->b, sizeof opts->subject->b);
+    dure_put_u8(buf, (uint8_t)opts->schedule.kind);
+    dure_put_u64(buf, opts->schedule.warmup_steps);
+    dure_put_u64(buf, opts->schedule.kind == DURE_SCHEDULE_CONSTANT ? 0 : opts->schedule.steps);
+    put_double(buf, opts->plan ? 0 : opts->clip_norm);
+    dure_put_u8(buf, opts->eval != NULL);
+    return opts->eval ? put_eval(buf, opts->eval) : DURE_OK;
 }
 
 dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
@@ -60,10 +82,10 @@ dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
     dure_buf text;
     dure_buf_init(&text, 4096);
     put_layout(&text, &lora->layout);
-    put_opts(&text, opts);
+    dure_err err = put_opts(&text, opts);
     dure_span field = dure_buf_span(&text);
-    dure_err err = dure_buf_err(&text);
-    if (!err) err = dure_hash_labeled(out, "dure/trainer/options/1", &field, 1);
+    if (!err) err = dure_buf_err(&text);
+    if (!err) err = dure_hash_labeled(out, "dure/trainer/options/2", &field, 1);
     dure_buf_fini(&text);
     return err;
 }
@@ -110,9 +132,14 @@ static dure_err put_state(dure_buf *file, const dure_trainer *t)
     dure_put_raw(file, options.b, sizeof options.b);
     dure_put_u64(file, t->step);
     dure_put_u64(file, t->moments.step);
+    put_double(file, t->first_loss);
+    put_double(file, t->verdict.best_loss);
+    dure_put_u64(file, t->verdict.best_step);
+    dure_put_u64(file, t->verdict.since_best);
     dure_put_raw(file, t->lora->params, t->lora->n * sizeof(float));
     dure_put_raw(file, t->moments.m, bytes);
     dure_put_raw(file, t->moments.v, bytes);
+    if (t->opts.eval) dure_put_raw(file, t->verdict.best, bytes);
     err = dure_buf_err(file);
     if (!err) err = dure_hash_bytes(&sum, dure_buf_span(file));
     dure_put_raw(file, sum.b, sizeof sum.b);
@@ -137,17 +164,26 @@ dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_d
 static dure_err check_state(const dure_trainer *t, const dure_buf *file)
 {
     dure_hash options, sum;
-    size_t floats = t->lora->n + 2 * t->n;
-    size_t body = sizeof magic + sizeof options.b + 16 + floats * sizeof(float);
-    if (file->n != body + sizeof sum.b || memcmp(file->data, magic, sizeof magic) != 0)
-        return DURE_ERR_FORMAT;
+    size_t floats = t->lora->n + (t->opts.eval ? 3 : 2) * t->n;
+    if (file->n < HEAD_BYTES + sizeof sum.b) return DURE_ERR_FORMAT;
+    size_t body = file->n - sizeof sum.b;
     dure_err err = dure_hash_bytes(&sum, dure_span_of(file->data, body));
     if (err) return err;
     if (memcmp(sum.b, file->data + body, sizeof sum.b) != 0) return DURE_ERR_FORMAT;
+    /* The sum holds, so another magic is another version's. */
+    if (memcmp(file->data, magic, sizeof magic) != 0) return DURE_ERR_STATE;
     err = dure_trainer_options_hash(&options, t->lora, &t->opts);
     if (err) return err;
-    return memcmp(options.b, file->data + sizeof magic, sizeof options.b) ? DURE_ERR_STATE
-                                                                          : DURE_OK;
+    if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
+    return body == HEAD_BYTES + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
+}
+
+static dure_err take_double(double *out, dure_reader *r)
+{
+    uint64_t bits = 0;
+    dure_err err = dure_take_u64(&bits, r);
+    if (!err) memcpy(out, &bits, sizeof bits);
+    return err;
 }
 
 static dure_err take_state(dure_trainer *t, const dure_buf *file)
@@ -157,9 +193,14 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     r.at = sizeof magic + DURE_HASH_BYTES;
     dure_err err = dure_take_u64(&t->step, &r);
     if (!err) err = dure_take_u64(&t->moments.step, &r);
+    if (!err) err = take_double(&t->first_loss, &r);
+    if (!err) err = take_double(&t->verdict.best_loss, &r);
+    if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
+    if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
     if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
     if (!err) err = dure_take_copy(t->moments.m, &r, bytes);
     if (!err) err = dure_take_copy(t->moments.v, &r, bytes);
+    if (!err && t->opts.eval) err = dure_take_copy(t->verdict.best, &r, bytes);
     return err;
 }
 
@@ -172,7 +213,10 @@ dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *d
     if (!err)
         err = take_state(trainer, &file);
     else if (err == DURE_ERR_STATE)
-        dure_diag_set(diag, err, "%s belongs to a run with other settings", path);
+        dure_diag_set(diag, err,
+                      "%s belongs to a run with other settings, or of another version of dure; "
+                      "remove its folder to start anew",
+                      path);
     else
         dure_diag_set(diag, err, "%s is damaged: %s", path, dure_err_text(err));
     dure_buf_fini(&file);

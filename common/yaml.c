@@ -58,6 +58,8 @@ dure_err dure_yaml_parse(void **out, const cyaml_schema_value_t *schema, dure_sp
     complaint c = {{0}, {0}};
     const cyaml_config_t config = configuration(&c);
     *out = NULL;
+    /* libyaml asserts that there is something to read. */
+    if (text.n == 0) return dure_diag_set(diag, DURE_ERR_FORMAT, "%s is empty", name);
     if (memchr(text.data, 0, text.n))
         return dure_diag_set(diag, DURE_ERR_FORMAT, "%s holds a zero byte: it is no text", name);
     void *value = NULL;

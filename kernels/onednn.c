@@ -26,9 +26,9 @@ static void forget(descriptor *d)
 }
 
 static bool describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, descriptor input,
-                             descriptor weights, descriptor result)
+                             descriptor weights, descriptor result, const_dnnl_primitive_attr_t how)
 {
-    return dnnl_matmul_primitive_desc_create(out, engine, input, weights, NULL, result, NULL) ==
+    return dnnl_matmul_primitive_desc_create(out, engine, input, weights, NULL, result, how) ==
            dnnl_success;
 }
 #else
@@ -50,11 +50,11 @@ static void forget(descriptor *d)
 }
 
 static bool describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, descriptor input,
-                             descriptor weights, descriptor result)
+                             descriptor weights, descriptor result, const_dnnl_primitive_attr_t how)
 {
     dnnl_matmul_desc_t product;
     return dnnl_matmul_desc_init(&product, input, weights, NULL, result) == dnnl_success &&
-           dnnl_primitive_desc_create(out, &product, NULL, engine, NULL) == dnnl_success;
+           dnnl_primitive_desc_create(out, &product, how, engine, NULL) == dnnl_success;
 }
 #endif
 
@@ -82,18 +82,26 @@ struct dure_onednn_product {
     dnnl_primitive_t primitive;
     descriptor input, result;
     dnnl_memory_t weights;
-    void *packed; /* what `weights` points at */
+    void *packed;             /* what `weights` points at */
+    const_descriptor scratch; /* of one run, borrowed from the primitive */
 };
+
+/* Threads run one primitive at the same time. Scratch that oneDNN manages would be one for all of
+ * them, and what one thread puts there another would read: every run brings its own. The kernels
+ * of the gradient path need about a kilobyte, which is on the stack. */
+enum { SCRATCH_ON_STACK = 8192 };
 
 /* Everything that is made on the way to a primitive. */
 typedef struct plan {
     descriptor input, any, result;
+    dnnl_primitive_attr_t how;
     dnnl_primitive_desc_t desc;
 } plan;
 
 static void plan_fini(plan *p)
 {
     if (p->desc) dnnl_primitive_desc_destroy(p->desc);
+    if (p->how) dnnl_primitive_attr_destroy(p->how);
     if (p->input) forget(&p->input);
     if (p->any) forget(&p->any);
     if (p->result) forget(&p->result);
@@ -116,7 +124,10 @@ static bool plan_make(plan *p, const dure_onednn_shape *shape)
     bool made = engine && describe(&p->input, shape->rows, shape->inner, dnnl_bf16, dnnl_ab) &&
                 describe(&p->any, shape->inner, shape->outer, dnnl_bf16, dnnl_format_tag_any) &&
                 describe(&p->result, shape->rows, shape->outer, dnnl_f32, dnnl_ab) &&
-                describe_product(&p->desc, engine, p->input, p->any, p->result);
+                dnnl_primitive_attr_create(&p->how) == dnnl_success &&
+                dnnl_primitive_attr_set_scratchpad_mode(p->how, dnnl_scratchpad_mode_user) ==
+                    dnnl_success &&
+                describe_product(&p->desc, engine, p->input, p->any, p->result, p->how);
     if (made && (!shape->only_brg || !strncmp(name_of(p), "brg", 3))) return true;
     plan_fini(p);
     return false;
@@ -170,23 +181,38 @@ static bool fill(dnnl_memory_t to, const_descriptor packed, const dure_onednn_sh
     return done;
 }
 
-static bool run(const dure_onednn_product *p, void *result, void *input)
+static bool run_with(const dure_onednn_product *p, void *result, void *input, void *scratch)
 {
-    dnnl_memory_t from = NULL, to = NULL;
+    dnnl_memory_t from = NULL, to = NULL, room = NULL;
     dnnl_stream_t stream = NULL;
     alone();
     bool done = dnnl_memory_create(&from, p->input, engine, input) == dnnl_success &&
                 dnnl_memory_create(&to, p->result, engine, result) == dnnl_success &&
+                dnnl_memory_create(&room, p->scratch, engine, scratch) == dnnl_success &&
                 dnnl_stream_create(&stream, engine, dnnl_stream_default_flags) == dnnl_success;
     if (done) {
-        dnnl_exec_arg_t args[] = {
-            {DNNL_ARG_SRC, from}, {DNNL_ARG_WEIGHTS, p->weights}, {DNNL_ARG_DST, to}};
-        done = dnnl_primitive_execute(p->primitive, stream, 3, args) == dnnl_success &&
+        dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, from},
+                                  {DNNL_ARG_WEIGHTS, p->weights},
+                                  {DNNL_ARG_DST, to},
+                                  {DNNL_ARG_SCRATCHPAD, room}};
+        done = dnnl_primitive_execute(p->primitive, stream, 4, args) == dnnl_success &&
                dnnl_stream_wait(stream) == dnnl_success;
     }
     if (stream) dnnl_stream_destroy(stream);
+    if (room) dnnl_memory_destroy(room);
     if (to) dnnl_memory_destroy(to);
     if (from) dnnl_memory_destroy(from);
+    return done;
+}
+
+static bool run(const dure_onednn_product *p, void *result, void *input)
+{
+    _Alignas(64) uint8_t stack[SCRATCH_ON_STACK];
+    size_t bytes = dnnl_memory_desc_get_size(p->scratch);
+    if (bytes <= sizeof stack) return run_with(p, result, input, stack);
+    void *heap = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    bool done = heap && run_with(p, result, input, heap);
+    free(heap);
     return done;
 }
 
@@ -211,6 +237,10 @@ static dure_err build(dure_onednn_product *p, plan *made, const dure_onednn_shap
         !fill(p->weights, packed, shape, m) ||
         dnnl_primitive_create(&p->primitive, made->desc) != dnnl_success)
         return DURE_ERR_DEVICE;
+    const_dnnl_primitive_desc_t own = NULL;
+    if (dnnl_primitive_get_primitive_desc(p->primitive, &own) != dnnl_success)
+        return DURE_ERR_DEVICE;
+    p->scratch = dnnl_primitive_desc_query_md(own, dnnl_query_scratchpad_md, 0);
     p->input = made->input;
     p->result = made->result;
     made->input = made->result = NULL;

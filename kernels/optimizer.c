@@ -54,6 +54,14 @@ void dure_adamw_update(float *w, dure_adamw *adam, const float *g, const dure_ad
     dure_compute_rows(c, adam->n, GRAIN, adamw_body, &j);
 }
 
+double dure_gradient_norm(const float *g, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)g[i] * (double)g[i];
+    return sqrt(sum);
+}
+
 static void sgd_body(void *state, size_t first, size_t last, void *scratch)
 {
     const job *j = state;

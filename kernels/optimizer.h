@@ -21,6 +21,8 @@ void dure_adamw_fini(dure_adamw *adam);
 /* w -= lr * (m^ / (sqrt(v^) + eps) + decay * w), with bias-corrected moments of g. */
 void dure_adamw_update(float *w, dure_adamw *adam, const float *g, const dure_adamw_opts *opts,
                        const dure_compute *c);
+/* Euclidean norm, summed in double in order of the index. */
+double dure_gradient_norm(const float *g, size_t n);
 /* w -= learning_rate * g */
 void dure_sgd_update(float *w, const float *g, size_t n, double learning_rate,
                      const dure_compute *c);

@@ -75,6 +75,35 @@ static void test_bf16_forward_and_backward_are_right(void **state)
     free(dx);
 }
 
+/* Two threads run the one primitive of a narrow weight on different rows all the time; none may
+ * see what the other is at. */
+static void test_bf16_threads_do_not_meet(void **state)
+{
+    (void)state;
+    enum { NARROW = 64, DEEP = 96, MANY = 1024, TIMES = 300 };
+    float *data = random_floats(NARROW * DEEP), *x = random_floats(MANY * DEEP);
+    float *y = random_floats(MANY * NARROW), *want = random_floats(MANY * NARROW);
+    dure_weight w = {.out = NARROW, .in = DEEP, .data = data};
+    dure_compute one = compute(1), two = compute(2);
+    assert_ok(dure_bf16_pack(&w, &any));
+    dure_product p = {.y = want, .ldy = NARROW, .x = x, .ldx = DEEP, .w = &w};
+    const dure_matmul job = {.rows = MANY, .products = &p, .n_products = 1};
+    dure_matmul_forward(&job, &one);
+    p.y = y;
+    for (int i = 0; i < TIMES; i++) {
+        memset(y, 0, MANY * NARROW * sizeof *y);
+        dure_matmul_forward(&job, &two);
+        assert_memory_equal(y, want, MANY * NARROW * sizeof *y);
+    }
+    dure_bf16_unpack(&w);
+    dure_pool_free(&one.pool);
+    dure_pool_free(&two.pool);
+    free(data);
+    free(x);
+    free(y);
+    free(want);
+}
+
 static void test_bf16_mixes_with_plain_terms(void **state)
 {
     (void)state;
@@ -141,6 +170,7 @@ int main(void)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bf16_forward_and_backward_are_right),
+        cmocka_unit_test(test_bf16_threads_do_not_meet),
         cmocka_unit_test(test_bf16_mixes_with_plain_terms),
         cmocka_unit_test(test_bf16_row_is_itself_where_the_kernel_promises_it),
     };

@@ -1,0 +1,131 @@
+#include "cli/train_setup.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static dure_err make_lora(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    if (o->init) {
+        s->lora = s->m.lora;
+        s->m.lora = NULL;
+        return DURE_OK;
+    }
+    dure_lora_layout layout = {.shape = *dure_transformer_shape(s->m.transformer),
+                               .rank = (uint32_t)o->rank,
+                               .alpha = o->alpha_given ? (float)o->alpha : 2 * (float)o->rank,
+                               .first_layer = (uint32_t)o->first_layer};
+    dure_err err = dure_lora_targets_parse(&layout.targets, o->targets, diag);
+    if (!err) err = dure_lora_layout_check(&layout, diag);
+    if (!err) err = dure_lora_new(&s->lora, &layout);
+    if (err) return err;
+    if (s->opts.factors == DURE_LORA_FACTOR_B)
+        dure_lora_init_orthonormal(s->lora, o->seed);
+    else
+        dure_lora_init_uniform(s->lora, o->seed);
+    return DURE_OK;
+}
+
+/* One bad record never stops a private run, but a file without a single good one is a slip, and
+ * training on it would spend the budget for nothing. The owner alone sees this sentence. */
+static dure_err check_usable(const dure_train_setup *s, const dure_train_options *o,
+                             dure_diag *diag)
+{
+    for (size_t i = 0; i < s->data.n; i++)
+        if (s->data.records[i].n_labels > 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_FORMAT,
+                         "%s: none of its %zu records leaves a response to learn from within %llu "
+                         "tokens; 'dure data check' says why, line by line",
+                         o->data, s->data.n, (unsigned long long)o->max_length);
+}
+
+static int by_tokens(const void *a, const void *b)
+{
+    const dure_document *x = a, *y = b;
+    if (x->n != y->n) return x->n < y->n ? -1 : 1;
+    return x->n ? memcmp(x->tokens, y->tokens, x->n * sizeof *x->tokens) : 0;
+}
+
+/* With privacy, a record that is trained on cannot be declared unprotected on the side. */
+static dure_err check_disjoint(const dure_train_setup *s, const dure_train_options *o,
+                               dure_diag *diag)
+{
+    dure_document *trained = malloc((s->data.n + 1) * sizeof *trained);
+    if (!trained) return DURE_ERR_NOMEM;
+    for (size_t i = 0; i < s->data.n; i++)
+        trained[i] = dure_dataset_document(&s->data, i);
+    qsort(trained, s->data.n, sizeof *trained, by_tokens);
+    dure_err err = DURE_OK;
+    for (size_t i = 0; !err && i < s->eval.n; i++) {
+        dure_document doc = dure_dataset_document(&s->eval, i);
+        if (doc.n && bsearch(&doc, trained, s->data.n, sizeof *trained, by_tokens))
+            err = dure_diag_set(diag, DURE_ERR_USAGE,
+                                "%s, line %u: this record is in %s too, whose records are "
+                                "protected; --eval-unprotected needs records of its own",
+                                o->eval, s->eval.records[i].line, o->data);
+    }
+    free(trained);
+    return err;
+}
+
+static dure_err read_records(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    uint32_t context = dure_transformer_shape(s->m.transformer)->n_context;
+    dure_dataset_opts read = {.max_length =
+                                  o->max_length < context ? (uint32_t)o->max_length : context,
+                              .tolerant = !o->no_dp};
+    dure_err err = dure_dataset_read(&s->data, o->data, s->m.tokenizer, &s->m.chat, &read, diag);
+    if (!err) err = check_usable(s, o, diag);
+    if (err || !o->eval) return err;
+    read.tolerant = false;
+    err = dure_dataset_read(&s->eval, o->eval, s->m.tokenizer, &s->m.chat, &read, diag);
+    if (!err && !o->no_dp) err = check_disjoint(s, o, diag);
+    return err;
+}
+
+/* A saved state goes on with this base and these records alone. */
+static dure_err bind_subject(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    dure_err err = dure_hash_file(&s->base, o->model, diag);
+    if (!err) err = dure_trainer_data_hash(&s->data_hash, &s->data);
+    const dure_span fields[] = {dure_hash_span(&s->base), dure_hash_span(&s->data_hash)};
+    if (!err) err = dure_hash_labeled(&s->subject, "dure/train/subject/1", fields, 2);
+    return err;
+}
+
+static dure_err set_options(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    s->opts = dure_train_options_trainer(o);
+    s->opts.subject = &s->subject;
+    uint64_t n = o->no_dp ? s->data.n : o->records;
+    dure_err err = dure_train_options_steps(&s->steps, &s->opts.schedule, o, n, diag);
+    if (err || !o->eval) return err;
+    s->judge = (dure_trainer_eval){.data = &s->eval,
+                                   .every = dure_train_options_every(o->eval_every, s->steps),
+                                   .steps = s->steps,
+                                   .patience = o->patience};
+    s->opts.eval = &s->judge;
+    return DURE_OK;
+}
+
+dure_err dure_train_setup_init(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    const dure_open_opts open = {.model = o->model,
+                                 .adapter = o->init,
+                                 .any_base = o->any_base,
+                                 .threads = (uint32_t)o->threads};
+    *s = (dure_train_setup){.lora = NULL};
+    dure_err err = dure_open_model_init(&s->m, &open, diag);
+    if (!err) err = read_records(s, o, diag);
+    if (!err) err = set_options(s, o, diag);
+    if (!err) err = make_lora(s, o, diag);
+    if (!err) err = bind_subject(s, o, diag);
+    return err;
+}
+
+void dure_train_setup_fini(dure_train_setup *s)
+{
+    dure_lora_free(&s->lora);
+    dure_dataset_fini(&s->data);
+    dure_dataset_fini(&s->eval);
+    dure_open_model_fini(&s->m);
+}
