@@ -42,32 +42,18 @@ static dure_err extend_roster(dure_session *s, const dure_msg_open *open, dure_d
 
 /* ---- the log ---- */
 
-/* Members in force that had joined when the last cosignature was made: who joined later could not
- * have cosigned it. */
-static uint32_t witnesses(dure_event_site *sites, const dure_roster *roster, int64_t last_s)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < dure_roster_count(roster) && n < DURE_MEMBERS_MAX; i++) {
-        const dure_roster_member *m = dure_roster_at(roster, i);
-        if (m->revoked || m->joined_s > last_s) continue;
-        memcpy(sites[n].name, m->join.invitation.name, sizeof sites[n].name);
-        memcpy(sites[n].sign_public, m->join.sign_public, sizeof sites[n].sign_public);
-        n++;
-    }
-    return n;
-}
-
-/* A checkpoint counts with m of N cosignatures, 2m > N + c: so no two sites can be shown two logs
- * that both count. */
+/* Whether the note counts, with all that are in force in the roster that the round names and the
+ * stricter of the terms' and the owner's bound on lying sites. */
 static dure_err count_cosignatures(bool *counts, dure_cosign_tally *tally, uint32_t *n,
                                    const dure_session *s, const dure_note *note)
 {
-    dure_event_site *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
+    const uint32_t agreed = s->site.invitation.terms.cohort.collusion;
+    const uint32_t own = s->site.policy.collusion;
+    dure_site_key *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
     if (!sites) return DURE_ERR_NOMEM;
-    *n = witnesses(sites, s->site.roster, INT64_MAX);
-    dure_err err = dure_cosign_count(tally, NULL, note, sites, *n);
-    *n = witnesses(sites, s->site.roster, (int64_t)tally->last_s);
-    *counts = !err && dure_cosign_quorum(tally->n, *n, s->site.invitation.terms.cohort.collusion);
+    *n = dure_roster_sites(sites, s->site.roster);
+    const dure_cosigners who = {sites, *n, own > agreed ? own : agreed};
+    dure_err err = dure_cosign_counts(counts, tally, note, &who);
     free(sites);
     return err;
 }

@@ -456,6 +456,7 @@ static dure_err publish(dure_coordinator *c, dure_diag *diag)
     dure_buf_init(&parts->note, DURE_NOTE_MAX);
     dure_err err = close_leaf(c, parts, diag);
     if (!err) err = dure_journal_checkpoint(&parts->note, c->journal, &c->folder.sign, diag);
+    c->cited_known = false;
     if (!err) err = prove(c, parts);
     if (!err) err = encode_result(c, parts, diag);
     if (!err) err = finish(c, parts, diag);
@@ -470,21 +471,25 @@ dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site, const dure
                                     dure_diag *diag)
 {
     const dure_msg_cosign *m = &msg->u.cosign;
+    const dure_join *join = &dure_roster_at(c->roster, site)->join;
     dure_cosignature cosignature = {.time_s = m->time_s};
-    bool counts = false;
+    dure_site_key key = {.name = ""};
+    uint64_t before = 0, cited = 0;
     memcpy(cosignature.signature, m->signature, sizeof cosignature.signature);
-    const uint64_t before = dure_journal_newest_counting(c->journal);
-    dure_err err =
-        dure_journal_cosign(&counts, c->journal, m->checkpoint_size,
-                            dure_roster_at(c->roster, site)->join.sign_public, &cosignature, diag);
+    memcpy(key.name, join->invitation.name, sizeof key.name);
+    memcpy(key.sign_public, join->sign_public, sizeof key.sign_public);
+    dure_err err = dure_coordinator_citable(&before, c, diag);
+    if (!err) err = dure_journal_cosign(c->journal, m->checkpoint_size, &key, &cosignature, diag);
     if (err) return err;
+    c->cited_known = false;
     dure_site_state *s = &c->sites[site];
     if (m->checkpoint_size > s->checkpoint.n) {
         s->checkpoint.n = m->checkpoint_size;
         memcpy(s->checkpoint.root.b, m->checkpoint_root, sizeof s->checkpoint.root.b);
     }
-    if (counts && m->checkpoint_size > before)
+    err = dure_coordinator_citable(&cited, c, diag);
+    if (!err && cited > before)
         dure_coordinator_report(c, "checkpoint_counts",
-                                json_pack("{s:I}", "size", (json_int_t)m->checkpoint_size));
-    return DURE_OK;
+                                json_pack("{s:I}", "size", (json_int_t)cited));
+    return err;
 }

@@ -246,20 +246,24 @@ static dure_err tick(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 }
 
 /* The rounds of this run are done and the last checkpoint counts, or nobody is left to say so. */
-static bool finished(dure_coordinator *c, uint64_t now_ms)
+static dure_err finished(bool *done, dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
-    if (c->state != DURE_LOOP_GATHERING || c->rounds_done < c->target) return false;
+    uint64_t cited = 0;
+    *done = false;
+    if (c->state != DURE_LOOP_GATHERING || c->rounds_done < c->target) return DURE_OK;
     if (!c->done_reported) {
         c->done_reported = true;
         dure_coordinator_report(c, "done",
                                 json_pack("{s:I}", "rounds_done", (json_int_t)c->facts.n_done));
     }
-    if (!c->opts.exit_when_done) return false;
+    if (!c->opts.exit_when_done) return DURE_OK;
     /* Sites still fetch the sum and the adapter after the result. */
     const uint64_t last_ms = c->fetched_ms > c->published_ms ? c->fetched_ms : c->published_ms;
-    const bool counts = dure_journal_newest(c->journal) == dure_journal_newest_counting(c->journal);
+    dure_err err = dure_coordinator_citable(&cited, c, diag);
+    const bool counts = cited == dure_journal_newest(c->journal);
     const uint64_t quiet_ms = dure_elapsed_ms(now_ms, last_ms);
-    return quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
+    *done = !err && quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
+    return err;
 }
 
 /* Someone waits for this run to end, and it does not get anywhere. */
@@ -275,7 +279,8 @@ static dure_err check_hope(const dure_coordinator *c, dure_diag *diag)
 dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
 {
     dure_err err = DURE_OK;
-    while (!err && !c->stop) {
+    bool done = false;
+    while (!err && !c->stop && !done) {
         dure_envelope envelope = {0};
         err = dure_router_recv(&envelope, c->router, TICK_MS);
         if (!err)
@@ -286,7 +291,7 @@ dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
         const uint64_t now_ms = dure_clock_monotonic_ms();
         if (!err) err = tick(c, now_ms, diag);
         if (!err) err = check_hope(c, diag);
-        if (!err && finished(c, now_ms)) break;
+        if (!err) err = finished(&done, c, now_ms, diag);
     }
     c->status_stale = true;
     dure_err last = dure_coordinator_write_status(c, dure_clock_monotonic_ms(), NULL);

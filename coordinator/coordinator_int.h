@@ -82,6 +82,9 @@ struct dure_coordinator {
     dure_admission_list *admission;
     dure_router *router;
     dure_site_state sites[DURE_ROSTER_MAX_ENTRIES];
+    dure_site_key cosigners[DURE_MEMBERS_MAX]; /* room for the roster in force */
+    uint64_t cited;                            /* newest checkpoint that counts, while */
+    bool cited_known;                          /* neither notes nor roster changed since */
     dure_byte_budget budget;
     dure_loop_state state;
     dure_current_round now;
@@ -131,6 +134,10 @@ bool dure_coordinator_find_site(size_t *site, const dure_coordinator *c, const d
 bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint64_t now_ms);
 
 /* opening.c */
+/* The newest checkpoint that counts with the roster in force, as the sites of the next round will
+ * count it; 0 if none does. */
+DURE_MUST_USE dure_err dure_coordinator_citable(uint64_t *size, dure_coordinator *c,
+                                                dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_try_open(dure_coordinator *c, uint64_t now_ms,
                                                  dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms,

@@ -23,6 +23,7 @@ enum {
 dure_err dure_coordinator_greet_all(dure_coordinator *c)
 {
     dure_err err = DURE_OK;
+    c->cited_known = false; /* other sites are in force now */
     for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++)
         err = dure_curve_id(&c->sites[i].id, dure_roster_at(c->roster, i)->join.curve_public);
     if (!err) dure_admission_update(c->admission, c->roster);

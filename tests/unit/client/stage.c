@@ -186,7 +186,7 @@ void stage_cite(uint64_t n, uint8_t fill, unsigned n_cosigned)
     assert_ok(dure_checkpoint_sign(&st->note, &checkpoint, &st->f.coordinator_sign));
     for (unsigned i = 0; i < n_cosigned; i++) {
         const dure_sign_key *key = i ? &st->others[i - 1].own : &st->s->site.sign;
-        dure_event_site site = {.name = "x"};
+        dure_site_key site = {.name = "x"};
         dure_cosignature cosignature;
         snprintf(site.name, sizeof site.name, "%s",
                  i ? st->others[i - 1].join.invitation.name : "ash");

@@ -255,6 +255,43 @@ static void test_session_refuses_a_checkpoint_without_a_quorum(void **state)
     assert_refused("cosigned");
 }
 
+/* Sites that are in the roster and not in the round. */
+static void join_more(unsigned n, int64_t joined_s)
+{
+    for (unsigned i = 0; i < n; i++) {
+        char name[8];
+        fixture_site *more = calloc(1, sizeof *more);
+        snprintf(name, sizeof name, "more%u", i);
+        fixture_site_make(more, &st->f, name);
+        assert_ok(dure_roster_add(st->roster, &more->join, joined_s, NULL));
+        free(more);
+    }
+    stage_make_config(1);
+}
+
+static void test_session_counts_cosignatures_with_its_own_bound_on_lying_sites(void **state)
+{
+    (void)state;
+    join_more(1, FIXTURE_JOINED);
+    stage_cite(4, 0, 3);
+    st->s->site.policy.collusion = 2; /* 2 * 3 is above 4 + 1, but not above 4 + 2 */
+    stage_open_round();
+    assert_refused("cosigned");
+    st->s->site.policy.collusion = 1;
+    stage_open_round();
+    assert_int_equal(st->n_open, 1);
+}
+
+/* The coordinator says when a site joined: it must not choose by that who counts. */
+static void test_session_counts_sites_that_are_said_to_have_joined_late(void **state)
+{
+    (void)state;
+    join_more(2, FIXTURE_EXPIRES - 1);
+    stage_cite(4, 0, 3); /* 2 * 3 is not above 5 + 1 */
+    stage_open_round();
+    assert_refused("cosigned");
+}
+
 static void test_session_refuses_a_checkpoint_that_is_not_the_one_sent(void **state)
 {
     (void)state;
@@ -324,6 +361,8 @@ int main(void)
         TEST(test_session_refuses_an_adapter_with_another_frozen_factor),
         TEST(test_session_takes_a_checkpoint_with_a_quorum),
         TEST(test_session_refuses_a_checkpoint_without_a_quorum),
+        TEST(test_session_counts_cosignatures_with_its_own_bound_on_lying_sites),
+        TEST(test_session_counts_sites_that_are_said_to_have_joined_late),
         TEST(test_session_refuses_a_checkpoint_that_is_not_the_one_sent),
         TEST(test_session_refuses_a_forked_log),
         TEST(test_session_refuses_to_go_back_to_an_older_checkpoint),
