@@ -334,13 +334,6 @@ static dure_err refuse(dure_session *s, const dure_config *config, const dure_ha
     return err ? err : session_send(NULL, s, &msg, NULL, diag);
 }
 
-/* Only this machine's own failures end the session. */
-static bool is_local(dure_err err)
-{
-    return err == DURE_ERR_NOMEM || err == DURE_ERR_IO || err == DURE_ERR_DISK_FULL ||
-           err == DURE_ERR_CRYPTO || err == DURE_ERR_RNG;
-}
-
 static void adopt(dure_session *s, dure_config **config, const dure_hash *hash, uint32_t self,
                   dure_span encoding)
 {
@@ -372,10 +365,10 @@ dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
     if (!err) err = dure_config_decode(&config, open->config, &why);
     if (err) {
         session_report(s, "round_refused", json_pack("{s:s}", "why", why.text));
-        return is_local(err) ? err : DURE_OK;
+        return dure_err_is_local(err) ? err : DURE_OK; /* only our own failures end the session */
     }
     err = check_round(s, config, &self, open, &why);
-    if (err && is_local(err)) {
+    if (err && dure_err_is_local(err)) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     } else if (err) {
         err = refuse(s, config, &hash, err, &why, diag);

@@ -332,7 +332,7 @@ dure_err session_on_round_message(dure_session *s, const dure_msg *msg, dure_dia
                  dure_msg_name(msg->type), why.text);
     }
     /* A refused step has ended the round and put the abort among the actions. */
-    bool local = err == DURE_ERR_NOMEM || err == DURE_ERR_CRYPTO || err == DURE_ERR_RNG;
+    bool local = dure_err_is_local(err);
     dure_err last = act(s, &actions, diag);
     dure_secagg_actions_fini(&actions);
     if (local) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));

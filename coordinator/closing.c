@@ -474,13 +474,19 @@ dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site, const dure
     const dure_join *join = &dure_roster_at(c->roster, site)->join;
     dure_cosignature cosignature = {.time_s = m->time_s};
     dure_site_key key = {.name = ""};
+    dure_diag why = {{0}};
     uint64_t before = 0, cited = 0;
     memcpy(cosignature.signature, m->signature, sizeof cosignature.signature);
     memcpy(key.name, join->invitation.name, sizeof key.name);
     memcpy(key.sign_public, join->sign_public, sizeof key.sign_public);
     dure_err err = dure_coordinator_citable(&before, c, diag);
-    if (!err) err = dure_journal_cosign(c->journal, m->checkpoint_size, &key, &cosignature, diag);
     if (err) return err;
+    err = dure_journal_cosign(c->journal, m->checkpoint_size, &key, &cosignature, &why);
+    if (err == DURE_ERR_NOT_FOUND || err == DURE_ERR_AUTH || err == DURE_ERR_LIMIT) {
+        dure_coordinator_refuse_message(c, site, msg, err, &why);
+        return DURE_OK;
+    }
+    if (err) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     c->cited_known = false;
     dure_site_state *s = &c->sites[site];
     if (m->checkpoint_size > s->checkpoint.n) {

@@ -192,39 +192,41 @@ static dure_err on_member(dure_coordinator *c, size_t site, const dure_msg *msg,
     return err;
 }
 
-/* A failure that concerns one site's message alone: it is reported and the loop goes on. */
-static bool is_the_sites(dure_err err)
+static void log_refused(const char *who, const char *what, dure_err err, const dure_diag *why)
 {
-    return err == DURE_ERR_PROTO || err == DURE_ERR_AUTH || err == DURE_ERR_LIMIT ||
-           err == DURE_ERR_STATE || err == DURE_ERR_UNSUPPORTED || err == DURE_ERR_EXISTS ||
-           err == DURE_ERR_EXPIRED || err == DURE_ERR_POLICY || err == DURE_ERR_NOT_FOUND;
+    dure_log(DURE_LOG_WARN, "coordinator", "message_refused", "site=%s message=%s why=\"%s\"", who,
+             what, why->text[0] ? why->text : dure_err_text(err));
+}
+
+void dure_coordinator_refuse_message(const dure_coordinator *c, size_t site, const dure_msg *msg,
+                                     dure_err err, const dure_diag *why)
+{
+    log_refused(dure_roster_at(c->roster, site)->join.invitation.name, dure_msg_name(msg->type),
+                err, why);
 }
 
 static dure_err dispatch(dure_coordinator *c, const dure_envelope *envelope, dure_diag *diag)
 {
     const uint64_t now_ms = dure_clock_monotonic_ms();
     dure_msg *msg = NULL;
-    dure_diag inner = {{0}};
+    dure_diag why = {{0}};
     size_t site = 0;
     const bool member = envelope->peer.admission == DURE_ADMIT_MEMBER &&
                         dure_coordinator_find_site(&site, c, &envelope->peer.id);
-    dure_err err = dure_msg_decode(&msg, envelope->control, &inner);
-    if (!err && !member) err = dure_coordinator_on_guest(c, envelope, msg, &inner);
-    if (!err && member) {
+    dure_err err = dure_msg_decode(&msg, envelope->control, &why);
+    if (err && !dure_err_is_local(err)) {
+        log_refused(member ? dure_roster_at(c->roster, site)->join.invitation.name : "a guest",
+                    "a frame", err, &why);
+        return DURE_OK;
+    }
+    if (!err && !member) {
+        err = dure_coordinator_on_guest(c, envelope, msg, &why);
+    } else if (!err) {
         c->sites[site].heard_ms = now_ms;
         c->sites[site].bytes_in += envelope->control.n + envelope->payload.n;
-        err = on_member(c, site, msg, envelope->payload, now_ms, &inner);
+        err = on_member(c, site, msg, envelope->payload, now_ms, &why);
     }
-    const char *name = msg ? dure_msg_name(msg->type) : "a frame";
-    if (err && is_the_sites(err)) {
-        const char *who =
-            member ? dure_roster_at(c->roster, site)->join.invitation.name : "a guest";
-        dure_log(DURE_LOG_WARN, "coordinator", "message_refused", "site=%s message=%s why=\"%s\"",
-                 who, name, inner.text[0] ? inner.text : dure_err_text(err));
-        err = DURE_OK;
-    } else if (err) {
-        dure_diag_set(diag, err, "%s", inner.text[0] ? inner.text : dure_err_text(err));
-    }
+    if (err) dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     dure_msg_free(&msg);
     return err;
 }

@@ -107,6 +107,11 @@ struct dure_coordinator {
 /* Reports an event; `facts` is taken over and may be NULL (out of memory: the event is then without
  * them). */
 void dure_coordinator_report(dure_coordinator *c, const char *name, json_t *facts);
+/* A message that its sender should not have sent is noted, and is no failure of this process.
+ * Whoever handles a message says so where it checks it: what a handler returns is our own failure
+ * and ends the loop. */
+void dure_coordinator_refuse_message(const dure_coordinator *c, size_t site, const dure_msg *msg,
+                                     dure_err err, const dure_diag *why);
 /* Encodes and queues a control message for a site. A site that is away or slow is no failure: it
  * says HELLO and is told again. */
 DURE_MUST_USE dure_err dure_coordinator_send(dure_coordinator *c, size_t site, const dure_msg *msg,
