@@ -117,3 +117,6 @@ void session_drop_round(dure_session *s);
 /* session_result.c */
 DURE_MUST_USE dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag);
 DURE_MUST_USE dure_err session_on_sum(dure_session *s, dure_diag *diag);
+/* After a restart: the round of the stored reply is in hand again, as far as its result needs it.
+ */
+DURE_MUST_USE dure_err session_revive(dure_session *s, dure_diag *diag);

@@ -156,8 +156,7 @@ static dure_err check_leaf(dure_session *s, const dure_msg_result *r, dure_diag 
 
 /* ---- after a restart ---- */
 
-/* The round of the stored reply, for its result: the configuration is all that is needed. */
-static dure_err revive(dure_session *s, dure_diag *diag)
+dure_err session_revive(dure_session *s, dure_diag *diag)
 {
     const dure_site_state *state = &s->site.state;
     session_drop_round(s);
@@ -291,7 +290,7 @@ dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
     dure_err err = DURE_OK;
     if (!s->round.config && state->round_config.n &&
         dure_ct_equal(r->config_hash, state->round_hash.b, DURE_DIGEST_BYTES)) {
-        err = revive(s, diag);
+        err = session_revive(s, diag);
         if (err) return err;
     }
     if (!s->round.config || s->round.result ||

@@ -369,12 +369,8 @@ static dure_err expel(dure_secagg_actions *actions, dure_secagg_server *s, uint3
 static dure_err on_abort(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member,
                          const dure_msg_abort *msg, dure_diag *diag)
 {
-    dure_hash digest;
-    dure_err err = dure_secagg_digest_abort(&digest, server_who(s, member), msg->code, msg->text);
-    if (!err) {
-        err = dure_sign_verify(s->opts.config->members[member].sign_public, DURE_SECAGG_LABEL_ABORT,
-                               dure_hash_span(&digest), msg->signature);
-    }
+    dure_err err = dure_secagg_verify_abort(msg, server_who(s, member),
+                                            s->opts.config->members[member].sign_public);
     if (err == DURE_ERR_AUTH)
         return dure_diag_set(diag, DURE_ERR_STATE, "an abort without the site's signature");
     if (err) return err;

@@ -2,6 +2,7 @@
 #include "coordinator/adapter_step.h"
 #include "federation/server_step.h"
 #include "ledger/round_event.h"
+#include "secagg/transcript.h"
 #include "support/check.h"
 #include "unit/client/stage.h"
 
@@ -298,6 +299,68 @@ static void test_session_refuses_a_result_in_a_forked_log(void **state)
     outcome_fini(&o);
 }
 
+/* Only what is on disk is left of the round: its configuration and the reply, for this T3. */
+static void restart_after_r4(void)
+{
+    dure_site_state *site = &st->s->site.state;
+    dure_revealed share = {.member = 0, .kind = DURE_SHARE_SELF};
+    dure_msg msg = {.type = DURE_MSG_UNMASK, .u.unmask = {.entries = &share, .n_entries = 1}};
+    memcpy(msg.u.unmask.config_hash, st->s->round.hash.b, 32);
+    memset(msg.u.unmask.t3, 0x73, 32);
+    assert_ok(dure_msg_encode(&site->reply, &msg, NULL));
+    dure_put_raw(&site->round_config, st->s->round.encoding.data, st->s->round.encoding.n);
+    site->round_hash = st->s->round.hash;
+    session_drop_round(st->s);
+}
+
+static dure_err say_signatures(uint8_t t3)
+{
+    dure_msg msg = {.type = DURE_MSG_SIGNATURES};
+    memcpy(msg.u.signatures.config_hash, st->s->site.state.round_hash.b, 32);
+    memset(msg.u.signatures.t3, t3, 32);
+    return session_on_round_message(st->s, &msg, NULL);
+}
+
+static void test_session_repeats_a_stored_reply_for_its_own_survivors_alone(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    pretend_summed();
+    restart_after_r4();
+    assert_ok(say_signatures(0x73));
+    assert_true(site->reply.n > 0);
+    assert_string_not_equal(st->event, "round_failed");
+    assert_ok(say_signatures(0x74));
+    assert_string_equal(st->event, "round_failed");
+    assert_int_equal(site->reply.n, 0);
+    assert_null(st->s->round.config);
+}
+
+static dure_err say_abort(const dure_sign_key *key)
+{
+    dure_hash digest;
+    dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort = {.code = DURE_ABORT_RESTARTED}};
+    dure_msg_text(msg.u.abort.text, "the round is over");
+    memcpy(msg.u.abort.config_hash, st->s->site.state.round_hash.b, 32);
+    const dure_secagg_who who = {&st->s->site.state.round_hash, DURE_SECAGG_COORDINATOR};
+    assert_ok(dure_secagg_digest_abort(&digest, who, msg.u.abort.code, msg.u.abort.text));
+    assert_ok(
+        dure_sign(msg.u.abort.signature, key, DURE_SECAGG_LABEL_ABORT, dure_hash_span(&digest)));
+    return session_on_round_message(st->s, &msg, NULL);
+}
+
+static void test_session_obeys_an_abort_after_a_restart_only_if_it_is_signed(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    pretend_summed();
+    restart_after_r4();
+    assert_ok(say_abort(&st->others[0].own));
+    assert_true(site->reply.n > 0);
+    assert_ok(say_abort(&st->f.coordinator_sign));
+    assert_int_equal(site->reply.n, 0);
+}
+
 static void test_session_takes_a_result_after_a_restart(void **state)
 {
     (void)state;
@@ -305,12 +368,8 @@ static void test_session_takes_a_result_after_a_restart(void **state)
     dure_diag diag = {0};
     pretend_summed();
     make_result(&o, NULL);
-    /* Only what is on disk is left of the round: its configuration and the reply. */
     dure_site_state *site = &st->s->site.state;
-    dure_put_raw(&site->round_config, st->s->round.encoding.data, st->s->round.encoding.n);
-    dure_put_raw(&site->reply, "reply", 5);
-    site->round_hash = st->s->round.hash;
-    session_drop_round(st->s);
+    restart_after_r4();
     if (deliver(&o, &diag)) fail_msg("%s", diag.text);
     assert_int_equal(st->n_done, 1);
     assert_int_equal(site->reply.n, 0);
@@ -336,6 +395,8 @@ int main(void)
         TEST(test_session_refuses_an_entry_that_is_not_in_the_log),
         TEST(test_session_refuses_a_result_in_a_forked_log),
         TEST(test_session_takes_a_result_after_a_restart),
+        TEST(test_session_repeats_a_stored_reply_for_its_own_survivors_alone),
+        TEST(test_session_obeys_an_abort_after_a_restart_only_if_it_is_signed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
