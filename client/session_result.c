@@ -2,10 +2,10 @@
  * only then the checkpoint cosigned. */
 #include "client/session_int.h"
 
-#include "client/global_adapter.h"
 #include "common/clock.h"
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
+#include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "ledger/round_event.h"
 

@@ -1,12 +1,12 @@
 /* The round in hand: its secure sum, its training, its upload. */
 #include "client/session_int.h"
 
-#include "client/global_adapter.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
+#include "federation/global_adapter.h"
 #include "secagg/transcript.h"
 
 #include <math.h>

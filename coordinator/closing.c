@@ -3,7 +3,8 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
+#include "federation/server_step.h"
 #include "registry/blob.h"
 
 #include <math.h>
@@ -186,8 +187,8 @@ static dure_err step_adapter(dure_coordinator *c, const int32_t *sum, dure_diag 
                                          DURE_REGISTRY_MAX_ADAPTER_BYTES, diag)
                          : DURE_ERR_NOMEM;
     if (!err)
-        err = dure_adapter_next(&next, &c->folder.settings.terms, dure_buf_span(&present), sum,
-                                c->now.row.n_survivors, &why);
+        err = dure_global_adapter_next(&next, &c->folder.settings.terms, dure_buf_span(&present),
+                                       sum, c->now.row.n_survivors, &why);
     if (err == DURE_ERR_PROTO) {
         /* No honest sites sum to this: the sum is not used and the round ends. */
         err = dure_coordinator_abandon(c, why.text, diag);

@@ -1,6 +1,6 @@
 #include "unit/client/stage.h"
 
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
 #include "federation/round_config.h"
 #include "support/check.h"
 
@@ -125,7 +125,7 @@ int stage_setup(void **state)
     assert_ok(dure_roster_add(st->roster, &st->others[1].join, FIXTURE_JOINED, NULL));
     make_budget();
     open_session();
-    assert_ok(dure_adapter_first(&st->adapter, &st->f.terms, NULL));
+    assert_ok(dure_global_adapter_first(&st->adapter, &st->f.terms, NULL));
     stage_make_config(1);
     return 0;
 }

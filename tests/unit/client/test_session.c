@@ -1,6 +1,5 @@
 /* The checks of a site before a round, against a coordinator that lies. */
-#include "client/global_adapter.h"
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
 #include "federation/round_config.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
@@ -225,7 +224,7 @@ static void test_session_refuses_an_adapter_with_another_frozen_factor(void **st
     dure_buf file = {0};
     other.layout.seed++;
     assert_ok(dure_global_adapter_check(&st->f.terms, dure_buf_span(&st->adapter), NULL));
-    assert_ok(dure_adapter_first(&file, &other, NULL));
+    assert_ok(dure_global_adapter_first(&file, &other, NULL));
     assert_err(dure_global_adapter_check(&st->f.terms, dure_buf_span(&file), NULL), DURE_ERR_AUTH);
     stage_open_round();
     assert_int_equal(st->s->load.what, DOWNLOAD_ADAPTER);

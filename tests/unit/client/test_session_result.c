@@ -1,5 +1,5 @@
 /* The checks of a site after a round, against a coordinator that lies. */
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "ledger/round_event.h"
 #include "secagg/transcript.h"
@@ -28,8 +28,8 @@ static void make_sum(outcome *o)
     dure_server_step_sum_put(bytes, sum, n);
     dure_buf_init(&o->sum, 4 * n);
     dure_put_raw(&o->sum, bytes, 4 * n);
-    assert_ok(
-        dure_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum, SITES, NULL));
+    assert_ok(dure_global_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum,
+                                       SITES, NULL));
     free(sum);
     free(bytes);
 }
