@@ -253,11 +253,13 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
     say_away(s, status, now_ms);
     if (!status->connected) return DURE_OK;
     bool fresh = status->connects != s->connects;
+    const bool missed = s->open_missed && !s->round.result;
     bool quiet = dure_elapsed_ms(now_ms, s->progress_ms) > HELLO_MS &&
                  dure_elapsed_ms(now_ms, s->hello_ms) > HELLO_MS;
     dure_err err = DURE_OK;
-    if (fresh || quiet) {
+    if (fresh || quiet || missed) {
         s->connects = status->connects;
+        s->open_missed = s->open_missed && !missed;
         err = send_hello(s, now_ms, diag);
     }
     if (!err && dure_elapsed_ms(now_ms, s->beat_ms) > BEAT_MS)

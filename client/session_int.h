@@ -62,7 +62,8 @@ struct dure_session {
     uint32_t connects; /* handshakes greeted with HELLO */
     uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
     uint64_t bytes_sent;
-    bool all_done; /* the coordinator said that no round will follow */
+    bool open_missed; /* a round was opened while the last one's sum was being fetched */
+    bool all_done;    /* the coordinator said that no round will follow */
     bool away;
     volatile sig_atomic_t stop;
 };

@@ -262,7 +262,7 @@ static dure_err finished(bool *done, dure_coordinator *c, uint64_t now_ms, dure_
     /* Sites still fetch the sum and the adapter after the result. */
     const uint64_t last_ms = c->fetched_ms > c->published_ms ? c->fetched_ms : c->published_ms;
     dure_err err = dure_coordinator_citable(&cited, c, diag);
-    const bool counts = cited == dure_journal_newest(c->journal);
+    const bool counts = c->facts.n_done == 0 || cited > c->facts.done_index;
     const uint64_t quiet_ms = dure_elapsed_ms(now_ms, last_ms);
     *done = !err && quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
     return err;

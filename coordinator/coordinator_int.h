@@ -26,6 +26,7 @@ typedef struct dure_site_state {
     uint64_t last_round;
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
+    bool has_result;       /* it cosigned a log that holds the last result */
     uint64_t unwilling_ms; /* it refused a round for its policy or budget; 0: it did not */
 } dure_site_state;
 
@@ -173,11 +174,13 @@ DURE_MUST_USE dure_err dure_coordinator_tick_gate(dure_coordinator *c, dure_diag
 DURE_MUST_USE dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site,
                                                   const dure_msg *msg, dure_diag *diag);
 
-/* The stored RESULT frame, with the proof that this site needs; `cited` is the size of the log that
- * the round's configuration cites. */
+/* A stored RESULT frame, with the proof that this site needs from what it has seen. */
 DURE_MUST_USE dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site,
-                                                    uint64_t cited, dure_span frame,
-                                                    dure_diag *diag);
+                                                    dure_span frame, dure_diag *diag);
+/* The result of the last round that was done, unless the site is known to have it or there is none:
+ * the next round follows it, and its checkpoint wants cosignatures. */
+DURE_MUST_USE dure_err dure_coordinator_show_last(dure_coordinator *c, size_t site,
+                                                  dure_diag *diag);
 
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,

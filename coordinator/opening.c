@@ -69,6 +69,10 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
     else if (*present < *needed)
         snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here%s",
                  *present, *needed, any_unwilling(c) ? ", others refused the last round" : "");
+    else if (c->cited_known && c->facts.n_done && c->cited <= c->facts.done_index)
+        snprintf(text, DURE_MSG_TEXT_SIZE,
+                 "waiting for more sites of the roster to cosign the log with the last result; "
+                 "revoke those that do not come back");
     else
         snprintf(text, DURE_MSG_TEXT_SIZE, "%u sites are here: a round opens soon", *present);
 }
@@ -83,8 +87,8 @@ static size_t present_keys(uint8_t (*sign)[32], const dure_coordinator *c, uint6
     return n;
 }
 
-/* Enough sites for a while, or all of them; and the log's last checkpoint counts, or has been
- * waited for long enough that an older one is cited. */
+/* Enough sites for a while, or all of them; and a log that holds the last result counts, or no site
+ * would follow it. */
 static dure_err may_open(bool *may, dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     uint64_t cited = 0;
@@ -100,8 +104,7 @@ static dure_err may_open(bool *may, dure_coordinator *c, uint64_t now_ms, dure_d
         dure_elapsed_ms(now_ms, c->ready_ms) < c->opts.settle_ms)
         return DURE_OK;
     dure_err err = dure_coordinator_citable(&cited, c, diag);
-    *may = !err && (cited == dure_journal_newest(c->journal) ||
-                    dure_elapsed_ms(now_ms, c->published_ms) > c->opts.patience.silence_ms);
+    *may = !err && (c->facts.n_done == 0 || cited > c->facts.done_index);
     return err;
 }
 
@@ -233,7 +236,8 @@ dure_err dure_coordinator_send_open(dure_coordinator *c, uint32_t member, dure_d
     dure_merkle_proof *proof = calloc(1, sizeof *proof);
     dure_buf note;
     dure_buf_init(&note, DURE_NOTE_MAX);
-    dure_err err = proof ? fill_consistency(proof, c, s) : DURE_ERR_NOMEM;
+    dure_err err = proof ? dure_coordinator_show_last(c, site, diag) : DURE_ERR_NOMEM;
+    if (!err) err = fill_consistency(proof, c, s);
     if (!err && c->now.config->checkpoint_size)
         err = dure_journal_note(&note, c->journal, c->now.config->checkpoint_size, diag);
     if (!err) {

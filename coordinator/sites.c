@@ -277,19 +277,11 @@ dure_err dure_coordinator_tell_over(dure_coordinator *c, size_t site, const dure
     return err ? err : dure_coordinator_send(c, site, &msg, diag);
 }
 
-/* The stored result, with the proof that this site needs. */
 static dure_err repeat_result(dure_coordinator *c, size_t site, uint64_t round, dure_diag *diag)
 {
-    dure_buf result = {0}, encoding = {0};
-    dure_config *config = NULL;
-    dure_err err = dure_store_config(&encoding, c->store, round, diag);
-    if (!err) err = dure_config_decode(&config, dure_buf_span(&encoding), diag);
-    if (!err) err = dure_store_result(&result, c->store, round, diag);
-    if (!err)
-        err = dure_coordinator_send_result(c, site, config->checkpoint_size, dure_buf_span(&result),
-                                           diag);
-    dure_config_free(&config);
-    dure_buf_fini(&encoding);
+    dure_buf result = {0};
+    dure_err err = dure_store_result(&result, c->store, round, diag);
+    if (!err) err = dure_coordinator_send_result(c, site, dure_buf_span(&result), diag);
     dure_buf_fini(&result);
     return err;
 }
@@ -347,7 +339,8 @@ static dure_err greet(dure_coordinator *c, size_t site, const dure_msg_hello *h,
         const dure_members missing = dure_secagg_server_missing(dure_round_sum(c->now.round));
         if (dure_members_has(&missing, member)) return dure_coordinator_send_open(c, member, diag);
     }
-    return tell_waiting(c, site, now_ms, diag);
+    dure_err err = current ? DURE_OK : dure_coordinator_show_last(c, site, diag);
+    return err ? err : tell_waiting(c, site, now_ms, diag);
 }
 
 dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_msg *msg,

@@ -265,6 +265,84 @@ static void test_session_does_not_follow_a_round_that_it_did_not_see_through(voi
     outcome_fini(&o);
 }
 
+/* ---- rounds of others ---- */
+
+/* The result of the round that is in hand, as a site sees it that is in no round. */
+static void make_others_result(outcome *o, void (*twist)(dure_event *event))
+{
+    pretend_summed();
+    make_result(o, twist);
+    dure_site_state *site = &st->s->site.state;
+    site->signed_round = site->last_round = 0;
+    site->round_hash = (dure_hash){{0}};
+    session_drop_round(st->s);
+}
+
+static void twist_without_it(dure_event *event)
+{
+    event->u.round.members[0].part = DURE_PART_NONE; /* ash, the first by name */
+}
+
+/* What the next round has to follow; and the site says that the log extends what it saw. */
+static void test_session_notes_a_result_of_others_and_follows_it(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    make_others_result(&o, twist_without_it);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    const dure_site_state *site = &st->s->site.state;
+    assert_int_equal(site->result_t3.b[0], 0x73);
+    assert_int_equal(site->result_index, 1);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->n_done, 0);
+    outcome_fini(&o);
+}
+
+static void test_session_refuses_a_result_of_others_that_counts_it(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    make_others_result(&o, NULL);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "took no part")) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->site.state.result_index, 0);
+    outcome_fini(&o);
+}
+
+/* It signed R3 and lost its secrets: the survivors are those that it signed. */
+static void test_session_refuses_a_result_of_others_with_other_survivors(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    make_others_result(&o, NULL);
+    st->s->site.state.signed_round = st->s->site.state.last_round = 1;
+    memset(st->s->site.state.signed_t3.b, 0x74, 32);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "other survivors")) fail_msg("%s", diag.text);
+    outcome_fini(&o);
+}
+
+static void test_session_asks_for_a_round_again_that_came_during_a_download(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    if (session_on_result(st->s, &o.msg, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->load.what, DOWNLOAD_SUM);
+    stage_make_config(2);
+    st->n_open = 0;
+    stage_open_round();
+    assert_int_equal(st->n_open, 0);
+    assert_int_equal(st->s->load.what, DOWNLOAD_SUM); /* still fetched and followed */
+    assert_true(st->s->open_missed);
+    outcome_fini(&o);
+}
+
 static void test_session_refuses_an_entry_that_is_not_in_the_log(void **state)
 {
     (void)state;
@@ -392,6 +470,10 @@ int main(void)
         TEST(test_session_refuses_an_entry_of_another_roster),
         TEST(test_session_leaves_the_gate_to_the_coordinator),
         TEST(test_session_does_not_follow_a_round_that_it_did_not_see_through),
+        TEST(test_session_notes_a_result_of_others_and_follows_it),
+        TEST(test_session_refuses_a_result_of_others_that_counts_it),
+        TEST(test_session_refuses_a_result_of_others_with_other_survivors),
+        TEST(test_session_asks_for_a_round_again_that_came_during_a_download),
         TEST(test_session_refuses_an_entry_that_is_not_in_the_log),
         TEST(test_session_refuses_a_result_in_a_forked_log),
         TEST(test_session_takes_a_result_after_a_restart),
