@@ -125,7 +125,7 @@ static dure_err check_sites(const dure_roster *roster, const dure_event_roster *
                              dure_roster_in_force(roster), version->n_sites);
     }
     for (uint32_t i = 0; i < version->n_sites; i++) {
-        const dure_event_site *site = &version->sites[i];
+        const dure_site_key *site = &version->sites[i];
         const dure_roster_member *member = dure_roster_by_name(roster, site->name);
         if (!member || !dure_ct_equal(member->join.sign_public, site->sign_public, 32)) {
             return dure_diag_set(diag, DURE_ERR_AUTH,

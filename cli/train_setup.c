@@ -1,5 +1,7 @@
 #include "cli/train_setup.h"
 
+#include "model/base_digest.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,7 +87,7 @@ static dure_err read_records(dure_train_setup *s, const dure_train_options *o, d
 /* A saved state goes on with this base and these records alone. */
 static dure_err bind_subject(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
-    dure_err err = dure_hash_file(&s->base, o->model, diag);
+    dure_err err = dure_base_digest(&s->base, o->model, diag);
     if (!err) err = dure_trainer_data_hash(&s->data_hash, &s->data);
     const dure_span fields[] = {dure_hash_span(&s->base), dure_hash_span(&s->data_hash)};
     if (!err) err = dure_hash_labeled(&s->subject, "dure/train/subject/1", fields, 2);

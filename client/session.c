@@ -176,18 +176,6 @@ static bool is_of_round(const dure_session *s, const dure_msg *msg)
     return hash && dure_ct_equal(hash, own->b, DURE_DIGEST_BYTES);
 }
 
-/* A round that the coordinator gave up, and of which this site has only the stored reply. */
-static dure_err forget_stored(dure_session *s, dure_diag *diag)
-{
-    dure_site_state *state = &s->site.state;
-    if (s->round.client || !state->reply.n) return DURE_OK;
-    dure_buf_fini(&state->reply);
-    dure_buf_init(&state->reply, DURE_SITE_REPLY_MAX);
-    state->round_hash = (dure_hash){{0}};
-    session_drop_round(s);
-    return dure_site_save_state(&s->site, diag);
-}
-
 static dure_err dispatch(dure_session *s, dure_msg **msg, dure_span payload, uint64_t now_ms,
                          dure_diag *diag)
 {
@@ -205,9 +193,6 @@ static dure_err dispatch(dure_session *s, dure_msg **msg, dure_span payload, uin
         return dure_diag_set(diag, DURE_ERR_STATE, "the coordinator refuses this site: %s",
                              (*msg)->u.refused.text);
     case DURE_MSG_ABORT:
-        if (!is_of_round(s, *msg)) return DURE_OK;
-        if (!s->round.client) return forget_stored(s, diag);
-        return session_on_round_message(s, *msg, diag);
     case DURE_MSG_KEYS:
     case DURE_MSG_SHARES_FOR:
     case DURE_MSG_FETCH:
@@ -268,11 +253,13 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
     say_away(s, status, now_ms);
     if (!status->connected) return DURE_OK;
     bool fresh = status->connects != s->connects;
+    const bool missed = s->open_missed && !s->round.result;
     bool quiet = dure_elapsed_ms(now_ms, s->progress_ms) > HELLO_MS &&
                  dure_elapsed_ms(now_ms, s->hello_ms) > HELLO_MS;
     dure_err err = DURE_OK;
-    if (fresh || quiet) {
+    if (fresh || quiet || missed) {
         s->connects = status->connects;
+        s->open_missed = s->open_missed && !missed;
         err = send_hello(s, now_ms, diag);
     }
     if (!err && dure_elapsed_ms(now_ms, s->beat_ms) > BEAT_MS)

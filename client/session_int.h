@@ -62,7 +62,8 @@ struct dure_session {
     uint32_t connects; /* handshakes greeted with HELLO */
     uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
     uint64_t bytes_sent;
-    bool all_done; /* the coordinator said that no round will follow */
+    bool open_missed; /* a round was opened while the last one's sum was being fetched */
+    bool all_done;    /* the coordinator said that no round will follow */
     bool away;
     volatile sig_atomic_t stop;
 };
@@ -117,3 +118,6 @@ void session_drop_round(dure_session *s);
 /* session_result.c */
 DURE_MUST_USE dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag);
 DURE_MUST_USE dure_err session_on_sum(dure_session *s, dure_diag *diag);
+/* After a restart: the round of the stored reply is in hand again, as far as its result needs it.
+ */
+DURE_MUST_USE dure_err session_revive(dure_session *s, dure_diag *diag);

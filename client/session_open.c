@@ -3,11 +3,19 @@
 
 #include "common/clock.h"
 #include "crypto/wipe.h"
+#include "federation/global_adapter.h"
 #include "federation/round_config.h"
 #include "secagg/transcript.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Whether this site knows of the result of any round. */
+static bool has_result(const dure_session *s)
+{
+    static const dure_hash none;
+    return !dure_hash_equal(&s->site.state.result_t3, &none);
+}
 
 /* ---- the roster ---- */
 
@@ -42,32 +50,18 @@ static dure_err extend_roster(dure_session *s, const dure_msg_open *open, dure_d
 
 /* ---- the log ---- */
 
-/* Members in force that had joined when the last cosignature was made: who joined later could not
- * have cosigned it. */
-static uint32_t witnesses(dure_event_site *sites, const dure_roster *roster, int64_t last_s)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < dure_roster_count(roster) && n < DURE_MEMBERS_MAX; i++) {
-        const dure_roster_member *m = dure_roster_at(roster, i);
-        if (m->revoked || m->joined_s > last_s) continue;
-        memcpy(sites[n].name, m->join.invitation.name, sizeof sites[n].name);
-        memcpy(sites[n].sign_public, m->join.sign_public, sizeof sites[n].sign_public);
-        n++;
-    }
-    return n;
-}
-
-/* A checkpoint counts with m of N cosignatures, 2m > N + c: so no two sites can be shown two logs
- * that both count. */
+/* Whether the note counts, with all that are in force in the roster that the round names and the
+ * stricter of the terms' and the owner's bound on lying sites. */
 static dure_err count_cosignatures(bool *counts, dure_cosign_tally *tally, uint32_t *n,
                                    const dure_session *s, const dure_note *note)
 {
-    dure_event_site *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
+    const uint32_t agreed = s->site.invitation.terms.cohort.collusion;
+    const uint32_t own = s->site.policy.collusion;
+    dure_site_key *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
     if (!sites) return DURE_ERR_NOMEM;
-    *n = witnesses(sites, s->site.roster, INT64_MAX);
-    dure_err err = dure_cosign_count(tally, NULL, note, sites, *n);
-    *n = witnesses(sites, s->site.roster, (int64_t)tally->last_s);
-    *counts = !err && dure_cosign_quorum(tally->n, *n, s->site.invitation.terms.cohort.collusion);
+    *n = dure_roster_sites(sites, s->site.roster);
+    const dure_cosigners who = {sites, *n, own > agreed ? own : agreed};
+    dure_err err = dure_cosign_counts(counts, tally, note, &who);
     free(sites);
     return err;
 }
@@ -85,13 +79,14 @@ static dure_err check_quorum(const dure_session *s, const dure_note *note, dure_
                          tally.n, n);
 }
 
-/* The note that a round cited last, as long as it binds: a statement of the root may have taken
- * entries back since. *n is 0 when there is none. */
-static dure_err read_cited(uint64_t *n, dure_note *note, const dure_session *s, dure_diag *diag)
+/* The size of the log that a round cited last, as long as it binds: a statement of the root may
+ * have taken entries back since. 0 when there is none. */
+static dure_err read_cited(uint64_t *n, const dure_session *s, dure_diag *diag)
 {
     dure_buf bytes = {0};
     char *path = dure_site_path(&s->site, DURE_SITE_CITED);
-    dure_err err = path ? DURE_OK : DURE_ERR_NOMEM;
+    dure_note *note = calloc(1, sizeof *note);
+    dure_err err = path && note ? DURE_OK : DURE_ERR_NOMEM;
     *n = 0;
     if (!err && dure_file_exists(path)) {
         err = dure_file_read(&bytes, path, DURE_NOTE_MAX, diag);
@@ -100,34 +95,30 @@ static dure_err read_cited(uint64_t *n, dure_note *note, const dure_session *s, 
         if (!err && *n > dure_witness_head(s->witness).n) *n = 0;
         dure_buf_fini(&bytes);
     }
+    free(note);
     free(path);
     return err;
 }
 
-/* A round may cite an older checkpoint than the last, but only when the last one does not count any
- * more, as after a revocation: a coordinator that need not cite what counts could show every site
- * another log. */
+/* Every round cites at least what the last one did, and once this site knows of a result, a log
+ * that holds it: a coordinator that need not cite what came of the last round could go on showing
+ * every site another log. */
 static dure_err check_progress(const dure_session *s, const dure_config *config, dure_diag *diag)
 {
-    dure_note *note = calloc(1, sizeof *note);
-    dure_cosign_tally tally = {0};
-    uint32_t of = 0;
     uint64_t last = 0;
-    bool counts = false;
-    dure_err err = note ? read_cited(&last, note, s, diag) : DURE_ERR_NOMEM;
-    if (!err && last > config->checkpoint_size) {
-        err = count_cosignatures(&counts, &tally, &of, s, note);
+    dure_err err = read_cited(&last, s, diag);
+    if (err) return err;
+    if (config->checkpoint_size < last) {
+        return dure_diag_set(diag, DURE_ERR_AUTH,
+                             "the round cites %llu entries of the log, but an earlier round cited "
+                             "%llu: the log was rolled back or forked",
+                             (unsigned long long)config->checkpoint_size, (unsigned long long)last);
     }
-    if (!err && counts) {
-        err = dure_diag_set(diag, DURE_ERR_AUTH,
-                            "the round cites %llu entries of the log, but an earlier round cited "
-                            "%llu, which %u of %u sites cosigned: the log was rolled back or "
-                            "forked",
-                            (unsigned long long)config->checkpoint_size, (unsigned long long)last,
-                            tally.n, of);
+    if (has_result(s) && config->checkpoint_size <= s->site.state.result_index) {
+        return dure_diag_set(diag, DURE_ERR_AUTH,
+                             "the round cites a log without the result that it follows");
     }
-    free(note);
-    return err;
+    return DURE_OK;
 }
 
 static dure_err keep_cited(const dure_session *s, dure_span note, dure_diag *diag)
@@ -248,20 +239,35 @@ static dure_err check_own(const dure_session *s, const dure_config *config, uint
                          "the round alters what this site declared when it joined");
 }
 
-/* A round that follows the last result this site verified starts from its adapter: the next one
- * always does, whatever the gate said. After others, of which the site was not part, it cannot
- * know. */
+/* Nothing else is public: zero before the first result, and B is zero in the adapter of then. */
+static dure_err first_adapter(dure_hash *out, const dure_terms *terms, dure_diag *diag)
+{
+    dure_buf file;
+    dure_err err = dure_global_adapter_first(&file, terms, diag);
+    if (err) return err;
+    err = dure_hash_bytes(out, dure_buf_span(&file));
+    dure_buf_fini(&file);
+    return err;
+}
+
+/* A round follows the last result, which this site knows from its own part in it or from the log
+ * that came before OPEN, and starts from that result's adapter, whatever the gate said. The first
+ * starts from the adapter that the terms determine. */
 static dure_err check_start(const dure_session *s, const dure_config *config, dure_diag *diag)
 {
-    static const dure_hash none;
     const dure_site_state *state = &s->site.state;
-    if (dure_hash_equal(&state->result_adapter, &none) ||
-        !dure_ct_equal(config->previous_t3, state->result_t3.b, DURE_DIGEST_BYTES) ||
-        dure_ct_equal(config->adapter_digest, state->result_adapter.b, DURE_DIGEST_BYTES)) {
-        return DURE_OK;
+    dure_hash want = state->result_adapter;
+    if (!dure_ct_equal(config->previous_t3, state->result_t3.b, DURE_DIGEST_BYTES)) {
+        return dure_diag_set(diag, DURE_ERR_AUTH,
+                             "the round does not follow the last result that this site was shown");
     }
-    return dure_diag_set(diag, DURE_ERR_AUTH,
-                         "the round follows the last result but does not start from its adapter");
+    dure_err err = has_result(s) ? DURE_OK : first_adapter(&want, &s->site.invitation.terms, diag);
+    if (err || dure_ct_equal(config->adapter_digest, want.b, DURE_DIGEST_BYTES)) return err;
+    return dure_diag_set(
+        diag, DURE_ERR_AUTH,
+        has_result(s) ? "the round follows the last result but does not start from its "
+                        "adapter"
+                      : "the first round does not start from the federation's first adapter");
 }
 
 static dure_err check_round(dure_session *s, const dure_config *config, uint32_t *self,
@@ -348,13 +354,6 @@ static dure_err refuse(dure_session *s, const dure_config *config, const dure_ha
     return err ? err : session_send(NULL, s, &msg, NULL, diag);
 }
 
-/* Only this machine's own failures end the session. */
-static bool is_local(dure_err err)
-{
-    return err == DURE_ERR_NOMEM || err == DURE_ERR_IO || err == DURE_ERR_DISK_FULL ||
-           err == DURE_ERR_CRYPTO || err == DURE_ERR_RNG;
-}
-
 static void adopt(dure_session *s, dure_config **config, const dure_hash *hash, uint32_t self,
                   dure_span encoding)
 {
@@ -374,6 +373,11 @@ dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
     dure_hash hash;
     uint32_t self = 0;
     dure_diag why = {{0}};
+    if (s->round.result) {
+        /* The last round's sum is still being fetched: this round is asked for after it. */
+        s->open_missed = true;
+        return DURE_OK;
+    }
     dure_err err = dure_round_config_hash(&hash, open->config);
     if (!err) {
         err = dure_round_config_verify_signature(&hash, open->signature,
@@ -386,10 +390,10 @@ dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
     if (!err) err = dure_config_decode(&config, open->config, &why);
     if (err) {
         session_report(s, "round_refused", json_pack("{s:s}", "why", why.text));
-        return is_local(err) ? err : DURE_OK;
+        return dure_err_is_local(err) ? err : DURE_OK; /* only our own failures end the session */
     }
     err = check_round(s, config, &self, open, &why);
-    if (err && is_local(err)) {
+    if (err && dure_err_is_local(err)) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     } else if (err) {
         err = refuse(s, config, &hash, err, &why, diag);

@@ -2,10 +2,10 @@
  * only then the checkpoint cosigned. */
 #include "client/session_int.h"
 
-#include "client/global_adapter.h"
 #include "common/clock.h"
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
+#include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "ledger/round_event.h"
 
@@ -21,23 +21,32 @@ static dure_err wrong(dure_diag *diag, const char *what)
 
 /* ---- the log ---- */
 
-/* What the log must say about this round. */
-static dure_err check_event(const dure_session *s, const dure_msg_result *r,
-                            const dure_event *event, dure_diag *diag)
+/* What the log must say about the round that the message is about. */
+static dure_err check_event(const dure_msg_result *r, const dure_event *event, dure_diag *diag)
 {
     const dure_event_round *e = &event->u.round;
-    const dure_config *c = s->round.config;
     if (event->kind != DURE_EVENT_CLOSED) return wrong(diag, "its log entry closes no round");
     if (event->index != r->leaf_index) return wrong(diag, "its log entry has another number");
-    if (!dure_hash_equal(&e->h_c, &s->round.hash) || e->round != c->round) {
+    if (!dure_ct_equal(e->h_c.b, r->config_hash, sizeof e->h_c.b)) {
         return wrong(diag, "its log entry is of another round");
     }
     if (!dure_ct_equal(e->t3.b, r->t3, sizeof e->t3.b)) {
         return wrong(diag, "its log entry names other survivors");
     }
-    if (!dure_ct_equal(e->adapter_in.b, c->adapter_digest, sizeof e->adapter_in.b) ||
-        !dure_ct_equal(e->adapter_out.b, r->adapter_digest, sizeof e->adapter_out.b) ||
+    if (!dure_ct_equal(e->adapter_out.b, r->adapter_digest, sizeof e->adapter_out.b) ||
         !dure_ct_equal(e->result.b, r->sum_digest, sizeof e->result.b)) {
+        return wrong(diag, "its log entry names other digests than the message");
+    }
+    return DURE_OK;
+}
+
+/* The same, by the configuration of the round in hand. */
+static dure_err check_own(const dure_session *s, const dure_event *event, dure_diag *diag)
+{
+    const dure_event_round *e = &event->u.round;
+    const dure_config *c = s->round.config;
+    if (e->round != c->round) return wrong(diag, "its log entry is of another round");
+    if (!dure_ct_equal(e->adapter_in.b, c->adapter_digest, sizeof e->adapter_in.b)) {
         return wrong(diag, "its log entry names other digests than the message");
     }
     if (e->n_members != c->n_members) return wrong(diag, "its log entry has other members");
@@ -120,7 +129,8 @@ static dure_err check_t3(const dure_session *s, const dure_msg_result *r, dure_d
 
 /* The entry is in the log, and the log goes on from what this site has seen; or, for a result that
  * comes late, what the site has seen goes on from the log of then. */
-static dure_err check_inclusion(dure_session *s, const dure_msg_result *r, dure_diag *diag)
+static dure_err check_inclusion(bool *outdated, dure_session *s, const dure_msg_result *r,
+                                dure_diag *diag)
 {
     dure_note *note = NULL;
     dure_hash leaf;
@@ -128,7 +138,7 @@ static dure_err check_inclusion(dure_session *s, const dure_msg_result *r, dure_
     if (!proof) return DURE_ERR_NOMEM;
     dure_err err = session_read_note(&note, s, r->checkpoint, diag);
     if (!err) {
-        s->round.outdated = note->checkpoint.head.n < dure_witness_head(s->witness).n;
+        *outdated = note->checkpoint.head.n < dure_witness_head(s->witness).n;
         session_take_proof(proof, r->inclusion, r->n_inclusion);
         err = dure_merkle_leaf(&leaf, r->leaf);
     }
@@ -147,17 +157,17 @@ static dure_err check_leaf(dure_session *s, const dure_msg_result *r, dure_diag 
     dure_event *event = calloc(1, sizeof *event);
     dure_err err = event ? check_t3(s, r, diag) : DURE_ERR_NOMEM;
     if (!err) err = dure_event_decode(event, r->leaf, diag);
-    if (!err) err = check_event(s, r, event, diag);
+    if (!err) err = check_event(r, event, diag);
+    if (!err) err = check_own(s, event, diag);
     if (!err) err = check_whole(s, r, event, diag);
-    if (!err) err = check_inclusion(s, r, diag);
+    if (!err) err = check_inclusion(&s->round.outdated, s, r, diag);
     free(event);
     return err;
 }
 
 /* ---- after a restart ---- */
 
-/* The round of the stored reply, for its result: the configuration is all that is needed. */
-static dure_err revive(dure_session *s, dure_diag *diag)
+dure_err session_revive(dure_session *s, dure_diag *diag)
 {
     const dure_site_state *state = &s->site.state;
     session_drop_round(s);
@@ -237,6 +247,15 @@ static dure_err report_done(dure_session *s)
     return err;
 }
 
+/* The next round has to follow this result. */
+static void note_result(dure_site_state *state, const dure_msg_result *r)
+{
+    if (r->leaf_index < state->result_index) return; /* it comes late */
+    memcpy(state->result_t3.b, r->t3, sizeof state->result_t3.b);
+    memcpy(state->result_adapter.b, r->adapter_digest, sizeof state->result_adapter.b);
+    state->result_index = r->leaf_index;
+}
+
 /* All is verified: remember it, cosign, and be ready for the next round. */
 static dure_err finish(dure_session *s, dure_diag *diag)
 {
@@ -248,13 +267,9 @@ static dure_err finish(dure_session *s, dure_diag *diag)
     dure_buf_init(&state->round_config, DURE_CONFIG_BYTES_MAX);
     state->round_hash = (dure_hash){{0}};
     state->round_u2 = state->round_u3 = (dure_members){{0}};
-    if (s->round.n_summed) {
-        memcpy(state->result_t3.b, s->round.result->u.result.t3, sizeof state->result_t3.b);
-        memcpy(state->result_adapter.b, s->round.result->u.result.adapter_digest,
-               sizeof state->result_adapter.b);
-    }
+    note_result(state, &s->round.result->u.result);
     dure_err err = dure_site_save_state(&s->site, diag);
-    if (!err && s->round.n_summed && !s->round.outdated) err = cosign(s, diag);
+    if (!err && !s->round.outdated) err = cosign(s, diag);
     if (!err) err = report_done(s);
     session_drop_round(s);
     return err;
@@ -284,6 +299,41 @@ static bool can_follow(const dure_session *s)
            dure_ct_equal(s->adapter_digest.b, s->round.config->adapter_digest, DURE_DIGEST_BYTES);
 }
 
+/* ---- the result of a round that this site was not in, or not to its end ---- */
+
+/* It is not counted in a round in which it gave no shares, nor with survivors that it did not
+ * sign. */
+static dure_err check_my_part(const dure_session *s, const dure_event_round *e, dure_diag *diag)
+{
+    const dure_site_state *state = &s->site.state;
+    if (state->signed_round == e->round && !dure_hash_equal(&state->signed_t3, &e->t3))
+        return wrong(diag, "it sums other survivors than the ones this site signed");
+    for (uint32_t i = 0; i < e->n_members; i++) {
+        const dure_event_member *m = &e->members[i];
+        if (dure_ct_equal(m->sign_public, s->site.sign.public_, sizeof m->sign_public) &&
+            m->part != DURE_PART_NONE && state->last_round < e->round)
+            return wrong(diag, "its log entry counts this site in a round that it took no part in");
+    }
+    return DURE_OK;
+}
+
+/* The log alone is checked: what the next round has to start from is in it, and whoever cosigns
+ * says that it extends what he saw. */
+static dure_err on_others_result(dure_session *s, const dure_msg_result *r, dure_diag *diag)
+{
+    bool outdated = false;
+    dure_event *event = calloc(1, sizeof *event);
+    dure_err err = event ? dure_event_decode(event, r->leaf, diag) : DURE_ERR_NOMEM;
+    if (!err) err = check_event(r, event, diag);
+    if (!err) err = check_my_part(s, &event->u.round, diag);
+    if (!err) err = check_inclusion(&outdated, s, r, diag);
+    free(event);
+    if (err || outdated) return err;
+    note_result(&s->site.state, r);
+    err = dure_site_save_state(&s->site, diag);
+    return err ? err : cosign(s, diag);
+}
+
 dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
     const dure_msg_result *r = &(*msg)->u.result;
@@ -291,13 +341,13 @@ dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
     dure_err err = DURE_OK;
     if (!s->round.config && state->round_config.n &&
         dure_ct_equal(r->config_hash, state->round_hash.b, DURE_DIGEST_BYTES)) {
-        err = revive(s, diag);
+        err = session_revive(s, diag);
         if (err) return err;
     }
-    if (!s->round.config || s->round.result ||
-        !dure_ct_equal(r->config_hash, s->round.hash.b, DURE_DIGEST_BYTES)) {
-        return DURE_OK; /* a repeat, or not ours */
+    if (!s->round.config || !dure_ct_equal(r->config_hash, s->round.hash.b, DURE_DIGEST_BYTES)) {
+        return on_others_result(s, r, diag);
     }
+    if (s->round.result) return DURE_OK; /* a repeat */
     err = check_leaf(s, r, diag);
     if (err) return err;
     s->round.result = *msg;

@@ -1,11 +1,13 @@
 /* The round in hand: its secure sum, its training, its upload. */
 #include "client/session_int.h"
 
-#include "client/global_adapter.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "crypto/rng.h"
+#include "crypto/wipe.h"
 #include "dp/calibrate.h"
+#include "federation/global_adapter.h"
+#include "secagg/transcript.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -309,21 +311,69 @@ static dure_err note_round(dure_session *s, const dure_msg *msg, dure_diag *diag
     return dure_site_save_state(&s->site, diag);
 }
 
-/* A restarted site has the reply of R4 and nothing else of the round. */
-static dure_err repeat_stored(dure_session *s, const dure_msg *msg)
+/* ---- after a restart: the reply of R4 and nothing else of the round ---- */
+
+/* The reply will not be repeated any more. */
+static dure_err forget_stored(dure_session *s, dure_diag *diag)
 {
-    if (msg->type != DURE_MSG_SIGNATURES || !s->site.state.reply.n) return DURE_OK;
-    return session_send_frame(NULL, s, dure_buf_span(&s->site.state.reply), NULL);
+    dure_site_state *state = &s->site.state;
+    dure_buf_fini(&state->reply);
+    dure_buf_init(&state->reply, DURE_SITE_REPLY_MAX);
+    state->round_hash = (dure_hash){{0}};
+    session_drop_round(s);
+    return dure_site_save_state(&s->site, diag);
 }
+
+/* An unsigned abort is anybody's: it must not make the site forget what it owes to the others. */
+static dure_err on_stored_abort(dure_session *s, const dure_msg_abort *abort, dure_diag *diag)
+{
+    const dure_secagg_who who = {&s->site.state.round_hash, DURE_SECAGG_COORDINATOR};
+    dure_err err = dure_secagg_verify_abort(abort, who, s->site.invitation.coordinator_sign);
+    if (err != DURE_ERR_AUTH) return err ? err : forget_stored(s, diag);
+    dure_log(DURE_LOG_WARN, "client", "message_refused", "message=%s why=\"%s\"",
+             dure_msg_name(DURE_MSG_ABORT), "it is not signed by the coordinator");
+    return DURE_OK;
+}
+
+/* The stored reply is for one T3; an A4 for another ends the round, as it would have before. */
+static dure_err on_stored_signatures(dure_session *s, const dure_msg_signatures *msg,
+                                     dure_diag *diag)
+{
+    const dure_span reply = dure_buf_span(&s->site.state.reply);
+    dure_msg *stored = NULL, refusal;
+    dure_err err = dure_msg_decode(&stored, reply, diag);
+    if (err) return err;
+    const bool same = stored->type == DURE_MSG_UNMASK &&
+                      dure_ct_equal(stored->u.unmask.t3, msg->t3, sizeof msg->t3);
+    dure_msg_free(&stored);
+    if (same) return session_send_frame(NULL, s, reply, NULL);
+    session_report(s, "round_failed",
+                   json_pack("{s:s, s:b}", "why",
+                             "the coordinator showed other sites another set of survivors",
+                             "charged", true));
+    if (!s->round.config) err = session_revive(s, diag);
+    if (!err)
+        err = session_make_refusal(&refusal, s, &s->round.hash, s->round.self, DURE_ABORT_CHECK);
+    if (!err) err = session_send(NULL, s, &refusal, NULL, diag);
+    return err ? err : forget_stored(s, diag);
+}
+
+static dure_err on_stored(dure_session *s, const dure_msg *msg, dure_diag *diag)
+{
+    if (!s->site.state.reply.n) return DURE_OK;
+    if (msg->type == DURE_MSG_ABORT) return on_stored_abort(s, &msg->u.abort, diag);
+    if (msg->type != DURE_MSG_SIGNATURES) return DURE_OK;
+    return on_stored_signatures(s, &msg->u.signatures, diag);
+}
+
+/* ---- what the coordinator says ---- */
 
 dure_err session_on_round_message(dure_session *s, const dure_msg *msg, dure_diag *diag)
 {
     dure_secagg_actions actions = {0};
     dure_diag why = {{0}};
     if (msg->type == DURE_MSG_FETCH) return on_fetch(s, &msg->u.fetch, diag);
-    if (!s->round.client) {
-        return msg->type == DURE_MSG_ABORT ? DURE_OK : repeat_stored(s, msg);
-    }
+    if (!s->round.client) return on_stored(s, msg, diag);
     dure_err err = note_round(s, msg, diag);
     if (err) return err;
     err = dure_secagg_client_step(&actions, s->round.client, msg, dure_clock_monotonic_ms(), &why);
@@ -332,7 +382,7 @@ dure_err session_on_round_message(dure_session *s, const dure_msg *msg, dure_dia
                  dure_msg_name(msg->type), why.text);
     }
     /* A refused step has ended the round and put the abort among the actions. */
-    bool local = err == DURE_ERR_NOMEM || err == DURE_ERR_CRYPTO || err == DURE_ERR_RNG;
+    bool local = dure_err_is_local(err);
     dure_err last = act(s, &actions, diag);
     dure_secagg_actions_fini(&actions);
     if (local) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));

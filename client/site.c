@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_VERSION 2
+#define STATE_VERSION 3 /* 2: without result_index */
+#define STATE_OLDEST 2
 #define STATE_MAX_BYTES (256u * 1024)
 
 char *dure_site_path(const dure_site *site, const char *name)
@@ -69,6 +70,7 @@ static void put_state(dure_buf *out, const dure_site_state *s)
     dure_put_raw(out, s->result_adapter.b, sizeof s->result_adapter.b);
     dure_put_u64(out, s->ledger_entries);
     dure_put_raw(out, s->ledger_head.b, sizeof s->ledger_head.b);
+    dure_put_u64(out, s->result_index);
 }
 
 static dure_err take_flag(bool *out, dure_reader *r)
@@ -99,13 +101,13 @@ static dure_err take_kept(dure_buf *out, dure_reader *r, size_t limit)
     return err ? err : dure_buf_err(out);
 }
 
-static dure_err take_state(dure_site_state *s, dure_reader *r)
+static dure_err take_state(dure_site_state *s, uint32_t *version, dure_reader *r)
 {
     char label[32];
-    uint32_t version = 0;
     dure_err err = dure_take_text(label, sizeof label, r);
-    if (!err) err = dure_take_u32(&version, r);
-    if (!err && (strcmp(label, "DURE/1/site-state") != 0 || version != STATE_VERSION)) {
+    if (!err) err = dure_take_u32(version, r);
+    if (!err && (strcmp(label, "DURE/1/site-state") != 0 || *version < STATE_OLDEST ||
+                 *version > STATE_VERSION)) {
         return DURE_ERR_UNSUPPORTED;
     }
     if (!err) err = take_flag(&s->joined, r);
@@ -126,6 +128,7 @@ static dure_err take_state(dure_site_state *s, dure_reader *r)
     if (!err) err = dure_take_copy(s->result_adapter.b, r, sizeof s->result_adapter.b);
     if (!err) err = dure_take_u64(&s->ledger_entries, r);
     if (!err) err = dure_take_copy(s->ledger_head.b, r, sizeof s->ledger_head.b);
+    if (!err && *version >= 3) err = dure_take_u64(&s->result_index, r);
     return err ? err : dure_reader_end(r);
 }
 
@@ -143,15 +146,26 @@ dure_err dure_site_save_state(const dure_site *site, dure_diag *diag)
     return err;
 }
 
+/* The next save writes the present version; the file as it was stays beside it. */
+static dure_err keep_old_state(const dure_site *site, dure_span bytes, dure_diag *diag)
+{
+    char *path = NULL;
+    dure_err err = with_path(&path, site->dir, "state.bin.old");
+    if (!err) err = dure_file_write_atomic(path, bytes, 0600, diag);
+    free(path);
+    return err;
+}
+
 static dure_err read_state(dure_site *site, dure_diag *diag)
 {
     dure_buf bytes = {0};
     char *path = NULL;
+    uint32_t version = STATE_VERSION;
     dure_err err = with_path(&path, site->dir, "state.bin");
     if (!err) err = dure_file_read(&bytes, path, STATE_MAX_BYTES, diag);
     if (!err) {
         dure_reader r = dure_reader_of(dure_buf_span(&bytes));
-        err = take_state(&site->state, &r);
+        err = take_state(&site->state, &version, &r);
         if (err) {
             dure_diag_set(diag, DURE_ERR_FORMAT,
                           "%s is damaged or of another version; put a backup of the newest copy "
@@ -160,6 +174,7 @@ static dure_err read_state(dure_site *site, dure_diag *diag)
             err = DURE_ERR_FORMAT;
         }
     }
+    if (!err && version < STATE_VERSION) err = keep_old_state(site, dure_buf_span(&bytes), diag);
     dure_buf_fini(&bytes);
     free(path);
     return err;

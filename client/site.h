@@ -47,8 +47,9 @@ typedef struct dure_site_state {
     dure_buf round_config; /* its C, and the R4 frame: to be repeated until the result */
     dure_buf reply;
     dure_members round_u2, round_u3; /* its members that shared, and that were summed */
-    dure_hash result_t3;             /* of the last result that was verified, and its adapter; */
-    dure_hash result_adapter;        /* zero: none yet */
+    dure_hash result_t3;             /* of the last result that was verified, its adapter, and */
+    dure_hash result_adapter;        /* the entry of the log that closed its round; */
+    uint64_t result_index;           /* zero: none yet */
     uint64_t ledger_entries;         /* head of the owner's ledger when it was last used */
     dure_hash ledger_head;
 } dure_site_state;

@@ -1,9 +1,9 @@
 #include "client/work.h"
 
-#include "client/global_adapter.h"
 #include "common/clock.h"
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
+#include "federation/global_adapter.h"
 #include "federation/quantise.h"
 #include "model/base_digest.h"
 #include "model/chat_template.h"

@@ -19,6 +19,12 @@ const char *dure_err_text(dure_err err)
     return "unknown error";
 }
 
+bool dure_err_is_local(dure_err err)
+{
+    return err == DURE_ERR_NOMEM || err == DURE_ERR_IO || err == DURE_ERR_DISK_FULL ||
+           err == DURE_ERR_CRYPTO || err == DURE_ERR_RNG;
+}
+
 dure_err dure_diag_set(dure_diag *diag, dure_err err, const char *format, ...)
 {
     if (!diag) return err;

@@ -5,6 +5,7 @@
  * do about it. There are no thread-local messages, so an old one can never be shown. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define DURE_MUST_USE __attribute__((warn_unused_result))
@@ -43,6 +44,11 @@ typedef enum dure_err {
 
 /* Fixed English text for `err`; static, never NULL. */
 const char *dure_err_text(dure_err err);
+
+/* True for what fails on this machine whatever the input is: memory, disk, the cryptographic
+ * library, the random number generator. Of a function that reads no file this separates our own
+ * failures from what is wrong with its input. */
+bool dure_err_is_local(dure_err err);
 
 /* One plain sentence about a failure. Plain data: zero it with {0}; nothing to free. */
 typedef struct dure_diag {

@@ -3,7 +3,8 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
+#include "federation/server_step.h"
 #include "registry/blob.h"
 
 #include <math.h>
@@ -186,8 +187,8 @@ static dure_err step_adapter(dure_coordinator *c, const int32_t *sum, dure_diag 
                                          DURE_REGISTRY_MAX_ADAPTER_BYTES, diag)
                          : DURE_ERR_NOMEM;
     if (!err)
-        err = dure_adapter_next(&next, &c->folder.settings.terms, dure_buf_span(&present), sum,
-                                c->now.row.n_survivors, &why);
+        err = dure_global_adapter_next(&next, &c->folder.settings.terms, dure_buf_span(&present),
+                                       sum, c->now.row.n_survivors, &why);
     if (err == DURE_ERR_PROTO) {
         /* No honest sites sum to this: the sum is not used and the round ends. */
         err = dure_coordinator_abandon(c, why.text, diag);
@@ -391,13 +392,11 @@ static void report_done(dure_coordinator *c)
 }
 
 /* The stored result proves that the log extends what the configuration cited. Every site gets the
- * proof from what it has seen itself, or it could never cosign again. Whoever took part has seen
- * at least what was cited, whatever its last greeting said. */
-static dure_err prove_to(dure_merkle_proof *proof, const dure_coordinator *c, size_t site,
-                         const dure_merkle_head *shown, uint64_t cited)
+ * proof from what it has seen itself, or it could never cosign again. */
+static dure_err prove_to(dure_merkle_proof *proof, const dure_coordinator *c,
+                         const dure_site_state *s, const dure_merkle_head *shown)
 {
-    const uint64_t greeted = c->sites[site].checkpoint.n;
-    const uint64_t seen = greeted > cited ? greeted : cited;
+    const uint64_t seen = s->checkpoint.n;
     proof->n = 0;
     if (seen == 0 || seen == shown->n) return DURE_OK;
     return dure_leaf_log_consistency(proof, dure_journal_log(c->journal),
@@ -405,23 +404,36 @@ static dure_err prove_to(dure_merkle_proof *proof, const dure_coordinator *c, si
                                      seen > shown->n ? shown->n : seen);
 }
 
-dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site, uint64_t cited,
-                                      dure_span frame, dure_diag *diag)
+dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site, dure_span frame,
+                                      dure_diag *diag)
 {
+    dure_site_state *s = &c->sites[site];
     dure_msg *msg = NULL;
     dure_merkle_proof *proof = calloc(1, sizeof *proof);
     dure_note *note = calloc(1, sizeof *note);
     dure_err err = proof && note ? dure_msg_decode(&msg, frame, diag) : DURE_ERR_NOMEM;
     if (!err) err = dure_note_parse(note, msg->u.result.checkpoint, diag);
-    if (!err) err = prove_to(proof, c, site, &note->checkpoint.head, cited);
+    if (!err) err = prove_to(proof, c, s, &note->checkpoint.head);
     if (!err) {
         msg->u.result.consistency = (const uint8_t(*)[DURE_DIGEST_BYTES])proof->nodes;
         msg->u.result.n_consistency = proof->n;
         err = dure_coordinator_send(c, site, msg, diag);
+        /* What is sent to it next begins where this leaves it. */
+        if (s->checkpoint.n < note->checkpoint.head.n) s->checkpoint = note->checkpoint.head;
     }
     dure_msg_free(&msg);
     free(proof);
     free(note);
+    return err;
+}
+
+dure_err dure_coordinator_show_last(dure_coordinator *c, size_t site, dure_diag *diag)
+{
+    dure_buf frame = {0};
+    if (c->facts.n_done == 0 || c->sites[site].has_result) return DURE_OK;
+    dure_err err = dure_store_result(&frame, c->store, c->facts.done_round, diag);
+    if (!err) err = dure_coordinator_send_result(c, site, dure_buf_span(&frame), diag);
+    dure_buf_fini(&frame);
     return err;
 }
 
@@ -434,14 +446,16 @@ static dure_err finish(dure_coordinator *c, result_parts *parts, dure_diag *diag
         dure_store_finish_round(c->store, &c->now.row, dure_buf_span(&parts->frame), diag);
     if (!err) err = dure_store_facts_get(&c->facts, c->store, diag);
     if (err) return err;
-    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++)
-        if (dure_members_has(&c->now.u3, m))
-            err = dure_coordinator_send_result(c, c->now.sites[m], c->now.config->checkpoint_size,
-                                               dure_buf_span(&parts->frame), diag);
+    c->published_ms = dure_clock_monotonic_ms();
+    /* To all that are here: who was not in the round follows its log and cosigns it, too. */
+    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++) {
+        c->sites[i].has_result = false;
+        if (dure_coordinator_site_present(c, i, c->published_ms))
+            err = dure_coordinator_send_result(c, i, dure_buf_span(&parts->frame), diag);
+    }
     if (err) return err;
     c->rounds_done++;
     c->failures = 0;
-    c->published_ms = dure_clock_monotonic_ms();
     report_done(c);
     dure_coordinator_forget_round(c);
     c->state = DURE_LOOP_GATHERING;
@@ -456,6 +470,7 @@ static dure_err publish(dure_coordinator *c, dure_diag *diag)
     dure_buf_init(&parts->note, DURE_NOTE_MAX);
     dure_err err = close_leaf(c, parts, diag);
     if (!err) err = dure_journal_checkpoint(&parts->note, c->journal, &c->folder.sign, diag);
+    c->cited_known = false;
     if (!err) err = prove(c, parts);
     if (!err) err = encode_result(c, parts, diag);
     if (!err) err = finish(c, parts, diag);
@@ -470,21 +485,32 @@ dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site, const dure
                                     dure_diag *diag)
 {
     const dure_msg_cosign *m = &msg->u.cosign;
+    const dure_join *join = &dure_roster_at(c->roster, site)->join;
     dure_cosignature cosignature = {.time_s = m->time_s};
-    bool counts = false;
+    dure_site_key key = {.name = ""};
+    dure_diag why = {{0}};
+    uint64_t before = 0, cited = 0;
     memcpy(cosignature.signature, m->signature, sizeof cosignature.signature);
-    const uint64_t before = dure_journal_newest_counting(c->journal);
-    dure_err err =
-        dure_journal_cosign(&counts, c->journal, m->checkpoint_size,
-                            dure_roster_at(c->roster, site)->join.sign_public, &cosignature, diag);
+    memcpy(key.name, join->invitation.name, sizeof key.name);
+    memcpy(key.sign_public, join->sign_public, sizeof key.sign_public);
+    dure_err err = dure_coordinator_citable(&before, c, diag);
     if (err) return err;
+    err = dure_journal_cosign(c->journal, m->checkpoint_size, &key, &cosignature, &why);
+    if (err == DURE_ERR_NOT_FOUND || err == DURE_ERR_AUTH || err == DURE_ERR_LIMIT) {
+        dure_coordinator_refuse_message(c, site, msg, err, &why);
+        return DURE_OK;
+    }
+    if (err) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
+    c->cited_known = false;
     dure_site_state *s = &c->sites[site];
+    s->has_result = s->has_result || m->checkpoint_size > c->facts.done_index;
     if (m->checkpoint_size > s->checkpoint.n) {
         s->checkpoint.n = m->checkpoint_size;
         memcpy(s->checkpoint.root.b, m->checkpoint_root, sizeof s->checkpoint.root.b);
     }
-    if (counts && m->checkpoint_size > before)
+    err = dure_coordinator_citable(&cited, c, diag);
+    if (!err && cited > before)
         dure_coordinator_report(c, "checkpoint_counts",
-                                json_pack("{s:I}", "size", (json_int_t)m->checkpoint_size));
-    return DURE_OK;
+                                json_pack("{s:I}", "size", (json_int_t)cited));
+    return err;
 }

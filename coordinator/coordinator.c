@@ -192,39 +192,41 @@ static dure_err on_member(dure_coordinator *c, size_t site, const dure_msg *msg,
     return err;
 }
 
-/* A failure that concerns one site's message alone: it is reported and the loop goes on. */
-static bool is_the_sites(dure_err err)
+static void log_refused(const char *who, const char *what, dure_err err, const dure_diag *why)
 {
-    return err == DURE_ERR_PROTO || err == DURE_ERR_AUTH || err == DURE_ERR_LIMIT ||
-           err == DURE_ERR_STATE || err == DURE_ERR_UNSUPPORTED || err == DURE_ERR_EXISTS ||
-           err == DURE_ERR_EXPIRED || err == DURE_ERR_POLICY || err == DURE_ERR_NOT_FOUND;
+    dure_log(DURE_LOG_WARN, "coordinator", "message_refused", "site=%s message=%s why=\"%s\"", who,
+             what, why->text[0] ? why->text : dure_err_text(err));
+}
+
+void dure_coordinator_refuse_message(const dure_coordinator *c, size_t site, const dure_msg *msg,
+                                     dure_err err, const dure_diag *why)
+{
+    log_refused(dure_roster_at(c->roster, site)->join.invitation.name, dure_msg_name(msg->type),
+                err, why);
 }
 
 static dure_err dispatch(dure_coordinator *c, const dure_envelope *envelope, dure_diag *diag)
 {
     const uint64_t now_ms = dure_clock_monotonic_ms();
     dure_msg *msg = NULL;
-    dure_diag inner = {{0}};
+    dure_diag why = {{0}};
     size_t site = 0;
     const bool member = envelope->peer.admission == DURE_ADMIT_MEMBER &&
                         dure_coordinator_find_site(&site, c, &envelope->peer.id);
-    dure_err err = dure_msg_decode(&msg, envelope->control, &inner);
-    if (!err && !member) err = dure_coordinator_on_guest(c, envelope, msg, &inner);
-    if (!err && member) {
+    dure_err err = dure_msg_decode(&msg, envelope->control, &why);
+    if (err && !dure_err_is_local(err)) {
+        log_refused(member ? dure_roster_at(c->roster, site)->join.invitation.name : "a guest",
+                    "a frame", err, &why);
+        return DURE_OK;
+    }
+    if (!err && !member) {
+        err = dure_coordinator_on_guest(c, envelope, msg, &why);
+    } else if (!err) {
         c->sites[site].heard_ms = now_ms;
         c->sites[site].bytes_in += envelope->control.n + envelope->payload.n;
-        err = on_member(c, site, msg, envelope->payload, now_ms, &inner);
+        err = on_member(c, site, msg, envelope->payload, now_ms, &why);
     }
-    const char *name = msg ? dure_msg_name(msg->type) : "a frame";
-    if (err && is_the_sites(err)) {
-        const char *who =
-            member ? dure_roster_at(c->roster, site)->join.invitation.name : "a guest";
-        dure_log(DURE_LOG_WARN, "coordinator", "message_refused", "site=%s message=%s why=\"%s\"",
-                 who, name, inner.text[0] ? inner.text : dure_err_text(err));
-        err = DURE_OK;
-    } else if (err) {
-        dure_diag_set(diag, err, "%s", inner.text[0] ? inner.text : dure_err_text(err));
-    }
+    if (err) dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     dure_msg_free(&msg);
     return err;
 }
@@ -246,20 +248,24 @@ static dure_err tick(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 }
 
 /* The rounds of this run are done and the last checkpoint counts, or nobody is left to say so. */
-static bool finished(dure_coordinator *c, uint64_t now_ms)
+static dure_err finished(bool *done, dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
-    if (c->state != DURE_LOOP_GATHERING || c->rounds_done < c->target) return false;
+    uint64_t cited = 0;
+    *done = false;
+    if (c->state != DURE_LOOP_GATHERING || c->rounds_done < c->target) return DURE_OK;
     if (!c->done_reported) {
         c->done_reported = true;
         dure_coordinator_report(c, "done",
                                 json_pack("{s:I}", "rounds_done", (json_int_t)c->facts.n_done));
     }
-    if (!c->opts.exit_when_done) return false;
+    if (!c->opts.exit_when_done) return DURE_OK;
     /* Sites still fetch the sum and the adapter after the result. */
     const uint64_t last_ms = c->fetched_ms > c->published_ms ? c->fetched_ms : c->published_ms;
-    const bool counts = dure_journal_newest(c->journal) == dure_journal_newest_counting(c->journal);
+    dure_err err = dure_coordinator_citable(&cited, c, diag);
+    const bool counts = c->facts.n_done == 0 || cited > c->facts.done_index;
     const uint64_t quiet_ms = dure_elapsed_ms(now_ms, last_ms);
-    return quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
+    *done = !err && quiet_ms > (counts ? LINGER_MS : c->opts.patience.silence_ms);
+    return err;
 }
 
 /* Someone waits for this run to end, and it does not get anywhere. */
@@ -275,7 +281,8 @@ static dure_err check_hope(const dure_coordinator *c, dure_diag *diag)
 dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
 {
     dure_err err = DURE_OK;
-    while (!err && !c->stop) {
+    bool done = false;
+    while (!err && !c->stop && !done) {
         dure_envelope envelope = {0};
         err = dure_router_recv(&envelope, c->router, TICK_MS);
         if (!err)
@@ -286,7 +293,7 @@ dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
         const uint64_t now_ms = dure_clock_monotonic_ms();
         if (!err) err = tick(c, now_ms, diag);
         if (!err) err = check_hope(c, diag);
-        if (!err && finished(c, now_ms)) break;
+        if (!err) err = finished(&done, c, now_ms, diag);
     }
     c->status_stale = true;
     dure_err last = dure_coordinator_write_status(c, dure_clock_monotonic_ms(), NULL);

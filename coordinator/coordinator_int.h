@@ -26,6 +26,7 @@ typedef struct dure_site_state {
     uint64_t last_round;
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
+    bool has_result;       /* it cosigned a log that holds the last result */
     uint64_t unwilling_ms; /* it refused a round for its policy or budget; 0: it did not */
 } dure_site_state;
 
@@ -82,6 +83,9 @@ struct dure_coordinator {
     dure_admission_list *admission;
     dure_router *router;
     dure_site_state sites[DURE_ROSTER_MAX_ENTRIES];
+    dure_site_key cosigners[DURE_MEMBERS_MAX]; /* room for the roster in force */
+    uint64_t cited;                            /* newest checkpoint that counts, while */
+    bool cited_known;                          /* neither notes nor roster changed since */
     dure_byte_budget budget;
     dure_loop_state state;
     dure_current_round now;
@@ -104,6 +108,11 @@ struct dure_coordinator {
 /* Reports an event; `facts` is taken over and may be NULL (out of memory: the event is then without
  * them). */
 void dure_coordinator_report(dure_coordinator *c, const char *name, json_t *facts);
+/* A message that its sender should not have sent is noted, and is no failure of this process.
+ * Whoever handles a message says so where it checks it: what a handler returns is our own failure
+ * and ends the loop. */
+void dure_coordinator_refuse_message(const dure_coordinator *c, size_t site, const dure_msg *msg,
+                                     dure_err err, const dure_diag *why);
 /* Encodes and queues a control message for a site. A site that is away or slow is no failure: it
  * says HELLO and is told again. */
 DURE_MUST_USE dure_err dure_coordinator_send(dure_coordinator *c, size_t site, const dure_msg *msg,
@@ -131,6 +140,10 @@ bool dure_coordinator_find_site(size_t *site, const dure_coordinator *c, const d
 bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint64_t now_ms);
 
 /* opening.c */
+/* The newest checkpoint that counts with the roster in force, as the sites of the next round will
+ * count it; 0 if none does. */
+DURE_MUST_USE dure_err dure_coordinator_citable(uint64_t *size, dure_coordinator *c,
+                                                dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_try_open(dure_coordinator *c, uint64_t now_ms,
                                                  dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms,
@@ -161,11 +174,13 @@ DURE_MUST_USE dure_err dure_coordinator_tick_gate(dure_coordinator *c, dure_diag
 DURE_MUST_USE dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site,
                                                   const dure_msg *msg, dure_diag *diag);
 
-/* The stored RESULT frame, with the proof that this site needs; `cited` is the size of the log that
- * the round's configuration cites. */
+/* A stored RESULT frame, with the proof that this site needs from what it has seen. */
 DURE_MUST_USE dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site,
-                                                    uint64_t cited, dure_span frame,
-                                                    dure_diag *diag);
+                                                    dure_span frame, dure_diag *diag);
+/* The result of the last round that was done, unless the site is known to have it or there is none:
+ * the next round follows it, and its checkpoint wants cosignatures. */
+DURE_MUST_USE dure_err dure_coordinator_show_last(dure_coordinator *c, size_t site,
+                                                  dure_diag *diag);
 
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,

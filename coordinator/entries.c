@@ -24,25 +24,12 @@ dure_err dure_entries_genesis(dure_event *out, const dure_terms *terms,
     return DURE_OK;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp(((const dure_event_site *)a)->name, ((const dure_event_site *)b)->name);
-}
-
 void dure_entries_roster(dure_event *out, const dure_roster *roster, int64_t now_s)
 {
     memset(out, 0, sizeof *out);
     out->kind = DURE_EVENT_ROSTER;
     out->time_s = now_s;
-    dure_event_roster *r = &out->u.roster;
-    r->size = dure_roster_entries(roster);
-    r->head = dure_roster_head(roster);
-    for (size_t i = 0; i < dure_roster_count(roster); i++) {
-        const dure_roster_member *m = dure_roster_at(roster, i);
-        if (m->revoked || r->n_sites >= DURE_EVENT_MEMBERS_MAX) continue;
-        dure_event_site *site = &r->sites[r->n_sites++];
-        snprintf(site->name, sizeof site->name, "%s", m->join.invitation.name);
-        memcpy(site->sign_public, m->join.sign_public, 32);
-    }
-    qsort(r->sites, r->n_sites, sizeof *r->sites, by_name);
+    out->u.roster.size = dure_roster_entries(roster);
+    out->u.roster.head = dure_roster_head(roster);
+    out->u.roster.n_sites = dure_roster_sites(out->u.roster.sites, roster);
 }

@@ -3,12 +3,12 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/json.h"
-#include "coordinator/adapter_step.h"
 #include "coordinator/entries.h"
 #include "coordinator/folder.h"
 #include "coordinator/store.h"
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
+#include "federation/global_adapter.h"
 #include "ledger/journal.h"
 #include "registry/blob.h"
 #include "registry/registry.h"
@@ -118,7 +118,8 @@ static dure_err write_state(founding *f, dure_diag *diag)
     dure_registry *registry = NULL;
     const dure_rng rng = dure_rng_system();
     char *blobs = dure_path_join(f->coordinator, DURE_FOLDER_BLOBS);
-    dure_err err = blobs ? dure_adapter_first(&file, &f->settings.terms, diag) : DURE_ERR_NOMEM;
+    dure_err err =
+        blobs ? dure_global_adapter_first(&file, &f->settings.terms, diag) : DURE_ERR_NOMEM;
     if (!err) err = dure_blob_put(&digest, blobs, dure_buf_span(&file), diag);
     if (!err) err = dure_rng_fill(&rng, &run_id, sizeof run_id);
     if (!err) err = dure_store_open(&store, f->coordinator, diag);

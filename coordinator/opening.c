@@ -17,6 +17,21 @@ void dure_coordinator_forget_round(dure_coordinator *c)
     c->now = (dure_current_round){.config = NULL};
 }
 
+/* ---- the checkpoint that the configuration cites ---- */
+
+dure_err dure_coordinator_citable(uint64_t *size, dure_coordinator *c, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    if (!c->cited_known) {
+        const uint32_t n = dure_roster_sites(c->cosigners, c->roster);
+        const dure_cosigners who = {c->cosigners, n, c->folder.settings.terms.cohort.collusion};
+        err = dure_journal_newest_counting(&c->cited, c->journal, &who, diag);
+        c->cited_known = !err;
+    }
+    *size = err ? 0 : c->cited;
+    return err;
+}
+
 /* ---- who is here ---- */
 
 static uint32_t count_present(const dure_coordinator *c, uint64_t now_ms)
@@ -54,6 +69,10 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
     else if (*present < *needed)
         snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here%s",
                  *present, *needed, any_unwilling(c) ? ", others refused the last round" : "");
+    else if (c->cited_known && c->facts.n_done && c->cited <= c->facts.done_index)
+        snprintf(text, DURE_MSG_TEXT_SIZE,
+                 "waiting for more sites of the roster to cosign the log with the last result; "
+                 "revoke those that do not come back");
     else
         snprintf(text, DURE_MSG_TEXT_SIZE, "%u sites are here: a round opens soon", *present);
 }
@@ -68,80 +87,31 @@ static size_t present_keys(uint8_t (*sign)[32], const dure_coordinator *c, uint6
     return n;
 }
 
-/* Enough sites for a while, or all of them; and the log's last checkpoint counts, or has been
- * waited for long enough that an older one is cited. */
-static bool may_open(dure_coordinator *c, uint64_t now_ms)
+/* Enough sites for a while, or all of them; and a log that holds the last result counts, or no site
+ * would follow it. */
+static dure_err may_open(bool *may, dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
+    uint64_t cited = 0;
+    *may = false;
     const uint32_t present = count_present(c, now_ms);
     if (c->rounds_done >= c->target || now_ms < c->retry_ms ||
         present < c->folder.settings.terms.cohort.min_sites) {
         c->ready_ms = 0;
-        return false;
+        return DURE_OK;
     }
     if (!c->ready_ms) c->ready_ms = now_ms;
     if (present < dure_roster_in_force(c->roster) &&
         dure_elapsed_ms(now_ms, c->ready_ms) < c->opts.settle_ms)
-        return false;
-    const bool counts = dure_journal_newest(c->journal) == dure_journal_newest_counting(c->journal);
-    return counts || dure_elapsed_ms(now_ms, c->published_ms) > c->opts.patience.silence_ms;
-}
-
-/* ---- the checkpoint that the configuration cites ---- */
-
-/* Sites count a checkpoint's cosignatures among the members that had joined when the last of them
- * was made (client/session_open.c); the roster may have grown since the log said who is in it. */
-static dure_err sites_will_count(bool *counts, const dure_coordinator *c, dure_note *note,
-                                 dure_event_site *sites)
-{
-    dure_cosign_tally tally = {0};
-    int64_t until_s = INT64_MAX;
-    uint32_t n = 0;
-    *counts = false;
-    for (int pass = 0; pass < 2; pass++) {
-        n = 0;
-        for (size_t i = 0; i < dure_roster_count(c->roster) && n < DURE_MEMBERS_MAX; i++) {
-            const dure_roster_member *m = dure_roster_at(c->roster, i);
-            if (m->revoked || m->joined_s > until_s) continue;
-            snprintf(sites[n].name, sizeof sites[n].name, "%s", m->join.invitation.name);
-            memcpy(sites[n++].sign_public, m->join.sign_public, 32);
-        }
-        dure_err err = dure_cosign_count(&tally, NULL, note, sites, n);
-        if (err) return err;
-        until_s = (int64_t)tally.last_s;
-    }
-    *counts = dure_cosign_quorum(tally.n, n, c->folder.settings.terms.cohort.collusion);
-    return DURE_OK;
-}
-
-/* The newest that counts in the log and will count at the sites; 0 if there is none. */
-static dure_err citable(uint64_t *size, const dure_coordinator *c)
-{
-    size_t n;
-    const uint64_t *sizes = dure_journal_sizes(&n, c->journal);
-    const uint64_t newest = dure_journal_newest_counting(c->journal);
-    dure_note *note = calloc(1, sizeof *note);
-    dure_event_site *sites = calloc(DURE_MEMBERS_MAX, sizeof *sites);
-    bool counts = false;
-    dure_err err = note && sites ? DURE_OK : DURE_ERR_NOMEM;
-    *size = 0;
-    while (!err && !counts && n-- > 0) {
-        dure_buf text;
-        if (sizes[n] > newest) continue;
-        dure_buf_init(&text, DURE_NOTE_MAX);
-        err = dure_journal_note(&text, c->journal, sizes[n], NULL);
-        if (!err) err = dure_note_parse(note, dure_buf_span(&text), NULL);
-        if (!err) err = sites_will_count(&counts, c, note, sites);
-        if (!err && counts) *size = sizes[n];
-        dure_buf_fini(&text);
-    }
-    free(note);
-    free(sites);
+        return DURE_OK;
+    dure_err err = dure_coordinator_citable(&cited, c, diag);
+    *may = !err && (c->facts.n_done == 0 || cited > c->facts.done_index);
     return err;
 }
 
 /* ---- the configuration ---- */
 
-static dure_err gather_facts(dure_round_facts *facts, const dure_coordinator *c, uint64_t now_ms)
+static dure_err gather_facts(dure_round_facts *facts, dure_coordinator *c, uint64_t now_ms,
+                             dure_diag *diag)
 {
     *facts = (dure_round_facts){.run_id = c->facts.run_id,
                                 .round = c->facts.last_round,
@@ -154,7 +124,7 @@ static dure_err gather_facts(dure_round_facts *facts, const dure_coordinator *c,
     facts->round++;
     dure_merkle_head head = {0};
     uint64_t cited = 0;
-    dure_err err = citable(&cited, c);
+    dure_err err = dure_coordinator_citable(&cited, c, diag);
     if (!err) err = dure_leaf_log_head(&head, dure_journal_log(c->journal), cited);
     facts->checkpoint_size = head.n;
     facts->checkpoint_root = head.root;
@@ -266,7 +236,8 @@ dure_err dure_coordinator_send_open(dure_coordinator *c, uint32_t member, dure_d
     dure_merkle_proof *proof = calloc(1, sizeof *proof);
     dure_buf note;
     dure_buf_init(&note, DURE_NOTE_MAX);
-    dure_err err = proof ? fill_consistency(proof, c, s) : DURE_ERR_NOMEM;
+    dure_err err = proof ? dure_coordinator_show_last(c, site, diag) : DURE_ERR_NOMEM;
+    if (!err) err = fill_consistency(proof, c, s);
     if (!err && c->now.config->checkpoint_size)
         err = dure_journal_note(&note, c->journal, c->now.config->checkpoint_size, diag);
     if (!err) {
@@ -316,7 +287,7 @@ static dure_err begin(dure_coordinator *c, uint64_t now_ms, dure_event *event, d
 {
     static uint8_t sign[DURE_MEMBERS_MAX][32];
     dure_round_facts facts;
-    dure_err err = gather_facts(&facts, c, now_ms);
+    dure_err err = gather_facts(&facts, c, now_ms, diag);
     if (!err) err = log_roster(c, event, diag);
     if (err) return err;
     const size_t n = present_keys(sign, c, now_ms);
@@ -334,11 +305,13 @@ static dure_err begin(dure_coordinator *c, uint64_t now_ms, dure_event *event, d
 
 dure_err dure_coordinator_try_open(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
-    if (!may_open(c, now_ms)) return DURE_OK;
+    bool may = false;
+    dure_err err = may_open(&may, c, now_ms, diag);
+    if (err || !may) return err;
     dure_coordinator_forget_round(c);
     c->now.config = calloc(1, sizeof *c->now.config);
     dure_event *event = calloc(1, sizeof *event);
-    dure_err err = c->now.config && event ? begin(c, now_ms, event, diag) : DURE_ERR_NOMEM;
+    err = c->now.config && event ? begin(c, now_ms, event, diag) : DURE_ERR_NOMEM;
     const dure_round_opts opts = round_opts(c);
     if (!err) err = dure_round_new(&c->now.round, &opts, now_ms, diag);
     if (!err)

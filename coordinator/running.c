@@ -232,7 +232,10 @@ dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
         dure_round_receive(&actions, c->now.round, member, msg, whole ? &root : NULL, now_ms, &why);
     const bool guilty = err == DURE_ERR_PROTO || err == DURE_ERR_AUTH;
     if (!err) note_progress(c, member, msg, now_ms);
-    if (err && !guilty) {
+    if (err == DURE_ERR_STATE) {
+        dure_coordinator_refuse_message(c, c->now.sites[member], msg, err, &why);
+        err = DURE_OK;
+    } else if (err && !guilty) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     } else {
         if (guilty)

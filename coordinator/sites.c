@@ -23,6 +23,7 @@ enum {
 dure_err dure_coordinator_greet_all(dure_coordinator *c)
 {
     dure_err err = DURE_OK;
+    c->cited_known = false; /* other sites are in force now */
     for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++)
         err = dure_curve_id(&c->sites[i].id, dure_roster_at(c->roster, i)->join.curve_public);
     if (!err) dure_admission_update(c->admission, c->roster);
@@ -146,7 +147,9 @@ dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *env
         err = dure_diag_set(&why, DURE_ERR_POLICY,
                             "the join record is not for the key of this connection");
     if (!err) err = admit(c, join, &why);
-    if (err) {
+    if (err && dure_err_is_local(err)) {
+        dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
+    } else if (err) {
         dure_log(DURE_LOG_WARN, "coordinator", "join_refused", "site=%s why=\"%s\"",
                  join->invitation.name, why.text);
         err = refuse(c, peer, refusal_for(err, c, join), why.text, diag);
@@ -165,21 +168,14 @@ dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *env
 
 /* ---- revocations ---- */
 
-static dure_err take_revocation(dure_coordinator *c, dure_span bytes, dure_diag *diag)
+/* The revoked site is out at once, also of the round in hand. */
+static dure_err put_out(dure_coordinator *c, const dure_revocation *revocation, dure_diag *diag)
 {
-    dure_revocation revocation;
-    dure_reader r = dure_reader_of(bytes);
-    dure_err err = dure_revocation_take(&revocation, &r);
-    if (!err) err = dure_reader_end(&r);
-    if (err) return dure_diag_set(diag, err, "it is not a revocation");
-    err = dure_roster_revoke(c->roster, &revocation, diag);
-    if (err == DURE_ERR_EXISTS) return DURE_OK;
-    if (!err) err = keep_roster(c, diag);
-    if (err) return err;
-    for (size_t i = 0; i < dure_roster_count(c->roster); i++) {
+    dure_err err = keep_roster(c, diag);
+    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++) {
         const dure_roster_member *m = dure_roster_at(c->roster, i);
         uint32_t member;
-        if (memcmp(m->join.invitation.invite_public, revocation.invite_public, 32) != 0) continue;
+        if (memcmp(m->join.invitation.invite_public, revocation->invite_public, 32) != 0) continue;
         dure_coordinator_report(c, "site_revoked",
                                 json_pack("{s:s}", "site", m->join.invitation.name));
         c->sites[i].present = false;
@@ -192,21 +188,39 @@ static dure_err take_revocation(dure_coordinator *c, dure_span bytes, dure_diag 
     return err;
 }
 
+/* What is wrong with the file alone, and *taken when the roster has grown by it. */
+static dure_err take_revocation(bool *taken, dure_revocation *out, dure_coordinator *c,
+                                const char *path, dure_diag *why)
+{
+    dure_buf bytes;
+    *taken = false;
+    dure_err err = dure_file_read(&bytes, path, REVOCATION_MAX_BYTES, why);
+    if (err) return err;
+    dure_reader r = dure_reader_of(dure_buf_span(&bytes));
+    err = dure_revocation_take(out, &r);
+    if (!err) err = dure_reader_end(&r);
+    if (err) dure_diag_set(why, err, "it is not a revocation");
+    if (!err) err = dure_roster_revoke(c->roster, out, why);
+    *taken = !err;
+    dure_buf_fini(&bytes);
+    return err == DURE_ERR_EXISTS ? DURE_OK : err;
+}
+
 /* A file that cannot be taken stays, renamed, for the admin to look at. */
 static dure_err take_file(dure_coordinator *c, const char *path, dure_diag *diag)
 {
-    dure_buf bytes;
+    dure_revocation revocation;
     dure_diag why = {{0}};
+    bool taken = false;
     char refused[4096];
-    dure_err err = dure_file_read(&bytes, path, REVOCATION_MAX_BYTES, &why);
-    if (!err) err = take_revocation(c, dure_buf_span(&bytes), &why);
-    dure_buf_fini(&bytes);
+    dure_err err = take_revocation(&taken, &revocation, c, path, &why);
+    if (err && dure_err_is_local(err))
+        return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     if (!err) {
-        if (unlink(path)) return dure_file_errno(diag, "remove", path);
-        return DURE_OK;
+        if (taken) err = put_out(c, &revocation, diag);
+        if (!err && unlink(path)) err = dure_file_errno(diag, "remove", path);
+        return err;
     }
-    if (err == DURE_ERR_IO || err == DURE_ERR_DISK_FULL || err == DURE_ERR_NOMEM)
-        return dure_diag_set(diag, err, "%s", why.text);
     dure_log(DURE_LOG_WARN, "coordinator", "revocation_refused", "file=%s why=\"%s\"", path,
              why.text);
     snprintf(refused, sizeof refused, "%s.refused", path);
@@ -263,19 +277,11 @@ dure_err dure_coordinator_tell_over(dure_coordinator *c, size_t site, const dure
     return err ? err : dure_coordinator_send(c, site, &msg, diag);
 }
 
-/* The stored result, with the proof that this site needs. */
 static dure_err repeat_result(dure_coordinator *c, size_t site, uint64_t round, dure_diag *diag)
 {
-    dure_buf result = {0}, encoding = {0};
-    dure_config *config = NULL;
-    dure_err err = dure_store_config(&encoding, c->store, round, diag);
-    if (!err) err = dure_config_decode(&config, dure_buf_span(&encoding), diag);
-    if (!err) err = dure_store_result(&result, c->store, round, diag);
-    if (!err)
-        err = dure_coordinator_send_result(c, site, config->checkpoint_size, dure_buf_span(&result),
-                                           diag);
-    dure_config_free(&config);
-    dure_buf_fini(&encoding);
+    dure_buf result = {0};
+    dure_err err = dure_store_result(&result, c->store, round, diag);
+    if (!err) err = dure_coordinator_send_result(c, site, dure_buf_span(&result), diag);
     dure_buf_fini(&result);
     return err;
 }
@@ -296,25 +302,26 @@ static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_ha
     return repeat_result(c, site, row.round, diag);
 }
 
-/* Remembers what the site has; DURE_ERR_STATE when it has seen more of the log than there is. */
-static dure_err take_note(dure_coordinator *c, size_t site, const dure_msg_hello *h,
-                          dure_diag *diag)
+/* Remembers what the site has. False when it says that it has seen more than there is. */
+static bool take_note(dure_coordinator *c, size_t site, const dure_msg *msg)
 {
+    const dure_msg_hello *h = &msg->u.hello;
+    dure_diag why = {{0}};
     dure_site_state *s = &c->sites[site];
     s->roster_size = h->roster_size;
     s->last_round = h->last_round;
     s->checkpoint.n = h->checkpoint_size;
     memcpy(s->checkpoint.root.b, h->checkpoint_root, sizeof s->checkpoint.root.b);
     const uint64_t log = dure_leaf_log_size(dure_journal_log(c->journal));
-    if (h->checkpoint_size <= log && h->roster_size <= dure_roster_entries(c->roster))
-        return DURE_OK;
-    return dure_diag_set(
-        diag, DURE_ERR_STATE,
-        "site \"%s\" has seen a log of %llu entries and a roster of %llu; here are "
-        "%llu and %zu: this folder is an older copy",
-        dure_roster_at(c->roster, site)->join.invitation.name,
+    if (h->checkpoint_size <= log && h->roster_size <= dure_roster_entries(c->roster)) return true;
+    dure_err err = dure_diag_set(
+        &why, DURE_ERR_STATE,
+        "it says that it has seen a log of %llu entries and a roster of %llu; here are %llu and "
+        "%zu: this folder is an older copy, or the site lies",
         (unsigned long long)h->checkpoint_size, (unsigned long long)h->roster_size,
         (unsigned long long)log, dure_roster_entries(c->roster));
+    dure_coordinator_refuse_message(c, site, msg, err, &why);
+    return false;
 }
 
 static dure_err greet(dure_coordinator *c, size_t site, const dure_msg_hello *h, uint64_t now_ms,
@@ -332,7 +339,8 @@ static dure_err greet(dure_coordinator *c, size_t site, const dure_msg_hello *h,
         const dure_members missing = dure_secagg_server_missing(dure_round_sum(c->now.round));
         if (dure_members_has(&missing, member)) return dure_coordinator_send_open(c, member, diag);
     }
-    return tell_waiting(c, site, now_ms, diag);
+    dure_err err = current ? DURE_OK : dure_coordinator_show_last(c, site, diag);
+    return err ? err : tell_waiting(c, site, now_ms, diag);
 }
 
 dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_msg *msg,
@@ -347,13 +355,12 @@ dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_
     if (memcmp(h->federation_id, c->folder.federation_id.b, sizeof h->federation_id) != 0)
         return refuse(c, &c->sites[site].id, DURE_REFUSAL_INVITATION_FOREIGN,
                       "this is the coordinator of another federation", diag);
-    dure_err err = take_note(c, site, h, diag);
-    if (err) return err;
+    if (!take_note(c, site, msg)) return DURE_OK;
     if (!c->sites[site].present) {
         c->sites[site].present = true;
         dure_coordinator_report(c, "site_here", json_pack("{s:s}", "site", name));
     }
-    err = greet(c, site, h, now_ms, diag);
+    dure_err err = greet(c, site, h, now_ms, diag);
     if (!err && dure_coordinator_member_of(&member, c, site))
         err =
             dure_coordinator_on_round_message(c, member, msg, dure_span_of(NULL, 0), now_ms, diag);

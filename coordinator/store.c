@@ -487,6 +487,17 @@ dure_err dure_store_facts_get(dure_store_facts *out, dure_store *store, dure_dia
         facts.n_done = (uint64_t)sqlite3_column_int64(st.s, 1);
     }
     sqlite3_finalize(st.s);
+    if (!err)
+        err = prepare(&st, store,
+                      "SELECT round, ledger FROM coordinator_round WHERE status = 3"
+                      " ORDER BY round DESC LIMIT 1",
+                      "cannot read the rounds", diag);
+    if (err) return err;
+    if (step_row(&err, &st, diag)) {
+        facts.done_round = (uint64_t)sqlite3_column_int64(st.s, 0);
+        facts.done_index = (uint64_t)sqlite3_column_int64(st.s, 1);
+    }
+    sqlite3_finalize(st.s);
     if (!err) *out = facts;
     return err;
 }

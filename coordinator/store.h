@@ -95,6 +95,8 @@ typedef struct dure_store_facts {
     uint64_t run_id;       /* drawn when the federation is made */
     uint64_t last_round;   /* highest number used */
     uint64_t n_done;       /* rounds that were DONE */
+    uint64_t done_round;   /* the last of them, and the entry of the log that closed it; */
+    uint64_t done_index;   /* 0 if none was */
     dure_hash adapter;     /* digest of the present global adapter */
     dure_hash previous_t3; /* of the last DONE round; zero if none */
 } dure_store_facts;

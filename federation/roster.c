@@ -324,6 +324,11 @@ static dure_err check_place(const dure_roster *roster, const dure_join *join, du
                              "the invitation for \"%s\" was used already; it works once: ask the "
                              "federation's admin for a new one",
                              inv->name);
+    if (dure_roster_in_force(roster) >= DURE_MEMBERS_MAX)
+        return dure_diag_set(diag, DURE_ERR_LIMIT,
+                             "%d sites are in force, the most that a federation takes; revoke one "
+                             "before \"%s\" can join",
+                             DURE_MEMBERS_MAX, inv->name);
     for (size_t i = 0; i < roster->n_members; i++) {
         const dure_roster_member *m = &roster->members[i];
         /* A key that was ever in the chain is not taken again, revoked or not. */
@@ -536,6 +541,25 @@ size_t dure_roster_in_force(const dure_roster *roster)
     size_t n = 0;
     for (size_t i = 0; i < roster->n_members; i++)
         n += !roster->members[i].revoked;
+    return n;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const dure_site_key *)a)->name, ((const dure_site_key *)b)->name);
+}
+
+uint32_t dure_roster_sites(dure_site_key sites[DURE_MEMBERS_MAX], const dure_roster *roster)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < roster->n_members; i++) {
+        const dure_roster_member *m = &roster->members[i];
+        if (m->revoked) continue;
+        DURE_ASSERT(n < DURE_MEMBERS_MAX);
+        memcpy(sites[n].name, m->join.invitation.name, sizeof sites[n].name);
+        memcpy(sites[n++].sign_public, m->join.sign_public, sizeof sites[0].sign_public);
+    }
+    if (n) qsort(sites, n, sizeof *sites, by_name);
     return n;
 }
 

@@ -86,7 +86,9 @@ void dure_roster_free(dure_roster **roster);
 
 /* Verifies and appends. DURE_ERR_AUTH: a signature; DURE_ERR_EXPIRED: `joined_s` is past the
  * invitation's end; DURE_ERR_EXISTS: the invitation was used, or a member in force has its name or
- * one of its keys; DURE_ERR_POLICY: the invitation was revoked. On error nothing changed. */
+ * one of its keys; DURE_ERR_POLICY: the invitation was revoked; DURE_ERR_LIMIT: DURE_MEMBERS_MAX
+ * sites are in force, which is what a round and an entry of the log hold, or the chain is full. On
+ * error nothing changed. */
 DURE_MUST_USE dure_err dure_roster_add(dure_roster *roster, const dure_join *join, int64_t joined_s,
                                        dure_diag *diag);
 /* Appends a revocation; DURE_ERR_EXISTS if it is there. */
@@ -119,6 +121,8 @@ const dure_roster_member *dure_roster_by_sign(const dure_roster *roster, const u
 const dure_roster_member *dure_roster_by_name(const dure_roster *roster, const char *name);
 bool dure_roster_invitation_used(const dure_roster *roster, const uint8_t invite_public[32]);
 size_t dure_roster_in_force(const dure_roster *roster);
+/* Those in force, sorted by name as the log lists them; how many. */
+uint32_t dure_roster_sites(dure_site_key sites[DURE_MEMBERS_MAX], const dure_roster *roster);
 /* Different organisations among the members in force that these Ed25519 keys name. */
 size_t dure_roster_organisations(const dure_roster *roster, const uint8_t (*sign)[32], size_t n);
 

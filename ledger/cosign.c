@@ -39,7 +39,7 @@ dure_err dure_cosign_verify(const dure_cosignature *cosignature, const dure_chec
 }
 
 dure_err dure_cosign_append(dure_buf *note, const dure_cosignature *cosignature,
-                            const dure_event_site *site)
+                            const dure_site_key *site)
 {
     dure_note_line line = {.n = TIME_BYTES + DURE_SIGNATURE_BYTES};
     (void)snprintf(line.name, sizeof line.name, "%s", site->name);
@@ -52,7 +52,7 @@ dure_err dure_cosign_append(dure_buf *note, const dure_cosignature *cosignature,
 
 /* Whether one of the note's lines is a valid cosignature of `site`; *time_s is then its time. */
 static dure_err find(bool *found, uint64_t *time_s, const dure_note *note,
-                     const dure_event_site *site)
+                     const dure_site_key *site)
 {
     uint8_t key_id[4];
     *found = false;
@@ -76,7 +76,7 @@ static dure_err find(bool *found, uint64_t *time_s, const dure_note *note,
 }
 
 dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by, const dure_note *note,
-                           const dure_event_site *sites, uint32_t n_sites)
+                           const dure_site_key *sites, uint32_t n_sites)
 {
     *out = (dure_cosign_tally){0};
     for (uint32_t i = 0; i < n_sites; i++) {
@@ -96,4 +96,14 @@ dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by, const dure_n
 bool dure_cosign_quorum(uint32_t n_cosigned, uint32_t n_sites, uint32_t collusion)
 {
     return 2 * (uint64_t)n_cosigned > (uint64_t)n_sites + collusion;
+}
+
+dure_err dure_cosign_counts(bool *counts, dure_cosign_tally *tally, const dure_note *note,
+                            const dure_cosigners *who)
+{
+    dure_cosign_tally own;
+    if (!tally) tally = &own;
+    dure_err err = dure_cosign_count(tally, NULL, note, who->sites, who->n);
+    *counts = !err && dure_cosign_quorum(tally->n, who->n, who->collusion);
+    return err;
 }

@@ -2,9 +2,10 @@
  *
  * C2SP tlog-cosignature, cosignature/v1: Ed25519 over the lines "cosignature/v1" and "time SECONDS"
  * followed by the checkpoint's three lines. In a note the payload is the time as u64 and the
- * signature. A checkpoint counts, and a round may cite it, with m cosignatures of the N sites of
- * the roster in force, where 2m > N + c: two such sets share more than c sites, so two different
- * logs cannot both be cosigned unless more than c sites lie.
+ * signature. A checkpoint counts, and a round may cite it, with m cosignatures of the N sites in
+ * force in the roster that the round names, where 2m > N + c: two such sets share more than c
+ * sites, so two different logs cannot both be cosigned unless more than c sites lie. Sites,
+ * coordinator and auditor all ask dure_cosign_counts().
  *
  * Threads: pure functions. */
 #pragma once
@@ -30,7 +31,7 @@ DURE_MUST_USE dure_err dure_cosign_verify(const dure_cosignature *cosignature,
 
 /* Appends the line of a verified cosignature to a note that ends after its last line. */
 DURE_MUST_USE dure_err dure_cosign_append(dure_buf *note, const dure_cosignature *cosignature,
-                                          const dure_event_site *site);
+                                          const dure_site_key *site);
 
 /* How many of the sites have a valid cosignature on the note, each counted once, and the earliest
  * and latest time among them (0 when none). Lines of others are passed over. `signed_by` (may be
@@ -40,8 +41,19 @@ typedef struct dure_cosign_tally {
     uint64_t first_s, last_s;
 } dure_cosign_tally;
 DURE_MUST_USE dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by,
-                                         const dure_note *note, const dure_event_site *sites,
+                                         const dure_note *note, const dure_site_key *sites,
                                          uint32_t n_sites);
 
 /* 2m > N + c. */
 bool dure_cosign_quorum(uint32_t n_cosigned, uint32_t n_sites, uint32_t collusion);
+
+/* Whose cosignatures a checkpoint needs: all sites in force in one version of the roster, and how
+ * many of them may lie. The log's own c is that of the terms; a site takes the larger of that and
+ * its policy's, so what a site accepts an auditor accepts. */
+typedef struct dure_cosigners {
+    const dure_site_key *sites; /* borrowed */
+    uint32_t n, collusion;
+} dure_cosigners;
+/* Whether the note counts with them; *tally (may be NULL) is how many there were. */
+DURE_MUST_USE dure_err dure_cosign_counts(bool *counts, dure_cosign_tally *tally,
+                                          const dure_note *note, const dure_cosigners *who);

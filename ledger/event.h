@@ -23,12 +23,13 @@
 #include "crypto/merkle.h"
 #include "crypto/sign.h"
 #include "dp/plan.h"
+#include "proto/config.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-#define DURE_EVENT_MEMBERS_MAX 100
-#define DURE_EVENT_NAME_SIZE 65
+#define DURE_EVENT_MEMBERS_MAX DURE_MEMBERS_MAX
+#define DURE_EVENT_NAME_SIZE DURE_NAME_SIZE
 #define DURE_EVENT_REASON_SIZE 257
 #define DURE_LEAF_MAX (32u * 1024) /* bytes of one leaf */
 
@@ -52,17 +53,12 @@ typedef struct dure_event_genesis {
     uint32_t collusion;           /* c of the quorum rule */
 } dure_event_genesis;
 
-typedef struct dure_event_site {
-    char name[DURE_EVENT_NAME_SIZE];
-    uint8_t sign_public[32]; /* Ed25519 */
-} dure_event_site;
-
 /* Version `size` of the roster chain. `sites` are those in force, by name, each once. */
 typedef struct dure_event_roster {
     uint64_t size;
     dure_hash head;
     uint32_t n_sites;
-    dure_event_site sites[DURE_EVENT_MEMBERS_MAX];
+    dure_site_key sites[DURE_EVENT_MEMBERS_MAX];
 } dure_event_roster;
 
 /* How far a member came. In doubt the larger one: it decides what is charged. */

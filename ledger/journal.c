@@ -16,9 +16,6 @@ struct dure_journal {
     char *notes_dir;
     uint64_t *sizes; /* of the stored checkpoints, ascending */
     size_t n_sizes, sizes_capacity;
-    uint64_t newest_counting;
-    uint64_t *rosters; /* indexes of the ROSTER leaves, ascending */
-    size_t n_rosters, rosters_capacity;
     bool has_genesis;
     dure_event_genesis genesis;
     dure_event *roster; /* the newest ROSTER leaf; NULL before there is one */
@@ -43,11 +40,6 @@ const dure_event_roster *dure_journal_roster(const dure_journal *journal)
 uint64_t dure_journal_newest(const dure_journal *journal)
 {
     return journal->n_sizes > 0 ? journal->sizes[journal->n_sizes - 1] : 0;
-}
-
-uint64_t dure_journal_newest_counting(const dure_journal *journal)
-{
-    return journal->newest_counting;
 }
 
 const uint64_t *dure_journal_sizes(size_t *n, const dure_journal *journal)
@@ -84,7 +76,7 @@ static dure_err remember(dure_journal *journal, const dure_event *event)
     if (!journal->roster) journal->roster = malloc(sizeof *journal->roster);
     if (!journal->roster) return DURE_ERR_NOMEM;
     *journal->roster = *event;
-    return push(&journal->rosters, &journal->n_rosters, &journal->rosters_capacity, event->index);
+    return DURE_OK;
 }
 
 static dure_err read_event(dure_event *out, const dure_journal *journal, uint64_t index,
@@ -114,26 +106,6 @@ static dure_err load_leaves(dure_journal *journal, dure_diag *diag)
     return err;
 }
 
-/* The roster in force at a log of `size` entries, into a newly allocated event; NULL if none. */
-static dure_err roster_at(dure_event **out, const dure_journal *journal, uint64_t size,
-                          dure_diag *diag)
-{
-    size_t k = journal->n_rosters;
-    *out = NULL;
-    while (k > 0 && journal->rosters[k - 1] >= size)
-        k--;
-    if (k == 0) return DURE_OK;
-    dure_event *event = malloc(sizeof *event);
-    if (!event) return DURE_ERR_NOMEM;
-    dure_err err = read_event(event, journal, journal->rosters[k - 1], diag);
-    if (err) {
-        free(event);
-        return err;
-    }
-    *out = event;
-    return DURE_OK;
-}
-
 dure_err dure_journal_append(dure_buf *leaf, dure_journal *journal, dure_event *event,
                              dure_diag *diag)
 {
@@ -157,6 +129,12 @@ dure_err dure_journal_append(dure_buf *leaf, dure_journal *journal, dure_event *
 }
 
 /* ---- Checkpoints ---- */
+
+static int by_size(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
 
 static char *note_path(const dure_journal *journal, uint64_t size)
 {
@@ -202,28 +180,12 @@ static dure_err load_note(dure_buf *text, dure_note **parsed, const dure_journal
     if (err) {
         free(*parsed);
         *parsed = NULL;
-        if (err == DURE_ERR_NOMEM || err == DURE_ERR_NOT_FOUND) return err;
+        if (err == DURE_ERR_NOMEM) return err;
         return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "%s/%llu is damaged; restore the ledger from a copy",
+                             "%s/%llu is missing or damaged; restore the ledger from a copy",
                              journal->notes_dir, (unsigned long long)size);
     }
     return DURE_OK;
-}
-
-/* Whether the note has a quorum of the roster in force at its size. */
-static dure_err has_quorum(bool *counts, const dure_journal *journal, const dure_note *note,
-                           dure_diag *diag)
-{
-    dure_event *event = NULL;
-    dure_cosign_tally tally = {0};
-    *counts = false;
-    dure_err err = roster_at(&event, journal, note->checkpoint.head.n, diag);
-    if (err || !event) return err;
-    const dure_event_roster *roster = &event->u.roster;
-    err = dure_cosign_count(&tally, NULL, note, roster->sites, roster->n_sites);
-    *counts = !err && dure_cosign_quorum(tally.n, roster->n_sites, journal->genesis.collusion);
-    free(event);
-    return err;
 }
 
 dure_err dure_journal_checkpoint(dure_buf *note, dure_journal *journal,
@@ -252,18 +214,9 @@ dure_err dure_journal_checkpoint(dure_buf *note, dure_journal *journal,
     return err;
 }
 
-/* The site of the roster with this key, or NULL. */
-static const dure_event_site *site_with(const dure_event_roster *roster, const uint8_t *public_)
-{
-    for (uint32_t i = 0; i < roster->n_sites; i++) {
-        if (dure_ct_equal(roster->sites[i].sign_public, public_, 32)) return &roster->sites[i];
-    }
-    return NULL;
-}
-
 /* Adds a verified cosignature to the stored note, unless that site's is there. */
 static dure_err add_line(dure_journal *journal, dure_buf *text, dure_note *note,
-                         const dure_event_site *site, const dure_cosignature *cosignature,
+                         const dure_site_key *site, const dure_cosignature *cosignature,
                          dure_diag *diag)
 {
     dure_cosign_tally tally = {0};
@@ -275,50 +228,52 @@ static dure_err add_line(dure_journal *journal, dure_buf *text, dure_note *note,
     err = dure_cosign_count(&tally, NULL, note, site, 1);
     if (err || tally.n > 0) return err;
     err = dure_cosign_append(text, cosignature, site);
-    if (!err) err = store_note(journal, note->checkpoint.head.n, dure_buf_span(text), diag);
-    if (!err) err = dure_note_parse(note, dure_buf_span(text), diag);
-    return err;
+    if (!err) err = dure_note_parse(note, dure_buf_span(text), NULL);
+    if (err == DURE_ERR_LIMIT || err == DURE_ERR_FORMAT) {
+        return dure_diag_set(diag, DURE_ERR_LIMIT,
+                             "the checkpoint has no room for one more cosignature");
+    }
+    return err ? err : store_note(journal, note->checkpoint.head.n, dure_buf_span(text), diag);
 }
 
-dure_err dure_journal_cosign(bool *counts, dure_journal *journal, uint64_t size,
-                             const uint8_t site_public[32], const dure_cosignature *cosignature,
-                             dure_diag *diag)
+dure_err dure_journal_cosign(dure_journal *journal, uint64_t size, const dure_site_key *site,
+                             const dure_cosignature *cosignature, dure_diag *diag)
 {
     dure_buf text;
     dure_note *note = NULL;
-    dure_event *event = NULL;
-    bool quorum = false;
+    if (size == 0 || !bsearch(&size, journal->sizes, journal->n_sizes, sizeof size, by_size)) {
+        return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                             "there is no checkpoint of size %llu to cosign",
+                             (unsigned long long)size);
+    }
     dure_buf_init(&text, DURE_NOTE_MAX);
     dure_err err = load_note(&text, &note, journal, size, diag);
-    if (err) goto out;
-    err = roster_at(&event, journal, size, diag);
-    if (err) goto out;
-    const dure_event_site *site = event ? site_with(&event->u.roster, site_public) : NULL;
-    if (!site) {
-        err = dure_diag_set(diag, DURE_ERR_AUTH,
-                            "the cosignature is not by a site of the roster in force");
-        goto out;
-    }
-    err = add_line(journal, &text, note, site, cosignature, diag);
-    if (err) goto out;
-    err = has_quorum(&quorum, journal, note, diag);
-    if (err) goto out;
-    if (quorum && size > journal->newest_counting) journal->newest_counting = size;
-    if (counts) *counts = quorum;
-out:
-    free(event);
+    if (!err) err = add_line(journal, &text, note, site, cosignature, diag);
     free(note);
     dure_buf_fini(&text);
     return err;
 }
 
-/* ---- Opening ---- */
-
-static int by_size(const void *a, const void *b)
+dure_err dure_journal_newest_counting(uint64_t *size, const dure_journal *journal,
+                                      const dure_cosigners *who, dure_diag *diag)
 {
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
+    dure_err err = DURE_OK;
+    bool counts = false;
+    *size = 0;
+    for (size_t k = journal->n_sizes; !err && !counts && k > 0; k--) {
+        dure_buf text;
+        dure_note *note = NULL;
+        dure_buf_init(&text, DURE_NOTE_MAX);
+        err = load_note(&text, &note, journal, journal->sizes[k - 1], diag);
+        if (!err) err = dure_cosign_counts(&counts, NULL, note, who);
+        if (counts) *size = journal->sizes[k - 1];
+        free(note);
+        dure_buf_fini(&text);
+    }
+    return err;
 }
+
+/* ---- Opening ---- */
 
 /* The sizes that the file names give; anything else in the folder is passed over. */
 static dure_err list_sizes(dure_journal *journal, dure_diag *diag)
@@ -364,19 +319,16 @@ static dure_err check_note(const dure_journal *journal, const dure_note *note, d
     return dure_note_verify(note, journal->origin, journal->genesis.coordinator_sign, diag);
 }
 
-/* Checks all stored notes, newest first, and finds the newest that counts. */
+/* Checks all stored notes. */
 static dure_err load_notes(dure_journal *journal, dure_diag *diag)
 {
     dure_err err = DURE_OK;
     for (size_t k = journal->n_sizes; !err && k > 0; k--) {
         dure_buf text;
         dure_note *note = NULL;
-        bool counts = false;
         dure_buf_init(&text, DURE_NOTE_MAX);
         err = load_note(&text, &note, journal, journal->sizes[k - 1], diag);
         if (!err) err = check_note(journal, note, diag);
-        if (!err && journal->newest_counting == 0) err = has_quorum(&counts, journal, note, diag);
-        if (counts) journal->newest_counting = journal->sizes[k - 1];
         free(note);
         dure_buf_fini(&text);
     }
@@ -416,7 +368,6 @@ void dure_journal_close(dure_journal **journal)
     dure_leaf_log_close(&(*journal)->log);
     free((*journal)->notes_dir);
     free((*journal)->sizes);
-    free((*journal)->rosters);
     free((*journal)->roster);
     free(*journal);
     *journal = NULL;

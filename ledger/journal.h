@@ -41,16 +41,18 @@ DURE_MUST_USE dure_err dure_journal_checkpoint(dure_buf *note, dure_journal *jou
                                                const dure_sign_key *coordinator, dure_diag *diag);
 
 /* Verifies a site's cosignature of the checkpoint `size` and stores it with the note; again is
- * fine. *counts (may be NULL) says whether the checkpoint now has its quorum.
- * DURE_ERR_NOT_FOUND: no checkpoint of that size; DURE_ERR_AUTH: not by a site of the roster in
- * force at that size, or not valid. */
-DURE_MUST_USE dure_err dure_journal_cosign(bool *counts, dure_journal *journal, uint64_t size,
-                                           const uint8_t site_public[32],
+ * fine. The caller has made sure that the site is in force. DURE_ERR_NOT_FOUND: no checkpoint of
+ * that size; DURE_ERR_AUTH: not valid; DURE_ERR_LIMIT: the note is full. These concern the
+ * cosignature alone, other errors the journal. */
+DURE_MUST_USE dure_err dure_journal_cosign(dure_journal *journal, uint64_t size,
+                                           const dure_site_key *site,
                                            const dure_cosignature *cosignature, dure_diag *diag);
 
-/* Size of the newest stored checkpoint, or the newest with a quorum; 0 if none. */
+/* Size of the newest stored checkpoint; 0 if none. */
 uint64_t dure_journal_newest(const dure_journal *journal);
-uint64_t dure_journal_newest_counting(const dure_journal *journal);
+/* The newest that counts with these cosigners; 0 if none does. */
+DURE_MUST_USE dure_err dure_journal_newest_counting(uint64_t *size, const dure_journal *journal,
+                                                    const dure_cosigners *who, dure_diag *diag);
 /* The stored note of `size` into an initialised buffer; DURE_ERR_NOT_FOUND if none. */
 DURE_MUST_USE dure_err dure_journal_note(dure_buf *note, const dure_journal *journal, uint64_t size,
                                          dure_diag *diag);

@@ -131,7 +131,7 @@ static dure_err charge(dure_replay *replay, const dure_event_member *member)
 
 /* ---- What may follow what ---- */
 
-static const dure_event_site *site_named(const dure_event_roster *roster, const char *name)
+static const dure_site_key *site_named(const dure_event_roster *roster, const char *name)
 {
     for (uint32_t i = 0; roster && i < roster->n_sites; i++) {
         if (!strcmp(roster->sites[i].name, name)) return &roster->sites[i];
@@ -187,7 +187,7 @@ static dure_err check_opened(const dure_replay *replay, const dure_event_round *
     }
     for (uint32_t i = 0; i < round->n_members; i++) {
         const dure_event_member *member = &round->members[i];
-        const dure_event_site *site = site_named(roster, member->name);
+        const dure_site_key *site = site_named(roster, member->name);
         if (!site || !dure_ct_equal(site->sign_public, member->sign_public, 32)) {
             return dure_diag_set(diag, DURE_ERR_STATE,
                                  "round %llu has the member %s, which the roster in force does not",

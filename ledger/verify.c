@@ -21,7 +21,6 @@ typedef struct verifier {
     uint64_t *rosters; /* indexes of the ROSTER leaves */
     size_t n_rosters;
     uint64_t *sizes; /* of the checkpoints */
-    bool *counts;    /* which of them count */
 } verifier;
 
 /* Names the entries first .. last as those at fault. */
@@ -128,7 +127,7 @@ static dure_err replay_leaves(verifier *v)
 
 /* ---- 3. Checkpoints ---- */
 
-/* The roster in force at `size` entries into the scratch event; NULL if none. */
+/* The roster in force in the first `size` entries, into the scratch event; NULL if none. */
 static const dure_event_roster *roster_at(verifier *v, uint64_t size)
 {
     size_t k = v->n_rosters;
@@ -166,22 +165,14 @@ static dure_err parse_note(verifier *v, dure_span text, const char *which)
     return err ? dure_diag_prefix(v->diag, err, "%s", which) : DURE_OK;
 }
 
-/* Whether the parsed note has the cosignatures of a quorum of the roster in force at its size. */
-static dure_err tally_note(verifier *v, bool *counts)
+/* Whether the parsed note counts with the roster in force in the first `n_entries`. */
+static dure_err note_counts(bool *counts, dure_cosign_tally *tally, verifier *v, uint64_t n_entries)
 {
-    dure_cosign_tally tally = {0};
-    uint64_t size = v->note->checkpoint.head.n;
-    const dure_event_roster *roster = roster_at(v, size);
+    const dure_event_roster *roster = roster_at(v, n_entries);
     *counts = false;
     if (!roster) return DURE_OK;
-    dure_err err = dure_cosign_count(&tally, NULL, v->note, roster->sites, roster->n_sites);
-    if (err) return err;
-    *counts = dure_cosign_quorum(tally.n, roster->n_sites, v->report->genesis.collusion);
-    if (*counts) {
-        v->report->shown_n = size;
-        v->report->shown_time = tally.last_s;
-    }
-    return DURE_OK;
+    const dure_cosigners who = {roster->sites, roster->n_sites, v->report->genesis.collusion};
+    return dure_cosign_counts(counts, tally, v->note, &who);
 }
 
 /* The parsed note against the tree that has grown so far, good entries of which are proved. */
@@ -227,37 +218,51 @@ static dure_err check_notes(verifier *v)
 
 /* ---- 5. Cosignatures ---- */
 
+/* How far the sites have seen the log: the newest checkpoint that counted when it was made. */
 static dure_err tally_notes(verifier *v)
 {
     dure_err err = DURE_OK;
     for (size_t k = 0; !err && k < v->export_->n_notes; k++) {
+        dure_cosign_tally tally = {0};
+        bool counts = false;
         err = parse_note(v, v->export_->notes[k], "a checkpoint");
-        if (!err) err = tally_note(v, &v->counts[k]);
+        if (!err) err = note_counts(&counts, &tally, v, v->sizes[k]);
+        if (!counts) continue;
+        v->report->shown_n = v->sizes[k];
+        v->report->shown_time = tally.last_s;
     }
     return err;
 }
 
-/* Whether an exported checkpoint of this size counts. */
-static bool counts_at(const verifier *v, uint64_t size)
+/* Whether the checkpoint of this size is exported and counts for a round opened in entry i: with
+ * the roster that the round names, as its sites counted. */
+static dure_err counts_for(bool *counts, verifier *v, uint64_t size, uint64_t i)
 {
-    for (size_t k = 0; k < v->export_->n_notes; k++) {
-        if (v->sizes[k] == size) return v->counts[k];
-    }
-    return false;
+    size_t k = 0;
+    *counts = false;
+    while (k < v->export_->n_notes && v->sizes[k] != size)
+        k++;
+    if (k == v->export_->n_notes) return DURE_OK;
+    dure_err err = parse_note(v, v->export_->notes[k], "a checkpoint");
+    return err ? err : note_counts(counts, NULL, v, i);
 }
 
 /* A round may cite only a checkpoint that counts. */
 static dure_err check_citations(verifier *v)
 {
     for (size_t i = 0; i < v->export_->n_leaves; i++) {
+        bool counts = false;
         dure_err err = dure_event_decode(v->event, v->export_->leaves[i].bytes, v->diag);
         if (err) return err;
-        uint64_t cited = v->event->u.round.checkpoint_n;
-        if (v->event->kind != DURE_EVENT_OPENED || cited == 0 || counts_at(v, cited)) continue;
+        const uint64_t cited = v->event->u.round.checkpoint_n, round = v->event->u.round.round;
+        if (v->event->kind != DURE_EVENT_OPENED || cited == 0) continue;
+        err = counts_for(&counts, v, cited, i);
+        if (err) return err;
+        if (counts) continue;
         (void)dure_diag_set(v->diag, DURE_ERR_AUTH,
                             "round %llu cites the checkpoint of size %llu, which lacks the "
                             "cosignatures of enough sites",
-                            (unsigned long long)v->event->u.round.round, (unsigned long long)cited);
+                            (unsigned long long)round, (unsigned long long)cited);
         return prefix_entry(v, i, DURE_ERR_AUTH);
     }
     return DURE_OK;
@@ -315,10 +320,9 @@ static dure_err allocate(verifier *v)
     v->hashes = calloc(n, sizeof *v->hashes);
     v->rosters = calloc(n, sizeof *v->rosters);
     v->sizes = calloc(n_notes, sizeof *v->sizes);
-    v->counts = calloc(n_notes, sizeof *v->counts);
     v->event = calloc(1, sizeof *v->event);
     v->note = calloc(1, sizeof *v->note);
-    if (!v->hashes || !v->rosters || !v->sizes || !v->counts || !v->event || !v->note) {
+    if (!v->hashes || !v->rosters || !v->sizes || !v->event || !v->note) {
         return DURE_ERR_NOMEM;
     }
     return dure_replay_new(&v->replay);
@@ -343,7 +347,6 @@ dure_err dure_verify_export(dure_verify_report *report, const dure_export *expor
     free(v.hashes);
     free(v.rosters);
     free(v.sizes);
-    free(v.counts);
     free(v.event);
     free(v.note);
     return err;

@@ -1,9 +1,10 @@
 /* Offline verification of an exported ledger: everything is recomputed, nothing is believed.
  *
  * 1. every leaf has its hash, and decodes; 2. each checkpoint is signed by the coordinator of the
- * genesis leaf, and its root is that of the leaves; 3. each checkpoint that counts has the
- * cosignatures of a quorum of the roster in force; 4. each roster version is that of the
- * root-signed chain; 5. the events follow from each other, and each member's epsilon is recomputed;
+ * genesis leaf, and its root is that of the leaves; 3. each checkpoint that a round cites has the
+ * cosignatures of a quorum of the sites in force in the roster that the round names; 4. each roster
+ * version is that of the root-signed chain; 5. the events follow from each other, and each member's
+ * epsilon is recomputed;
  * 6. a site's own checkpoint, if given, is a prefix of the log.
  *
  * A failure names the entry (or the smallest range of entries that the signed roots leave). What

@@ -50,6 +50,12 @@ dure_members dure_members_minus(const dure_members *a, const dure_members *b);
 /* {0 .. n-1} */
 dure_members dure_members_first(size_t n);
 
+/* A site as the log and the cosignatures of its checkpoints name it. */
+typedef struct dure_site_key {
+    char name[DURE_NAME_SIZE];
+    uint8_t sign_public[DURE_KEY_BYTES]; /* Ed25519 */
+} dure_site_key;
+
 /* One site as it takes part, with the public constants it declared when it joined. */
 typedef struct dure_member {
     char name[DURE_NAME_SIZE]; /* members are sorted by it, each once */

@@ -233,16 +233,12 @@ dure_err dure_secagg_client_tick(dure_secagg_actions *actions, dure_secagg_clien
 static dure_err on_abort(dure_secagg_actions *actions, dure_secagg_client *c,
                          const dure_msg_abort *msg, dure_diag *diag)
 {
-    dure_hash digest;
-    dure_err err = dure_secagg_digest_abort(&digest, client_who(c, DURE_SECAGG_COORDINATOR),
-                                            msg->code, msg->text);
-    if (!err) {
-        err = dure_sign_verify(c->opts.coordinator_sign, DURE_SECAGG_LABEL_ABORT,
-                               dure_hash_span(&digest), msg->signature);
-    }
-    if (err) {
+    dure_err err = dure_secagg_verify_abort(msg, client_who(c, DURE_SECAGG_COORDINATOR),
+                                            c->opts.coordinator_sign);
+    if (err == DURE_ERR_AUTH) {
         return dure_diag_set(diag, DURE_ERR_STATE, "an abort without the coordinator's signature");
     }
+    if (err) return err;
     return end(actions, c, msg->text);
 }
 

@@ -311,16 +311,24 @@ dure_err dure_secagg_server_advance(dure_secagg_actions *actions, dure_secagg_se
     }
 }
 
+/* What fails after a message was accepted, or in making our own, is not its sender's fault: these
+ * codes are for that. */
+static dure_err ours(dure_err err)
+{
+    return err == DURE_ERR_PROTO || err == DURE_ERR_AUTH || err == DURE_ERR_STATE ? DURE_ERR_USAGE
+                                                                                  : err;
+}
+
 /* Ends the phase when nobody is waited for any more. */
 static dure_err settle(dure_secagg_actions *actions, dure_secagg_server *s)
 {
     if (s->phase == DURE_SECAGG_PHASE_UNMASKING) {
-        dure_err err = try_unmask(actions, s);
+        dure_err err = ours(try_unmask(actions, s));
         if (err || s->phase != DURE_SECAGG_PHASE_UNMASKING) return err;
     }
     if (s->phase >= DURE_SECAGG_PHASE_SUMMED) return DURE_OK;
     dure_members missing = dure_secagg_server_missing(s);
-    return dure_members_count(&missing) ? DURE_OK : dure_secagg_server_advance(actions, s);
+    return dure_members_count(&missing) ? DURE_OK : ours(dure_secagg_server_advance(actions, s));
 }
 
 /* ---- what sites say ---- */
@@ -361,13 +369,11 @@ static dure_err expel(dure_secagg_actions *actions, dure_secagg_server *s, uint3
 static dure_err on_abort(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member,
                          const dure_msg_abort *msg, dure_diag *diag)
 {
-    dure_hash digest;
-    dure_err err = dure_secagg_digest_abort(&digest, server_who(s, member), msg->code, msg->text);
-    if (!err) {
-        err = dure_sign_verify(s->opts.config->members[member].sign_public, DURE_SECAGG_LABEL_ABORT,
-                               dure_hash_span(&digest), msg->signature);
-    }
-    if (err) return dure_diag_set(diag, DURE_ERR_STATE, "an abort without the site's signature");
+    dure_err err = dure_secagg_verify_abort(msg, server_who(s, member),
+                                            s->opts.config->members[member].sign_public);
+    if (err == DURE_ERR_AUTH)
+        return dure_diag_set(diag, DURE_ERR_STATE, "an abort without the site's signature");
+    if (err) return err;
     return expel(actions, s, member);
 }
 
@@ -389,7 +395,7 @@ static dure_err late(dure_secagg_actions *actions, dure_secagg_server *s, uint32
         return dure_diag_set(diag, DURE_ERR_STATE,
                              "it came too late: the round went on without it");
     }
-    return send_a(actions, s, member);
+    return ours(send_a(actions, s, member));
 }
 
 dure_err dure_secagg_server_step(dure_secagg_actions *actions, dure_secagg_server *s,

@@ -126,6 +126,16 @@ dure_err dure_secagg_digest_abort(dure_hash *out, dure_secagg_who who, uint32_t 
     return finish(out, DURE_SECAGG_LABEL_ABORT, &buf);
 }
 
+dure_err dure_secagg_verify_abort(const dure_msg_abort *msg, dure_secagg_who who,
+                                  const uint8_t public_[DURE_SIGN_PUBLIC_BYTES])
+{
+    dure_hash digest;
+    dure_err err = dure_secagg_digest_abort(&digest, who, msg->code, msg->text);
+    if (err) return err;
+    return dure_sign_verify(public_, DURE_SECAGG_LABEL_ABORT, dure_hash_span(&digest),
+                            msg->signature);
+}
+
 dure_err dure_secagg_t1(dure_hash *out, const dure_hash *config_hash,
                         const dure_round_keys *entries, size_t n)
 {

@@ -12,6 +12,7 @@
 #include "crypto/hash.h"
 #include "crypto/kx.h"
 #include "crypto/shamir.h"
+#include "crypto/sign.h"
 #include "proto/messages.h"
 
 #define DURE_SECAGG_KEY_BYTES 32
@@ -49,6 +50,10 @@ DURE_MUST_USE dure_err dure_secagg_digest_r4(dure_hash *out, dure_secagg_who who
                                              size_t n);
 DURE_MUST_USE dure_err dure_secagg_digest_abort(dure_hash *out, dure_secagg_who who, uint32_t code,
                                                 const char *text);
+
+/* DURE_ERR_AUTH unless `who` signed the abort with `public_`: an unsigned one is nobody's. */
+DURE_MUST_USE dure_err dure_secagg_verify_abort(const dure_msg_abort *msg, dure_secagg_who who,
+                                                const uint8_t public_[DURE_SIGN_PUBLIC_BYTES]);
 
 /* T1 = H("DURE/1/T1", H_C, entries of A1 with their signatures). */
 DURE_MUST_USE dure_err dure_secagg_t1(dure_hash *out, const dure_hash *config_hash,

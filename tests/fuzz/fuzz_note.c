@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         if (text.n != n || memcmp(text.data, data, n) != 0) abort();
         dure_buf_fini(&text);
         static const uint8_t key[32];
-        dure_event_site site = {.name = "site"};
+        dure_site_key site = {.name = "site"};
         dure_cosign_tally tally;
         if (dure_note_verify(note, note->checkpoint.origin, key, &diag) == DURE_OK) abort();
         if (dure_cosign_count(&tally, NULL, note, &site, 1) || tally.n > 0) abort();

@@ -76,7 +76,7 @@ static void append_roster(void)
     for (size_t i = 0; i < SITES; i++) {
         const dure_roster_member *member = dure_roster_by_name(d.roster, names[i]);
         if (!member) continue;
-        dure_event_site *site = &r->sites[r->n_sites++];
+        dure_site_key *site = &r->sites[r->n_sites++];
         snprintf(site->name, sizeof site->name, "%s", names[i]);
         memcpy(site->sign_public, member->join.sign_public, 32);
     }
@@ -126,8 +126,10 @@ static void checkpoint(void)
     for (size_t i = 0; i < SITES; i++) {
         dure_cosignature c;
         assert_ok(dure_cosign(&c, &note->checkpoint, 1772000200, &d.sites[i].own));
-        assert_ok(dure_journal_cosign(NULL, d.journal, note->checkpoint.head.n,
-                                      d.sites[i].own.public_, &c, NULL));
+        dure_site_key site = {.name = ""};
+        snprintf(site.name, sizeof site.name, "%s", names[i]);
+        memcpy(site.sign_public, d.sites[i].own.public_, 32);
+        assert_ok(dure_journal_cosign(d.journal, note->checkpoint.head.n, &site, &c, NULL));
     }
     assert_ok(
         dure_file_write_atomic(temp_dir_file(&d.dir, "seen"), dure_buf_span(&text), 0600, NULL));

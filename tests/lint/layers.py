@@ -9,7 +9,7 @@ import sys
 
 RANK = {
     "common": 0, "crypto": 1, "dp": 1, "kernels": 1, "proto": 1, "model": 2, "net": 2,
-    "ledger": 2, "secagg": 2, "federation": 2, "registry": 3, "client": 4, "coordinator": 4,
+    "ledger": 2, "secagg": 2, "federation": 3, "registry": 3, "client": 4, "coordinator": 4,
     "serve": 4, "cli": 5,
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)

@@ -321,6 +321,15 @@ static dure_err take_result(script_site *s, const dure_msg_result *r, dure_diag 
     return err;
 }
 
+/* It signed these survivors, so its vector is in the sum. */
+static bool is_in_sum(const script_site *s, const dure_msg_result *r)
+{
+    dure_members u3;
+    dure_hash t3;
+    return s->client && !dure_secagg_client_survivors(&u3, &t3, s->client) &&
+           memcmp(r->t3, t3.b, sizeof t3.b) == 0;
+}
+
 static void on_result(script_site *s, const dure_msg_result *r)
 {
     dure_diag diag = {{0}};
@@ -328,9 +337,15 @@ static void on_result(script_site *s, const dure_msg_result *r)
         note(s, diag.text);
         return;
     }
+    say_cosign(s);
+    if (!is_in_sum(s, r)) {
+        s->n_others_results++;
+        if (s->client && memcmp(r->config_hash, s->config_hash.b, sizeof s->config_hash.b) == 0)
+            leave_round(s);
+        return;
+    }
     s->result = *r;
     s->n_results++;
-    say_cosign(s);
     dure_secagg_client_free(&s->client);
     dure_config_free(&s->config);
 }

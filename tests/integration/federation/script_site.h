@@ -51,8 +51,9 @@ typedef struct script_site {
     uint32_t refusal;               /* dure_refusal; 0: none */
     char words[DURE_MSG_TEXT_SIZE]; /* of the last refusal, abort or failed check */
     uint32_t n_results, n_aborts;
-    dure_msg_result result; /* of the last one; spans are not kept */
-    dure_buf blob;          /* what it downloads */
+    uint32_t n_others_results; /* of rounds in whose sum it is not */
+    dure_msg_result result;    /* of the last one; spans are not kept */
+    dure_buf blob;             /* what it downloads */
     uint64_t blob_total;
     dure_hash blob_digest;
 } script_site;

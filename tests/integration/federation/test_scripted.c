@@ -173,6 +173,37 @@ static void test_a_site_that_refuses_is_not_asked_again_at_once(void **state)
     assert_true(village_saw(&v, "round_done", "of", "3"));
 }
 
+static bool is_done(village *w)
+{
+    return village_count(w, "round_done") > 0;
+}
+
+static bool five_were_in_one(village *w)
+{
+    return village_saw(w, "round_done", "of", "5");
+}
+
+/* Three do the first rounds; the log of these counts for five only when newcomers cosign it, too,
+ * and they follow a result that they took no part in. */
+static void test_sites_that_join_later_follow_the_log(void **state)
+{
+    (void)state;
+    village_make(&v, 5, 3, 4);
+    village_start(&v);
+    for (uint32_t i = 0; i < 3; i++)
+        script_site_connect(&v.sites[i], true);
+    go(is_done, "the first round did not end");
+    script_site_connect(&v.sites[3], true);
+    script_site_connect(&v.sites[4], true);
+    go(five_were_in_one, "no round was done with all five");
+    assert_true(v.sites[3].n_others_results > 0);
+    assert_true(v.sites[4].n_results > 0);
+    village_kill(&v);
+    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
+    const int status = village_run(&v, "audit verify ledger.export");
+    if (status) fail_msg("%s", v.output);
+}
+
 static void test_a_vector_sent_twice_counts_once(void **state)
 {
     (void)state;
@@ -208,11 +239,6 @@ static void test_a_chunk_after_the_vector_changes_nothing(void **state)
 static bool waits_for_r3(village *w)
 {
     return village_saw(w, "round_state", "state", "consistency");
-}
-
-static bool is_done(village *w)
-{
-    return village_count(w, "round_done") > 0;
 }
 
 static bool is_failed(village *w)
@@ -391,6 +417,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_site_that_refuses_is_not_asked_again_at_once, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_sites_that_join_later_follow_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_vector_sent_twice_counts_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_chunk_after_the_vector_changes_nothing, setup,
                                         teardown),

@@ -2,7 +2,8 @@
 
 #include "common/clock.h"
 #include "common/file.h"
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
+#include "federation/server_step.h"
 #include "support/check.h"
 #include "support/tiny_model.h"
 
@@ -227,7 +228,8 @@ bool village_all_have(const village *v, uint32_t n)
 void village_first_adapter(village *v, dure_buf *file)
 {
     dure_diag diag = {{0}};
-    if (dure_adapter_first(file, &v->sites[0].invitation.terms, &diag)) fail_msg("%s", diag.text);
+    if (dure_global_adapter_first(file, &v->sites[0].invitation.terms, &diag))
+        fail_msg("%s", diag.text);
 }
 
 static bool blob_is_here(village *v)
@@ -270,7 +272,7 @@ void village_check_sum(village *v, dure_buf *present)
     dure_buf next;
     dure_hash digest;
     dure_diag diag = {{0}};
-    if (dure_adapter_next(&next, terms, dure_buf_span(present), sum, n_sites, &diag))
+    if (dure_global_adapter_next(&next, terms, dure_buf_span(present), sum, n_sites, &diag))
         fail_msg("%s", diag.text);
     assert_ok(dure_hash_bytes(&digest, dure_buf_span(&next)));
     assert_memory_equal(digest.b, asking->result.adapter_digest, 32);

@@ -1,6 +1,6 @@
 #include "unit/client/stage.h"
 
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
 #include "federation/round_config.h"
 #include "support/check.h"
 
@@ -125,7 +125,7 @@ int stage_setup(void **state)
     assert_ok(dure_roster_add(st->roster, &st->others[1].join, FIXTURE_JOINED, NULL));
     make_budget();
     open_session();
-    assert_ok(dure_adapter_first(&st->adapter, &st->f.terms, NULL));
+    assert_ok(dure_global_adapter_first(&st->adapter, &st->f.terms, NULL));
     stage_make_config(1);
     return 0;
 }
@@ -186,7 +186,7 @@ void stage_cite(uint64_t n, uint8_t fill, unsigned n_cosigned)
     assert_ok(dure_checkpoint_sign(&st->note, &checkpoint, &st->f.coordinator_sign));
     for (unsigned i = 0; i < n_cosigned; i++) {
         const dure_sign_key *key = i ? &st->others[i - 1].own : &st->s->site.sign;
-        dure_event_site site = {.name = "x"};
+        dure_site_key site = {.name = "x"};
         dure_cosignature cosignature;
         snprintf(site.name, sizeof site.name, "%s",
                  i ? st->others[i - 1].join.invitation.name : "ash");

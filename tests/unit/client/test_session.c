@@ -1,6 +1,5 @@
 /* The checks of a site before a round, against a coordinator that lies. */
-#include "client/global_adapter.h"
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
 #include "federation/round_config.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
@@ -210,12 +209,77 @@ static void test_session_refuses_to_leave_the_last_result(void **state)
     dure_site_state *site = &st->s->site.state;
     memset(site->result_t3.b, 0x33, 32);
     memset(site->result_adapter.b, 0x44, 32);
+    site->result_index = 2;
+    stage_cite(4, 0, 3);
     memset(st->config->previous_t3, 0x33, 32);
     stage_open_round();
     assert_refused("does not start from its adapter");
     memcpy(site->result_adapter.b, st->config->adapter_digest, 32);
     stage_open_round();
     assert_int_equal(st->n_open, 1);
+}
+
+/* Whatever else it names there, the rule which adapter it starts from must hold. */
+static void test_session_refuses_a_round_that_follows_something_else(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    memset(st->config->previous_t3, 0x55, 32); /* a result that the site never saw */
+    stage_open_round();
+    assert_refused("does not follow the last result");
+    memset(site->result_t3.b, 0x33, 32);
+    memcpy(site->result_adapter.b, st->config->adapter_digest, 32);
+    stage_open_round(); /* not the one that it saw */
+    assert_refused("does not follow the last result");
+    memset(st->config->previous_t3, 0, 32); /* as if there had been none */
+    stage_open_round();
+    assert_refused("does not follow the last result");
+}
+
+static void test_session_refuses_a_first_round_with_another_adapter(void **state)
+{
+    (void)state;
+    dure_buf next;
+    dure_hash digest;
+    int32_t *sum = calloc((size_t)st->f.terms.layout.n_active, sizeof *sum);
+    sum[0] = 1; /* B is not zero: it would not be the federation's first one */
+    assert_ok(dure_global_adapter_next(&next, &st->f.terms, dure_buf_span(&st->adapter), sum, SITES,
+                                       NULL));
+    assert_ok(dure_global_adapter_check(&st->f.terms, dure_buf_span(&next), NULL));
+    assert_ok(dure_hash_bytes(&digest, dure_buf_span(&next)));
+    memcpy(st->config->adapter_digest, digest.b, 32);
+    stage_open_round();
+    assert_refused("federation's first adapter");
+    dure_buf_fini(&next);
+    free(sum);
+}
+
+static void test_session_refuses_a_log_without_the_result_that_the_round_follows(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    memset(site->result_t3.b, 0x33, 32);
+    memcpy(site->result_adapter.b, st->config->adapter_digest, 32);
+    site->result_index = 4;
+    stage_cite(4, 0, 3); /* entries 0 to 3 */
+    memset(st->config->previous_t3, 0x33, 32);
+    stage_open_round();
+    assert_refused("without the result");
+    stage_cite(5, 0, 3);
+    stage_open_round();
+    assert_int_equal(st->n_open, 1);
+}
+
+/* A coordinator that never cites a log could show every site another one. */
+static void test_session_refuses_a_round_after_a_result_that_cites_no_log(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    memset(site->result_t3.b, 0x33, 32);
+    memcpy(site->result_adapter.b, st->config->adapter_digest, 32);
+    memset(st->config->previous_t3, 0x33, 32);
+    stage_open_round();
+    assert_refused("without the result");
 }
 
 static void test_session_refuses_an_adapter_with_another_frozen_factor(void **state)
@@ -225,7 +289,7 @@ static void test_session_refuses_an_adapter_with_another_frozen_factor(void **st
     dure_buf file = {0};
     other.layout.seed++;
     assert_ok(dure_global_adapter_check(&st->f.terms, dure_buf_span(&st->adapter), NULL));
-    assert_ok(dure_adapter_first(&file, &other, NULL));
+    assert_ok(dure_global_adapter_first(&file, &other, NULL));
     assert_err(dure_global_adapter_check(&st->f.terms, dure_buf_span(&file), NULL), DURE_ERR_AUTH);
     stage_open_round();
     assert_int_equal(st->s->load.what, DOWNLOAD_ADAPTER);
@@ -251,6 +315,43 @@ static void test_session_refuses_a_checkpoint_without_a_quorum(void **state)
 {
     (void)state;
     stage_cite(4, 0, 2); /* 2 * 2 is not above 3 + 1 */
+    stage_open_round();
+    assert_refused("cosigned");
+}
+
+/* Sites that are in the roster and not in the round. */
+static void join_more(unsigned n, int64_t joined_s)
+{
+    for (unsigned i = 0; i < n; i++) {
+        char name[8];
+        fixture_site *more = calloc(1, sizeof *more);
+        snprintf(name, sizeof name, "more%u", i);
+        fixture_site_make(more, &st->f, name);
+        assert_ok(dure_roster_add(st->roster, &more->join, joined_s, NULL));
+        free(more);
+    }
+    stage_make_config(1);
+}
+
+static void test_session_counts_cosignatures_with_its_own_bound_on_lying_sites(void **state)
+{
+    (void)state;
+    join_more(1, FIXTURE_JOINED);
+    stage_cite(4, 0, 3);
+    st->s->site.policy.collusion = 2; /* 2 * 3 is above 4 + 1, but not above 4 + 2 */
+    stage_open_round();
+    assert_refused("cosigned");
+    st->s->site.policy.collusion = 1;
+    stage_open_round();
+    assert_int_equal(st->n_open, 1);
+}
+
+/* The coordinator says when a site joined: it must not choose by that who counts. */
+static void test_session_counts_sites_that_are_said_to_have_joined_late(void **state)
+{
+    (void)state;
+    join_more(2, FIXTURE_EXPIRES - 1);
+    stage_cite(4, 0, 3); /* 2 * 3 is not above 5 + 1 */
     stage_open_round();
     assert_refused("cosigned");
 }
@@ -321,9 +422,15 @@ int main(void)
         TEST(test_session_refuses_a_rewritten_roster),
         TEST(test_session_refuses_a_roster_with_a_gap),
         TEST(test_session_refuses_to_leave_the_last_result),
+        TEST(test_session_refuses_a_round_that_follows_something_else),
+        TEST(test_session_refuses_a_first_round_with_another_adapter),
+        TEST(test_session_refuses_a_log_without_the_result_that_the_round_follows),
+        TEST(test_session_refuses_a_round_after_a_result_that_cites_no_log),
         TEST(test_session_refuses_an_adapter_with_another_frozen_factor),
         TEST(test_session_takes_a_checkpoint_with_a_quorum),
         TEST(test_session_refuses_a_checkpoint_without_a_quorum),
+        TEST(test_session_counts_cosignatures_with_its_own_bound_on_lying_sites),
+        TEST(test_session_counts_sites_that_are_said_to_have_joined_late),
         TEST(test_session_refuses_a_checkpoint_that_is_not_the_one_sent),
         TEST(test_session_refuses_a_forked_log),
         TEST(test_session_refuses_to_go_back_to_an_older_checkpoint),

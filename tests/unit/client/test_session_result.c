@@ -1,7 +1,8 @@
 /* The checks of a site after a round, against a coordinator that lies. */
-#include "coordinator/adapter_step.h"
+#include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "ledger/round_event.h"
+#include "secagg/transcript.h"
 #include "support/check.h"
 #include "unit/client/stage.h"
 
@@ -27,8 +28,8 @@ static void make_sum(outcome *o)
     dure_server_step_sum_put(bytes, sum, n);
     dure_buf_init(&o->sum, 4 * n);
     dure_put_raw(&o->sum, bytes, 4 * n);
-    assert_ok(
-        dure_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum, SITES, NULL));
+    assert_ok(dure_global_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum,
+                                       SITES, NULL));
     free(sum);
     free(bytes);
 }
@@ -264,6 +265,84 @@ static void test_session_does_not_follow_a_round_that_it_did_not_see_through(voi
     outcome_fini(&o);
 }
 
+/* ---- rounds of others ---- */
+
+/* The result of the round that is in hand, as a site sees it that is in no round. */
+static void make_others_result(outcome *o, void (*twist)(dure_event *event))
+{
+    pretend_summed();
+    make_result(o, twist);
+    dure_site_state *site = &st->s->site.state;
+    site->signed_round = site->last_round = 0;
+    site->round_hash = (dure_hash){{0}};
+    session_drop_round(st->s);
+}
+
+static void twist_without_it(dure_event *event)
+{
+    event->u.round.members[0].part = DURE_PART_NONE; /* ash, the first by name */
+}
+
+/* What the next round has to follow; and the site says that the log extends what it saw. */
+static void test_session_notes_a_result_of_others_and_follows_it(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    make_others_result(&o, twist_without_it);
+    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    const dure_site_state *site = &st->s->site.state;
+    assert_int_equal(site->result_t3.b[0], 0x73);
+    assert_int_equal(site->result_index, 1);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->n_done, 0);
+    outcome_fini(&o);
+}
+
+static void test_session_refuses_a_result_of_others_that_counts_it(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    make_others_result(&o, NULL);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "took no part")) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->site.state.result_index, 0);
+    outcome_fini(&o);
+}
+
+/* It signed R3 and lost its secrets: the survivors are those that it signed. */
+static void test_session_refuses_a_result_of_others_with_other_survivors(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    make_others_result(&o, NULL);
+    st->s->site.state.signed_round = st->s->site.state.last_round = 1;
+    memset(st->s->site.state.signed_t3.b, 0x74, 32);
+    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "other survivors")) fail_msg("%s", diag.text);
+    outcome_fini(&o);
+}
+
+static void test_session_asks_for_a_round_again_that_came_during_a_download(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    if (session_on_result(st->s, &o.msg, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->load.what, DOWNLOAD_SUM);
+    stage_make_config(2);
+    st->n_open = 0;
+    stage_open_round();
+    assert_int_equal(st->n_open, 0);
+    assert_int_equal(st->s->load.what, DOWNLOAD_SUM); /* still fetched and followed */
+    assert_true(st->s->open_missed);
+    outcome_fini(&o);
+}
+
 static void test_session_refuses_an_entry_that_is_not_in_the_log(void **state)
 {
     (void)state;
@@ -298,6 +377,68 @@ static void test_session_refuses_a_result_in_a_forked_log(void **state)
     outcome_fini(&o);
 }
 
+/* Only what is on disk is left of the round: its configuration and the reply, for this T3. */
+static void restart_after_r4(void)
+{
+    dure_site_state *site = &st->s->site.state;
+    dure_revealed share = {.member = 0, .kind = DURE_SHARE_SELF};
+    dure_msg msg = {.type = DURE_MSG_UNMASK, .u.unmask = {.entries = &share, .n_entries = 1}};
+    memcpy(msg.u.unmask.config_hash, st->s->round.hash.b, 32);
+    memset(msg.u.unmask.t3, 0x73, 32);
+    assert_ok(dure_msg_encode(&site->reply, &msg, NULL));
+    dure_put_raw(&site->round_config, st->s->round.encoding.data, st->s->round.encoding.n);
+    site->round_hash = st->s->round.hash;
+    session_drop_round(st->s);
+}
+
+static dure_err say_signatures(uint8_t t3)
+{
+    dure_msg msg = {.type = DURE_MSG_SIGNATURES};
+    memcpy(msg.u.signatures.config_hash, st->s->site.state.round_hash.b, 32);
+    memset(msg.u.signatures.t3, t3, 32);
+    return session_on_round_message(st->s, &msg, NULL);
+}
+
+static void test_session_repeats_a_stored_reply_for_its_own_survivors_alone(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    pretend_summed();
+    restart_after_r4();
+    assert_ok(say_signatures(0x73));
+    assert_true(site->reply.n > 0);
+    assert_string_not_equal(st->event, "round_failed");
+    assert_ok(say_signatures(0x74));
+    assert_string_equal(st->event, "round_failed");
+    assert_int_equal(site->reply.n, 0);
+    assert_null(st->s->round.config);
+}
+
+static dure_err say_abort(const dure_sign_key *key)
+{
+    dure_hash digest;
+    dure_msg msg = {.type = DURE_MSG_ABORT, .u.abort = {.code = DURE_ABORT_RESTARTED}};
+    dure_msg_text(msg.u.abort.text, "the round is over");
+    memcpy(msg.u.abort.config_hash, st->s->site.state.round_hash.b, 32);
+    const dure_secagg_who who = {&st->s->site.state.round_hash, DURE_SECAGG_COORDINATOR};
+    assert_ok(dure_secagg_digest_abort(&digest, who, msg.u.abort.code, msg.u.abort.text));
+    assert_ok(
+        dure_sign(msg.u.abort.signature, key, DURE_SECAGG_LABEL_ABORT, dure_hash_span(&digest)));
+    return session_on_round_message(st->s, &msg, NULL);
+}
+
+static void test_session_obeys_an_abort_after_a_restart_only_if_it_is_signed(void **state)
+{
+    (void)state;
+    dure_site_state *site = &st->s->site.state;
+    pretend_summed();
+    restart_after_r4();
+    assert_ok(say_abort(&st->others[0].own));
+    assert_true(site->reply.n > 0);
+    assert_ok(say_abort(&st->f.coordinator_sign));
+    assert_int_equal(site->reply.n, 0);
+}
+
 static void test_session_takes_a_result_after_a_restart(void **state)
 {
     (void)state;
@@ -305,12 +446,8 @@ static void test_session_takes_a_result_after_a_restart(void **state)
     dure_diag diag = {0};
     pretend_summed();
     make_result(&o, NULL);
-    /* Only what is on disk is left of the round: its configuration and the reply. */
     dure_site_state *site = &st->s->site.state;
-    dure_put_raw(&site->round_config, st->s->round.encoding.data, st->s->round.encoding.n);
-    dure_put_raw(&site->reply, "reply", 5);
-    site->round_hash = st->s->round.hash;
-    session_drop_round(st->s);
+    restart_after_r4();
     if (deliver(&o, &diag)) fail_msg("%s", diag.text);
     assert_int_equal(st->n_done, 1);
     assert_int_equal(site->reply.n, 0);
@@ -333,9 +470,15 @@ int main(void)
         TEST(test_session_refuses_an_entry_of_another_roster),
         TEST(test_session_leaves_the_gate_to_the_coordinator),
         TEST(test_session_does_not_follow_a_round_that_it_did_not_see_through),
+        TEST(test_session_notes_a_result_of_others_and_follows_it),
+        TEST(test_session_refuses_a_result_of_others_that_counts_it),
+        TEST(test_session_refuses_a_result_of_others_with_other_survivors),
+        TEST(test_session_asks_for_a_round_again_that_came_during_a_download),
         TEST(test_session_refuses_an_entry_that_is_not_in_the_log),
         TEST(test_session_refuses_a_result_in_a_forked_log),
         TEST(test_session_takes_a_result_after_a_restart),
+        TEST(test_session_repeats_a_stored_reply_for_its_own_survivors_alone),
+        TEST(test_session_obeys_an_abort_after_a_restart_only_if_it_is_signed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,7 @@ static void test_site_opens_as_it_was_left(void **state)
     s->round_u3 = dure_members_first(66);
     memset(s->result_t3.b, 5, 32);
     memset(s->result_adapter.b, 6, 32);
+    s->result_index = 77;
     dure_put_raw(&s->reply, "reply", 5);
     dure_put_raw(&s->round_config, "config", 6);
     assert_ok(dure_site_save_state(&site, NULL));
@@ -88,10 +89,42 @@ static void test_site_opens_as_it_was_left(void **state)
     assert_int_equal(dure_members_count(&s->round_u3), 66);
     assert_int_equal(s->result_t3.b[0], 5);
     assert_int_equal(s->result_adapter.b[31], 6);
+    assert_int_equal(s->result_index, 77);
     assert_memory_equal(s->round_config.data, "config", 6);
     assert_string_equal(again.policy.name, "ash");
     assert_string_equal(again.invitation.name, "ash");
     dure_site_close(&again);
+}
+
+/* Version 2 is the present one without its last field; it stays beside the new one. */
+static void test_site_reads_older_state_and_keeps_a_copy(void **state)
+{
+    (void)state;
+    dure_site site;
+    dure_buf bytes, kept;
+    char path[512];
+    make(&site);
+    site.state.steps_used = 12;
+    assert_ok(dure_site_save_state(&site, NULL));
+    dure_site_close(&site);
+    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&dir, "ash"));
+    assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
+    bytes.data[4 + strlen("DURE/1/site-state") + 3] = 2;
+    bytes.n -= 8;
+    assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
+    assert_ok(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL));
+    assert_int_equal(site.state.steps_used, 12);
+    dure_site_close(&site);
+    snprintf(path, sizeof path, "%s/state.bin.old", temp_dir_file(&dir, "ash"));
+    assert_ok(dure_file_read(&kept, path, 1 << 20, NULL));
+    assert_int_equal(kept.n, bytes.n);
+    assert_memory_equal(kept.data, bytes.data, bytes.n);
+    dure_buf_fini(&kept);
+    bytes.data[4 + strlen("DURE/1/site-state") + 3] = 9; /* of a newer Dure */
+    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&dir, "ash"));
+    assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
+    assert_err(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL), DURE_ERR_FORMAT);
+    dure_buf_fini(&bytes);
 }
 
 static void test_site_folder_serves_one_process(void **state)
@@ -235,6 +268,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_site_opens_as_it_was_left),
+        TEST(test_site_reads_older_state_and_keeps_a_copy),
         TEST(test_site_folder_serves_one_process),
         TEST(test_site_folder_is_never_overwritten),
         TEST(test_site_keys_are_for_the_owner_alone),

@@ -2,6 +2,7 @@
 #include "fixture.h"
 #include "support/check.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static dure_roster *roster_of(const fixture *f, const char *const *names, size_t n)
@@ -243,6 +244,36 @@ static void test_roster_counts_organisations(void **state)
     dure_roster_free(&roster);
 }
 
+/* A round and an entry of the log hold a hundred sites: nobody in force is ever left out. */
+static void test_roster_lists_all_in_force_and_takes_no_more_than_a_round_holds(void **state)
+{
+    (void)state;
+    static dure_site_key sites[DURE_MEMBERS_MAX];
+    fixture f;
+    fixture_site site;
+    dure_roster *roster;
+    dure_diag diag = {0};
+    char name[16];
+    fixture_make(&f);
+    assert_ok(dure_roster_new(&roster, f.root.public_));
+    for (int i = DURE_MEMBERS_MAX; i > 0; i--) {
+        snprintf(name, sizeof name, "site%03d", i);
+        fixture_site_make(&site, &f, name);
+        assert_ok(dure_roster_add(roster, &site.join, FIXTURE_JOINED, NULL));
+    }
+    fixture_site_make(&site, &f, "one-more");
+    assert_err(dure_roster_add(roster, &site.join, FIXTURE_JOINED, &diag), DURE_ERR_LIMIT);
+    assert_non_null(strstr(diag.text, "revoke one"));
+    assert_int_equal(dure_roster_sites(sites, roster), DURE_MEMBERS_MAX);
+    assert_string_equal(sites[0].name, "site001");
+    assert_string_equal(sites[99].name, "site100");
+    revoke(roster, &f, "site050");
+    assert_int_equal(dure_roster_sites(sites, roster), DURE_MEMBERS_MAX - 1);
+    assert_string_equal(sites[49].name, "site051");
+    assert_ok(dure_roster_add(roster, &site.join, FIXTURE_JOINED, NULL));
+    dure_roster_free(&roster);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +290,7 @@ int main(void)
         cmocka_unit_test(test_roster_notices_a_fork),
         cmocka_unit_test(test_roster_refuses_a_changed_byte_anywhere),
         cmocka_unit_test(test_roster_counts_organisations),
+        cmocka_unit_test(test_roster_lists_all_in_force_and_takes_no_more_than_a_round_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

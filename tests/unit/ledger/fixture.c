@@ -69,6 +69,24 @@ void fixture_roster(fixture *f, uint64_t size)
     }
 }
 
+dure_site_key fixture_site(const fixture *f, size_t i)
+{
+    dure_site_key site = {.name = ""};
+    snprintf(site.name, sizeof site.name, "%s", names[i]);
+    memcpy(site.sign_public, f->sites[i].public_, 32);
+    return site;
+}
+
+uint64_t fixture_counting(const fixture *f)
+{
+    const dure_event_roster *roster = dure_journal_roster(f->journal);
+    uint64_t size = 0;
+    if (!roster) return 0;
+    const dure_cosigners who = {roster->sites, roster->n_sites, 1};
+    assert_ok(dure_journal_newest_counting(&size, f->journal, &who, NULL));
+    return size;
+}
+
 void fixture_round(fixture *f, dure_event_kind kind, uint64_t round)
 {
     start(f, kind);
@@ -79,7 +97,7 @@ void fixture_round(fixture *f, dure_event_kind kind, uint64_t round)
     r->h_c = fixture_hash((uint8_t)(0x40 + round));
     r->roster_size = 3;
     r->roster_head = fixture_hash(3);
-    r->checkpoint_n = dure_journal_newest_counting(f->journal);
+    r->checkpoint_n = fixture_counting(f);
     r->privacy_mode = 1;
     r->base = fixture_hash(0xba);
     r->adapter_in = f->adapter;
@@ -153,8 +171,9 @@ uint64_t fixture_checkpoint(fixture *f, size_t cosigned)
     for (size_t i = 0; i < cosigned; i++) {
         dure_cosignature cosignature;
         assert_ok(dure_cosign(&cosignature, &note->checkpoint, 1772000100 + i, &f->sites[i]));
-        assert_ok(dure_journal_cosign(NULL, f->journal, note->checkpoint.head.n,
-                                      f->sites[i].public_, &cosignature, NULL));
+        const dure_site_key site = fixture_site(f, i);
+        assert_ok(
+            dure_journal_cosign(f->journal, note->checkpoint.head.n, &site, &cosignature, NULL));
     }
     uint64_t size = note->checkpoint.head.n;
     free(note);
@@ -164,7 +183,7 @@ uint64_t fixture_checkpoint(fixture *f, size_t cosigned)
 
 uint64_t fixture_full_round(fixture *f, uint64_t round, size_t cosigned)
 {
-    uint64_t cited = dure_journal_newest_counting(f->journal);
+    uint64_t cited = fixture_counting(f);
     fixture_round(f, DURE_EVENT_OPENED, round);
     fixture_append(f);
     fixture_round(f, DURE_EVENT_CLOSED, round);

@@ -40,6 +40,11 @@ uint64_t fixture_full_round(fixture *f, uint64_t round, size_t cosigned);
 /* A checkpoint of the present size with the cosignatures of the first `cosigned` sites. */
 uint64_t fixture_checkpoint(fixture *f, size_t cosigned);
 
+/* Site i as the log names it. */
+dure_site_key fixture_site(const fixture *f, size_t i);
+/* The newest checkpoint that counts with the newest roster in the log; 0 if none does. */
+uint64_t fixture_counting(const fixture *f);
+
 /* The note of that size, and the proof from old_n to n, for a witness. */
 void fixture_note(dure_buf *note, const fixture *f, uint64_t size);
 dure_merkle_proof fixture_proof(const fixture *f, uint64_t n, uint64_t old_n);

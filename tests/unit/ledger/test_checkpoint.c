@@ -135,10 +135,10 @@ static void test_note_parse_refuses_malformed_texts(void **state)
     free(note);
 }
 
-static dure_event_site site_of(const fixture *f, size_t i)
+static dure_site_key site_of(const fixture *f, size_t i)
 {
     static const char *const names[] = {"clinic", "harbour", "mill"};
-    dure_event_site site = {.name = {0}};
+    dure_site_key site = {.name = {0}};
     memcpy(site.name, names[i], strlen(names[i]));
     memcpy(site.sign_public, f->sites[i].public_, 32);
     return site;
@@ -156,7 +156,7 @@ static void test_cosign_counts_each_site_once(void **state)
     fixture_make(&f);
     sign_example(&text, &f);
     dure_checkpoint checkpoint = example(&f);
-    dure_event_site sites[3] = {site_of(&f, 0), site_of(&f, 1), site_of(&f, 2)};
+    dure_site_key sites[3] = {site_of(&f, 0), site_of(&f, 1), site_of(&f, 2)};
     for (size_t k = 0; k < 3; k++) {
         size_t i = k == 1 ? 0 : k; /* site 0 twice, site 2 once */
         dure_cosignature cosignature;

@@ -1,5 +1,6 @@
-#include "client/global_adapter.h"
+#include "federation/global_adapter.h"
 
+#include "crypto/wipe.h"
 #include "federation/server_step.h"
 #include "model/adapter_file.h"
 
@@ -39,6 +40,22 @@ static dure_err encode(dure_buf *out, const dure_lora *lora, const dure_terms *t
     dure_adapter_notes notes = {.texts = NULL};
     dure_hex_encode(notes.base_digest, terms->base.digest.b, sizeof terms->base.digest.b);
     return dure_adapter_encode(out, lora, &notes, diag);
+}
+
+dure_err dure_global_adapter_first(dure_buf *out, const dure_terms *terms, dure_diag *diag)
+{
+    dure_lora_layout layout;
+    dure_lora *lora = NULL;
+    dure_buf_init(out, SIZE_MAX / 2);
+    dure_err err = dure_global_adapter_layout(&layout, terms, diag);
+    if (!err) err = dure_lora_new(&lora, &layout);
+    if (!err) {
+        dure_lora_init_orthonormal(lora, terms->layout.seed);
+        err = encode(out, lora, terms, diag);
+    }
+    dure_lora_free(&lora);
+    if (err) dure_buf_fini(out);
+    return err;
 }
 
 static bool same_layout(const dure_lora_layout *a, const dure_lora_layout *b)
@@ -88,7 +105,7 @@ static dure_err compare_frozen(const dure_lora *lora, const dure_terms *terms, d
         dure_lora_init_orthonormal(want, terms->layout.seed);
         dure_lora_pack(a, want, DURE_LORA_FACTOR_A);
         dure_lora_pack(a + n, lora, DURE_LORA_FACTOR_A);
-        if (memcmp(a, a + n, n * sizeof *a) != 0)
+        if (!dure_ct_equal(a, a + n, n * sizeof *a))
             err = dure_diag_set(diag, DURE_ERR_AUTH,
                                 "the global adapter's factor A is not the one that the "
                                 "federation's root signed");

@@ -1,5 +1,10 @@
-/* The global adapter at a site: its file parsed against the federation's terms, and the step from
- * one to the next recomputed from the sum, bit for bit as the coordinator made it.
+/* The global adapter: the first one, its file parsed against the federation's terms, and the step
+ * from one to the next by the sum of a round. The coordinator makes the step, every site makes it
+ * again.
+ *
+ * The file is a function of the parameters and the base's digest alone (model/adapter_file.h: no
+ * further notes), so who has the present file and the sum makes the same bytes and compares
+ * digests.
  *
  * Threads: pure functions. */
 #pragma once
@@ -15,6 +20,10 @@
 /* The layout that the terms determine. DURE_ERR_STATE when their counts do not follow from it. */
 DURE_MUST_USE dure_err dure_global_adapter_layout(dure_lora_layout *out, const dure_terms *terms,
                                                   dure_diag *diag);
+/* The first adapter: A with orthonormal rows from the terms' seed, B zero. *out is initialised
+ * here; dure_buf_fini() by the caller. */
+DURE_MUST_USE dure_err dure_global_adapter_first(dure_buf *out, const dure_terms *terms,
+                                                 dure_diag *diag);
 /* DURE_ERR_STATE unless the file is an adapter of this layout. The caller owns *out. */
 DURE_MUST_USE dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms,
                                                  dure_span file, dure_diag *diag);
