@@ -1,6 +1,7 @@
 /* dure data check|preview|tokens: what a data file holds, as training would see it. */
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/model_open.h"
 #include "cli/output.h"
 #include "cli/text.h"
 #include "common/file.h"
@@ -242,23 +243,9 @@ static int data_check(int argc, char **argv)
     uint64_t max_length = 512;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "data",
-         .kind = DURE_ARG_TEXT,
-         .out = &data,
-         .value = "FILE",
-         .help = "JSONL, one conversation a line",
-         .required = true},
-        {.name = "model",
-         .kind = DURE_ARG_TEXT,
-         .out = &model,
-         .value = "FILE",
-         .help = "the base model, GGUF",
-         .required = true},
-        {.name = "max-length",
-         .kind = DURE_ARG_COUNT,
-         .out = &max_length,
-         .value = "N",
-         .help = "most tokens of a record (512)"},
+        dure_data_arg(&data),
+        dure_model_arg(&model),
+        dure_max_length_arg(&max_length),
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
     };
     const dure_usage usage = {
@@ -329,28 +316,14 @@ static int data_preview(int argc, char **argv)
     uint64_t n = 3, max_length = 512;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "data",
-         .kind = DURE_ARG_TEXT,
-         .out = &data_path,
-         .value = "FILE",
-         .help = "JSONL, one conversation a line",
-         .required = true},
-        {.name = "model",
-         .kind = DURE_ARG_TEXT,
-         .out = &model,
-         .value = "FILE",
-         .help = "the base model, GGUF",
-         .required = true},
+        dure_data_arg(&data_path),
+        dure_model_arg(&model),
         {.name = "records",
          .kind = DURE_ARG_COUNT,
          .out = &n,
          .value = "N",
          .help = "how many to show (3)"},
-        {.name = "max-length",
-         .kind = DURE_ARG_COUNT,
-         .out = &max_length,
-         .value = "N",
-         .help = "most tokens of a record (512)"},
+        dure_max_length_arg(&max_length),
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
     };
     const dure_usage usage = {"data preview",
@@ -441,12 +414,7 @@ static int data_tokens(int argc, char **argv)
     const char *model = NULL;
     bool open_answer = false;
     const dure_arg args[] = {
-        {.name = "model",
-         .kind = DURE_ARG_TEXT,
-         .out = &model,
-         .value = "FILE",
-         .help = "the base model, GGUF",
-         .required = true},
+        dure_model_arg(&model),
         {.name = "open-answer",
          .kind = DURE_ARG_FLAG,
          .out = &open_answer,

@@ -61,3 +61,58 @@ void dure_open_model_fini(dure_open_model *m)
     dure_tokenizer_free(&m->tokenizer);
     dure_gguf_close(&m->gguf);
 }
+
+dure_arg dure_model_arg(const char **model)
+{
+    return (dure_arg){.name = "model",
+                      .kind = DURE_ARG_TEXT,
+                      .out = model,
+                      .value = "FILE",
+                      .help = "the base model, GGUF",
+                      .required = true};
+}
+
+dure_arg dure_adapter_arg(const char **adapter)
+{
+    return (dure_arg){.name = "adapter",
+                      .kind = DURE_ARG_TEXT,
+                      .out = adapter,
+                      .value = "PATH",
+                      .help = "a GGUF adapter or a PEFT folder"};
+}
+
+dure_arg dure_any_base_arg(bool *any_base)
+{
+    return (dure_arg){.name = "any-base",
+                      .kind = DURE_ARG_FLAG,
+                      .out = any_base,
+                      .help = "accept an adapter that was made for another file of the base"};
+}
+
+dure_arg dure_data_arg(const char **data)
+{
+    return (dure_arg){.name = "data",
+                      .kind = DURE_ARG_TEXT,
+                      .out = data,
+                      .value = "FILE",
+                      .help = "JSONL, one conversation a line",
+                      .required = true};
+}
+
+dure_arg dure_max_length_arg(uint64_t *max_length)
+{
+    return (dure_arg){.name = "max-length",
+                      .kind = DURE_ARG_COUNT,
+                      .out = max_length,
+                      .value = "N",
+                      .help = "most tokens of a record (512)"};
+}
+
+dure_arg dure_threads_arg(uint64_t *threads)
+{
+    return (dure_arg){.name = "threads",
+                      .kind = DURE_ARG_COUNT,
+                      .out = threads,
+                      .value = "N",
+                      .help = "threads (the physical cores)"};
+}

@@ -2,6 +2,7 @@
  * if one is named. */
 #pragma once
 
+#include "cli/args.h"
 #include "model/adapter_file.h"
 #include "model/chat_template.h"
 #include "model/transformer.h"
@@ -25,3 +26,11 @@ typedef struct dure_open_opts {
 DURE_MUST_USE dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts,
                                             dure_diag *diag);
 void dure_open_model_fini(dure_open_model *m);
+
+/* The options that name what to open, alike in every command that has them. */
+dure_arg dure_model_arg(const char **model);
+dure_arg dure_adapter_arg(const char **adapter);
+dure_arg dure_any_base_arg(bool *any_base);
+dure_arg dure_data_arg(const char **data);
+dure_arg dure_max_length_arg(uint64_t *max_length); /* preset to 512 */
+dure_arg dure_threads_arg(uint64_t *threads);

@@ -509,34 +509,54 @@ static dure_err restore_shares(dure_secagg_server *s, dure_span record)
     return err ? err : dure_reader_end(&r);
 }
 
-/* The answers that the frame of A1, A3 or A4 is made of. */
+/* Answer i of the frame of A1, A3 or A4, as its member sent it; *root is then its vector's. */
+static uint32_t answer_of(dure_msg *out, dure_hash *root, const dure_secagg_server *s,
+                          const dure_msg *msg, size_t i)
+{
+    memcpy(root->b, s->opts.config_hash.b, sizeof root->b);
+    if (msg->type == DURE_MSG_KEYS) {
+        *out = (dure_msg){.type = DURE_MSG_ADVERTISE, .u.advertise.keys = msg->u.keys.entries[i]};
+        memcpy(out->u.advertise.config_hash, root->b, sizeof root->b);
+        return msg->u.keys.entries[i].member;
+    }
+    if (msg->type == DURE_MSG_SURVIVORS) {
+        const dure_survivor *r2 = &msg->u.survivors.entries[i];
+        *out = (dure_msg){.type = DURE_MSG_MASKED};
+        memcpy(out->u.masked.t2, s->t2.b, sizeof out->u.masked.t2);
+        memcpy(out->u.masked.root, r2->root, sizeof out->u.masked.root);
+        memcpy(out->u.masked.signature, r2->signature, sizeof out->u.masked.signature);
+        memcpy(root->b, r2->root, sizeof root->b);
+        return r2->member;
+    }
+    const dure_attested *r3 = &msg->u.signatures.entries[i];
+    *out = (dure_msg){.type = DURE_MSG_CONSISTENCY};
+    memcpy(out->u.consistency.t3, msg->u.signatures.t3, sizeof out->u.consistency.t3);
+    memcpy(out->u.consistency.signature, r3->signature, sizeof out->u.consistency.signature);
+    return r3->member;
+}
+
+/* The answers that the frame of A1, A3 or A4 is made of, each checked as when it came. Whether a
+ * vector's spool still has the root that was signed is seen when it is summed. */
 static dure_err restore_answers(dure_secagg_server *s, const dure_msg *msg)
 {
     static const dure_msg_type types[] = {[DURE_SECAGG_PHASE_KEYS] = DURE_MSG_KEYS,
                                           [DURE_SECAGG_PHASE_VECTORS] = DURE_MSG_SURVIVORS,
                                           [DURE_SECAGG_PHASE_CONSISTENCY] = DURE_MSG_SIGNATURES};
     if (!is_of_round(s, msg, types[s->phase])) return DURE_ERR_FORMAT;
-    dure_members may = expected(s);
-    if (msg->type == DURE_MSG_KEYS) {
-        for (size_t i = 0; i < msg->u.keys.n_entries; i++) {
-            uint32_t v = msg->u.keys.entries[i].member;
-            s->keys[v] = msg->u.keys.entries[i];
-            dure_members_add(&s->answered, v);
-        }
-    } else if (msg->type == DURE_MSG_SURVIVORS) {
-        for (size_t i = 0; i < msg->u.survivors.n_entries; i++) {
-            uint32_t v = msg->u.survivors.entries[i].member;
-            s->r2[v] = msg->u.survivors.entries[i];
-            dure_members_add(&s->answered, v);
-        }
-    } else {
-        for (size_t i = 0; i < msg->u.signatures.n_entries; i++) {
-            uint32_t v = msg->u.signatures.entries[i].member;
-            s->r3[v] = msg->u.signatures.entries[i];
-            dure_members_add(&s->answered, v);
-        }
+    const dure_members may = expected(s);
+    const size_t n = msg->type == DURE_MSG_KEYS        ? msg->u.keys.n_entries
+                     : msg->type == DURE_MSG_SURVIVORS ? msg->u.survivors.n_entries
+                                                       : msg->u.signatures.n_entries;
+    for (size_t i = 0; i < n; i++) {
+        dure_msg answer;
+        dure_hash root;
+        const uint32_t member = answer_of(&answer, &root, s, msg, i);
+        if (!dure_members_has(&may, member)) return DURE_ERR_FORMAT;
+        dure_err err = server_take(s, member, &answer, &root, NULL);
+        if (err) return err;
+        dure_members_add(&s->answered, member);
     }
-    return dure_members_subset(&s->answered, &may) ? DURE_OK : DURE_ERR_FORMAT;
+    return DURE_OK;
 }
 
 /* Replays one record: its answers are taken as given and the phase is closed as it was then. */

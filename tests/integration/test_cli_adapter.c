@@ -9,13 +9,13 @@
 #include "model/shape.h"
 #include "registry/registry.h"
 #include "support/check.h"
+#include "support/program.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 typedef struct desk {
     temp_dir dir;
@@ -30,15 +30,8 @@ static desk d;
 static int run(const char *arguments)
 {
     char command[1024];
-    snprintf(command, sizeof command, "cd '%s' && '%s' adapter %s 2>&1", d.dir.path, DURE_BINARY,
-             arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(d.output, 1, sizeof d.output - 1, p);
-    d.output[n] = '\0';
-    int status = pclose(p);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    snprintf(command, sizeof command, "adapter %s 2>&1", arguments);
+    return program_run_in(d.output, sizeof d.output, d.dir.path, DURE_BINARY, command);
 }
 
 static void says(const char *what)

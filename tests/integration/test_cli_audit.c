@@ -5,6 +5,7 @@
 #include "federation/roster.h"
 #include "ledger/journal.h"
 #include "support/check.h"
+#include "support/program.h"
 #include "support/temp_dir.h"
 
 #include "../unit/federation/fixture.h"
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 enum { SITES = 3 };
 static const char *const names[SITES] = {"clinic", "harbour", "mill"};
@@ -32,15 +32,8 @@ static struct {
 static int run(const char *arguments)
 {
     char command[1024];
-    snprintf(command, sizeof command, "cd '%s' && '%s' audit %s 2>&1", d.dir.path, DURE_BINARY,
-             arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(d.output, 1, sizeof d.output - 1, p);
-    d.output[n] = '\0';
-    int status = pclose(p);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    snprintf(command, sizeof command, "audit %s 2>&1", arguments);
+    return program_run_in(d.output, sizeof d.output, d.dir.path, DURE_BINARY, command);
 }
 
 static void says(const char *what)

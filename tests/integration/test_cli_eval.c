@@ -3,6 +3,7 @@
 #include "common/json.h"
 #include "model/adapter_file.h"
 #include "support/check.h"
+#include "support/program.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -10,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 enum { RECORDS = 12 };
 
@@ -79,15 +79,7 @@ static int tear_down(void **state)
 /* Runs `dure ARGUMENTS` in the folder; returns the exit status. */
 static int run(const char *arguments)
 {
-    char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s", d.dir.path, DURE_BINARY, arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(d.output, 1, sizeof d.output - 1, p);
-    d.output[n] = '\0';
-    int status = pclose(p);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    return program_run_in(d.output, sizeof d.output, d.dir.path, DURE_BINARY, arguments);
 }
 
 static json_t *run_json(const char *arguments)

@@ -5,6 +5,7 @@
 #include "model/adapter_file.h"
 #include "registry/registry.h"
 #include "support/check.h"
+#include "support/program.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -17,19 +18,11 @@ enum { RECORDS = 48 };
 
 static temp_dir dir;
 
-/* stdout of `dure ARGUMENTS`, run in the folder; it must succeed. */
-static void run(dure_buf *out, const char *arguments)
+static char output[1 << 20]; /* stdout of the last run */
+
+static void run(const char *arguments)
 {
-    char command[1024], block[4096];
-    size_t n;
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s", dir.path, DURE_BINARY, arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    dure_buf_init(out, 1 << 22);
-    while ((n = fread(block, 1, sizeof block, p)) > 0)
-        dure_put_raw(out, block, n);
-    assert_int_equal(pclose(p), 0);
-    assert_ok(dure_buf_err(out));
+    assert_int_equal(program_run_in(output, sizeof output, dir.path, DURE_BINARY, arguments), 0);
 }
 
 static void write_records(const char *name, unsigned first)
@@ -48,19 +41,17 @@ static void write_records(const char *name, unsigned first)
 static void losses_of(double losses[RECORDS], const char *options)
 {
     char arguments[256];
-    dure_buf out;
     json_t *result = NULL;
     snprintf(arguments, sizeof arguments,
              "eval --model model.gguf --data eval.jsonl --threads 1 --per-record --json %s",
              options);
-    run(&out, arguments);
-    assert_ok(dure_json_parse(&result, dure_buf_span(&out), "dure eval", NULL));
+    run(arguments);
+    assert_ok(dure_json_parse(&result, dure_span_of_text(output), "dure eval", NULL));
     const json_t *records = json_object_get(result, "per_record");
     assert_int_equal(json_array_size(records), RECORDS);
     for (size_t i = 0; i < RECORDS; i++)
         losses[i] = json_number_value(json_object_get(json_array_get(records, i), "loss"));
     json_decref(result);
-    dure_buf_fini(&out);
 }
 
 /* W x - s B A x instead of W x + s B A x. */
@@ -87,10 +78,8 @@ static void test_gate_passes_the_trained_and_blocks_the_worse(void **state)
     (void)state;
     double base[RECORDS], better[RECORDS], worse[RECORDS];
     dure_gate_result result;
-    dure_buf out;
-    run(&out, "train --model model.gguf --data train.jsonl --out made --no-dp --rank 4 --batch 8 "
-              "--steps 20 --learning-rate 0.02 --threads 1 --json");
-    dure_buf_fini(&out);
+    run("train --model model.gguf --data train.jsonl --out made --no-dp --rank 4 --batch 8 "
+        "--steps 20 --learning-rate 0.02 --threads 1 --json");
     turn_round("made/adapter.gguf", "worse.gguf");
     losses_of(base, "");
     losses_of(better, "--adapter made/adapter.gguf");

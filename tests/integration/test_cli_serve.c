@@ -11,6 +11,7 @@
 #include "registry/registry.h"
 #include "support/check.h"
 #include "support/http_client.h"
+#include "support/program.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -36,14 +37,8 @@ static desk d;
 static int run(char *output, size_t size, const char *arguments)
 {
     char command[1024];
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", d.dir.path, DURE_BINARY,
-             arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    output[fread(output, 1, size - 1, p)] = '\0';
-    int status = pclose(p);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    snprintf(command, sizeof command, "%s 2>&1", arguments);
+    return program_run_in(output, size, d.dir.path, DURE_BINARY, command);
 }
 
 static void run_well(const char *arguments)

@@ -3,6 +3,7 @@
 #include "common/json.h"
 #include "model/adapter_file.h"
 #include "support/check.h"
+#include "support/program.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -49,15 +50,8 @@ static int tear_down(void **state)
 static int run(const char *arguments)
 {
     char command[2048];
-    snprintf(command, sizeof command, "cd '%s' && DURE_LEDGER=ledger '%s' %s 2>&1", d.dir.path,
-             DURE_BINARY, arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    size_t n = fread(d.output, 1, sizeof d.output - 1, p);
-    d.output[n] = '\0';
-    int status = pclose(p);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    snprintf(command, sizeof command, "%s 2>&1", arguments);
+    return program_run_in(d.output, sizeof d.output, d.dir.path, DURE_BINARY, command);
 }
 
 static void says(const char *what)

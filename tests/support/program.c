@@ -51,6 +51,24 @@ int program_run(program *p, const char *format, ...)
     return WEXITSTATUS(status);
 }
 
+int program_run_in(char *text, size_t size, const char *dir, const char *binary,
+                   const char *arguments)
+{
+    char command[4096];
+    snprintf(command, sizeof command, "cd '%s' && DURE_LEDGER=ledger '%s' %s", dir, binary,
+             arguments);
+    FILE *p = popen(command, "r");
+    assert_non_null(p);
+    text[fread(text, 1, size - 1, p)] = 0;
+    /* More than fits: the program must not wait for a reader. */
+    char rest[4096];
+    while (fread(rest, 1, sizeof rest, p) > 0)
+        continue;
+    const int status = pclose(p);
+    if (!WIFEXITED(status)) fail_msg("'%s' was killed: %s", arguments, text);
+    return WEXITSTATUS(status);
+}
+
 void program_prints(const program *p, const char *text)
 {
     if (!strstr(p->out, text)) fail_msg("'%s' is not in stdout: %s", text, p->out);

@@ -19,6 +19,10 @@ void program_end(program *p); /* removes the folder */
 /* Runs it with these arguments, written as for a shell (redirections included); returns the exit
  * status. A program that is killed by a signal fails the test. */
 int program_run(program *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* For a test with a folder of its own: the same in `dir`, with DURE_LEDGER its `ledger`, and what
+ * it says on stdout (and, with `2>&1` among the arguments, stderr) in text[0..size). */
+int program_run_in(char *text, size_t size, const char *dir, const char *binary,
+                   const char *arguments);
 /* The test fails unless the text is in stdout, in stderr. */
 void program_prints(const program *p, const char *text);
 void program_says(const program *p, const char *text);

@@ -24,6 +24,7 @@ static void send_frame(script_site *s, dure_span control, const dure_payload *pa
     dure_err err = dure_dealer_send(s->dealer, control, payload);
     /* While the connection is away, HELLO will bring everything up again. */
     assert_true(err == DURE_OK || err == DURE_ERR_NET || err == DURE_ERR_BUSY);
+    if (!err && s->hook) s->hook(s->hook_state, true, (dure_msg_type)control.data[1]);
 }
 
 static void send_msg(script_site *s, const dure_msg *msg, const dure_payload *payload)
@@ -460,7 +461,8 @@ void script_site_turn(script_site *s, uint32_t wait_ms)
         if (!err) {
             dure_diag diag = {{0}};
             if (dure_msg_decode(&msg, envelope.control, &diag)) fail_msg("%s", diag.text);
-            on_message(s, msg, envelope.payload);
+            if (s->hook) s->hook(s->hook_state, false, msg->type);
+            if (s->dealer) on_message(s, msg, envelope.payload);
             dure_msg_free(&msg);
         }
         dure_envelope_fini(&envelope);

@@ -24,6 +24,9 @@ typedef enum script_vice {
     SCRIPT_CHUNK_AFTER_R2, /* a chunk of the wrong length when its vector is whole */
 } script_vice;
 
+/* Called with each message that a site has sent, or has received and not handled yet. */
+typedef void script_hook(void *state, bool sent, dure_msg_type type);
+
 typedef struct script_site {
     char name[DURE_NAME_SIZE];
     char folder[256]; /* for its witness */
@@ -45,6 +48,8 @@ typedef struct script_site {
     bool hold_r3;    /* A3 is not heard until the test clears it */
     uint64_t last_round, beat_ms;
     script_vice vice;
+    script_hook *hook; /* may be NULL */
+    void *hook_state;
 
     /* What it has seen. */
     bool joined;

@@ -5,6 +5,7 @@
 #include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "support/check.h"
+#include "support/program.h"
 #include "support/tiny_model.h"
 
 #include <arpa/inet.h>
@@ -38,20 +39,13 @@ static void write_text(const char *path, const char *text)
 
 int village_run(village *v, const char *format, ...)
 {
-    char arguments[2048], command[4096];
+    char arguments[2048], command[2064];
     va_list args;
     va_start(args, format);
     vsnprintf(arguments, sizeof arguments, format, args);
     va_end(args);
-    snprintf(command, sizeof command, "cd '%s' && '%s' %s 2>&1", v->dir.path, DURE_BINARY,
-             arguments);
-    FILE *p = popen(command, "r");
-    assert_non_null(p);
-    const size_t n = fread(v->output, 1, sizeof v->output - 1, p);
-    v->output[n] = 0;
-    const int status = pclose(p);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    snprintf(command, sizeof command, "%s 2>&1", arguments);
+    return program_run_in(v->output, sizeof v->output, v->dir.path, DURE_BINARY, command);
 }
 
 void village_says(const village *v, const char *text)

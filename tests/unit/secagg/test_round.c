@@ -128,37 +128,74 @@ static void test_round_goes_on_after_a_crash_of_the_coordinator(void **state)
     }
 }
 
+static dure_err resume(world *w, const dure_span *records, size_t k)
+{
+    dure_secagg_server_opts opts = {&w->config, w->config_hash, &w->coordinator};
+    dure_secagg_actions actions = {0};
+    dure_secagg_server *server = NULL;
+    dure_err err = dure_secagg_server_resume(&server, &actions, &opts, records, k, NULL);
+    assert_true(err ? server == NULL : server != NULL);
+    dure_secagg_actions_fini(&actions);
+    dure_secagg_server_free(&server);
+    return err;
+}
+
+/* Whatever byte of a record is changed, signatures included. */
 static void test_round_does_not_resume_from_altered_records(void **state)
 {
     (void)state;
     world *w = world_new(3, 3);
     world_run(w);
-    dure_secagg_server_opts opts = {&w->config, w->config_hash, &w->coordinator};
+    dure_span records[4];
+    for (size_t i = 0; i < 4; i++) {
+        records[i] = dure_buf_span(&w->records[i]);
+    }
+    assert_ok(resume(w, records, 4));
+    for (size_t k = 0; k < 4; k++) {
+        for (size_t at = 0; at < records[k].n; at += 1 + records[k].n / 150) {
+            w->records[k].data[at] ^= 1;
+            if (resume(w, records, k + 1) != DURE_ERR_FORMAT)
+                fail_msg("byte %zu of A%zu was changed", at, k + 1);
+            w->records[k].data[at] ^= 1;
+        }
+    }
+    world_free(&w);
+}
+
+static void test_round_does_not_resume_from_truncated_records(void **state)
+{
+    (void)state;
+    world *w = world_new(3, 3);
+    world_run(w);
     for (size_t k = 0; k < 4; k++) {
         dure_span records[4];
         for (size_t i = 0; i < 4; i++) {
             records[i] = dure_buf_span(&w->records[i]);
         }
-        for (size_t at = 0; at < records[k].n; at += 1 + records[k].n / 40) {
-            dure_secagg_actions actions = {0};
-            dure_secagg_server *server = NULL;
-            w->records[k].data[at] ^= 1;
-            dure_err err = dure_secagg_server_resume(&server, &actions, &opts, records, 4, NULL);
-            /* What only the sites can judge (a signature) may pass here, never a different shape.
-             */
-            if (!err) assert_non_null(server);
-            w->records[k].data[at] ^= 1;
-            dure_secagg_actions_fini(&actions);
-            dure_secagg_server_free(&server);
+        for (size_t cut = 1; cut < records[k].n; cut *= 2) {
+            records[k].n = w->records[k].n - cut;
+            assert_err(resume(w, records, k + 1), DURE_ERR_FORMAT);
         }
-        dure_secagg_actions actions = {0};
-        dure_secagg_server *server = NULL;
-        records[k].n--;
-        assert_err(dure_secagg_server_resume(&server, &actions, &opts, records, k + 1, NULL),
-                   DURE_ERR_FORMAT);
-        dure_secagg_actions_fini(&actions);
     }
     world_free(&w);
+}
+
+/* The records of one round under the configuration of another. */
+static void test_round_does_not_resume_from_the_records_of_another(void **state)
+{
+    (void)state;
+    world *w = world_new(3, 3), *other = world_new(3, 4);
+    world_run(w);
+    world_run(other);
+    dure_span records[4];
+    for (size_t k = 0; k < 4; k++) {
+        for (size_t i = 0; i < 4; i++) {
+            records[i] = dure_buf_span(i == k ? &other->records[i] : &w->records[i]);
+        }
+        assert_err(resume(w, records, k + 1), DURE_ERR_FORMAT);
+    }
+    world_free(&w);
+    world_free(&other);
 }
 
 int main(void)
@@ -172,6 +209,8 @@ int main(void)
         cmocka_unit_test(test_round_below_the_threshold_tells_the_sites),
         cmocka_unit_test(test_round_goes_on_after_a_crash_of_the_coordinator),
         cmocka_unit_test(test_round_does_not_resume_from_altered_records),
+        cmocka_unit_test(test_round_does_not_resume_from_truncated_records),
+        cmocka_unit_test(test_round_does_not_resume_from_the_records_of_another),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
