@@ -372,7 +372,8 @@ static dure_err tokens_of_line(dure_tokens *out, const text_model *m, dure_span 
     } else {
         err = need_chat(m, diag);
         if (!err) err = dure_conversation_read(&talk, value, diag);
-        if (!err) err = dure_chat_render(out, &m->chat, m->t, talk.messages, talk.n, open_answer);
+        if (!err)
+            err = dure_chat_render(out, &m->chat, m->t, talk.messages, talk.n, open_answer, diag);
     }
     dure_conversation_fini(&talk);
     json_decref(value);

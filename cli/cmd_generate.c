@@ -42,7 +42,8 @@ static bool hear(void *state, int32_t id)
 }
 
 /* The prompt as tokens: as it stands with --raw, else as a conversation. */
-static dure_err prompt_tokens(dure_tokens *out, const dure_open_model *m, const options *o)
+static dure_err prompt_tokens(dure_tokens *out, const dure_open_model *m, const options *o,
+                              dure_diag *diag)
 {
     dure_span prompt = dure_span_of_text(o->prompt);
     if (o->raw) return dure_tokenizer_encode(out, m->tokenizer, prompt, false);
@@ -50,7 +51,7 @@ static dure_err prompt_tokens(dure_tokens *out, const dure_open_model *m, const 
     size_t n = 0;
     if (o->system) messages[n++] = (dure_message){DURE_ROLE_SYSTEM, dure_span_of_text(o->system)};
     messages[n++] = (dure_message){DURE_ROLE_USER, prompt};
-    return dure_chat_render(out, &m->chat, m->tokenizer, messages, n, true);
+    return dure_chat_render(out, &m->chat, m->tokenizer, messages, n, true, diag);
 }
 
 static dure_err run(listener *l, dure_finish *finish, const dure_open_model *m, const options *o,
@@ -64,7 +65,7 @@ static dure_err run(listener *l, dure_finish *finish, const dure_open_model *m, 
                            .max_tokens = (size_t)o->max_tokens,
                            .sink = hear,
                            .state = l};
-    dure_err err = prompt_tokens(&tokens, m, o);
+    dure_err err = prompt_tokens(&tokens, m, o, diag);
     if (!err && tokens.n == 0) err = dure_diag_set(diag, DURE_ERR_USAGE, "the prompt is empty");
     if (!err) err = dure_decoder_new(&decoder, m->transformer, tokens.n + how.max_tokens);
     if (!err) err = dure_generate(finish, decoder, tokens.ids, tokens.n, &how, diag);

@@ -60,7 +60,7 @@ static dure_err sample(answer *a, const dure_train_report *r, dure_diag *diag)
                                  .max_tokens = (size_t)r->o->sample_tokens,
                                  .sink = hear,
                                  .state = a};
-    dure_err err = dure_chat_render(&tokens, &m->chat, m->tokenizer, &prompt, 1, true);
+    dure_err err = dure_chat_render(&tokens, &m->chat, m->tokenizer, &prompt, 1, true, diag);
     if (!err) err = dure_decoder_new(&decoder, m->transformer, tokens.n + how.max_tokens);
     if (!err) err = dure_generate(&finish, decoder, tokens.ids, tokens.n, &how, diag);
     if (err) dure_diag_prefix(diag, err, "--sample-prompt");

@@ -1,21 +1,78 @@
 #include "model/chat_template.h"
 
+#include "model/chat_family.h"
+
 #include <stdio.h>
 #include <string.h>
 
-const char dure_chat_template_smollm2[] =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' "
-    "}}{% endif %}";
+static const dure_chat_frame chatml = {.begin = "<|im_start|>",
+                                       .after_role = "\n",
+                                       .end = "<|im_end|>",
+                                       .after_end = "\n",
+                                       .assistant = "assistant"};
+static const dure_chat_frame llama3 = {.begin = "<|start_header_id|>",
+                                       .header_end = "<|end_header_id|>",
+                                       .after_role = "\n\n",
+                                       .end = "<|eot_id|>",
+                                       .after_end = "",
+                                       .assistant = "assistant",
+                                       .bos = true,
+                                       .trims = true};
+static const dure_chat_frame gemma = {.begin = "<start_of_turn>",
+                                      .after_role = "\n",
+                                      .end = "<end_of_turn>",
+                                      .after_end = "\n",
+                                      .assistant = "model",
+                                      .bos = true,
+                                      .trims = true};
 
-const char dure_chat_template_chatml[] =
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' "
-    "}}{% endif %}";
+enum { CHATML, SMOLLM2, QWEN2, QWEN2_5, QWEN3, LLAMA3, LLAMA3_1, GEMMA2, GEMMA3, N_FAMILIES };
+
+static const dure_chat_family families[N_FAMILIES] = {
+    [CHATML] = {.name = "chatml", .frame = &chatml},
+    [SMOLLM2] = {.name = "smollm2",
+                 .frame = &chatml,
+                 .default_system = "You are a helpful AI assistant named SmolLM, trained by "
+                                   "Hugging Face"},
+    [QWEN2] = {.name = "qwen2", .frame = &chatml, .default_system = "You are a helpful assistant"},
+    [QWEN2_5] = {.name = "qwen2.5",
+                 .frame = &chatml,
+                 .default_system = "You are Qwen, created by Alibaba Cloud. You are a helpful "
+                                   "assistant."},
+    [QWEN3] = {.name = "qwen3", .frame = &chatml, .thinks = true},
+    [LLAMA3] = {.name = "llama3", .frame = &llama3},
+    [LLAMA3_1] = {.name = "llama3.1",
+                  .frame = &llama3,
+                  .system_header = "Cutting Knowledge Date: December 2023\n"
+                                   "Today Date: 26 Jul 2024\n\n"},
+    [GEMMA2] = {.name = "gemma2", .frame = &gemma, .alternates = true},
+    [GEMMA3] = {.name = "gemma3", .frame = &gemma, .alternates = true, .folds_system = true},
+};
+const char dure_chat_template_names[] =
+    "chatml, smollm2, qwen2, qwen2.5, qwen3, llama3, llama3.1, gemma2, gemma3";
+
+/* The templates that models carry, by length and FNV-1a hash of their canonical text;
+ * tests/vectors/chat_templates has the texts. A text made to collide would only be rendered as one
+ * of these, which its author could have asked for openly. */
+static const struct {
+    uint64_t hash;
+    size_t n;
+    int family;
+} known[] = {
+    {UINT64_C(0x88bf4138d5c826f0), 196, CHATML},    {UINT64_C(0x45ec583d4d25bc3a), 368, SMOLLM2},
+    {UINT64_C(0xc867da37c989d41f), 327, QWEN2},     {UINT64_C(0x11d394755cef9355), 2474, QWEN2_5},
+    {UINT64_C(0xabb815b933a4981a), 4071, QWEN3},    {UINT64_C(0x521e84e1430005c3), 4123, QWEN3},
+    {UINT64_C(0x0e60067a5537498e), 389, LLAMA3},    {UINT64_C(0x4fd30286bc0da17c), 4583, LLAMA3_1},
+    {UINT64_C(0x1a6da26e3aef1b34), 3800, LLAMA3_1}, {UINT64_C(0x5c10ee65212d93b3), 591, GEMMA2},
+    {UINT64_C(0xd19b6ff3a49deea5), 1531, GEMMA3},
+};
 
 static const char *const role_names[] = {"system", "user", "assistant"};
+
+const char *dure_role_name(dure_role role)
+{
+    return role_names[role];
+}
 
 dure_err dure_role_parse(dure_role *out, const char *text, dure_diag *diag)
 {
@@ -30,36 +87,46 @@ dure_err dure_role_parse(dure_role *out, const char *text, dure_diag *diag)
                          "the role '%s' is unknown; it must be system, user or assistant", shown);
 }
 
-/* JSON and Jinja sources write the line breaks of the texts either as such or as "\n". */
-static bool same_template(dure_span text, const char *known)
+/* Sources write the line breaks of texts either as such or as "\n", and a line break at the end is
+ * Jinja's to drop: neither tells two templates apart. */
+static const dure_chat_family *recognise(dure_span text)
 {
-    size_t at = 0;
-    for (; *known; known++) {
-        if (at < text.n && text.data[at] == (uint8_t)*known) {
-            at++;
-        } else if (*known == '\n' && text.n - at >= 2 && !memcmp(text.data + at, "\\n", 2)) {
-            at += 2;
-        } else {
-            return false;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    size_t n = 0;
+    if (text.n && text.data[text.n - 1] == '\n') text.n--;
+    for (size_t i = 0; i < text.n; i++, n++) {
+        uint8_t c = text.data[i];
+        if (c == '\\' && i + 1 < text.n && text.data[i + 1] == 'n') {
+            c = '\n';
+            i++;
         }
+        hash = (hash ^ c) * UINT64_C(0x100000001b3);
     }
-    return at == text.n;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (known[i].hash == hash && known[i].n == n) return &families[known[i].family];
+    return NULL;
 }
 
-/* What a template that is not known looks like, for the sentence that refuses it. */
-static const char *family_of(dure_span text)
+/* What a template that is not known looks like, and the family that may fit it. */
+typedef struct likeness {
+    const char *mark, *looks, *advice;
+} likeness;
+
+static const likeness *looks_like(dure_span text)
 {
-    static const struct {
-        const char *mark, *family;
-    } families[] = {
-        {"<|start_header_id|>", "Llama 3"}, {"<start_of_turn>", "Gemma"},
-        {"[INST]", "Mistral or Llama 2"},   {"<|user|>", "Phi or Zephyr"},
-        {"<think>", "a reasoning model"},   {"<|im_start|>", "another ChatML"},
+    static const likeness all[] = {
+        {"<|start_header_id|>", "Llama 3", "llama3.1"},
+        {"<start_of_turn>", "Gemma", "gemma3"},
+        {"[INST]", "Mistral or Llama 2", NULL},
+        {"<|user|>", "Phi or Zephyr", NULL},
+        {"<think>", "Qwen 3", "qwen3"},
+        {"<|im_start|>", "ChatML", "chatml"},
+        {"", "no family that Dure knows", NULL},
     };
-    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-        if (memmem(text.data, text.n, families[i].mark, strlen(families[i].mark)))
-            return families[i].family;
-    return "an unknown kind";
+    size_t i = 0;
+    while (!memmem(text.data, text.n, all[i].mark, strlen(all[i].mark)))
+        i++;
+    return &all[i];
 }
 
 static dure_err refuse(const dure_gguf *gguf, dure_span text, dure_diag *diag)
@@ -67,92 +134,75 @@ static dure_err refuse(const dure_gguf *gguf, dure_span text, dure_diag *diag)
     char model[128] = "this model";
     dure_span name = {0};
     if (dure_gguf_text(&name, gguf, "general.name", NULL) == DURE_OK) dure_gguf_print(model, name);
+    const likeness *like = looks_like(text);
+    if (like->advice)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "the chat template of %s is not one that Dure knows; it looks like "
+                             "%s: if it writes a conversation as %s does, say so with "
+                             "--chat-template %s",
+                             model, like->looks, like->advice, like->advice);
     return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                         "the chat template of %s (%s) is not supported; use a model whose "
-                         "template is that of SmolLM2 Instruct or plain ChatML",
-                         model, family_of(text));
+                         "the chat template of %s is not one that Dure knows (it looks like %s); "
+                         "use another model, or name the one to use with --chat-template: %s",
+                         model, like->looks, dure_chat_template_names);
+}
+
+static dure_err find_token(int32_t *id, const dure_chat_family *family, const char *text,
+                           const dure_tokenizer *t, dure_diag *diag)
+{
+    if (!text) return DURE_OK;
+    *id = dure_tokenizer_special(t, text);
+    if (*id >= 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_FORMAT,
+                         "the chat template %s needs the special token %s, which the vocabulary "
+                         "lacks",
+                         family->name, text);
+}
+
+static dure_err set_family(dure_chat_template *out, const dure_chat_family *family,
+                           const dure_tokenizer *t, dure_diag *diag)
+{
+    const dure_chat_frame *frame = family->frame;
+    *out = (dure_chat_template){family->name, family, -1, -1, -1, -1};
+    dure_err err = find_token(&out->begin, family, frame->begin, t, diag);
+    if (!err) err = find_token(&out->header_end, family, frame->header_end, t, diag);
+    if (!err) err = find_token(&out->end, family, frame->end, t, diag);
+    if (err || !frame->bos) return err;
+    out->bos = dure_tokenizer_bos(t);
+    if (out->bos >= 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_FORMAT,
+                         "the chat template %s begins with the BOS token, which the model does not "
+                         "name (tokenizer.ggml.bos_token_id)",
+                         family->name);
 }
 
 dure_err dure_chat_template_find(dure_chat_template *out, const dure_gguf *gguf,
                                  const dure_tokenizer *t, dure_diag *diag)
 {
-    *out = (dure_chat_template){.begin = dure_tokenizer_special(t, "<|im_start|>"),
-                                .end = dure_tokenizer_special(t, "<|im_end|>")};
+    *out = (dure_chat_template){0};
     dure_span text = {0};
     if (!dure_gguf_has(gguf, "tokenizer.chat_template"))
         return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
                              "the model has no chat template (tokenizer.chat_template), so it is a "
-                             "base model; use its Instruct version");
+                             "base model; use its Instruct version, or name the template to use "
+                             "with --chat-template: %s",
+                             dure_chat_template_names);
     dure_err err = dure_gguf_text(&text, gguf, "tokenizer.chat_template", diag);
     if (err) return err;
-    if (same_template(text, dure_chat_template_smollm2)) {
-        out->name = "smollm2";
-        snprintf(out->default_system, sizeof out->default_system, "%s",
-                 "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
-    } else if (same_template(text, dure_chat_template_chatml)) {
-        out->name = "chatml";
-    } else {
-        return refuse(gguf, text, diag);
-    }
-    if (out->begin < 0 || out->end < 0)
-        return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "the chat template needs the special tokens <|im_start|> and "
-                             "<|im_end|>, which the vocabulary lacks");
-    return DURE_OK;
+    const dure_chat_family *family = recognise(text);
+    return family ? set_family(out, family, t, diag) : refuse(gguf, text, diag);
 }
 
-static dure_err encode_text(dure_tokens *out, const dure_tokenizer *t, const char *text)
+dure_err dure_chat_template_open(dure_chat_template *out, const char *name, const dure_gguf *gguf,
+                                 const dure_tokenizer *t, dure_diag *diag)
 {
-    return dure_tokenizer_encode(out, t, dure_span_of_text(text), false);
-}
-
-static dure_err render_question(dure_tokens *out, const dure_chat_template *chat,
-                                const dure_tokenizer *t, const dure_message *message)
-{
-    dure_buf text;
-    dure_buf_init(&text, SIZE_MAX);
-    dure_put_format(&text, "%s\n", role_names[message->role]);
-    dure_put_raw(&text, message->content.data, message->content.n);
-    dure_err err = dure_buf_err(&text);
-    if (!err) err = dure_tokens_push(out, chat->begin, false);
-    if (!err) err = dure_tokenizer_encode(out, t, dure_buf_span(&text), false);
-    if (!err) err = dure_tokens_push(out, chat->end, false);
-    if (!err) err = encode_text(out, t, "\n");
-    dure_buf_fini(&text);
-    return err;
-}
-
-static dure_err open_answer_of(dure_tokens *out, const dure_chat_template *chat,
-                               const dure_tokenizer *t)
-{
-    dure_err err = dure_tokens_push(out, chat->begin, false);
-    if (!err) err = encode_text(out, t, "assistant\n");
-    return err;
-}
-
-static dure_err render_answer(dure_tokens *out, const dure_chat_template *chat,
-                              const dure_tokenizer *t, const dure_message *message)
-{
-    dure_err err = open_answer_of(out, chat, t);
-    if (!err) err = dure_tokenizer_encode(out, t, message->content, true);
-    if (!err) err = dure_tokens_push(out, chat->end, true);
-    if (!err) err = encode_text(out, t, "\n");
-    return err;
-}
-
-dure_err dure_chat_render(dure_tokens *out, const dure_chat_template *chat, const dure_tokenizer *t,
-                          const dure_message *messages, size_t n, bool open_answer)
-{
-    size_t first = out->n;
-    dure_err err = DURE_OK;
-    if (n > 0 && messages[0].role != DURE_ROLE_SYSTEM && chat->default_system[0]) {
-        dure_message system = {DURE_ROLE_SYSTEM, dure_span_of_text(chat->default_system)};
-        err = render_question(out, chat, t, &system);
-    }
-    for (size_t i = 0; i < n && !err; i++)
-        err = messages[i].role == DURE_ROLE_ASSISTANT ? render_answer(out, chat, t, &messages[i])
-                                                      : render_question(out, chat, t, &messages[i]);
-    if (!err && open_answer) err = open_answer_of(out, chat, t);
-    if (err) out->n = first;
-    return err;
+    if (!name) return dure_chat_template_find(out, gguf, t, diag);
+    *out = (dure_chat_template){0};
+    for (size_t i = 0; i < N_FAMILIES; i++)
+        if (!strcmp(name, families[i].name)) return set_family(out, &families[i], t, diag);
+    char shown[128];
+    dure_gguf_print(shown, dure_span_of_text(name));
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "the chat template '%s' is unknown; it must be one of %s", shown,
+                         dure_chat_template_names);
 }

@@ -96,7 +96,8 @@ static dure_err read_record(const reading *r, dure_span text, dure_diag *diag)
         err = dure_diag_set(diag, DURE_ERR_FORMAT,
                             "the record has no response to learn from: give it a \"response\", or "
                             "an assistant message, that is not empty");
-    if (!err) err = dure_chat_render(&r->data->tokens, r->chat, r->t, talk.messages, talk.n, false);
+    if (!err)
+        err = dure_chat_render(&r->data->tokens, r->chat, r->t, talk.messages, talk.n, false, diag);
     if (!err) err = fit(r, first, diag);
     dure_conversation_fini(&talk);
     json_decref(record);

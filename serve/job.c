@@ -283,10 +283,12 @@ static dure_err tokenize(choice *c, dure_api_error *error)
 {
     const job *j = c->job;
     const dure_job_context *context = &j->context;
+    dure_diag diag = {{0}};
     dure_err err = DURE_OK;
     if (j->request.chat) {
         err = dure_chat_render(&c->tokens, context->chat, context->tokenizer, j->request.messages,
-                               j->request.n_messages, true);
+                               j->request.n_messages, true, &diag);
+        if (err == DURE_ERR_FORMAT) return dure_api_refuse(error, 400, "messages", "%s", diag.text);
         return err ? out_of_memory(error) : DURE_OK;
     }
     const dure_api_prompt *prompt = &j->request.prompts[c->index];

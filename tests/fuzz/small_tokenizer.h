@@ -60,14 +60,13 @@ static inline const small_tokenizer *small_tokenizer_get(void)
     bool failed = dure_gguf_writer_new(&w) != DURE_OK;
     dure_gguf_put_text(w, "tokenizer.ggml.model", dure_span_of_text("gpt2"));
     dure_gguf_put_text(w, "tokenizer.ggml.pre", dure_span_of_text("smollm"));
-    dure_gguf_put_text(w, "tokenizer.chat_template", dure_span_of_text(dure_chat_template_smollm2));
     dure_gguf_put_texts(w, "tokenizer.ggml.tokens", tokens, SMALL_TOKENS);
     dure_gguf_put_i32s(w, "tokenizer.ggml.token_type", types, SMALL_TOKENS);
     dure_gguf_put_texts(w, "tokenizer.ggml.merges", joined, SMALL_MERGES);
     failed = failed || dure_gguf_writer_encode(&b, w) ||
              dure_gguf_parse(&g, dure_buf_span(&b), NULL, &diag) ||
              dure_tokenizer_new(&made.t, g, &diag) ||
-             dure_chat_template_find(&made.chat, g, made.t, &diag);
+             dure_chat_template_open(&made.chat, "smollm2", g, made.t, &diag);
     if (failed) {
         fprintf(stderr, "the small tokenizer: %s\n", diag.text);
         abort();
