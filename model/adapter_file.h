@@ -2,7 +2,8 @@
  *
  * Equal adapters with equal notes give equal bytes: their digest is what is signed. GGUF keeps the
  * row order of the base's GGUF; PEFT has the rows of q and k in the order of the original
- * checkpoint, so the B factors of these two are permuted on the way (architecture "llama").
+ * checkpoint, so in the architecture llama, whose converter permutes them, the B factors of these
+ * two are permuted on the way.
  *
  * Threads: no state. Sources: llama.cpp src/llama-adapter.cpp; PEFT docs developer_guides/
  * checkpoint; safetensors README. */

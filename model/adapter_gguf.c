@@ -1,5 +1,6 @@
 #include "common/file.h"
 #include "model/adapter_int.h"
+#include "model/arch.h"
 #include "model/gguf.h"
 #include "model/gguf_write.h"
 #include "model/shape.h"
@@ -166,10 +167,11 @@ static dure_err read_part(dure_adapter_part *out, const dure_gguf_tensor *tensor
                              "the adapter has the tensor %s; only attention and feed-forward "
                              "matrices are supported",
                              tensor->name);
-    if (!dure_adapter_element_bytes(tensor->type))
+    if (tensor->type != DURE_GGUF_F32 && tensor->type != DURE_GGUF_F16 &&
+        tensor->type != DURE_GGUF_BF16 && tensor->type != DURE_GGUF_Q8_0)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "%s is of type %s; F32, F16 and BF16 are supported", tensor->name,
-                             dure_gguf_type_name(tensor->type));
+                             "%s is of type %s; F32, F16, BF16 and Q8_0 are supported",
+                             tensor->name, dure_gguf_type_name(tensor->type));
     if (tensor->dims[2] != 1 || tensor->dims[3] != 1)
         return dure_diag_set(diag, DURE_ERR_FORMAT, "%s is not a matrix", tensor->name);
     return DURE_OK;
@@ -180,11 +182,15 @@ static dure_err read_shape(dure_model_shape *out, const dure_gguf *g, dure_diag 
     *out = (dure_model_shape){0};
     dure_span text = {0};
     dure_err err = dure_gguf_text(&text, g, "general.architecture", diag);
-    if (!err && (text.n != strlen("llama") || memcmp(text.data, "llama", text.n)))
-        err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                            "the adapter's architecture is not 'llama', the one that is supported");
     if (err) return err;
-    memcpy(out->architecture, "llama", sizeof "llama");
+    char shown[128];
+    dure_gguf_print(shown, text);
+    if (!dure_model_arch_known(shown))
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "the adapter's architecture '%s' is not supported; llama, qwen2, "
+                             "qwen3 and gemma3 are",
+                             shown);
+    memcpy(out->architecture, shown, strlen(shown) + 1); /* known ones are short */
     for (size_t i = 0; i < N_SHAPE_KEYS && !err; i++) {
         uint32_t value = 0;
         err = dure_gguf_u32(&value, g, shape_keys[i].key, diag);

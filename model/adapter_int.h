@@ -9,13 +9,10 @@ typedef struct dure_adapter_part {
     uint32_t layer;
     dure_lora_target target;
     dure_lora_factor factor;
-    uint32_t type;       /* DURE_GGUF_F32, F16 or BF16 */
-    uint64_t rows, cols; /* A: rank x in, B: out x rank */
-    const uint8_t *data; /* rows * cols elements, little-endian, unaligned */
+    uint32_t type;       /* DURE_GGUF_F32, F16, BF16 or (in GGUF) Q8_0 */
+    uint64_t rows, cols; /* A: rank x in, B: out x rank; cols is made of whole blocks */
+    const uint8_t *data; /* the rows, little-endian, unaligned */
 } dure_adapter_part;
-
-/* Bytes of an element of a part's type; 0: not a type that parts can have. */
-size_t dure_adapter_element_bytes(uint32_t type);
 
 /* Which row of the GGUF a row of the original checkpoint is, for the B factor of a target. */
 uint32_t dure_adapter_gguf_row(const dure_model_shape *shape, dure_lora_target target,
@@ -40,6 +37,9 @@ DURE_MUST_USE dure_err dure_adapter_notes_add(dure_adapter_notes *notes, const c
 /* Names of `texts` in ascending order, borrowed; the caller frees the array. NULL: no memory. */
 const char **dure_adapter_notes_sorted(size_t *n, const dure_adapter_notes *notes);
 
+/* The configuration of a PEFT folder alone, for the fuzzer; `name` is for the errors. */
+DURE_MUST_USE dure_err dure_adapter_parse_config(float *alpha, uint64_t *rank, dure_span text,
+                                                 const char *name, dure_diag *diag);
 /* The tensors' file of a PEFT folder alone, for the fuzzer: `alpha` comes from the other file. */
 DURE_MUST_USE dure_err dure_adapter_parse_safetensors(dure_lora **out, dure_adapter_notes *notes,
                                                       dure_span bytes, float alpha,

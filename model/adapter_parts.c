@@ -1,5 +1,7 @@
+#include "kernels/compute.h"
 #include "kernels/dequant.h"
 #include "model/adapter_int.h"
+#include "model/arch.h"
 #include "model/gguf.h"
 
 #include <math.h>
@@ -8,38 +10,12 @@
 
 enum { MAX_NOTE_NAME = 64, MAX_NOTES = 256, MAX_NOTE_BYTES = 1 << 16 };
 
-size_t dure_adapter_element_bytes(uint32_t type)
-{
-    switch (type) {
-    case DURE_GGUF_F32:
-        return 4;
-    case DURE_GGUF_F16:
-    case DURE_GGUF_BF16:
-        return 2;
-    default:
-        return 0;
-    }
-}
-
-static float load_element(const dure_adapter_part *part, size_t i)
-{
-    const uint8_t *p = part->data + i * dure_adapter_element_bytes(part->type);
-    if (part->type == DURE_GGUF_F32) {
-        uint32_t bits =
-            (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-        float value;
-        memcpy(&value, &bits, sizeof value);
-        return value;
-    }
-    uint16_t bits = (uint16_t)(p[0] | p[1] << 8);
-    return part->type == DURE_GGUF_F16 ? dure_half_to_float(bits) : dure_bf16_to_float(bits);
-}
-
-/* The converter of the GGUF interleaves the two halves of each head of q and k: row
- * h*hd + p*hd/2 + i of the checkpoint is row h*hd + 2*i + p of the GGUF. */
+/* In the architecture llama the converter interleaves the two halves of each head of q and k: row
+ * h*hd + p*hd/2 + i of the checkpoint is row h*hd + 2*i + p of the GGUF. Others keep the order. */
 uint32_t dure_adapter_gguf_row(const dure_model_shape *shape, dure_lora_target target, uint32_t row)
 {
     if (target != DURE_LORA_Q && target != DURE_LORA_K) return row;
+    if (!dure_model_arch_interleaves(shape->architecture)) return row;
     uint32_t hd = shape->head_dim, head = row / hd, within = row % hd;
     return head * hd + 2 * (within % (hd / 2)) + within / (hd / 2);
 }
@@ -117,17 +93,19 @@ static dure_err check_complete(const dure_adapter_parts *from, const dure_lora_l
 static dure_err copy_part(dure_lora *lora, const dure_adapter_part *part, bool checkpoint_rows,
                           dure_diag *diag)
 {
+    const dure_cpu_ops *ops = dure_cpu_ops_of(DURE_CPU_REFERENCE);
     bool is_a = part->factor == DURE_LORA_FACTOR_A;
     size_t offset = 0;
     bool found = dure_lora_find(&offset, &lora->layout, part->layer, part->target, part->factor);
+    size_t row_bytes = dure_quant_row_bytes(part->type, part->cols);
     DURE_ASSERT(found);
     for (uint32_t row = 0; row < part->rows; row++) {
         uint32_t to = checkpoint_rows && !is_a
                           ? dure_adapter_gguf_row(&lora->layout.shape, part->target, row)
                           : row;
         float *out = lora->params + offset + to * part->cols;
+        ops->dequant(out, part->data + row * row_bytes, part->cols, part->type);
         for (size_t i = 0; i < part->cols; i++) {
-            out[i] = load_element(part, row * part->cols + i);
             if (!isfinite(out[i]))
                 return dure_diag_set(diag, DURE_ERR_FORMAT,
                                      "%.128s holds a value that is not finite", part->name);

@@ -196,11 +196,14 @@ static dure_err check_config(const json_t *config, dure_diag *diag)
     return DURE_OK;
 }
 
-static dure_err read_config(float *alpha, uint64_t *rank, const char *path, dure_diag *diag)
+dure_err dure_adapter_parse_config(float *alpha, uint64_t *rank, dure_span text, const char *name,
+                                   dure_diag *diag)
 {
     json_t *config = NULL;
     double value = 0;
-    dure_err err = dure_json_read(&config, path, MAX_CONFIG, diag);
+    *alpha = 0;
+    *rank = 0;
+    dure_err err = dure_json_parse(&config, text, name, diag);
     if (err) return err;
     if (!json_is_object(config))
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "the file is not a JSON object");
@@ -213,7 +216,16 @@ static dure_err read_config(float *alpha, uint64_t *rank, const char *path, dure
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "\"lora_alpha\" is not a positive number");
     *alpha = (float)value;
     json_decref(config);
-    return err ? dure_diag_prefix(diag, err, "%s", path) : DURE_OK;
+    return err ? dure_diag_prefix(diag, err, "%s", name) : DURE_OK;
+}
+
+static dure_err read_config(float *alpha, uint64_t *rank, const char *path, dure_diag *diag)
+{
+    dure_buf text = {0};
+    dure_err err = dure_file_read(&text, path, MAX_CONFIG, diag);
+    if (!err) err = dure_adapter_parse_config(alpha, rank, dure_buf_span(&text), path, diag);
+    dure_buf_fini(&text);
+    return err;
 }
 
 static bool parse_name(dure_adapter_part *out, const char *name)

@@ -1,7 +1,10 @@
 /* Any bytes as a GGUF: opened, every key and tensor walked, the shape and the tokenizer read. Bytes
  * that begin with 'P' are two parts of a model: the length of the first as u16, then both. */
+#include "model/arch.h"
 #include "model/chat_template.h"
 #include "model/shape.h"
+
+#include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -23,6 +26,20 @@ static unsigned touch(const dure_gguf *g)
         if (tensor->bytes) sum += tensor->data[0] + (unsigned)tensor->data[tensor->bytes - 1];
     }
     return sum;
+}
+
+static unsigned facts(const dure_gguf *g, const dure_model_shape *shape)
+{
+    dure_model_arch arch;
+    unsigned sum = shape->n_layers;
+    if (dure_model_arch_read(&arch, g, shape, NULL)) abort(); /* the shape's reader did it too */
+    for (int sliding = 0; sliding < 2; sliding++) {
+        dure_rope_table table;
+        if (dure_model_rope_read(&table, g, shape, &arch, sliding != 0, NULL)) continue;
+        if (dure_rope_table_reserve(&table, 3) == DURE_OK) sum += table.cos_sin[0] > 0;
+        dure_rope_table_fini(&table);
+    }
+    return sum + dure_model_arch_slides(&arch, shape->n_layers - 1);
 }
 
 static dure_err parse(dure_gguf **g, const uint8_t *data, size_t n, dure_diag *diag)
@@ -47,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     dure_tokens tokens = {0};
     if (parse(&g, data, n, &diag)) return 0;
     sink = touch(g) + (dure_gguf_check_finite(g, &diag) == DURE_OK);
-    if (dure_model_shape_read(&shape, g, &diag) == DURE_OK) sink += shape.n_layers;
+    if (dure_model_shape_read(&shape, g, &diag) == DURE_OK) sink += facts(g, &shape);
     if (dure_tokenizer_new(&t, g, &diag) == DURE_OK) {
         dure_span text = dure_span_of(data, n < 256 ? n : 256);
         if (dure_tokenizer_encode(&tokens, t, text, false) == DURE_OK) sink += (unsigned)tokens.n;

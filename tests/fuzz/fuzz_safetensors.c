@@ -1,5 +1,8 @@
-/* Any bytes as the tensors of a PEFT folder, for a base of one small layer. */
+/* Any bytes as the tensors of a PEFT folder, for a base of one small layer; bytes that begin with
+ * '{', which no such file of a sensible length does, as the folder's configuration. */
 #include "model/adapter_int.h"
+
+#include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -18,6 +21,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     dure_adapter_notes notes = {0};
     dure_diag diag = {{0}};
     dure_span bytes = dure_span_of(data, n);
+    if (n && data[0] == '{') {
+        float alpha;
+        uint64_t rank;
+        dure_err err = dure_adapter_parse_config(&alpha, &rank, bytes, "config", &diag);
+        if (!err && !(alpha > 0)) abort();
+        return 0;
+    }
     if (dure_adapter_parse_safetensors(&lora, &notes, bytes, 2, &shape, &diag) == DURE_OK)
         dure_lora_free(&lora);
     dure_adapter_notes_fini(&notes);

@@ -2,73 +2,32 @@
 
     engine_parity.py MODEL.gguf DURE ENGINE_ORACLE
 
-The GGUF is decoded with the `gguf` package and put into transformers' LlamaForCausalLM. Gradients
+The GGUF is decoded with the `gguf` package and put into transformers (gguf_model.py). Gradients
 are compared with autograd in float64; autograd in float32 is the yardstick for how far rounding
 alone may lead. Prints the differences and fails when they are larger than that explains.
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
 import tempfile
 
-import gguf
 import numpy as np
 import torch
-import transformers
+
+from gguf_model import MODULES, load
 
 HERE = pathlib.Path(__file__).parent
 RANK, ALPHA = 8, 16.0
-TARGETS = ["q", "k", "v", "o", "gate", "up", "down"]
-MODULES = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-           "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
-NAMES = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
-
-
-def field(reader, key):
-    return reader.get_field(key).contents()
-
-
-def hf_order(rows, heads):
-    """Index that turns GGUF rows of q or k into the checkpoint's: h*hd + 2i+p -> h*hd + p*hd/2+i."""
-    dim = rows // heads
-    index = np.arange(rows).reshape(heads, dim // 2, 2)
-    return index.swapaxes(1, 2).reshape(rows)
-
-
-def load(path):
-    reader = gguf.GGUFReader(path)
-    config = transformers.LlamaConfig(
-        vocab_size=len(reader.get_field("tokenizer.ggml.tokens").data),
-        hidden_size=field(reader, "llama.embedding_length"),
-        intermediate_size=field(reader, "llama.feed_forward_length"),
-        num_hidden_layers=field(reader, "llama.block_count"),
-        num_attention_heads=field(reader, "llama.attention.head_count"),
-        num_key_value_heads=field(reader, "llama.attention.head_count_kv"),
-        max_position_embeddings=field(reader, "llama.context_length"),
-        rms_norm_eps=field(reader, "llama.attention.layer_norm_rms_epsilon"),
-        rope_theta=field(reader, "llama.rope.freq_base"),
-        rope_parameters={"rope_type": "default", "rope_theta": field(reader, "llama.rope.freq_base")},
-        tie_word_embeddings=True, attn_implementation="eager")
-    model = transformers.LlamaForCausalLM(config).eval()
-    tensors = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
-    heads = {0: config.num_attention_heads, 1: config.num_key_value_heads}
-    state = {"model.embed_tokens.weight": tensors["token_embd.weight"],
-             "lm_head.weight": tensors.get("output.weight", tensors["token_embd.weight"]),
-             "model.norm.weight": tensors["output_norm.weight"]}
-    for i in range(config.num_hidden_layers):
-        state[f"model.layers.{i}.input_layernorm.weight"] = tensors[f"blk.{i}.attn_norm.weight"]
-        state[f"model.layers.{i}.post_attention_layernorm.weight"] = tensors[f"blk.{i}.ffn_norm.weight"]
-        for k, (module, name) in enumerate(zip(MODULES, NAMES)):
-            w = tensors[f"blk.{i}.{name}.weight"]
-            state[f"model.layers.{i}.{module}.weight"] = w[hf_order(len(w), heads[k])] if k < 2 else w
-    model.load_state_dict({k: torch.tensor(np.array(v)) for k, v in state.items()})
-    return model, heads
+# Both sides compute in float32; bfloat16 would hide what is compared here.
+FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
 
 
 def run(command, lines):
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True,
+                          env=FLOAT32)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -95,7 +54,7 @@ class Lora(torch.nn.Module):
         return self.base(x) + (ALPHA / RANK) * (x @ self.a.T @ self.b.T)
 
 
-def adapt(model, heads, rng):
+def adapt(model, orders, rng):
     """Puts random adapters on every matrix; returns the parameters in the engine's order."""
     params, loras = [], []
     for layer in model.model.layers:
@@ -105,7 +64,7 @@ def adapt(model, heads, rng):
             bound = base.in_features ** -0.5
             a = rng.uniform(-bound, bound, (RANK, base.in_features)).astype(np.float32)
             b = rng.normal(0, 0.02, (base.out_features, RANK)).astype(np.float32)
-            order = hf_order(len(b), heads[k]) if k < 2 else np.arange(len(b))
+            order = np.arange(len(b))[orders[k]]
             lora = Lora(base, torch.tensor(a), torch.tensor(b[order]))
             setattr(getattr(layer, parent), leaf, lora)
             params += [a.ravel(), b.ravel()]
@@ -133,10 +92,10 @@ def distance(mine, truth):
     return np.array([whole / np.linalg.norm(np.concatenate(truth)), max(parts)])
 
 
-def compare_gradients(model, heads, path, oracle, records):
+def compare_gradients(model, orders, path, oracle, records):
     for p in model.parameters():
         p.requires_grad_(False)
-    params, loras = adapt(model, heads, np.random.default_rng(1))
+    params, loras = adapt(model, orders, np.random.default_rng(1))
     lines = []
     for tokens in records:
         first = len(tokens) // 2
@@ -168,9 +127,9 @@ def main():
     texts = [line.encode().decode("unicode_escape").encode("latin-1").decode()
              if "\\" in line else line for line in (HERE / "texts.txt").read_text().splitlines()]
     records = run([dure, "data", "tokens", "--model", path], texts)
-    model, heads = load(path)
+    model, orders = load(path)
     good = compare_logprobs(model, path, oracle, records)
-    good &= compare_gradients(model, heads, path, oracle, [records[0], records[7], records[13]])
+    good &= compare_gradients(model, orders, path, oracle, [records[0], records[7], records[13]])
     return 0 if good else 1
 
 

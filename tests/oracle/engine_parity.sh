@@ -1,11 +1,12 @@
 #!/bin/sh
-# engine_parity.sh DURE ENGINE_ORACLE: runs engine_parity.py in a Python environment of its own.
+# engine_parity.sh DURE ENGINE_ORACLE: runs arch_parity.py, and engine_parity.py where there is a
+# model, in a Python environment of their own.
 #
 # DURE_MODEL is the GGUF to compare on; DURE_ORACLE_VENV the environment (made when missing).
-# Skipped, with the reason, when there is no model or the packages cannot be installed.
+# Skipped, with the reason, when neither is set or the packages cannot be installed.
 set -eu
 here=$(dirname "$0")
-if [ -z "${DURE_MODEL:-}" ]; then
+if [ -z "${DURE_MODEL:-}${DURE_ORACLE_VENV:-}" ]; then
     echo "SKIPPED: set DURE_MODEL=/path/model.gguf to compare the engine with PyTorch"
     exit 77
 fi
@@ -16,4 +17,5 @@ if ! "$venv/bin/python" -c 'import torch, transformers, gguf' 2>/dev/null; then
         exit 77
     fi
 fi
-exec "$venv/bin/python" "$here/engine_parity.py" "$DURE_MODEL" "$1" "$2"
+"$venv/bin/python" "$here/arch_parity.py" "$2"
+[ -z "${DURE_MODEL:-}" ] || exec "$venv/bin/python" "$here/engine_parity.py" "$DURE_MODEL" "$1" "$2"

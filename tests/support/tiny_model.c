@@ -30,6 +30,7 @@ typedef struct writer {
     uint32_t n_keys, n_tensors;
     uint32_t type;
     float scale;
+    const char *arch;
 } writer;
 
 /* Little-endian puts; the tests run on little-endian machines, as GGUF does. */
@@ -54,9 +55,12 @@ static void put_text(dure_buf *b, const char *text)
     put(b, text, strlen(text));
 }
 
+/* A name that begins with '.' is one of the architecture. */
 static void key(writer *w, const char *name, uint32_t type)
 {
-    put_text(&w->head, name);
+    char full[128];
+    snprintf(full, sizeof full, "%s%s", *name == '.' ? w->arch : "", name);
+    put_text(&w->head, full);
     put_u32(&w->head, type);
     w->n_keys++;
 }
@@ -203,30 +207,50 @@ static void matrix(writer *w, const char *name, uint32_t in, uint32_t out)
     tensor(w, name, (uint32_t[2]){in, out}, 0, w->scale * 1.7320508f / sqrtf((float)in));
 }
 
+static bool is(const tiny_model_opts *o, const char *arch)
+{
+    return !strcmp(o->arch, arch);
+}
+
+/* One of a layer's tensors; out 0: a vector of `in` elements around `base`. */
+typedef struct layer_tensor {
+    const char *name;
+    uint32_t in, out;
+    float base;
+    bool absent;
+} layer_tensor;
+
 static void layer(writer *w, uint32_t i, const tiny_model_opts *o)
 {
-    uint32_t hd = o->n_embd / o->n_head, kv = hd * o->n_head_kv;
-    const struct {
-        const char *name;
-        uint32_t in, out;
-    } rows[] = {
-        {"attn_norm", o->n_embd, 0},
-        {"attn_q", o->n_embd, o->n_embd},
-        {"attn_k", o->n_embd, kv},
-        {"attn_v", o->n_embd, kv},
-        {"attn_output", o->n_embd, o->n_embd},
-        {"ffn_norm", o->n_embd, 0},
-        {"ffn_gate", o->n_embd, o->n_ff},
-        {"ffn_up", o->n_embd, o->n_ff},
-        {"ffn_down", o->n_ff, o->n_embd},
+    uint32_t d = o->n_embd, q = o->head_dim * o->n_head, kv = o->head_dim * o->n_head_kv;
+    bool no_bias = !is(o, "qwen2"), no_post = !is(o, "gemma3");
+    bool no_norm = no_post && !is(o, "qwen3");
+    const layer_tensor rows[] = {
+        {"attn_norm.weight", d, 0, 1, false},
+        {"attn_q.weight", d, q, 0, false},
+        {"attn_k.weight", d, kv, 0, false},
+        {"attn_v.weight", d, kv, 0, false},
+        {"attn_output.weight", q, d, 0, false},
+        {"ffn_norm.weight", d, 0, 1, false},
+        {"ffn_gate.weight", d, o->n_ff, 0, false},
+        {"ffn_up.weight", d, o->n_ff, 0, false},
+        {"ffn_down.weight", o->n_ff, d, 0, false},
+        {"attn_q.bias", q, 0, 0, no_bias},
+        {"attn_k.bias", kv, 0, 0, no_bias},
+        {"attn_v.bias", kv, 0, 0, no_bias},
+        {"attn_q_norm.weight", o->head_dim, 0, 1, no_norm},
+        {"attn_k_norm.weight", o->head_dim, 0, 1, no_norm},
+        {"post_attention_norm.weight", d, 0, 1, no_post},
+        {"post_ffw_norm.weight", d, 0, 1, no_post},
     };
     for (size_t k = 0; k < sizeof rows / sizeof rows[0]; k++) {
         char name[64];
-        snprintf(name, sizeof name, "blk.%u.%s.weight", i, rows[k].name);
+        if (rows[k].absent) continue;
+        snprintf(name, sizeof name, "blk.%u.%s", i, rows[k].name);
         if (rows[k].out)
             matrix(w, name, rows[k].in, rows[k].out);
         else
-            tensor(w, name, (uint32_t[2]){rows[k].in, 0}, 1, 0.3f);
+            tensor(w, name, (uint32_t[2]){rows[k].in, 0}, rows[k].base, 0.3f);
     }
 }
 
@@ -273,16 +297,24 @@ static void metadata(writer *w, const tiny_model_opts *o)
 {
     key_text(w, "general.architecture", o->arch);
     key_text(w, "general.name", "tiny random llama");
-    key_u32(w, "llama.block_count", o->n_layers);
-    key_u32(w, "llama.context_length", o->n_context);
-    key_u32(w, "llama.embedding_length", o->n_embd);
-    key_u32(w, "llama.feed_forward_length", o->n_ff);
-    key_u32(w, "llama.attention.head_count", o->n_head);
-    key_u32(w, "llama.attention.head_count_kv", o->n_head_kv);
-    key_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    key_f32(w, "llama.rope.freq_base", 10000.0f);
-    key_u32(w, "llama.rope.dimension_count", o->n_embd / o->n_head);
-    key_u32(w, "llama.vocab_size", TINY_VOCAB);
+    key_u32(w, ".block_count", o->n_layers);
+    key_u32(w, ".context_length", o->n_context);
+    key_u32(w, ".embedding_length", o->n_embd);
+    key_u32(w, ".feed_forward_length", o->n_ff);
+    key_u32(w, ".attention.head_count", o->n_head);
+    key_u32(w, ".attention.head_count_kv", o->n_head_kv);
+    key_f32(w, ".attention.layer_norm_rms_epsilon", 1e-5f);
+    key_f32(w, ".rope.freq_base", 10000.0f);
+    key_u32(w, ".rope.dimension_count", o->head_dim);
+    if (o->head_dim != o->n_embd / o->n_head) {
+        key_u32(w, ".attention.key_length", o->head_dim);
+        key_u32(w, ".attention.value_length", o->head_dim);
+    }
+    if (o->window) {
+        key_u32(w, ".attention.sliding_window", o->window);
+        key_u32(w, ".attention.sliding_window_pattern", 3);
+    }
+    key_u32(w, ".vocab_size", TINY_VOCAB);
     key_text(w, "tokenizer.ggml.model", "gpt2");
     key_text(w, "tokenizer.ggml.pre", "smollm");
     key_bool(w, "tokenizer.ggml.add_bos_token", false);
@@ -302,8 +334,7 @@ static void tensors(writer *w, const tiny_model_opts *o)
         layer(w, i, o);
     tensor(w, "output_norm.weight", (uint32_t[2]){o->n_embd, 0}, 1, 0.3f);
     if (o->untied) matrix(w, "output.weight", o->n_embd, TINY_VOCAB);
-    if (o->rope_freqs)
-        tensor(w, "rope_freqs.weight", (uint32_t[2]){o->n_embd / o->n_head / 2, 0}, 2, 0.9f);
+    if (o->rope_freqs) tensor(w, "rope_freqs.weight", (uint32_t[2]){o->head_dim / 2, 0}, 2, 0.9f);
 }
 
 static void save(const char *path, writer *w)
@@ -336,9 +367,13 @@ void tiny_model_write(const char *path, const tiny_model_opts *opts)
     if (!o.n_ff) o.n_ff = 96;
     if (!o.n_head) o.n_head = 4;
     if (!o.n_head_kv) o.n_head_kv = 2;
+    if (!o.head_dim) o.head_dim = o.n_embd / o.n_head;
     if (!o.n_context) o.n_context = 512;
     if (!o.arch) o.arch = "llama";
-    writer w = {.rng = o.seed, .type = o.type, .scale = o.weight_scale > 0 ? o.weight_scale : 1};
+    writer w = {.rng = o.seed,
+                .type = o.type,
+                .scale = o.weight_scale > 0 ? o.weight_scale : 1,
+                .arch = o.arch};
     dure_buf_init(&w.head, MAX_BYTES);
     dure_buf_init(&w.infos, MAX_BYTES);
     dure_buf_init(&w.data, MAX_BYTES);

@@ -1,6 +1,6 @@
-/* A tiny random llama as a GGUF file: a few thousand weights, a byte-level vocabulary of 272
- * tokens with SmolLM2's special tokens, splitter and chat template. Every test that needs a model
- * makes one of these, so that no test needs a download.
+/* A tiny random llama (or qwen2, qwen3, gemma3) as a GGUF file: a few thousand weights, a
+ * byte-level vocabulary of 272 tokens with SmolLM2's special tokens, splitter and chat template.
+ * Every test that needs a model makes one of these, so that no test needs a download.
  *
  * The file is a function of the options alone. */
 #pragma once
@@ -28,12 +28,14 @@ typedef struct tiny_model_opts {
     uint32_t n_ff;      /* [96] */
     uint32_t n_head;    /* [4] */
     uint32_t n_head_kv; /* [2] */
+    uint32_t head_dim;  /* [n_embd / n_head] */
     uint32_t n_context; /* [512] */
     uint32_t type;      /* [F32] of the matrices; blocked types need widths that 32 divides */
     bool untied;        /* a separate output.weight */
     bool rope_freqs;    /* a rope_freqs.weight of varied factors */
     float weight_scale; /* [1] times 1/sqrt(in) */
-    const char *arch;   /* ["llama"] written to general.architecture */
+    const char *arch;   /* ["llama"]; qwen2, qwen3 and gemma3 have the tensors that theirs have */
+    uint32_t window;    /* [0] sliding window, in every layer but each third */
 } tiny_model_opts;
 
 /* Writes the file; aborts the test program on failure. */

@@ -192,11 +192,12 @@ static void test_adapter_refuses_a_value_that_is_not_finite(void **state)
     dure_lora_free(&lora);
 }
 
-/* One tensor of an adapter made by hand; all zero. */
+/* One tensor of an adapter made by hand. */
 typedef struct made {
     const char *name;
     uint64_t cols, rows;
     uint32_t type;
+    const uint8_t *data; /* NULL: all zero */
 } made;
 
 typedef struct by_hand {
@@ -226,7 +227,7 @@ static dure_err parse_by_hand(dure_lora **out, const by_hand *from, dure_diag *d
                                    .type = from->tensors[i].type,
                                    .n_dims = 2,
                                    .dims = {from->tensors[i].cols, from->tensors[i].rows},
-                                   .data = zeros});
+                                   .data = from->tensors[i].data ? from->tensors[i].data : zeros});
     dure_buf_init(&b, 1 << 20);
     assert_ok(dure_gguf_writer_encode(&b, w));
     dure_err err = dure_adapter_parse(out, NULL, dure_buf_span(&b), &shape, diag);
@@ -249,19 +250,34 @@ static void test_adapter_reads_half_precision_and_alpha_zero(void **state)
     (void)state;
     dure_lora *lora;
     const by_hand from = {.n = 2,
-                          .tensors = {{"blk.0.attn_q.weight.lora_a", 32, 4, DURE_GGUF_F16},
-                                      {"blk.0.attn_q.weight.lora_b", 4, 32, DURE_GGUF_BF16}}};
+                          .tensors = {{"blk.0.attn_q.weight.lora_a", 32, 4, DURE_GGUF_F16, NULL},
+                                      {"blk.0.attn_q.weight.lora_b", 4, 32, DURE_GGUF_BF16, NULL}}};
     assert_ok(parse_by_hand(&lora, &from, NULL));
     assert_int_equal(lora->layout.rank, 4);
     assert_true(lora->layout.alpha == 4.0f); /* alpha 0 stands for a scale of 1 */
     dure_lora_free(&lora);
 }
 
+static void test_adapter_reads_blocks_of_8_bits(void **state)
+{
+    (void)state;
+    dure_lora *lora;
+    uint8_t blocks[2 * 34] = {[0] = 0x00, [1] = 0x38, [2] = 3, [35] = 0xC0, [67] = 0xFF};
+    const by_hand from = {.alpha = 1,
+                          .n = 2,
+                          .tensors = {{"blk.0.attn_q.weight.lora_a", 32, 2, DURE_GGUF_Q8_0, blocks},
+                                      {"blk.0.attn_q.weight.lora_b", 2, 32, DURE_GGUF_F32, NULL}}};
+    assert_ok(parse_by_hand(&lora, &from, NULL));
+    assert_true(lora->params[0] == 1.5f);  /* half of 3 */
+    assert_true(lora->params[63] == 2.0f); /* -2 times -1 */
+    dure_lora_free(&lora);
+}
+
 static void test_adapter_refuses_other_kinds_of_adapters(void **state)
 {
     (void)state;
-    const made a = {"blk.0.attn_q.weight.lora_a", 32, 2, DURE_GGUF_F32};
-    const made b = {"blk.0.attn_q.weight.lora_b", 2, 32, DURE_GGUF_F32};
+    const made a = {"blk.0.attn_q.weight.lora_a", 32, 2, DURE_GGUF_F32, NULL};
+    const made b = {"blk.0.attn_q.weight.lora_b", 2, 32, DURE_GGUF_F32, NULL};
     refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {a, b}, .type = "model"}, DURE_ERR_UNSUPPORTED,
            "general.type");
     refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {a, b}, .adapter_type = "control_vector"},
@@ -269,27 +285,33 @@ static void test_adapter_refuses_other_kinds_of_adapters(void **state)
     refuse(&(by_hand){.alpha = -1, .n = 2, .tensors = {a, b}}, DURE_ERR_UNSUPPORTED, "alpha");
     refuse(&(by_hand){.alpha = 1}, DURE_ERR_FORMAT, "no LoRA tensor");
     refuse(&(by_hand){.alpha = 1, .n = 1, .tensors = {a}}, DURE_ERR_UNSUPPORTED, "1 tensors");
-    refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {a, {"output.weight.lora_b", 2, 32, 0}}},
+    refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {a, {"output.weight.lora_b", 2, 32, 0, NULL}}},
            DURE_ERR_UNSUPPORTED, "output.weight.lora_b");
-    refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {a, {"blk.0.attn_q.weight.lora_b", 3, 32, 0}}},
+    refuse(&(by_hand){.alpha = 1,
+                      .n = 2,
+                      .tensors = {a, {"blk.0.attn_q.weight.lora_b", 3, 32, 0, NULL}}},
            DURE_ERR_UNSUPPORTED, "rank 3");
     refuse(&(by_hand){.alpha = 1,
                       .n = 2,
-                      .tensors = {{"blk.0.attn_q.weight.lora_a", 32, 2, DURE_GGUF_Q8_0}, b}},
-           DURE_ERR_UNSUPPORTED, "Q8_0");
+                      .tensors = {{"blk.0.attn_q.weight.lora_a", 32, 2, DURE_GGUF_Q4_1, NULL}, b}},
+           DURE_ERR_UNSUPPORTED, "Q4_1");
     refuse(&(by_hand){.alpha = 1,
                       .n = 2,
-                      .tensors = {{"blk.4294967296.attn_q.weight.lora_a", 32, 2, 0}, b}},
+                      .tensors = {{"blk.4294967296.attn_q.weight.lora_a", 32, 2, 0, NULL}, b}},
            DURE_ERR_UNSUPPORTED, "4294967296");
 }
 
 static void test_adapter_sizes_of_another_base_are_refused(void **state)
 {
     (void)state;
-    const made b = {"blk.0.attn_q.weight.lora_b", 2, 32, DURE_GGUF_F32};
-    refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {{"blk.0.attn_q.weight.lora_a", 64, 2, 0}, b}},
+    const made b = {"blk.0.attn_q.weight.lora_b", 2, 32, DURE_GGUF_F32, NULL};
+    refuse(&(by_hand){.alpha = 1,
+                      .n = 2,
+                      .tensors = {{"blk.0.attn_q.weight.lora_a", 64, 2, 0, NULL}, b}},
            DURE_ERR_STATE, "another base");
-    refuse(&(by_hand){.alpha = 1, .n = 2, .tensors = {{"blk.7.attn_q.weight.lora_a", 32, 2, 0}, b}},
+    refuse(&(by_hand){.alpha = 1,
+                      .n = 2,
+                      .tensors = {{"blk.7.attn_q.weight.lora_a", 32, 2, 0, NULL}, b}},
            DURE_ERR_STATE, "another base");
 }
 
@@ -321,6 +343,50 @@ static void test_peft_rows_of_a_head_are_interleaved(void **state)
         assert_int_equal(dure_adapter_gguf_row(&small.shape, DURE_LORA_Q, row), wanted);
         assert_int_equal(dure_adapter_gguf_row(&small.shape, DURE_LORA_K, row), wanted);
         assert_int_equal(dure_adapter_gguf_row(&small.shape, DURE_LORA_V, row), row);
+    }
+}
+
+static void test_peft_rows_keep_their_order_in_other_architectures(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"qwen2", "qwen3", "gemma3"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        dure_model_shape shape = small.shape;
+        snprintf(shape.architecture, sizeof shape.architecture, "%s", names[i]);
+        for (uint32_t row = 0; row < 32; row++)
+            assert_int_equal(dure_adapter_gguf_row(&shape, DURE_LORA_Q, row), row);
+    }
+}
+
+/* An adapter of any architecture goes through both forms unchanged, and is refused for another. */
+static void test_adapter_of_other_architectures(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"qwen2", "qwen3", "gemma3"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        temp_dir dir;
+        dure_buf b;
+        dure_lora *again;
+        dure_diag diag = {{0}};
+        dure_lora_layout layout = small;
+        snprintf(layout.shape.architecture, sizeof layout.shape.architecture, "%s", names[i]);
+        dure_lora *lora = make(&layout);
+        encode(&b, lora, NULL);
+        assert_ok(dure_adapter_parse(&again, NULL, dure_buf_span(&b), NULL, NULL));
+        assert_same(lora, again);
+        assert_string_equal(again->layout.shape.architecture, names[i]);
+        dure_lora_free(&again);
+        assert_err(dure_adapter_parse(&again, NULL, dure_buf_span(&b), &small.shape, &diag),
+                   DURE_ERR_STATE);
+        assert_non_null(strstr(diag.text, "architecture"));
+        dure_buf_fini(&b);
+        temp_dir_make(&dir);
+        assert_ok(dure_adapter_save_peft(dir.path, lora, "base", NULL, NULL));
+        assert_ok(dure_adapter_load_peft(&again, NULL, dir.path, &layout.shape, NULL));
+        assert_same(lora, again);
+        dure_lora_free(&again);
+        dure_lora_free(&lora);
+        temp_dir_remove(&dir);
     }
 }
 
@@ -470,10 +536,13 @@ int main(void)
         cmocka_unit_test(test_adapter_every_cut_is_refused),
         cmocka_unit_test(test_adapter_refuses_a_value_that_is_not_finite),
         cmocka_unit_test(test_adapter_reads_half_precision_and_alpha_zero),
+        cmocka_unit_test(test_adapter_reads_blocks_of_8_bits),
         cmocka_unit_test(test_adapter_refuses_other_kinds_of_adapters),
         cmocka_unit_test(test_adapter_sizes_of_another_base_are_refused),
         cmocka_unit_test(test_adapter_notes_are_checked),
         cmocka_unit_test(test_peft_rows_of_a_head_are_interleaved),
+        cmocka_unit_test(test_peft_rows_keep_their_order_in_other_architectures),
+        cmocka_unit_test(test_adapter_of_other_architectures),
         cmocka_unit_test(test_adapter_survives_a_peft_folder),
         cmocka_unit_test(test_peft_variants_are_refused_by_name),
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
