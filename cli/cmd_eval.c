@@ -171,7 +171,7 @@ int dure_cmd_eval(int argc, char **argv)
          .kind = DURE_ARG_TEXT,
          .out = &o.data,
          .value = "FILE",
-         .help = "JSONL, one conversation a line",
+         .help = "records: JSONL, JSON, CSV, TSV or plain text",
          .required = true},
         {.name = "adapter",
          .kind = DURE_ARG_TEXT,

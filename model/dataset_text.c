@@ -15,10 +15,10 @@ static dure_err add_piece(dure_reading *r, const dure_tokens *all, size_t from, 
                           uint32_t line)
 {
     size_t first = r->data->tokens.n;
-    dure_err err = DURE_OK;
+    dure_err err = dure_dataset_begin_text(&r->data->tokens, r);
     r->line = line;
     for (size_t i = from; i < to && !err; i++)
-        err = dure_tokens_push(&r->data->tokens, all->ids[i], i > from);
+        err = dure_tokens_push(&r->data->tokens, all->ids[i], r->data->tokens.n > first);
     return err ? err : dure_dataset_add_tokens(r, first);
 }
 
@@ -26,11 +26,12 @@ dure_err dure_dataset_text(dure_reading *r, dure_span text)
 {
     dure_tokens all = {0};
     uint32_t line = 1;
+    size_t most = r->opts->max_length - (dure_tokenizer_adds_bos(r->t) ? 1 : 0);
     dure_err err = text.n ? dure_tokenizer_encode(&all, r->t, text, true) : DURE_OK;
     if (!err && all.n && r->end_of_text >= 0) err = dure_tokens_push(&all, r->end_of_text, true);
     for (size_t from = 0; from < all.n && !err;) {
-        size_t to = all.n - from < r->opts->max_length ? all.n : from + r->opts->max_length;
-        if (to - from < 2) break; /* a token alone teaches nothing */
+        size_t to = all.n - from < most ? all.n : from + most;
+        if (to - from < 2 && from) break; /* a last token alone teaches nothing */
         err = add_piece(r, &all, from, to, line);
         for (; from < to; from++)
             line += line_breaks(r, all.ids[from]);
