@@ -95,7 +95,7 @@ dure_arg dure_data_arg(const char **data)
                       .kind = DURE_ARG_TEXT,
                       .out = data,
                       .value = "FILE",
-                      .help = "JSONL, one conversation a line",
+                      .help = "records: JSONL, JSON, CSV, TSV or plain text",
                       .required = true};
 }
 

@@ -30,8 +30,10 @@ static dure_train_options o;
 static const dure_arg args[] = {
     HEADING("What to train"),
     REQUIRED("model", model, "FILE", "the base model, GGUF"),
-    REQUIRED("data", data, "FILE", "records to train on: JSONL, CSV or text"),
+    REQUIRED("data", data, "FILE", "records to train on: JSONL, JSON, CSV, TSV or plain text"),
     REQUIRED("out", out, "DIR", "where the adapter goes: adapter.gguf and a PEFT folder"),
+    OPTION("format", TEXT, format, "NAME",
+           "of --data and --eval: jsonl, json, csv, tsv or text; default by the file's name"),
     OPTION("max-length", COUNT, max_length, "N", "tokens a record; default 512"),
     OPTION("init", TEXT, init, "PATH",
            "start from this adapter, a GGUF file or PEFT folder (its rank, alpha, targets hold)"),
@@ -123,7 +125,8 @@ static const dure_usage usage = {
 
 static void set_defaults(void)
 {
-    o = (dure_train_options){.targets = "q,v",
+    o = (dure_train_options){.format = "auto",
+                             .targets = "q,v",
                              .factor = "both",
                              .optimizer = "adamw",
                              .schedule = "constant",

@@ -2,6 +2,8 @@
 
 #include "model/base_digest.h"
 
+#include "model/base_digest.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,7 +80,7 @@ static dure_err read_records(dure_train_setup *s, const dure_train_options *o, d
     dure_err err = dure_dataset_read(&s->data, o->data, s->m.tokenizer, &s->m.chat, &read, diag);
     if (!err) err = check_usable(s, o, diag);
     if (err || !o->eval) return err;
-    read.tolerant = false;
+    read.tolerant = read.private_records = false;
     err = dure_dataset_read(&s->eval, o->eval, s->m.tokenizer, &s->m.chat, &read, diag);
     if (!err && !o->no_dp) err = check_disjoint(s, o, diag);
     return err;

@@ -90,7 +90,8 @@ static dure_err open_data(dure_work *w, dure_diag *diag)
     uint32_t context = dure_transformer_shape(w->transformer)->n_context;
     uint32_t most = w->site->invitation.terms.training.max_length;
     const dure_dataset_opts opts = {.max_length = most < context ? most : context,
-                                    .tolerant = !dure_site_without_privacy(w->site)};
+                                    .tolerant = !dure_site_without_privacy(w->site),
+                                    .private_records = !dure_site_without_privacy(w->site)};
     dure_err err =
         dure_dataset_read(&w->data, w->site->policy.data, w->tokenizer, &w->chat, &opts, diag);
     if (!err) err = dure_trainer_data_hash(&w->data_hash, &w->data);

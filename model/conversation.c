@@ -46,37 +46,75 @@ static dure_err take_messages(dure_conversation *out, const json_t *list, dure_d
     return err;
 }
 
-static dure_err take_pair(dure_conversation *out, const json_t *prompt, const json_t *response,
-                          dure_diag *diag)
+static dure_span text_of(const json_t *value)
 {
+    return dure_span_of(json_string_value(value), json_string_length(value));
+}
+
+/* A question, its answer and, if it is there, the system message before them. */
+static dure_err take_exchange(dure_conversation *out, const json_t *record, dure_span question,
+                              dure_span answer, dure_diag *diag)
+{
+    const json_t *system = json_object_get(record, "system");
+    if (system && !json_is_string(system) && !json_is_null(system))
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "\"system\" must be a text");
+    out->messages = calloc(3, sizeof *out->messages);
+    if (!out->messages) return DURE_ERR_NOMEM;
+    if (json_string_length(system))
+        out->messages[out->n++] = (dure_message){DURE_ROLE_SYSTEM, text_of(system)};
+    out->messages[out->n++] = (dure_message){DURE_ROLE_USER, question};
+    out->messages[out->n++] = (dure_message){DURE_ROLE_ASSISTANT, answer};
+    out->answered = answer.n > 0;
+    return DURE_OK;
+}
+
+static dure_err take_pair(dure_conversation *out, const json_t *record, dure_diag *diag)
+{
+    const json_t *prompt = json_object_get(record, "prompt");
+    const json_t *response = json_object_get(record, "response");
     if (!json_is_string(prompt) || !json_is_string(response))
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "\"prompt\" and \"response\" must both be there and be texts");
-    out->messages = calloc(2, sizeof *out->messages);
-    if (!out->messages) return DURE_ERR_NOMEM;
-    out->n = 2;
-    out->messages[0] = (dure_message){
-        DURE_ROLE_USER, dure_span_of(json_string_value(prompt), json_string_length(prompt))};
-    out->messages[1] =
-        (dure_message){DURE_ROLE_ASSISTANT,
-                       dure_span_of(json_string_value(response), json_string_length(response))};
-    out->answered = out->messages[1].content.n > 0;
-    return DURE_OK;
+    return take_exchange(out, record, text_of(prompt), text_of(response), diag);
+}
+
+static dure_err take_instruction(dure_conversation *out, const json_t *record, dure_diag *diag)
+{
+    const json_t *instruction = json_object_get(record, "instruction");
+    const json_t *input = json_object_get(record, "input");
+    const json_t *output = json_object_get(record, "output");
+    if (!json_is_string(instruction) || !json_is_string(output) ||
+        (input && !json_is_string(input) && !json_is_null(input)))
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "\"instruction\" and \"output\" must both be there and be texts; "
+                             "\"input\" may be a third");
+    dure_span question = text_of(instruction);
+    size_t more = json_string_length(input);
+    if (more) {
+        size_t n = question.n + 2 + more;
+        out->joined = malloc(n);
+        if (!out->joined) return DURE_ERR_NOMEM;
+        memcpy(out->joined, question.data, question.n);
+        memcpy(out->joined + question.n, "\n\n", 2);
+        memcpy(out->joined + question.n + 2, json_string_value(input), more);
+        question = dure_span_of(out->joined, n);
+    }
+    return take_exchange(out, record, question, text_of(output), diag);
 }
 
 dure_err dure_conversation_read(dure_conversation *out, const json_t *record, dure_diag *diag)
 {
     const json_t *messages = json_object_get(record, "messages");
-    const json_t *prompt = json_object_get(record, "prompt");
-    const json_t *response = json_object_get(record, "response");
-    bool pair = prompt || response;
-    if (!json_is_object(record) || (messages != NULL) == pair)
-        return dure_diag_set(diag, DURE_ERR_FORMAT,
-                             "a record is an object with either \"messages\" or \"prompt\" and "
-                             "\"response\"");
+    bool pair = json_object_get(record, "prompt") || json_object_get(record, "response");
+    bool task = json_object_get(record, "instruction") || json_object_get(record, "output");
     *out = (dure_conversation){0};
-    dure_err err =
-        messages ? take_messages(out, messages, diag) : take_pair(out, prompt, response, diag);
+    if (!json_is_object(record) || (messages != NULL) + pair + task != 1)
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "a record has either \"messages\", or \"prompt\" and \"response\", or "
+                             "\"instruction\" and \"output\", or a \"text\" alone");
+    dure_err err = messages ? take_messages(out, messages, diag)
+                   : pair   ? take_pair(out, record, diag)
+                            : take_instruction(out, record, diag);
     if (err) dure_conversation_fini(out);
     return err;
 }
@@ -85,5 +123,6 @@ void dure_conversation_fini(dure_conversation *talk)
 {
     if (!talk) return;
     free(talk->messages);
+    free(talk->joined);
     *talk = (dure_conversation){0};
 }

@@ -1,8 +1,11 @@
-/* A conversation as JSON, in the two forms that data files use:
+/* A conversation as JSON, in the forms that data files use:
  *   {"messages": [{"role": "user", "content": "..."}, ...]}
- *   {"prompt": "...", "response": "..."}, one user message and its answer.
- * Other keys of the record are ignored (an id, a source); other keys of a message are refused,
- * because training would not respect what they ask for ("weight", "tool_calls"). */
+ *   {"prompt": "...", "response": "..."}, one user message and its answer
+ *   {"instruction": "...", "input": "...", "output": "..."}, where a user message of the
+ *     instruction, a blank line and the input (if there is one) is answered by the output
+ * The last two may have a "system" message. Other keys of the record are ignored (an id, a source);
+ * other keys of a message are refused, because training would not respect what they ask for
+ * ("weight", "tool_calls"). */
 #pragma once
 
 #include "model/chat_template.h"
@@ -10,8 +13,9 @@
 #include <jansson.h>
 
 typedef struct dure_conversation {
-    dure_message *messages; /* owned; their texts are borrowed from the JSON */
+    dure_message *messages; /* owned; their texts are borrowed from the JSON or from `joined` */
     size_t n;
+    char *joined;  /* owned: instruction and input; NULL when there was nothing to join */
     bool answered; /* some assistant message has text */
 } dure_conversation;
 

@@ -1,22 +1,42 @@
-/* A JSONL file of conversations as tokens with a response-only mask.
+/* A data file as tokens with a mask of what is learned.
  *
- * One record a line: {"messages":[{"role":…,"content":…},…]} or {"prompt":…,"response":…}.
+ * Formats: JSONL (a record a line) or a JSON array of records; CSV or TSV, a record a row under a
+ * header with the same names; a plain text, which is cut into pieces. A record is a conversation
+ * (model/conversation.h: its answers are learned) or {"text": "..."}, which is learned from its
+ * second token to the token that ends a text, which is added.
+ *
  * Without DP a bad record is an error that names its line. With DP one record never stops a run
  * (a run that stops tells something about that record): a record over max_length is cut, one that
  * cannot be read or whose labels did not survive becomes a record without labels; both are counted
- * for the owner's eyes only. */
+ * for the owner's eyes only. A file that is not in its format at all (an open quote, half an array)
+ * is an error all the same: which records it holds cannot be known. */
 #pragma once
 
 #include "model/chat_template.h"
 #include "model/transformer.h"
+
+typedef enum dure_dataset_format {
+    DURE_DATASET_AUTO, /* by the file's name: .json, .csv, .tsv, .txt and .md; all else is JSONL */
+    DURE_DATASET_JSONL,
+    DURE_DATASET_JSON, /* an array if the first character is '[', else JSONL */
+    DURE_DATASET_CSV,
+    DURE_DATASET_TSV,
+    DURE_DATASET_TEXT,
+} dure_dataset_format;
+
+/* "auto", "jsonl", "json", "csv", "tsv", "text"; DURE_ERR_USAGE for another. */
+DURE_MUST_USE dure_err dure_dataset_format_parse(dure_dataset_format *out, const char *text,
+                                                 dure_diag *diag);
 
 /* Hears of each record that tolerant mode cut or emptied: its line and a sentence. For the owner
  * of the data only. */
 typedef void dure_dataset_listener(void *state, uint32_t line, const char *sentence);
 
 typedef struct dure_dataset_opts {
+    dure_dataset_format format;
     uint32_t max_length;             /* tokens a record, at most the model's context */
     bool tolerant;                   /* the rule for DP above */
+    bool private_records;            /* the record is what is protected: a plain text has none */
     size_t max_records;              /* 0: 10 million */
     dure_dataset_listener *listener; /* may be NULL */
     void *listener_state;
@@ -39,7 +59,7 @@ typedef struct dure_dataset {
 DURE_MUST_USE dure_err dure_dataset_read(dure_dataset *out, const char *path,
                                          const dure_tokenizer *t, const dure_chat_template *chat,
                                          const dure_dataset_opts *opts, dure_diag *diag);
-/* As dure_dataset_read() over bytes; `name` stands for the file in `diag`. */
+/* As dure_dataset_read() over bytes; `name` stands for the file in `diag`, and for AUTO. */
 DURE_MUST_USE dure_err dure_dataset_parse(dure_dataset *out, dure_span text, const char *name,
                                           const dure_tokenizer *t, const dure_chat_template *chat,
                                           const dure_dataset_opts *opts, dure_diag *diag);

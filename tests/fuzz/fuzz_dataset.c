@@ -1,4 +1,5 @@
-/* Any bytes as a JSONL data file, strictly and tolerantly; labels and bounds are then walked. */
+/* Any bytes as a data file of every format, strictly and tolerantly; labels and bounds are then
+ * walked. */
 #include "model/dataset.h"
 #include "small_tokenizer.h"
 
@@ -19,8 +20,9 @@ static void walk(const dure_dataset *data)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
     const small_tokenizer *small = small_tokenizer_get();
-    for (int tolerant = 0; tolerant < 2; tolerant++) {
-        dure_dataset_opts opts = {.max_length = 64, .tolerant = tolerant == 1};
+    for (int i = 0; i < 2 * (DURE_DATASET_TEXT + 1); i++) {
+        dure_dataset_opts opts = {
+            .format = (dure_dataset_format)(i / 2), .max_length = 64, .tolerant = i % 2 == 1};
         dure_dataset out;
         dure_diag diag = {{0}};
         dure_span text = dure_span_of(data, n);

@@ -78,7 +78,7 @@ static void test_data_preview_shows_what_is_learned(void **state)
     assert_int_equal(
         program_run(&p, "data preview --data good.jsonl --model model.gguf --records 1"), 0);
     program_prints(&p, "  masked  | <|im_start|>user\n  masked  | Hi<|im_end|>\n");
-    program_prints(&p, "  learned | Hello<|im_end|>\n");
+    program_prints(&p, "  learned | [H][e][l][l][o][<|im_end|>]\n");
     assert_null(strstr(p.out, "So long"));
     assert_int_equal(program_run(&p, "data preview --data good.jsonl --model model.gguf --json"),
                      0);
@@ -90,6 +90,61 @@ static void test_data_preview_shows_what_is_learned(void **state)
     assert_string_equal(json_string_value(json_object_get(json_array_get(segments, 1), "text")),
                         "Hello<|im_end|>");
     json_decref(records);
+}
+
+static void test_data_preview_starts_at_a_line(void **state)
+{
+    (void)state;
+    assert_int_equal(program_run(&p, "data preview --data good.jsonl --model model.gguf --line 2 "
+                                     "--records 1"),
+                     0);
+    program_prints(&p, "line 2: ");
+    assert_null(strstr(p.out, "line 1: "));
+    assert_null(strstr(p.out, "line 3: "));
+    assert_int_equal(program_run(&p, "data preview --data bad.jsonl --model model.gguf --line 2 "
+                                     "--records 1"),
+                     0);
+    program_prints(&p, "nothing is left of it");
+}
+
+/* A table and a plain text, and every record in one bin of the histogram. */
+static void test_data_reads_other_formats(void **state)
+{
+    (void)state;
+    program_put(&p, "table.csv", "id,prompt,response\n1,Hi,Hello\n2,\"a, b\",c\n");
+    program_put(&p, "story", "Once upon a time\nthere was.\n");
+    assert_int_equal(program_run(&p, "data check --data table.csv --model model.gguf --json"), 0);
+    json_t *report = program_json(&p);
+    assert_int_equal(number(report, "records"), 2);
+    const json_t *histogram = json_object_get(report, "histogram");
+    json_int_t counted = 0;
+    for (size_t i = 0; i < json_array_size(histogram); i++)
+        counted += number(json_array_get(histogram, i), "records");
+    assert_int_equal(counted, 2);
+    json_decref(report);
+    assert_int_equal(program_run(&p, "data preview --data story --format text --model model.gguf "
+                                     "--max-length 20"),
+                     0);
+    program_prints(&p, "line 1: 20 tokens, 19 labels\n  masked  | O\n  learned | [n][c][e]");
+    assert_int_equal(program_run(&p, "data check --data table.csv --format xml --model model.gguf"),
+                     2);
+    program_says(&p, "not 'xml'");
+}
+
+static void test_data_check_counts_what_does_not_fit(void **state)
+{
+    (void)state;
+    assert_int_equal(program_run(&p, "data check --data good.jsonl --model model.gguf "
+                                     "--max-length 95 --json"),
+                     1);
+    json_t *report = program_json(&p);
+    assert_int_equal(number(report, "cut"), 3);
+    assert_int_equal(number(report, "without_labels"), 0);
+    json_decref(report);
+    assert_int_equal(program_run(&p, "data check --data good.jsonl --model model.gguf "
+                                     "--max-length 40"),
+                     1);
+    program_prints(&p, "too long  3 (over 40 tokens)\nno label  3\n");
 }
 
 static void test_data_tokens_reads_texts_and_records(void **state)
@@ -140,6 +195,9 @@ int main(void)
         cmocka_unit_test(test_data_check_counts_and_finds_repeats),
         cmocka_unit_test(test_data_check_names_bad_lines_and_fails),
         cmocka_unit_test(test_data_preview_shows_what_is_learned),
+        cmocka_unit_test(test_data_preview_starts_at_a_line),
+        cmocka_unit_test(test_data_reads_other_formats),
+        cmocka_unit_test(test_data_check_counts_what_does_not_fit),
         cmocka_unit_test(test_data_tokens_reads_texts_and_records),
         cmocka_unit_test(test_model_info_describes_and_judges),
         cmocka_unit_test(test_usage_errors_exit_2),

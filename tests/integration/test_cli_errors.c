@@ -487,7 +487,7 @@ static void test_errors_wrong_command_lines_exit_2(void **state)
     (void)state;
     static const wrong rows[] = {
         {"eval", 2, "--model is missing: give the base model, GGUF\nSee 'dure eval --help'."},
-        {"eval --model model.gguf", 2, "--data is missing: give JSONL"},
+        {"eval --model model.gguf", 2, "--data is missing: give records"},
         {"eval --mdel x", 2, "there is no option --mdel"},
         {"eval --model a --model b", 2, "--model is given twice"},
         {"eval --model", 2, "--model needs a value (FILE)"},

@@ -57,7 +57,7 @@ static void test_train_log_of_a_killed_run_has_no_gap_and_no_repeat(void **state
     desk_run(command);
     for (int lines = 5; lines < 300; lines += 90) {
         snprintf(command, sizeof command, "%s --log log-%s --out %s", run, "b", "b");
-        assert_true(desk_kill_after(command, lines, 0));
+        assert_true(desk_kill_after(command, lines));
     }
     desk_run(command);
     char *a = timeless("log-a"), *b = timeless("log-b");

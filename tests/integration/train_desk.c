@@ -3,12 +3,12 @@
 #include "support/tiny_model.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 program desk;
@@ -106,23 +106,33 @@ static pid_t start(const char *arguments, int *from)
     return child;
 }
 
-bool desk_kill_after(const char *arguments, int lines, int milliseconds)
+static bool end_by_force(pid_t child, int from)
 {
-    int from;
-    pid_t child = start(arguments, &from);
-    struct pollfd ready = {.fd = from, .events = POLLIN};
-    bool ended = false;
-    for (int seen = 0; seen < lines && !ended;) {
-        char c;
-        if (poll(&ready, 1, milliseconds ? milliseconds : -1) <= 0) break;
-        ended = read(from, &c, 1) != 1;
-        seen += !ended && c == '\n';
-    }
     int status;
     assert_int_equal(kill(child, SIGKILL), 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     close(from);
+    if (!WIFSIGNALED(status) && WEXITSTATUS(status)) fail_msg("it failed before it was killed");
     return WIFSIGNALED(status);
+}
+
+bool desk_kill_after(const char *arguments, int lines)
+{
+    int from;
+    char c;
+    pid_t child = start(arguments, &from);
+    for (int seen = 0; seen < lines && read(from, &c, 1) == 1;)
+        seen += c == '\n';
+    return end_by_force(child, from);
+}
+
+bool desk_kill_at(const char *arguments, int milliseconds)
+{
+    int from;
+    pid_t child = start(arguments, &from);
+    const struct timespec wait = {milliseconds / 1000, milliseconds % 1000 * 1000000L};
+    nanosleep(&wait, NULL);
+    return end_by_force(child, from);
 }
 
 json_t *json_line(const char *text, size_t i)

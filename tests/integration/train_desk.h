@@ -24,9 +24,10 @@ void desk_run(const char *arguments);
 char *desk_file(const char *name, size_t *n);
 void desk_same_bytes(const char *a, const char *b);
 void desk_other_bytes(const char *a, const char *b);
-/* Starts `dure ARGUMENTS` and kills it with SIGKILL as soon as it has printed `lines` lines on
- * stdout, or after `milliseconds` (0: no limit). False: it ended before. */
-bool desk_kill_after(const char *arguments, int lines, int milliseconds);
+/* Starts `dure ARGUMENTS` and kills it with SIGKILL, as soon as it has printed `lines` lines on
+ * stdout, or after some milliseconds. False: it had ended by then. */
+bool desk_kill_after(const char *arguments, int lines);
+bool desk_kill_at(const char *arguments, int milliseconds);
 
 /* Line `i` (from 0) of a text as JSON; NULL past the end. The caller drops it. */
 json_t *json_line(const char *text, size_t i);
