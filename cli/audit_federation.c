@@ -163,6 +163,13 @@ static dure_err check_round(void *state, const dure_event *event, dure_diag *dia
                              "round %llu has another privacy mode or base model than the terms "
                              "that the root signed",
                              (ull)round->round);
+    const dure_event_sum *sum = &round->sum;
+    if (f->terms && sum->suite > 0 &&
+        (sum->collusion != f->terms->cohort.collusion || sum->u_min < f->terms->cohort.u_min))
+        return dure_diag_set(diag, DURE_ERR_AUTH,
+                             "round %llu has another rule for its secure sum than the terms that "
+                             "the root signed",
+                             (ull)round->round);
     for (uint32_t i = 0; !err && i < round->n_members; i++)
         err = check_member(f, &round->members[i], diag);
     return err ? dure_diag_prefix(diag, err, "round %llu", (ull)round->round) : DURE_OK;
