@@ -97,6 +97,7 @@ int dure_cmd_audit(int argc, char **argv)
     } verbs[] = {
         {"export", audit_export, "write the ledger to one file"},
         {"verify", dure_cmd_audit_verify, "check such a file, and recompute what each site spent"},
+        {"report", dure_cmd_audit_report, "the same as a page to read and print, and as JSON"},
     };
     const char *verb = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < N_ARGS(verbs); i++) {
@@ -110,6 +111,7 @@ int dure_cmd_audit(int argc, char **argv)
     for (size_t i = 0; i < N_ARGS(verbs); i++)
         fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
     fprintf(to, "\nExample:\n  dure audit export fed/coordinator -o fed.dure\n"
-                "  dure audit verify fed.dure\n");
+                "  dure audit verify fed.dure\n"
+                "  dure audit report fed.dure -o fed.html\n");
     return help ? 0 : 2;
 }
