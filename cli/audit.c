@@ -1,6 +1,7 @@
 #include "cli/audit.h"
 
 #include "common/file.h"
+#include "common/json.h"
 
 #include <stdio.h>
 
@@ -55,9 +56,9 @@ json_t *dure_audit_checks_json(const dure_verify_report *report)
     json_t *checks = json_array();
     for (int i = 0; i < DURE_VERIFY_N; i++) {
         const dure_verify_line *line = &report->lines[i];
-        json_t *check =
-            json_pack("{s:s, s:s, s:s}", "check", dure_verify_check_name((dure_verify_check)i),
-                      "outcome", dure_verify_outcome_text(line->outcome), "text", line->text);
+        json_t *check = json_pack(
+            "{s:s, s:s, s:o}", "check", dure_verify_check_name((dure_verify_check)i), "outcome",
+            dure_verify_outcome_text(line->outcome), "text", dure_json_from_text(line->text));
         if (json_array_append_new(checks, check)) {
             json_decref(checks);
             return NULL;

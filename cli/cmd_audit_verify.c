@@ -69,9 +69,9 @@ static json_t *failure_json(const dure_verify_report *r, const dure_diag *diag)
     json_t *last = r->entry_known ? json_integer((json_int_t)r->bad_last) : json_null();
     json_t *checkpoint =
         r->bad_checkpoint ? json_integer((json_int_t)r->bad_checkpoint) : json_null();
-    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:s}", "verified", 0, "entry", first, "last_entry",
+    return json_pack("{s:b, s:o, s:o, s:o, s:o, s:o}", "verified", 0, "entry", first, "last_entry",
                      last, "checkpoint", checkpoint, "checks", dure_audit_checks_json(r), "error",
-                     diag->text);
+                     dure_json_from_text(diag->text));
 }
 
 static void print_checks(const dure_verify_report *r)

@@ -176,6 +176,16 @@ static dure_err take(collector *c, dure_span leaf)
     return DURE_OK;
 }
 
+/* The last point is the account itself: with the rounds that have no end, whatever was thinned. */
+static void end_curves(dure_statement *s)
+{
+    for (size_t i = 0; i < s->n_curves; i++) {
+        dure_statement_curve *curve = &s->curves[i];
+        curve->points[curve->n_points++] =
+            (dure_statement_point){s->report->totals.last_s, curve->account->epsilon};
+    }
+}
+
 static dure_err collect(dure_statement *s, const dure_export *export_)
 {
     collector c = {.out = s, .event = calloc(1, sizeof *c.event)};
@@ -184,6 +194,7 @@ static dure_err collect(dure_statement *s, const dure_export *export_)
     if (!err) err = begin_curves(s);
     for (size_t i = 0; !err && i < export_->n_leaves; i++)
         err = take(&c, export_->leaves[i].bytes);
+    if (!err) end_curves(s);
     dure_replay_free(&c.replay);
     free(c.event);
     return err;

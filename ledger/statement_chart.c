@@ -1,4 +1,4 @@
-/* The budget chart: each site's epsilon over time as steps, and the most that its plan can come to.
+/* The budget chart: each site's epsilon over time as steps, and the most that any plan can come to.
  * Up to LABELLED_MAX sites are told apart by colour, dash and a name at the line's end; in larger
  * federations all lines are thin and only the largest is named. */
 #include "common/clock.h"
@@ -18,7 +18,6 @@ enum {
     BOTTOM = 286,
     LABELLED_MAX = 8,
     LABEL_APART = 15,
-    PLANNED_MAX = 3,
     TICKS_MAX = 6,
 };
 
@@ -160,21 +159,19 @@ static void put_x_axis(const chart *c)
 
 static void put_planned(const chart *c)
 {
-    double drawn[PLANNED_MAX];
-    size_t n = 0;
-    for (size_t i = 0; i < c->statement->n_curves && n < PLANNED_MAX; i++) {
-        double planned = c->statement->curves[i].planned;
-        bool fresh = isfinite(planned) && is_drawn(&c->statement->curves[i]);
-        for (size_t k = 0; fresh && k < n; k++)
-            fresh = fabs(drawn[k] - planned) > c->top / 60;
-        if (!fresh) continue;
-        drawn[n++] = planned;
-        double y = y_of(c, planned);
-        dure_put_format(c->out,
-                        "<line class=\"planned\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                        "<text class=\"tick\" x=\"%d\" y=\"%.1f\">whole plan: %.3g</text>\n",
-                        LEFT, RIGHT, y, y, LEFT + 6, y - 5, planned);
+    double most = 0;
+    for (size_t i = 0; i < c->statement->n_curves; i++) {
+        const dure_statement_curve *curve = &c->statement->curves[i];
+        if (is_drawn(curve) && isfinite(curve->planned) && curve->planned > most)
+            most = curve->planned;
     }
+    if (!(most > 0)) return;
+    double y = y_of(c, most);
+    dure_put_format(c->out,
+                    "<line class=\"planned\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
+                    "<text class=\"tick\" x=\"%d\" y=\"%.1f\">most that a plan comes to: %.3g"
+                    "</text>\n",
+                    LEFT, RIGHT, y, y, LEFT + 6, y - 5, most);
 }
 
 /* ---- curves ---- */

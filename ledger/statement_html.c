@@ -30,7 +30,8 @@ static const char style[] =
     ".facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;"
     "margin:1.2rem 0}\n"
     ".facts div{background:var(--panel);border-radius:.3rem;padding:.7rem .9rem}\n"
-    ".facts b{display:block;font-size:1.45rem;line-height:1.25}.facts span{font-size:.84rem;"
+    ".facts b{display:block;white-space:nowrap;font-size:1.45rem;line-height:1.25}.facts "
+    "span{font-size:.84rem;"
     "color:var(--soft)}\n"
     ".wide{overflow-x:auto}\n"
     "table{border-collapse:collapse;width:100%;margin:.7rem 0;font-size:.9rem}\n"
@@ -38,7 +39,8 @@ static const char style[] =
     "var(--rule)}thead th{color:var(--soft);font-weight:600;border-bottom-width:2px}\n"
     "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\n"
     "tbody th{font-weight:600}table.pairs th{width:15rem;font-weight:600}\n"
-    "code{font:.85em ui-monospace,\"DejaVu Sans Mono\",monospace;overflow-wrap:anywhere}\n"
+    "sup{line-height:0}code{font:.85em ui-monospace,\"DejaVu Sans "
+    "Mono\",monospace;overflow-wrap:anywhere}\n"
     "figure{margin:1rem 0}figcaption{font-size:.86rem;color:var(--soft)}\n"
     "svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,\"DejaVu Sans\","
     "sans-serif;fill:var(--ink)}svg .tick{fill:var(--soft)}svg .axis{stroke:var(--soft)}"
@@ -55,7 +57,8 @@ static const char style[] =
     "@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--rule:#bbb;--page:#fff;"
     "--panel:#f3f3f3;--good:#0b5a2c;--bad:#a11313;--warn:#6b4700;--c0:#174e8c;--c1:#9c4212;"
     "--c2:#1c6339;--c3:#74306f;--c4:#7c5900;--c5:#0a6670;--c6:#8a2941;--c7:#454d9e}"
-    "body{font-size:10.5pt}main{max-width:none;padding:0}h2{margin-top:1.6rem}"
+    "html{font-size:9.6pt}body{font-size:1rem;line-height:1.45}main{max-width:none;padding:0}h2{"
+    "margin-top:1.6rem}"
     "h1,h2,h3{break-after:avoid}tr,figure,.verdict,.facts,li{break-inside:avoid}"
     "thead{display:table-header-group}.wide{overflow:visible}"
     ".facts{grid-template-columns:repeat(4,1fr)}"
@@ -114,6 +117,21 @@ void dure_statement_put_epsilon(dure_buf *out, double epsilon)
         dure_put_format(out, "%.3g", epsilon);
     else
         dure_statement_put(out, "no bound");
+}
+
+void dure_statement_put_delta(dure_buf *out, double delta)
+{
+    if (!(delta > 0 && delta < 1)) {
+        dure_put_format(out, "%g", delta);
+        return;
+    }
+    int power = (int)floor(log10(delta));
+    double lead = delta / pow(10, power);
+    if (lead >= 9.95) {
+        lead = 1;
+        power++;
+    }
+    dure_put_format(out, "%.1f&nbsp;\xc3\x97&nbsp;10<sup>\xe2\x88\x92%d</sup>", lead, -power);
 }
 
 const dure_statement_curve *dure_statement_largest(const dure_statement *s)
@@ -196,9 +214,25 @@ static void put_head(dure_buf *out, const dure_statement *s)
     put_verdict(out, s);
 }
 
-static void put_fact(dure_buf *out, const char *figure, const char *words)
+static void put_fact(dure_buf *out, uint64_t figure, const char *words)
 {
-    dure_put_format(out, "<div><b>%s</b><span>%s</span></div>\n", figure, words);
+    dure_put_format(out, "<div><b>%llu</b><span>%s</span></div>\n", (unsigned long long)figure,
+                    words);
+}
+
+static void put_loss_facts(dure_buf *out, const dure_account *most)
+{
+    if (!isfinite(most->epsilon)) {
+        dure_statement_put(out, "<div><b>no guarantee</b><span>a site took part without noise"
+                                "</span></div>\n");
+        return;
+    }
+    dure_put_format(out,
+                    "<div><b>\xce\xb5 = %.3g</b><span>largest privacy loss of any site</span></div>"
+                    "\n<div><b>\xce\xb4 = ",
+                    most->epsilon);
+    dure_statement_put_delta(out, most->delta);
+    dure_statement_put(out, "</b><span>probability set aside at that site</span></div>\n");
 }
 
 /* Organisations among everybody who ever joined. */
@@ -218,7 +252,6 @@ static void put_summary(dure_buf *out, const dure_statement *s)
 {
     const dure_replay_totals *t = &s->report->totals;
     const dure_statement_curve *most = dure_statement_largest(s);
-    char figure[64];
     dure_put_format(
         out,
         "<h2>In short</h2>\n<p>%zu sites of %zu organisations train one change to a "
@@ -227,18 +260,9 @@ static void put_summary(dure_buf *out, const dure_statement *s)
         "masked so that only the sum over all sites can be read.</p>\n",
         s->n_curves, organisations(s->facts));
     dure_statement_put(out, "<div class=\"facts\">\n");
-    (void)snprintf(figure, sizeof figure, "%zu", s->n_curves);
-    put_fact(out, figure, "sites took part");
-    (void)snprintf(figure, sizeof figure, "%llu", (unsigned long long)t->closed);
-    put_fact(out, figure, "rounds completed, each a release");
-    if (most && isfinite(most->account->epsilon)) {
-        (void)snprintf(figure, sizeof figure, "\xce\xb5 = %.3g", most->account->epsilon);
-        put_fact(out, figure, "largest privacy loss of any site");
-        (void)snprintf(figure, sizeof figure, "\xce\xb4 = %.1e", most->account->delta);
-        put_fact(out, figure, "probability set aside at that site");
-    } else if (most) {
-        put_fact(out, "none", "guarantee: a site took part without noise");
-    }
+    put_fact(out, s->n_curves, "sites took part");
+    put_fact(out, t->closed, "rounds completed, each a release");
+    if (most) put_loss_facts(out, most->account);
     dure_statement_put(out, "</div>\n");
 }
 
@@ -258,12 +282,13 @@ static void put_meaning(dure_buf *out, const dure_account *a)
     dure_statement_put(out, "<h3>What that means for one record</h3>\n<p>At the site with the "
                             "largest loss (");
     dure_statement_put_text(out, a->name);
-    dure_put_format(out,
-                    ", \xce\xb5 = %.3g, \xce\xb4 = %.1e), whatever method is used:</p>\n<ul>\n",
-                    a->epsilon, a->delta);
+    dure_put_format(out, ", \xce\xb5 = %.3g, \xce\xb4 = ", a->epsilon);
+    dure_statement_put_delta(out, a->delta);
+    dure_statement_put(out, "), whatever method is used:</p>\n<ul>\n");
     dure_put_format(out,
                     "<li>Somebody who thinks it as likely as not that a record was used can become "
-                    "at most <b>%.1f&nbsp;%%</b> sure of it.</li>\n",
+                    "at most <b>%.1f&nbsp;%%</b> sure of it, apart from events of probability "
+                    "\xce\xb4.</li>\n",
                     100 * sure);
     dure_put_format(
         out,

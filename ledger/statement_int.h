@@ -11,6 +11,8 @@ void dure_statement_put_time(dure_buf *out, int64_t time_s);
 void dure_statement_put_hex(dure_buf *out, const uint8_t *bytes, size_t n_bytes, size_t n);
 /* "2.31", or "no bound" when it is not finite. */
 void dure_statement_put_epsilon(dure_buf *out, double epsilon);
+/* "8.3 x 10^-5", typeset. */
+void dure_statement_put_delta(dure_buf *out, double delta);
 
 void dure_statement_put_sites(dure_buf *out, const dure_statement *s);
 void dure_statement_put_budget(dure_buf *out, const dure_statement *s);

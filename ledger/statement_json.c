@@ -79,7 +79,7 @@ static json_t *rounds_json(const dure_statement *s)
         static const char *const verdicts[] = {"none", "passed", "failed"};
         rounds = append(
             rounds,
-            json_pack("{s:I, s:I, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:s}",
+            json_pack("{s:I, s:I, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:o}",
                       "run", (json_int_t)r->run_id, "round", (json_int_t)r->round, "state",
                       dure_event_kind_text(r->end), "opened", time_text(r->opened_s), "ended",
                       time_text(r->ended_s), "opened_entry", (json_int_t)r->opened, "ended_entry",
@@ -89,7 +89,7 @@ static json_t *rounds_json(const dure_statement *s)
                       r->end == DURE_EVENT_CLOSED ? hash_text(&r->adapter_out) : json_null(),
                       "epsilon_largest",
                       r->end == DURE_EVENT_OPENED ? json_null() : number(r->epsilon), "evaluation",
-                      verdicts[r->gate.verdict], "reason", r->reason));
+                      verdicts[r->gate.verdict], "reason", dure_json_from_text(r->reason)));
     }
     return rounds;
 }
@@ -101,12 +101,12 @@ static json_t *acts_json(const dure_statement *s)
         const dure_statement_act *act = &s->acts[i];
         bool epoch = act->kind == DURE_EVENT_NEW_EPOCH;
         acts = append(
-            acts, json_pack("{s:s, s:I, s:o, s:I, s:o, s:s}", "what",
+            acts, json_pack("{s:s, s:I, s:o, s:I, s:o, s:o}", "what",
                             dure_event_kind_text(act->kind), "entry", (json_int_t)act->entry,
                             "time", time_text(act->time_s), epoch ? "epoch" : "round",
                             (json_int_t)act->round, epoch ? "lost_entries" : "adapter",
                             epoch ? json_integer((json_int_t)act->lost) : hash_text(&act->adapter),
-                            "reason", act->reason));
+                            "reason", dure_json_from_text(act->reason)));
     }
     return acts;
 }
@@ -118,9 +118,9 @@ static json_t *incidents_json(const dure_statement *s)
     for (size_t i = 0; incidents && dure_statement_incident_at(&incident, s, i); i++)
         incidents = append(
             incidents,
-            json_pack("{s:o, s:o, s:s}", "time", time_text(incident.time_s), "entry",
+            json_pack("{s:o, s:o, s:o}", "time", time_text(incident.time_s), "entry",
                       incident.entry_known ? json_integer((json_int_t)incident.entry) : json_null(),
-                      "text", incident.text));
+                      "text", dure_json_from_text(incident.text)));
     return incidents;
 }
 
@@ -129,10 +129,10 @@ static json_t *checks_json(const dure_statement *s)
     json_t *checks = json_array();
     for (int i = 0; checks && i < DURE_VERIFY_N; i++) {
         const dure_verify_line *line = &s->report->lines[i];
-        checks =
-            append(checks, json_pack("{s:s, s:s, s:s}", "check",
-                                     dure_verify_check_name((dure_verify_check)i), "outcome",
-                                     dure_verify_outcome_text(line->outcome), "text", line->text));
+        checks = append(checks, json_pack("{s:s, s:s, s:o}", "check",
+                                          dure_verify_check_name((dure_verify_check)i), "outcome",
+                                          dure_verify_outcome_text(line->outcome), "text",
+                                          dure_json_from_text(line->text)));
     }
     return checks;
 }
@@ -168,10 +168,10 @@ static json_t *sum_json(const dure_statement *s)
 static json_t *terms_json(const dure_statement_terms *t)
 {
     if (!t) return json_null();
-    return json_pack("{s:s, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:f}", "architecture",
-                     t->architecture, "base", hash_text(&t->base), "trained_parameters",
-                     (json_int_t)t->n_trained, "rank", (json_int_t)t->rank, "rounds",
-                     (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "max_length",
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:f}", "architecture",
+                     dure_json_from_text(t->architecture), "base", hash_text(&t->base),
+                     "trained_parameters", (json_int_t)t->n_trained, "rank", (json_int_t)t->rank,
+                     "rounds", (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "max_length",
                      (json_int_t)t->max_length, "optimizer", t->optimizer, "learning_rate",
                      t->learning_rate);
 }
@@ -179,8 +179,8 @@ static json_t *terms_json(const dure_statement_terms *t)
 json_t *dure_statement_json(const dure_statement *s)
 {
     const dure_event_genesis *g = &s->report->genesis;
-    json_t *file =
-        json_pack("{s:s, s:o}", "name", s->facts->file, "sha256", hash_text(&s->facts->digest));
+    json_t *file = json_pack("{s:o, s:o}", "name", dure_json_from_text(s->facts->file), "sha256",
+                             hash_text(&s->facts->digest));
     if (!s->verified)
         return json_pack("{s:b, s:o, s:o, s:o, s:s}", "verified", 0, "file", file, "made",
                          time_text(s->facts->now_s), "checks", checks_json(s), "program",

@@ -9,7 +9,7 @@
 
 typedef unsigned long long ull;
 
-enum { SHORT_HEX = 16 };
+enum { SHORT_HEX = 12 };
 
 static void put(dure_buf *out, const char *html)
 {
@@ -73,7 +73,9 @@ static void put_budget_row(dure_buf *out, const dure_statement_curve *curve)
         dure_put_format(out, " <span class=\"warn\">(%llu in doubt)</span>", (ull)a->rounds_open);
     dure_put_format(out, "</td><td class=\"n\">%llu</td><td class=\"n\"><b>", (ull)a->steps);
     dure_statement_put_epsilon(out, a->epsilon);
-    dure_put_format(out, "</b></td><td class=\"n\">%.1e</td><td class=\"n\">", a->delta);
+    put(out, "</b></td><td class=\"n\">");
+    dure_statement_put_delta(out, a->delta);
+    put(out, "</td><td class=\"n\">");
     dure_statement_put_epsilon(out, curve->planned);
     put(out, "</td><td class=\"n\">");
     if (isfinite(a->epsilon) && isfinite(curve->planned) && curve->planned > 0)
@@ -89,7 +91,8 @@ void dure_statement_put_budget(dure_buf *out, const dure_statement *s)
     put(out, "<h2>Privacy budget spent</h2>\n<figure>\n");
     dure_statement_chart(out, s);
     put(out, "<figcaption>Privacy loss of each site after each round, all rounds together. Dotted: "
-             "what the whole plan comes to that the site reserved when it joined.</figcaption>\n"
+             "the most that a site's whole plan comes to, which it reserved when it "
+             "joined.</figcaption>\n"
              "</figure>\n<div class=\"wide\"><table><thead><tr><th>Site</th><th class=\"n\">Rounds"
              "</th><th class=\"n\">Steps</th><th class=\"n\">\xce\xb5 spent</th><th class=\"n\">at "
              "\xce\xb4</th><th class=\"n\">\xce\xb5 of the whole plan</th><th class=\"n\">Used</th>"
@@ -99,9 +102,9 @@ void dure_statement_put_budget(dure_buf *out, const dure_statement *s)
     put(out, "</tbody></table></div>\n<p class=\"small soft\">Recomputed from the log with a R\xc3"
              "\xa9nyi accountant, composed over every round of this federation, also aborted ones "
              "in which something of the site may have left; \xce\xb4 is 1/(10 \xc3\x97 declared "
-             "records). The upper limit that a site set for itself, over all uses of its records, "
-             "is in its own ledger and cannot be exceeded by this federation alone: the site "
-             "refuses beforehand.</p>\n");
+             "records). The upper limit that a site set for itself, "
+             "over all uses of its records, is in its own ledger; the site refuses beforehand what "
+             "would exceed it.</p>\n");
 }
 
 /* ---- releases ---- */
@@ -122,7 +125,7 @@ static void put_round_row(dure_buf *out, const dure_statement_round *r)
     dure_put_format(out, "<tr><th>%llu</th>", (ull)r->round);
     put_time_cell(out, r->end == DURE_EVENT_OPENED ? r->opened_s : r->ended_s);
     if (r->end == DURE_EVENT_CLOSED) {
-        dure_put_format(out, "<td>sum of %u of %u sites</td>", r->n_summed, r->n_members);
+        dure_put_format(out, "<td>%u of %u sites</td>", r->n_summed, r->n_members);
         put_hash_cell(out, &r->adapter_out);
         put_gate(out, &r->gate);
     } else if (r->end == DURE_EVENT_ABORTED) {
@@ -151,7 +154,7 @@ void dure_statement_put_rounds(dure_buf *out, const dure_statement *s)
     put(out, "<p>A round publishes one sum of noisy updates to the coordinator and the sites, and "
              "the adapter that follows from it. Nothing else that depends on records is published: "
              "no loss, no score and no count of a site.</p>\n"
-             "<div class=\"wide\"><table><thead><tr><th>Round</th><th>Ended</th><th>What</th>"
+             "<div class=\"wide\"><table><thead><tr><th>Round</th><th>Ended</th><th>In the sum</th>"
              "<th>Adapter made (SHA-256)</th><th>Evaluation</th><th class=\"n\">Sites charged</th>"
              "<th class=\"n\">Largest \xce\xb5 after it</th><th class=\"n\">Entry</th></tr></thead>"
              "<tbody>\n");
@@ -199,12 +202,13 @@ static void put_noise_rows(dure_buf *out, const dure_statement *s)
 {
     const dure_dp_plan *p = &s->plan;
     double sigma = dure_dp_plan_sigma(p), grid = ldexp(1, (int)p->grid_bits);
-    dure_put_format(out,
-                    "<tr><th>Sampling</th><td>Each record enters each step by itself (Poisson "
-                    "sampling), with probability q = %s%llu%s = %.6g. Batches are never cut or "
-                    "filled; an empty one releases noise only.</td></tr>\n",
-                    p->full ? "" : "", p->full ? 1ull : (ull)p->q_k,
-                    p->full ? "" : " / 2<sup>64</sup>", dure_dp_plan_rate(p));
+    put(out, "<tr><th>Sampling</th><td>Each record enters each step by itself (Poisson sampling), "
+             "with probability q = ");
+    if (p->full)
+        put(out, "1");
+    else
+        dure_put_format(out, "%llu / 2<sup>64</sup> = %.6g", (ull)p->q_k, dure_dp_plan_rate(p));
+    put(out, ". Batches are never cut or filled; an empty one releases noise only.</td></tr>\n");
     dure_put_format(out,
                     "<tr><th>Clipping</th><td>Each record's gradient over all trained parameters "
                     "is scaled to length C = %g at most and put on a grid of C / 2<sup>%u</sup>; "
@@ -363,7 +367,7 @@ void dure_statement_put_identifiers(dure_buf *out, const dure_statement *s)
         put_id(out, "Federation", g->federation_id.b);
         put_id(out, "Coordinator's key (Ed25519)", g->coordinator_sign);
         if (s->facts->terms) put_id(out, "Base model (SHA-256)", s->facts->terms->base.b);
-        put_id(out, "Newest adapter (SHA-256)", s->report->totals.adapter.b);
+        put_id(out, "Adapter in force (SHA-256)", s->report->totals.adapter.b);
     }
     put(out, "</tbody></table>\n");
     if (s->verified)
