@@ -3,6 +3,7 @@
 #include "common/file.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 dure_err dure_json_parse(json_t **out, dure_span text, const char *name, dure_diag *diag)
 {
@@ -94,5 +95,16 @@ json_t *dure_json_from_hex(const void *data, size_t n)
     dure_hex_encode(text, data, n);
     json_t *value = json_string(text);
     free(text);
+    return value;
+}
+
+json_t *dure_json_from_text(const char *text)
+{
+    json_t *value = json_string(text);
+    char *plain = value ? NULL : strdup(text);
+    for (char *c = plain; c && *c; c++)
+        if ((unsigned char)*c > 127) *c = '?';
+    if (plain) value = json_string(plain);
+    free(plain);
     return value;
 }

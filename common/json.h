@@ -30,3 +30,6 @@ DURE_MUST_USE dure_err dure_json_hex(void *out, size_t n, const json_t *object, 
                                      dure_diag *diag);
 /* A new JSON string of the bytes in hex; NULL when out of memory. */
 json_t *dure_json_from_hex(const void *data, size_t n);
+/* A new JSON string of text from outside: where it is no UTF-8, each byte above 127 becomes '?'.
+ * NULL when out of memory. */
+json_t *dure_json_from_text(const char *text);

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char leaf_label[] = "DURE/1/leaf";
+static const char leaf_labels[][12] = {"DURE/1/leaf", "DURE/2/leaf"};
+enum { LABEL_BYTES = sizeof leaf_labels[0] - 1 };
 static const char epoch_label[] = "DURE/1/new-epoch";
 static const uint64_t infinity_bits = UINT64_C(0x7ff0000000000000);
 
@@ -120,6 +121,34 @@ static dure_err check_gate(const dure_event_gate *gate, dure_diag *diag)
     return dure_diag_set(diag, DURE_ERR_USAGE, "the gate's verdict or losses are out of range");
 }
 
+static bool is_round(dure_event_kind kind)
+{
+    return kind == DURE_EVENT_OPENED || kind == DURE_EVENT_CLOSED || kind == DURE_EVENT_ABORTED;
+}
+
+/* 2 for a round that records its secure sum, else 1. */
+static unsigned version_of(const dure_event *event)
+{
+    return is_round(event->kind) && event->u.round.sum.suite > 0 ? 2 : 1;
+}
+
+/* The rules of proto/config.h, which the sites held this round to. */
+static dure_err check_sum(const dure_event_round *round, dure_diag *diag)
+{
+    const dure_event_sum *sum = &round->sum;
+    if (sum->suite == 0) return DURE_OK;
+    bool fine = sum->collusion < DURE_EVENT_MEMBERS_MAX && sum->threshold <= round->n_members &&
+                2 * sum->threshold > round->n_members + sum->collusion && sum->u_min >= 3 &&
+                sum->u_min >= sum->collusion + 2 && sum->n_words > 0 &&
+                (sum->word_bits == 24 || sum->word_bits == 32);
+    if (!fine) {
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the secure sum's threshold, least number of sites or words are out "
+                             "of range");
+    }
+    return DURE_OK;
+}
+
 static dure_err check_round(const dure_event *event, dure_diag *diag)
 {
     const dure_event_round *round = &event->u.round;
@@ -155,7 +184,7 @@ static dure_err check_round(const dure_event *event, dure_diag *diag)
     if (!err && closed && dure_event_round_count(round, DURE_PART_SUMMED) == 0) {
         err = dure_diag_set(diag, DURE_ERR_USAGE, "a closed round has nobody in its sum");
     }
-    return err;
+    return err ? err : check_sum(round, diag);
 }
 
 static dure_err check_epoch(const dure_event *event, dure_diag *diag)
@@ -266,6 +295,14 @@ static void put_round(dure_buf *out, const dure_event_round *round)
         dure_put_u8(out, (uint8_t)member->part);
         dure_dp_plan_put(out, &member->plan);
     }
+    const dure_event_sum *sum = &round->sum;
+    if (sum->suite == 0) return;
+    dure_put_u32(out, sum->suite);
+    dure_put_u32(out, sum->threshold);
+    dure_put_u32(out, sum->u_min);
+    dure_put_u32(out, sum->collusion);
+    dure_put_u32(out, sum->n_words);
+    dure_put_u32(out, sum->word_bits);
 }
 
 static void put_release(dure_buf *out, const dure_event_release *release)
@@ -293,7 +330,7 @@ dure_err dure_event_encode(dure_buf *out, const dure_event *event, dure_diag *di
 {
     dure_err err = check(event, diag);
     if (err) return err;
-    dure_put_raw(out, leaf_label, sizeof leaf_label - 1);
+    dure_put_raw(out, leaf_labels[version_of(event) - 1], LABEL_BYTES);
     dure_put_u8(out, (uint8_t)event->kind);
     dure_put_u64(out, event->index);
     dure_put_u64(out, (uint64_t)event->time_s);
@@ -387,7 +424,19 @@ static dure_err take_gate(dure_event_gate *out, dure_reader *r)
     return err;
 }
 
-static dure_err take_round(dure_event_round *out, dure_reader *r)
+static dure_err take_sum(dure_event_sum *out, dure_reader *r)
+{
+    dure_err err = dure_take_u32(&out->suite, r);
+    if (!err && out->suite == 0) err = DURE_ERR_PROTO; /* that is version 1 */
+    if (!err) err = dure_take_u32(&out->threshold, r);
+    if (!err) err = dure_take_u32(&out->u_min, r);
+    if (!err) err = dure_take_u32(&out->collusion, r);
+    if (!err) err = dure_take_u32(&out->n_words, r);
+    if (!err) err = dure_take_u32(&out->word_bits, r);
+    return err;
+}
+
+static dure_err take_round(dure_event_round *out, unsigned version, dure_reader *r)
 {
     dure_err err = dure_take_u64(&out->run_id, r);
     if (!err) err = dure_take_u64(&out->round, r);
@@ -407,6 +456,7 @@ static dure_err take_round(dure_event_round *out, dure_reader *r)
     if (!err && out->n_members > DURE_EVENT_MEMBERS_MAX) err = DURE_ERR_PROTO;
     for (uint32_t i = 0; !err && i < out->n_members; i++)
         err = take_member(&out->members[i], r);
+    if (!err && version == 2) err = take_sum(&out->sum, r);
     return err;
 }
 
@@ -433,8 +483,9 @@ static dure_err take_epoch(dure_event_epoch *out, dure_reader *r)
     return err;
 }
 
-static dure_err take_body(dure_event *out, dure_reader *r)
+static dure_err take_body(dure_event *out, unsigned version, dure_reader *r)
 {
+    if (version > 1 && !is_round(out->kind)) return DURE_ERR_PROTO;
     switch (out->kind) {
     case DURE_EVENT_GENESIS:
         return take_genesis(&out->u.genesis, r);
@@ -443,7 +494,7 @@ static dure_err take_body(dure_event *out, dure_reader *r)
     case DURE_EVENT_OPENED:
     case DURE_EVENT_CLOSED:
     case DURE_EVENT_ABORTED:
-        return take_round(&out->u.round, r);
+        return take_round(&out->u.round, version, r);
     case DURE_EVENT_PROMOTED:
     case DURE_EVENT_ROLLED_BACK:
         return take_release(&out->u.release, r);
@@ -453,15 +504,25 @@ static dure_err take_body(dure_event *out, dure_reader *r)
     return DURE_ERR_PROTO;
 }
 
-static dure_err take_head(dure_event *out, dure_reader *r)
+/* The version that the label names; 0 for another text. */
+static unsigned version_named(const uint8_t *label)
+{
+    for (unsigned version = 1; version <= sizeof leaf_labels / sizeof *leaf_labels; version++) {
+        size_t i = 0;
+        while (i < LABEL_BYTES && label[i] == (uint8_t)leaf_labels[version - 1][i])
+            i++;
+        if (i == LABEL_BYTES) return version;
+    }
+    return 0;
+}
+
+static dure_err take_head(dure_event *out, unsigned *version, dure_reader *r)
 {
     const uint8_t *label = NULL;
     uint8_t kind = 0;
     uint64_t time_s = 0;
-    dure_err err = dure_take_raw(&label, r, sizeof leaf_label - 1);
-    for (size_t i = 0; !err && i < sizeof leaf_label - 1; i++) {
-        if (label[i] != (uint8_t)leaf_label[i]) err = DURE_ERR_PROTO;
-    }
+    dure_err err = dure_take_raw(&label, r, LABEL_BYTES);
+    if (!err && (*version = version_named(label)) == 0) err = DURE_ERR_PROTO;
     if (!err) err = dure_take_u8(&kind, r);
     if (!err) err = dure_take_u64(&out->index, r);
     if (!err) err = dure_take_u64(&time_s, r);
@@ -478,8 +539,9 @@ dure_err dure_event_decode(dure_event *out, dure_span leaf, dure_diag *diag)
 {
     dure_reader r = dure_reader_of(leaf);
     memset(out, 0, sizeof *out);
-    dure_err err = take_head(out, &r);
-    if (!err) err = take_body(out, &r);
+    unsigned version = 0;
+    dure_err err = take_head(out, &version, &r);
+    if (!err) err = take_body(out, version, &r);
     if (!err) err = dure_reader_end(&r);
     if (err) {
         err = dure_diag_set(diag, DURE_ERR_PROTO, "it is not a log entry: malformed at byte %zu",

@@ -1,9 +1,12 @@
 /* The leaves of a federation's log: what happened, in one canonical form.
  *
  * A leaf is the text "DURE/1/leaf", then kind, number and time, then the kind's own fields, as
- * common/buf.h writes them; there is exactly one encoding of an event. It holds public facts only:
- * digests, public keys, declared constants, counts. From the leaves alone anyone can recompute each
- * member's epsilon (ledger/replay.h).
+ * common/buf.h writes them (docs/ledger.md has every byte); there is exactly one encoding of an
+ * event. It holds public facts only: digests, public keys, declared constants, counts. From the
+ * leaves alone anyone can recompute each member's epsilon (ledger/replay.h).
+ *
+ * Version 2, "DURE/2/leaf", is a round that also records its secure sum. Logs of older coordinators
+ * hold rounds of version 1, which stay valid; every other kind has version 1 only.
  *
  * The kinds in the order in which they occur:
  *   GENESIS      the federation, its root and coordinator keys; always leaf 0, never again
@@ -91,6 +94,17 @@ typedef struct dure_event_gate {
     double loss_before, loss_after;
 } dure_event_gate;
 
+/* The rules of the round's secure sum, from its configuration. suite 0: a round of version 1, which
+ * records none of this. */
+typedef struct dure_event_sum {
+    uint32_t suite;     /* dure_suite of proto/config.h */
+    uint32_t threshold; /* t, 2t > members + collusion */
+    uint32_t u_min;     /* fewest members in the sum */
+    uint32_t collusion; /* c */
+    uint32_t n_words;   /* length of the summed vector */
+    uint32_t word_bits; /* of one masked word */
+} dure_event_sum;
+
 typedef struct dure_event_round {
     uint64_t run_id, round;
     dure_hash h_c; /* hash of the round configuration */
@@ -107,6 +121,7 @@ typedef struct dure_event_round {
     char reason[DURE_EVENT_REASON_SIZE]; /* empty unless ABORTED */
     uint32_t n_members;
     dure_event_member members[DURE_EVENT_MEMBERS_MAX];
+    dure_event_sum sum;
 } dure_event_round;
 
 typedef struct dure_event_release {

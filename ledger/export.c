@@ -1,6 +1,7 @@
 #include "ledger/export.h"
 
 #include "common/file.h"
+#include "crypto/merkle.h"
 #include "crypto/wipe.h"
 
 #include <stdlib.h>
@@ -153,6 +154,28 @@ dure_err dure_export_parse(dure_export **out, dure_span bytes, dure_diag *diag)
     }
     *out = made;
     return DURE_OK;
+}
+
+bool dure_export_first_fault(uint64_t *index, dure_span bytes)
+{
+    dure_reader r = dure_reader_of(bytes);
+    const uint8_t *first = NULL;
+    uint64_t n = 0;
+    if (dure_take_raw(&first, &r, MAGIC_BYTES) || !dure_ct_equal(first, magic, MAGIC_BYTES) ||
+        dure_take_u64(&n, &r)) {
+        return false;
+    }
+    for (uint64_t i = 0; i < n; i++) {
+        dure_span leaf;
+        dure_hash stored, hash;
+        *index = i;
+        if (dure_take_bytes(&leaf, &r, DURE_LEAF_MAX) ||
+            dure_take_copy(stored.b, &r, DURE_HASH_BYTES) || dure_merkle_leaf(&hash, leaf) ||
+            !dure_hash_equal(&stored, &hash)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void dure_export_free(dure_export **export_)

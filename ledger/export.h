@@ -11,6 +11,7 @@
 #include "crypto/hash.h"
 #include "ledger/journal.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,4 +42,7 @@ typedef struct dure_export {
 /* Structure only; nothing is verified. DURE_ERR_FORMAT, naming the entry at which the file ends or
  * is malformed. The caller owns *out and keeps `bytes` alive. */
 DURE_MUST_USE dure_err dure_export_parse(dure_export **out, dure_span bytes, dure_diag *diag);
+/* Also for a file that cannot be parsed: the first entry that is not whole or does not have its
+ * stored hash. False if there is no such entry, or the file is no export. */
+bool dure_export_first_fault(uint64_t *index, dure_span bytes);
 void dure_export_free(dure_export **export_);

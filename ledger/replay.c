@@ -224,15 +224,21 @@ static dure_err take_opened(dure_replay *replay, const dure_event_round *round, 
     return DURE_OK;
 }
 
+static bool same_sum(const dure_event_sum *a, const dure_event_sum *b)
+{
+    return a->suite == b->suite && a->threshold == b->threshold && a->u_min == b->u_min &&
+           a->collusion == b->collusion && a->n_words == b->n_words && a->word_bits == b->word_bits;
+}
+
 /* The end of a round repeats what was opened, member for member. */
 static bool is_same_round(const dure_event_round *a, const dure_event_round *b)
 {
-    bool same = a->run_id == b->run_id && a->round == b->round &&
-                dure_hash_equal(&a->h_c, &b->h_c) && a->roster_size == b->roster_size &&
-                dure_hash_equal(&a->roster_head, &b->roster_head) &&
-                a->checkpoint_n == b->checkpoint_n && a->privacy_mode == b->privacy_mode &&
-                dure_hash_equal(&a->base, &b->base) &&
-                dure_hash_equal(&a->adapter_in, &b->adapter_in) && a->n_members == b->n_members;
+    bool same =
+        a->run_id == b->run_id && a->round == b->round && dure_hash_equal(&a->h_c, &b->h_c) &&
+        a->roster_size == b->roster_size && dure_hash_equal(&a->roster_head, &b->roster_head) &&
+        a->checkpoint_n == b->checkpoint_n && a->privacy_mode == b->privacy_mode &&
+        dure_hash_equal(&a->base, &b->base) && dure_hash_equal(&a->adapter_in, &b->adapter_in) &&
+        a->n_members == b->n_members && same_sum(&a->sum, &b->sum);
     for (uint32_t i = 0; same && i < a->n_members; i++) {
         const dure_event_member *x = &a->members[i], *y = &b->members[i];
         same = !strcmp(x->name, y->name) && dure_ct_equal(x->sign_public, y->sign_public, 32) &&
@@ -255,6 +261,15 @@ static dure_err take_end(dure_replay *replay, const dure_event *event, dure_diag
         return dure_diag_set(diag, DURE_ERR_STATE,
                              "round %llu ends with another configuration than it was opened with",
                              (unsigned long long)round->round);
+    }
+    uint32_t least =
+        round->sum.u_min > round->sum.threshold ? round->sum.u_min : round->sum.threshold;
+    if (event->kind == DURE_EVENT_CLOSED &&
+        dure_event_round_count(round, DURE_PART_SUMMED) < least) {
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "round %llu published a sum of fewer than %u sites, which no honest "
+                             "site helps to unmask",
+                             (unsigned long long)round->round, least);
     }
     dure_err err = DURE_OK;
     for (uint32_t i = 0; !err && i < round->n_members; i++) {

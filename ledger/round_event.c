@@ -49,6 +49,12 @@ void dure_round_event_make(dure_event *out, dure_event_kind kind, const dure_con
     }
     if (kind == DURE_EVENT_ABORTED)
         snprintf(r->reason, sizeof r->reason, "%s", outcome->reason ? outcome->reason : "");
+    r->sum = (dure_event_sum){.suite = c->suite,
+                              .threshold = c->threshold,
+                              .u_min = c->u_min,
+                              .collusion = c->collusion,
+                              .n_words = c->n_words,
+                              .word_bits = c->word_bits};
     r->n_members = c->n_members;
     for (uint32_t i = 0; i < c->n_members; i++) {
         dure_event_member *m = &r->members[i];

@@ -86,6 +86,7 @@ static void append_round(dure_event_kind kind, uint64_t round)
     r->roster_head = dure_roster_head(d.roster);
     r->checkpoint_n = round == 2 ? 4 : 0;
     r->privacy_mode = 1;
+    r->base = d.federation.terms.base.digest;
     r->adapter_in = d.adapter;
     if (kind == DURE_EVENT_CLOSED) {
         memset(r->t3.b, 3, 32);
@@ -99,11 +100,11 @@ static void append_round(dure_event_kind kind, uint64_t round)
         memcpy(m->sign_public, d.sites[i].own.public_, 32);
         m->part = kind == DURE_EVENT_CLOSED ? DURE_PART_SUMMED : DURE_PART_NONE;
         m->plan = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
-                                 .sigma_num = 65536,
-                                 .clip = 1,
-                                 .grid_bits = 14,
-                                 .steps = 5};
-        assert_ok(dure_dp_plan_set_batch(&m->plan, 50, 1000, NULL));
+                                 .sigma_num = d.sites[i].join.declared.sigma_num,
+                                 .clip = d.federation.terms.training.clip,
+                                 .grid_bits = d.federation.terms.training.grid_bits,
+                                 .steps = d.federation.terms.training.steps};
+        assert_ok(dure_dp_plan_set_batch(&m->plan, 16, 1000, NULL));
     }
     append(kind);
 }
@@ -199,7 +200,7 @@ static void test_audit_json_gives_each_site_s_epsilon(void **state)
     assert_int_equal(json_array_size(sites), 3);
     json_t *site = json_array_get(sites, 0);
     assert_string_equal(json_string_value(json_object_get(site, "name")), "clinic");
-    assert_int_equal(json_integer_value(json_object_get(site, "steps")), 10);
+    assert_int_equal(json_integer_value(json_object_get(site, "steps")), 6);
     assert_true(json_real_value(json_object_get(site, "epsilon")) > 0.1);
     json_decref(report);
 }

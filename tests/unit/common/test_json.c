@@ -41,12 +41,24 @@ static void test_json_getters_name_the_key_they_miss(void **state)
     json_decref(value);
 }
 
+static void test_json_from_text_takes_any_bytes(void **state)
+{
+    (void)state;
+    json_t *good = dure_json_from_text("two \xeb\x91\x90"),
+           *bad = dure_json_from_text("a\xff<\xc3");
+    assert_string_equal(json_string_value(good), "two \xeb\x91\x90");
+    assert_string_equal(json_string_value(bad), "a?<?");
+    json_decref(good);
+    json_decref(bad);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json_errors_name_the_line),
         cmocka_unit_test(test_json_refuses_duplicate_keys),
         cmocka_unit_test(test_json_getters_name_the_key_they_miss),
+        cmocka_unit_test(test_json_from_text_takes_any_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -108,6 +108,8 @@ void fixture_round(fixture *f, dure_event_kind kind, uint64_t round)
         r->gate = (dure_event_gate){DURE_VERDICT_PASSED, 64, 3.25, 2.5};
     }
     if (kind == DURE_EVENT_ABORTED) snprintf(r->reason, sizeof r->reason, "too few survivors");
+    r->sum = (dure_event_sum){
+        .suite = 1, .threshold = 3, .u_min = 3, .collusion = 1, .n_words = 1000, .word_bits = 24};
     r->n_members = FIXTURE_SITES;
     for (size_t i = 0; i < FIXTURE_SITES; i++) {
         dure_event_member *member = &r->members[i];

@@ -41,6 +41,8 @@ static void test_event_every_kind_round_trips(void **state)
     for (dure_event_kind kind = DURE_EVENT_OPENED; kind <= DURE_EVENT_ABORTED; kind++) {
         fixture_round(&f, kind, 1);
         assert_round_trip(f.event);
+        f.event->u.round.sum = (dure_event_sum){0}; /* version 1 */
+        assert_round_trip(f.event);
     }
     fixture_release(&f, DURE_EVENT_PROMOTED, 1);
     assert_round_trip(f.event);
@@ -48,6 +50,39 @@ static void test_event_every_kind_round_trips(void **state)
     assert_round_trip(f.event);
     fixture_epoch(&f, 7, &root, 9);
     assert_round_trip(f.event);
+    fixture_free(&f);
+}
+
+/* A leaf of version 1 is one of version 2 without the secure sum and with the other label. */
+static void test_event_reads_rounds_of_version_1(void **state)
+{
+    (void)state;
+    enum { VERSION_AT = 5, SUM_BYTES = 24 };
+    fixture f;
+    dure_buf new, old;
+    dure_event *back = malloc(sizeof *back);
+    assert_non_null(back);
+    fixture_make(&f);
+    fixture_begin(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1);
+    dure_buf_init(&new, DURE_LEAF_MAX);
+    dure_buf_init(&old, DURE_LEAF_MAX);
+    assert_ok(dure_event_encode(&new, f.event, NULL));
+    f.event->u.round.sum = (dure_event_sum){0};
+    assert_ok(dure_event_encode(&old, f.event, NULL));
+    assert_int_equal(new.data[VERSION_AT], '2');
+    assert_int_equal(old.data[VERSION_AT], '1');
+    new.data[VERSION_AT] = '1';
+    assert_int_equal(old.n, new.n - SUM_BYTES);
+    assert_memory_equal(old.data, new.data, old.n);
+    assert_err(dure_event_decode(back, dure_buf_span(&new), NULL), DURE_ERR_PROTO);
+    old.data[VERSION_AT] = '2';
+    assert_err(dure_event_decode(back, dure_buf_span(&old), NULL), DURE_ERR_PROTO);
+    old.data[VERSION_AT] = '3';
+    assert_err(dure_event_decode(back, dure_buf_span(&old), NULL), DURE_ERR_PROTO);
+    dure_buf_fini(&new);
+    dure_buf_fini(&old);
+    free(back);
     fixture_free(&f);
 }
 
@@ -135,6 +170,10 @@ static void test_event_encode_refuses_broken_rounds(void **state)
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->members[2].name[0] = '\n', refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->members[2].plan.clip = NAN, refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->gate.loss_after = -1, refuse(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.threshold = 2, refuse(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.threshold = 4, refuse(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.u_min = 2, refuse(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.word_bits = 16, refuse(&f);
     fixture_round(&f, DURE_EVENT_OPENED, 1), r->members[0].part = DURE_PART_UPLOADED, refuse(&f);
     fixture_round(&f, DURE_EVENT_OPENED, 1), r->result = fixture_hash(1), refuse(&f);
     fixture_round(&f, DURE_EVENT_ABORTED, 1), r->members[0].part = DURE_PART_SUMMED, refuse(&f);
@@ -197,6 +236,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_event_every_kind_round_trips),
+        cmocka_unit_test(test_event_reads_rounds_of_version_1),
         cmocka_unit_test(test_event_decode_refuses_every_shorter_and_longer_leaf),
         cmocka_unit_test(test_event_has_one_encoding),
         cmocka_unit_test(test_event_encode_refuses_broken_rounds),

@@ -72,10 +72,13 @@ static void test_replay_recomputes_what_each_member_spent(void **state)
     fixture_make(&f);
     dure_replay *replay = new_replay();
     uint64_t n = begin(replay, &f);
+    /* Rounds of version 1: with the rule of version 2 three sites could not lose one. */
     for (uint64_t round = 1; round <= 3; round++) {
         fixture_round(&f, DURE_EVENT_OPENED, round);
+        f.event->u.round.sum = (dure_event_sum){0};
         add_next(replay, &f, &n);
         fixture_round(&f, DURE_EVENT_CLOSED, round);
+        f.event->u.round.sum = (dure_event_sum){0};
         if (round == 2) f.event->u.round.members[1].part = DURE_PART_NONE;
         if (round == 3) f.event->u.round.members[1].part = DURE_PART_UPLOADED;
         add_next(replay, &f, &n);
@@ -190,6 +193,10 @@ static void test_replay_refuses_a_round_that_ends_differently(void **state)
     refuse(replay, &f, n, "another configuration");
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->n_members--;
     refuse(replay, &f, n, "another configuration");
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.n_words++;
+    refuse(replay, &f, n, "another configuration");
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->members[1].part = DURE_PART_UPLOADED;
+    refuse(replay, &f, n, "fewer than 3 sites");
     dure_replay_free(&replay);
     fixture_free(&f);
 }

@@ -1,0 +1,202 @@
+/* The statement for programs. Names of members follow the deployments registry where it has one. */
+#include "common/clock.h"
+#include "common/json.h"
+#include "ledger/statement_int.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *time_text(int64_t time_s)
+{
+    char text[DURE_CLOCK_TEXT_SIZE];
+    if (time_s == 0) return json_null();
+    dure_clock_text(text, time_s);
+    return json_string(text);
+}
+
+static json_t *hash_text(const dure_hash *hash)
+{
+    return dure_json_from_hex(hash->b, sizeof hash->b);
+}
+
+/* Steals `value`; a failure leaves a NULL that json_pack() turns into NULL. */
+static json_t *append(json_t *array, json_t *value)
+{
+    if (array && !json_array_append_new(array, value)) return array;
+    json_decref(array);
+    return NULL;
+}
+
+static json_t *points_json(const dure_statement_curve *curve)
+{
+    json_t *points = json_array();
+    for (size_t i = 0; points && i < curve->n_points; i++)
+        points = append(points, json_pack("[o, o]", time_text(curve->points[i].time_s),
+                                          number(curve->points[i].epsilon)));
+    return points;
+}
+
+static json_t *losses_json(const dure_statement *s)
+{
+    json_t *losses = json_array();
+    for (size_t i = 0; losses && i < s->n_curves; i++) {
+        const dure_statement_curve *curve = &s->curves[i];
+        const dure_account *a = curve->account;
+        losses = append(losses, json_pack("{s:s, s:I, s:I, s:I, s:o, s:f, s:o, s:o}", "site",
+                                          a->name, "rounds", (json_int_t)a->rounds,
+                                          "rounds_in_doubt", (json_int_t)a->rounds_open, "steps",
+                                          (json_int_t)a->steps, "epsilon", number(a->epsilon),
+                                          "delta", a->delta, "epsilon_of_plan",
+                                          number(curve->planned), "over_time", points_json(curve)));
+    }
+    return losses;
+}
+
+static json_t *sites_json(const dure_statement *s)
+{
+    json_t *sites = json_array();
+    for (size_t i = 0; sites && i < s->facts->n_sites; i++) {
+        const dure_statement_site *site = &s->facts->sites[i];
+        sites = append(sites, json_pack("{s:s, s:s, s:o, s:o, s:b, s:o}", "name", site->name,
+                                        "organisation", site->organisation, "key",
+                                        dure_json_from_hex(site->sign_public, 32), "joined",
+                                        time_text(site->joined_s), "revoked", (int)site->revoked,
+                                        "mechanism", dure_dp_plan_to_json(&site->plan)));
+    }
+    return sites;
+}
+
+static json_t *rounds_json(const dure_statement *s)
+{
+    json_t *rounds = json_array();
+    for (size_t i = 0; rounds && i < s->n_rounds; i++) {
+        const dure_statement_round *r = &s->rounds[i];
+        static const char *const verdicts[] = {"none", "passed", "failed"};
+        rounds = append(
+            rounds,
+            json_pack("{s:I, s:I, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:o}",
+                      "run", (json_int_t)r->run_id, "round", (json_int_t)r->round, "state",
+                      dure_event_kind_text(r->end), "opened", time_text(r->opened_s), "ended",
+                      time_text(r->ended_s), "opened_entry", (json_int_t)r->opened, "ended_entry",
+                      r->ended ? json_integer((json_int_t)r->ended) : json_null(), "members",
+                      (json_int_t)r->n_members, "charged", (json_int_t)r->n_charged, "summed",
+                      (json_int_t)r->n_summed, "adapter",
+                      r->end == DURE_EVENT_CLOSED ? hash_text(&r->adapter_out) : json_null(),
+                      "epsilon_largest",
+                      r->end == DURE_EVENT_OPENED ? json_null() : number(r->epsilon), "evaluation",
+                      verdicts[r->gate.verdict], "reason", dure_json_from_text(r->reason)));
+    }
+    return rounds;
+}
+
+static json_t *acts_json(const dure_statement *s)
+{
+    json_t *acts = json_array();
+    for (size_t i = 0; acts && i < s->n_acts; i++) {
+        const dure_statement_act *act = &s->acts[i];
+        bool epoch = act->kind == DURE_EVENT_NEW_EPOCH;
+        acts = append(
+            acts, json_pack("{s:s, s:I, s:o, s:I, s:o, s:o}", "what",
+                            dure_event_kind_text(act->kind), "entry", (json_int_t)act->entry,
+                            "time", time_text(act->time_s), epoch ? "epoch" : "round",
+                            (json_int_t)act->round, epoch ? "lost_entries" : "adapter",
+                            epoch ? json_integer((json_int_t)act->lost) : hash_text(&act->adapter),
+                            "reason", dure_json_from_text(act->reason)));
+    }
+    return acts;
+}
+
+static json_t *incidents_json(const dure_statement *s)
+{
+    json_t *incidents = json_array();
+    dure_statement_incident incident;
+    for (size_t i = 0; incidents && dure_statement_incident_at(&incident, s, i); i++)
+        incidents = append(
+            incidents,
+            json_pack("{s:o, s:o, s:o}", "time", time_text(incident.time_s), "entry",
+                      incident.entry_known ? json_integer((json_int_t)incident.entry) : json_null(),
+                      "text", dure_json_from_text(incident.text)));
+    return incidents;
+}
+
+static json_t *checks_json(const dure_statement *s)
+{
+    json_t *checks = json_array();
+    for (int i = 0; checks && i < DURE_VERIFY_N; i++) {
+        const dure_verify_line *line = &s->report->lines[i];
+        checks = append(checks, json_pack("{s:s, s:s, s:o}", "check",
+                                          dure_verify_check_name((dure_verify_check)i), "outcome",
+                                          dure_verify_outcome_text(line->outcome), "text",
+                                          dure_json_from_text(line->text)));
+    }
+    return checks;
+}
+
+/* Texts that are the same in every statement of a mode. */
+static json_t *flavour_json(uint32_t mode)
+{
+    static const char *const names[] = {
+        "none yet", "record-level (epsilon, delta) differential privacy, add or remove one record",
+        "client level", "no differential privacy"};
+    return json_pack(
+        "{s:s, s:s, s:s, s:[s, s, s, s, s]}", "name", names[mode <= 3 ? mode : 0], "unit",
+        mode == 1 ? "one record: one line of a site's data" : "see name", "neighbours",
+        mode == 1 ? "one record more or less; the true number of records is protected" : "see name",
+        "unprotected_quantities", "who takes part, when, and sizes on the wire",
+        "declared number of records, sampling rate, noise, clip, steps",
+        "the federation's evaluation records", "the base model's training data",
+        "that a site really added its noise");
+}
+
+static json_t *sum_json(const dure_statement *s)
+{
+    if (s->n_rounds == 0) return json_null();
+    const dure_event_sum *sum = &s->rounds[s->n_rounds - 1].sum;
+    char suite[96];
+    dure_statement_suite(suite, sum->suite);
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I}", "suite", suite, "threshold",
+                     (json_int_t)sum->threshold, "least_sites", (json_int_t)sum->u_min, "collusion",
+                     (json_int_t)sum->collusion, "words", (json_int_t)sum->n_words, "word_bits",
+                     (json_int_t)sum->word_bits);
+}
+
+static json_t *terms_json(const dure_statement_terms *t)
+{
+    if (!t) return json_null();
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I, s:I, s:s, s:f}", "architecture",
+                     dure_json_from_text(t->architecture), "base", hash_text(&t->base),
+                     "trained_parameters", (json_int_t)t->n_trained, "rank", (json_int_t)t->rank,
+                     "rounds", (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "max_length",
+                     (json_int_t)t->max_length, "optimizer", t->optimizer, "learning_rate",
+                     t->learning_rate);
+}
+
+json_t *dure_statement_json(const dure_statement *s)
+{
+    const dure_event_genesis *g = &s->report->genesis;
+    json_t *file = json_pack("{s:o, s:o}", "name", dure_json_from_text(s->facts->file), "sha256",
+                             hash_text(&s->facts->digest));
+    if (!s->verified)
+        return json_pack("{s:b, s:o, s:o, s:o, s:s}", "verified", 0, "file", file, "made",
+                         time_text(s->facts->now_s), "checks", checks_json(s), "program",
+                         s->facts->program);
+    return json_pack(
+        "{s:b, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, "
+        "s:o, s:O?, s:o, s:o}",
+        "verified", 1, "file", file, "made", time_text(s->facts->now_s), "program",
+        s->facts->program, "federation", g->federation, "federation_id",
+        hash_text(&g->federation_id), "root", dure_json_from_hex(g->root_public, 32), "from",
+        time_text(s->report->totals.first_s), "to", time_text(s->report->totals.last_s),
+        "shown_complete_to",
+        s->report->shown_n ? json_integer((json_int_t)s->report->shown_n - 1) : json_null(),
+        "dp_flavor", flavour_json(s->privacy_mode), "accounting",
+        "RDP, Poisson-subsampled Gaussian, add/remove", "sites", sites_json(s), "privacy_loss",
+        losses_json(s), "model", terms_json(s->facts->terms), "secure_sum", sum_json(s), "releases",
+        rounds_json(s), "acts", acts_json(s), "empirical_audit", s->facts->canary, "incidents",
+        incidents_json(s), "checks", checks_json(s));
+}
