@@ -1,184 +1,16 @@
 #include "dp/noise.h"
 
+#include "dp/noise_exact.h"
+#include "dp/noise_table.h"
+
+#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
-/* Uniform numbers are strings of 32-bit digits, drawn as they are needed. */
-#define DIGITS_MAX 16
-#define REJECTIONS_MAX 1024
-#define WHOLE_MAX 64
-#define BLOCK_DIGITS 1024
 #define SCALE_NUM_BITS 44
 #define SCALE_SHIFT_MAX 32
-
-/* Digits from the generator by the block. The first failure is kept, and digits are zero from
- * then on: callers look at `err` once per deviate instead of once per digit. */
-typedef struct source {
-    const dure_rng *rng;
-    uint32_t block[BLOCK_DIGITS];
-    size_t at;
-    dure_err err;
-} source;
-
-static void refill(source *s)
-{
-    if (!s->err) s->err = dure_rng_fill(s->rng, s->block, sizeof s->block);
-    if (s->err) memset(s->block, 0, sizeof s->block);
-    s->at = 0;
-}
-
-static inline uint32_t next_digit(source *s)
-{
-    if (s->at == BLOCK_DIGITS) refill(s);
-    return s->block[s->at++];
-}
-
-/* A uniform number in (0, 1) of which the first n digits are known. */
-typedef struct uniform {
-    uint32_t digit[DIGITS_MAX];
-    unsigned n;
-} uniform;
-
-static inline void uniform_start(uniform *u, source *s)
-{
-    u->digit[0] = next_digit(s);
-    u->n = 1;
-}
-
-static bool less_beyond_first(uniform *a, uniform *b, source *s)
-{
-    for (unsigned i = 1; i < DIGITS_MAX; i++) {
-        if (a->n == i) a->digit[a->n++] = next_digit(s);
-        if (b->n == i) b->digit[b->n++] = next_digit(s);
-        if (a->digit[i] != b->digit[i]) return a->digit[i] < b->digit[i];
-    }
-    s->err = DURE_ERR_RNG; /* 512 equal bits */
-    return false;
-}
-
-/* a < b, drawing digits of both until they differ. */
-static inline bool less(uniform *a, uniform *b, source *s)
-{
-    if (a->digit[0] != b->digit[0]) return a->digit[0] < b->digit[0];
-    return less_beyond_first(a, b, s);
-}
-
-/* True with probability exp(-1/2): von Neumann's run 1/2 > u1 > u2 > ... has length n with
- * probability (1/2)^n / n! - (1/2)^(n+1) / (n+1)!, and the even n sum to exp(-1/2). */
-static bool accept_half(source *s)
-{
-    uniform u[2];
-    unsigned n = 0;
-    uniform_start(&u[0], s);
-    if (u[0].digit[0] >> 31) return true;
-    do {
-        n++;
-        uniform_start(&u[n % 2], s);
-    } while (less(&u[n % 2], &u[(n + 1) % 2], s));
-    return n % 2 == 0;
-}
-
-/* True with probability exp(-x), by the run x > u1 > u2 > ... */
-static bool accept_linear(uniform *x, source *s)
-{
-    uniform u[2];
-    uniform *last = x;
-    unsigned n = 0;
-    for (;;) {
-        uniform *next = &u[n % 2];
-        uniform_start(next, s);
-        if (!less(next, last, s)) return n % 2 == 0;
-        last = next;
-        n++;
-    }
-}
-
-/* True with probability exp(-x^2 / 2): as above, where every link of the run must also pass a
- * trial of probability x / 2. */
-static bool accept_square(uniform *x, source *s)
-{
-    uniform u[2], trial;
-    uniform *last = x;
-    unsigned n = 0;
-    for (;;) {
-        uniform *next = &u[n % 2];
-        uniform_start(next, s);
-        if (!less(next, last, s)) return n % 2 == 0;
-        if (next_digit(s) >> 31) return n % 2 == 0;
-        uniform_start(&trial, s);
-        if (!less(&trial, x, s)) return n % 2 == 0;
-        last = next;
-        n++;
-    }
-}
-
-/* Algorithm N up to the sign: k with probability proportional to exp(-k/2), kept with
- * exp(-k(k-1)/2) = (exp(-1/2))^(k(k-1)); then uniform x, kept with exp(-kx) exp(-x^2/2). */
-static bool try_deviate(unsigned *k, uniform *x, source *s)
-{
-    unsigned whole = 0;
-    while (accept_half(s)) {
-        if (++whole == WHOLE_MAX) {
-            s->err = DURE_ERR_RNG;
-            return false;
-        }
-    }
-    for (unsigned i = whole * (whole - (whole > 0)); i > 0; i--) {
-        if (!accept_half(s)) return false;
-    }
-    uniform_start(x, s);
-    for (unsigned i = 0; i < whole; i++) {
-        if (!accept_linear(x, s)) return false;
-    }
-    *k = whole;
-    return accept_square(x, s);
-}
-
-/* The nearest integer to num (k + x) / 2^shift. With one digit of x read (two for scales of 2^32
- * and over) the value lies in an interval [low, low + num) in units of 2^-bits, at most 1 wide; if
- * its ends round to different integers, further digits of x tell on which side of the boundary
- * between them it is. */
-static uint64_t round_scaled(unsigned k, uniform *x, dure_noise_scale scale, source *s)
-{
-    typedef unsigned __int128 wide;
-    wide position = ((uint64_t)k << 32) + x->digit[0];
-    unsigned used = 1;
-    if (scale.num >> scale.shift >> 32) {
-        if (x->n == 1) x->digit[x->n++] = next_digit(s);
-        position = (position << 32) + x->digit[used++];
-    }
-    unsigned bits = 32 * used + scale.shift;
-    wide shifted = scale.num * position + ((wide)1 << (bits - 1));
-    uint64_t down = (uint64_t)(shifted >> bits);
-    uint64_t up = (uint64_t)((shifted + scale.num - 1) >> bits);
-    if (down == up) return down;
-    /* num f against the distance to the boundary, f being what is left of x. */
-    wide distance = ((wide)up << bits) - shifted;
-    for (unsigned i = used; i < DIGITS_MAX; i++) {
-        if (x->n == i) x->digit[x->n++] = next_digit(s);
-        distance <<= 32;
-        wide product = (wide)scale.num * x->digit[i];
-        if (product + scale.num <= distance) return down;
-        if (product >= distance) return up;
-        distance -= product;
-    }
-    s->err = DURE_ERR_RNG;
-    return 0;
-}
-
-static int64_t draw(dure_noise_scale scale, source *s)
-{
-    uniform x;
-    unsigned k = 0, rejections = 0;
-    while (!try_deviate(&k, &x, s)) {
-        if (s->err || ++rejections == REJECTIONS_MAX) {
-            s->err = DURE_ERR_RNG;
-            return 0;
-        }
-    }
-    uint64_t magnitude = round_scaled(k, &x, scale, s);
-    return next_digit(s) >> 31 ? -(int64_t)magnitude : (int64_t)magnitude;
-}
+/* Of every sampler; see WHOLE_MAX in dp/noise_exact.c and the tails in dp/noise_table.h. */
+#define SIGMAS_MOST 64
 
 dure_noise_scale dure_noise_scale_of(const dure_dp_plan *plan)
 {
@@ -188,23 +20,56 @@ dure_noise_scale dure_noise_scale_of(const dure_dp_plan *plan)
     return (dure_noise_scale){plan->sigma_num, 16 - plan->grid_bits};
 }
 
+double dure_noise_distance(dure_noise_scale scale)
+{
+    return dure_noise_table_serves(scale) ? DURE_NOISE_TABLE_DISTANCE : 0;
+}
+
+double dure_noise_delta(const dure_dp_plan *plan, double epsilon)
+{
+    if (plan->grid_bits < DURE_DP_GRID_BITS_MIN) return 0;
+    double n_params = ldexp(1, 2 * ((int)plan->grid_bits - 6)); /* dure_dp_grid_bits() */
+    double distance = dure_noise_distance(dure_noise_scale_of(plan));
+    return distance == 0 ? 0 : (1 + exp(epsilon)) * n_params * (double)plan->steps * distance;
+}
+
+/* Draws by the block, with the sampler that serves the scale. */
+typedef struct source {
+    const dure_rng *rng;
+    const dure_noise_table *table; /* NULL: exact */
+    dure_noise_exact exact;
+    int64_t block[DURE_NOISE_BLOCK];
+} source;
+
 /* Refuses a scale out of range; nothing is drawn yet. */
 static dure_err start(source *s, dure_noise_scale scale, const dure_rng *rng)
 {
     s->rng = rng;
-    s->at = BLOCK_DIGITS;
-    s->err = DURE_OK;
+    s->table = NULL;
     if (scale.num >> SCALE_NUM_BITS || scale.shift > SCALE_SHIFT_MAX) return DURE_ERR_USAGE;
-    return DURE_OK;
+    dure_noise_exact_init(&s->exact, scale, rng);
+    return dure_noise_table_serves(scale) ? dure_noise_table_take(&s->table, scale) : DURE_OK;
 }
 
-/* Wipes what is left of the block, and the output if anything failed. */
+/* The next n <= DURE_NOISE_BLOCK draws, in s->block. */
+static dure_err next_block(source *s, size_t n)
+{
+    if (s->table) return dure_noise_table_draw(s->block, n, s->table, s->rng);
+    return dure_noise_exact_draw(s->block, n, &s->exact);
+}
+
+/* Wipes what was drawn, and the output if anything failed. */
 static dure_err finish(source *s, dure_err err, void *out, size_t bytes)
 {
-    if (!err) err = s->err;
+    dure_noise_table_release(&s->table);
     if (err) memset(out, 0, bytes);
     explicit_bzero(s, sizeof *s);
     return err;
+}
+
+static size_t block_at(size_t first, size_t n)
+{
+    return n - first < DURE_NOISE_BLOCK ? n - first : DURE_NOISE_BLOCK;
 }
 
 dure_err dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale, const dure_rng *rng)
@@ -218,9 +83,13 @@ dure_err dure_noise_fill_i32(int32_t *out, size_t n, dure_noise_scale scale, con
     source s;
     memset(out, 0, n * sizeof *out);
     dure_err err = start(&s, scale, rng);
-    if (!err && (scale.num * WHOLE_MAX) >> scale.shift >= INT32_MAX) err = DURE_ERR_USAGE;
-    for (size_t i = 0; !err && scale.num && i < n && !s.err; i++)
-        out[i] = (int32_t)draw(scale, &s);
+    if (!err && (scale.num * SIGMAS_MOST) >> scale.shift >= INT32_MAX) err = DURE_ERR_USAGE;
+    for (size_t first = 0; !err && scale.num && first < n; first += DURE_NOISE_BLOCK) {
+        size_t here = block_at(first, n);
+        err = next_block(&s, here);
+        for (size_t i = 0; !err && i < here; i++)
+            out[first + i] = (int32_t)s.block[i];
+    }
     return finish(&s, err, out, n * sizeof *out);
 }
 
@@ -228,7 +97,11 @@ dure_err dure_noise_add(int64_t *sum, size_t n, dure_noise_scale scale, const du
 {
     source s;
     dure_err err = start(&s, scale, rng);
-    for (size_t i = 0; !err && scale.num && i < n && !s.err; i++)
-        sum[i] += draw(scale, &s);
+    for (size_t first = 0; !err && scale.num && first < n; first += DURE_NOISE_BLOCK) {
+        size_t here = block_at(first, n);
+        err = next_block(&s, here);
+        for (size_t i = 0; !err && i < here; i++)
+            sum[first + i] += s.block[i];
+    }
     return finish(&s, err, sum, n * sizeof *sum);
 }

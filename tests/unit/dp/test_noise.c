@@ -3,6 +3,7 @@
 #include "support/check.h"
 #include "support/seeded_rng.h"
 
+#include <math.h>
 #include <string.h>
 
 /* Digits that make the sampler accept k = 0 and the fraction that begins with `first`: the run
@@ -91,12 +92,14 @@ static void test_noise_of_a_stuck_generator_is_refused(void **state)
 {
     (void)state;
     const uint32_t stuck[] = {0, 0xffffffffu, 0x7fffffffu, 0x12345678u};
-    for (size_t i = 0; i < 4; i++) {
-        int64_t v[3] = {1, 1, 1};
+    const uint64_t sigma[] = {10, 1000, 100000};
+    for (size_t i = 0; i < 12; i++) {
+        int64_t v[4] = {1, 1, 1, 1};
         played_rng playing;
-        dure_rng rng = played_rng_of(&playing, &stuck[i], 1);
-        assert_err(dure_noise_fill(v, 3, (dure_noise_scale){1000, 0}, &rng), DURE_ERR_RNG);
-        assert_true(v[0] == 0 && v[1] == 0 && v[2] == 0);
+        dure_rng rng = played_rng_of(&playing, &stuck[i % 4], 1);
+        dure_noise_scale scale = {sigma[i / 4], 0};
+        assert_err(dure_noise_fill(v, 4, scale, &rng), DURE_ERR_RNG);
+        assert_true(v[0] == 0 && v[1] == 0 && v[2] == 0 && v[3] == 0);
     }
 }
 
@@ -173,6 +176,20 @@ static void test_noise_scale_is_sigma_times_the_grid(void **state)
     assert_true(scale.num == 52429u * 4 && scale.shift == 0);
 }
 
+static void test_noise_delta_is_the_sum_over_all_draws(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = {.sigma_num = 52429, .grid_bits = 15, .steps = 1000};
+    double expected = (1 + exp(8)) * 512 * 512 * 1000 * 0x1p-100;
+    assert_true(fabs(dure_noise_delta(&plan, 8) / expected - 1) < 1e-12);
+    plan.sigma_num = 1; /* half a unit of the grid: drawn exactly */
+    assert_true(dure_noise_delta(&plan, 8) == 0);
+    plan.sigma_num = 0;
+    assert_true(dure_noise_delta(&plan, INFINITY) == 0);
+    plan = (dure_dp_plan){.sigma_num = 52429, .steps = 1000};
+    assert_true(dure_noise_delta(&plan, 8) == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_noise_of_zero_sigma_is_zero),
         cmocka_unit_test(test_noise_refuses_a_scale_out_of_range),
         cmocka_unit_test(test_noise_scale_is_sigma_times_the_grid),
+        cmocka_unit_test(test_noise_delta_is_the_sum_over_all_draws),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

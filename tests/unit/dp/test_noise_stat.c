@@ -25,23 +25,47 @@ static double normal_below(double z)
     return 0.5 * erfc(-z / M_SQRT2);
 }
 
-/* Mean within 4 standard errors, variance within 0.5 % (5 standard errors at 2 million draws)
- * of sigma^2 plus the 1/12 that rounding adds. */
+/* Moments in standard errors of DRAWS draws: mean, variance, skewness, kurtosis, and the
+ * autocorrelation at some lags, for deviation sigma plus the 1/12 that rounding adds. */
+enum { MOMENTS = 4, LAGS = 6 };
+
+static void measure(double *score, const int64_t *v, double sigma)
+{
+    static const size_t lags[LAGS] = {1, 2, 3, 8, 512, 4096};
+    double unit = sqrt(sigma * sigma + 1.0 / 12), power[MOMENTS] = {0}, lagged[LAGS] = {0};
+    for (size_t i = 0; i < DRAWS; i++) {
+        double x = (double)v[i] / unit;
+        power[0] += x;
+        power[1] += x * x - 1;
+        power[2] += x * x * x;
+        power[3] += x * x * x * x - 3;
+        for (size_t k = 0; k < LAGS; k++)
+            if (i >= lags[k]) lagged[k] += x * (double)v[i - lags[k]] / unit;
+    }
+    /* The variances of x, x^2, x^3 and x^4 for a normal x. */
+    const double variance[MOMENTS] = {1, 2, 15, 96};
+    for (size_t k = 0; k < MOMENTS; k++)
+        score[k] = power[k] / sqrt(DRAWS * variance[k]);
+    for (size_t k = 0; k < LAGS; k++)
+        score[MOMENTS + k] = lagged[k] / sqrt(DRAWS);
+}
+
+static double worst(const int64_t *v, double sigma)
+{
+    double score[MOMENTS + LAGS], most = 0;
+    measure(score, v, sigma);
+    for (size_t k = 0; k < MOMENTS + LAGS; k++)
+        most = fmax(most, fabs(score[k]));
+    return most;
+}
+
+/* Within 4 standard errors; a sigma that is off by 1 % is seen at 20 of them. */
 static void check_moments(dure_noise_scale scale, uint64_t seed)
 {
     int64_t *v = drawn(scale, seed);
     double sigma = ldexp((double)scale.num, -(int)scale.shift);
-    double sum = 0, squares = 0, lagged = 0;
-    for (size_t i = 0; i < DRAWS; i++) {
-        double x = (double)v[i];
-        sum += x;
-        squares += x * x;
-        if (i > 0) lagged += x * (double)v[i - 1];
-    }
-    double variance = sigma * sigma + 1.0 / 12;
-    assert_true(fabs(sum / DRAWS) < 4 * sqrt(variance / DRAWS));
-    assert_true(fabs(squares / DRAWS / variance - 1) < 0.005);
-    assert_true(fabs(lagged / DRAWS) < 4 * variance / sqrt(DRAWS));
+    assert_true(worst(v, sigma) < 4);
+    assert_true(worst(v, 0.99 * sigma) > 15 && worst(v, 1.01 * sigma) > 15);
     free(v);
 }
 
@@ -51,14 +75,16 @@ static void test_noise_moments_agree(void **state)
     check_moments((dure_noise_scale){3, 1}, 1);
     check_moments((dure_noise_scale){52429, 2}, 2);
     check_moments((dure_noise_scale){52429 * 4, 0}, 3);
-    check_moments((dure_noise_scale){(uint64_t)1 << 36, 0}, 4);
+    check_moments((dure_noise_scale){(uint64_t)1 << 36, 0}, 4); /* exact */
+    check_moments((dure_noise_scale){1000, 0}, 11);
+    check_moments((dure_noise_scale){1 << 20, 0}, 12);
+    check_moments((dure_noise_scale){8388607, 0}, 13);
 }
 
 /* Chi-square of the counts against the normal integrated over each integer's cell. */
-static void check_cells(dure_noise_scale scale, int most, double limit, uint64_t seed)
+static double chi_of_cells(const int64_t *v, double sigma, int most)
 {
-    double sigma = ldexp((double)scale.num, -(int)scale.shift), chi = 0;
-    int64_t *v = drawn(scale, seed);
+    double chi = 0;
     size_t *counts = calloc((size_t)(2 * most + 1), sizeof *counts);
     assert_non_null(counts);
     for (size_t i = 0; i < DRAWS; i++) {
@@ -73,8 +99,17 @@ static void check_cells(dure_noise_scale scale, int most, double limit, uint64_t
         chi += gap * gap / expected;
     }
     free(counts);
+    return chi;
+}
+
+static void check_cells(dure_noise_scale scale, int most, double limit, uint64_t seed)
+{
+    double sigma = ldexp((double)scale.num, -(int)scale.shift);
+    int64_t *v = drawn(scale, seed);
+    assert_true(chi_of_cells(v, sigma, most) < limit);
+    assert_true(chi_of_cells(v, 0.99 * sigma, most) > limit);
+    assert_true(chi_of_cells(v, 1.01 * sigma, most) > limit);
     free(v);
-    assert_true(chi < limit);
 }
 
 static void test_noise_cells_agree(void **state)
@@ -85,36 +120,73 @@ static void test_noise_cells_agree(void **state)
     check_cells((dure_noise_scale){1, 0}, 4, 31.8, 6);
     check_cells((dure_noise_scale){5, 1}, 10, 52.4, 7);
     check_cells((dure_noise_scale){10, 0}, 40, 134.7, 8);
+    check_cells((dure_noise_scale){16, 0}, 40, 134.7, 14);
 }
 
-/* The fraction in 64 equal cells of probability, for a scale where rounding is invisible. */
-static void test_noise_is_normal_in_its_bulk(void **state)
+/* Chi-square over cells of equal probability, for a sigma where rounding is invisible. */
+static double chi_of_bulk(const int64_t *v, double sigma)
 {
-    (void)state;
     enum { CELLS = 64 };
-    int64_t *v = drawn((dure_noise_scale){1u << 24, 0}, 9);
     size_t counts[CELLS] = {0};
     for (size_t i = 0; i < DRAWS; i++)
-        counts[(size_t)(CELLS * normal_below((double)v[i] / (1 << 24)))]++;
+        counts[(size_t)(CELLS * normal_below((double)v[i] / sigma))]++;
     double chi = 0, expected = (double)DRAWS / CELLS;
     for (size_t j = 0; j < CELLS; j++)
         chi += ((double)counts[j] - expected) * ((double)counts[j] - expected) / expected;
-    assert_true(chi < 112); /* 63 degrees of freedom, 1 - 10^-4 */
+    return chi;
+}
+
+static void test_noise_is_normal_in_its_bulk(void **state)
+{
+    (void)state;
+    const uint32_t bits[] = {24, 20, 17};
+    for (size_t i = 0; i < 3; i++) {
+        int64_t *v = drawn((dure_noise_scale){(uint64_t)1 << bits[i], 0}, 9 + i);
+        double sigma = ldexp(1, (int)bits[i]);
+        assert_true(chi_of_bulk(v, sigma) < 112); /* 63 degrees of freedom, 1 - 10^-4 */
+        assert_true(chi_of_bulk(v, 0.99 * sigma) > 112 && chi_of_bulk(v, 1.01 * sigma) > 112);
+        free(v);
+    }
+}
+
+/* The coarse and the fine part of a table's draw leave no trace: residues modulo w, and modulo
+ * powers of two, are even. */
+static void test_noise_low_bits_are_even(void **state)
+{
+    (void)state;
+    const int64_t modulus[] = {2, 21, 64};
+    int64_t *v = drawn((dure_noise_scale){26214, 0}, 15);
+    for (size_t k = 0; k < 3; k++) {
+        size_t counts[64] = {0}, cells = (size_t)modulus[k];
+        double chi = 0, expected = (double)DRAWS / (double)cells;
+        for (size_t i = 0; i < DRAWS; i++)
+            counts[(v[i] % modulus[k] + modulus[k]) % modulus[k]]++;
+        for (size_t j = 0; j < cells; j++)
+            chi += ((double)counts[j] - expected) * ((double)counts[j] - expected) / expected;
+        double free_cells = (double)cells - 1;
+        assert_true(chi < free_cells + 4.5 * sqrt(2 * free_cells) + 10);
+    }
     free(v);
 }
 
 static void test_noise_tail_agrees(void **state)
 {
     (void)state;
-    int64_t *v = drawn((dure_noise_scale){1u << 20, 0}, 10);
+    const uint32_t bits[] = {20, 15, 10};
     const double from[] = {2, 3, 4, 4.5};
-    for (size_t t = 0; t < 4; t++) {
-        double expected = DRAWS * erfc(from[t] / M_SQRT2), seen = 0;
-        for (size_t i = 0; i < DRAWS; i++)
-            seen += fabs((double)v[i]) > from[t] * (1 << 20);
-        assert_true(fabs(seen - expected) < 4 * sqrt(expected) + 1);
+    for (size_t k = 0; k < 3; k++) {
+        double sigma = ldexp(1, (int)bits[k]);
+        int64_t *v = drawn((dure_noise_scale){(uint64_t)1 << bits[k], 0}, 20 + k);
+        for (size_t t = 0; t < 4; t++) {
+            /* Integers over `from`, whose cells begin half below the least of them. */
+            double least = floor(from[t] * sigma) + 0.5;
+            double expected = DRAWS * erfc(least / sigma / M_SQRT2), seen = 0;
+            for (size_t i = 0; i < DRAWS; i++)
+                seen += fabs((double)v[i]) > from[t] * sigma;
+            assert_true(fabs(seen - expected) < 4 * sqrt(expected) + 1);
+        }
+        free(v);
     }
-    free(v);
 }
 
 static void test_sample_counts_are_binomial(void **state)
@@ -150,6 +222,7 @@ int main(void)
         cmocka_unit_test(test_noise_moments_agree),
         cmocka_unit_test(test_noise_cells_agree),
         cmocka_unit_test(test_noise_is_normal_in_its_bulk),
+        cmocka_unit_test(test_noise_low_bits_are_even),
         cmocka_unit_test(test_noise_tail_agrees),
         cmocka_unit_test(test_sample_counts_are_binomial),
     };
