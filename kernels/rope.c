@@ -58,8 +58,9 @@ dure_err dure_rope_table_reserve(dure_rope_table *table, size_t positions)
     for (size_t p = table->positions; p < positions; p++)
         for (size_t i = 0; i < half; i++) {
             double angle = (double)p * table->frequency[i];
-            grown[p * table->dim + i] = (float)(table->magnitude * cos(angle));
-            grown[p * table->dim + half + i] = (float)(table->magnitude * sin(angle));
+            float *at = grown + p * table->dim;
+            at[table->halves ? i : 2 * i] = (float)(table->magnitude * cos(angle));
+            at[table->halves ? half + i : 2 * i + 1] = (float)(table->magnitude * sin(angle));
         }
     table->positions = positions;
     return DURE_OK;
@@ -78,13 +79,12 @@ typedef struct job {
 } job;
 
 /* `sign` is -1 to turn back. The compiler makes vector code of both. */
-static void rotate_pairs(float *restrict x, const float *restrict cosine,
-                         const float *restrict sine, size_t half, float sign)
+static void rotate_pairs(float *restrict x, const float *restrict cos_sin, size_t dim, float sign)
 {
-    for (size_t i = 0; i < half; i++) {
-        float c = cosine[i], s = sine[i] * sign, a = x[2 * i], b = x[2 * i + 1];
-        x[2 * i] = a * c - b * s;
-        x[2 * i + 1] = a * s + b * c;
+    for (size_t i = 0; i < dim; i += 2) {
+        float c = cos_sin[i], s = cos_sin[i + 1] * sign, a = x[i], b = x[i + 1];
+        x[i] = a * c - b * s;
+        x[i + 1] = a * s + b * c;
     }
 }
 
@@ -107,13 +107,13 @@ static void rows_body(void *state, size_t first, size_t last, void *scratch)
     (void)scratch;
     for (size_t i = first; i < last; i++) {
         DURE_ASSERT(r->position[i] < r->table->positions);
-        const float *cosine = r->table->cos_sin + (size_t)r->position[i] * r->table->dim;
+        const float *cos_sin = r->table->cos_sin + (size_t)r->position[i] * r->table->dim;
         for (size_t h = 0; h < r->heads; h++) {
             float *x = j->x + i * r->ld + h * r->head_dim;
             if (r->table->halves)
-                rotate_halves(x, x + half, cosine, cosine + half, half, sign);
+                rotate_halves(x, x + half, cos_sin, cos_sin + half, half, sign);
             else
-                rotate_pairs(x, cosine, cosine + half, half, sign);
+                rotate_pairs(x, cos_sin, r->table->dim, sign);
         }
     }
 }

@@ -24,7 +24,8 @@ typedef struct dure_rope_opts {
 
 /* cos and sin of position * frequency, computed in double, times the magnitude. */
 typedef struct dure_rope_table {
-    float *cos_sin; /* positions x dim: dim/2 cosines, then the sines; owned */
+    float *cos_sin; /* positions x dim, owned: cosine and sine of pair after pair, or with halves
+                       all cosines and then all sines */
     size_t positions, dim;
     double *frequency; /* dim / 2; owned */
     double magnitude;

@@ -48,7 +48,8 @@ static const type_row types[] = {
     {23, "IQ4_XS", 256, 136}, {24, "I8", 1, 1},         {25, "I16", 1, 2},
     {26, "I32", 1, 4},        {27, "I64", 1, 8},        {28, "F64", 1, 8},
     {29, "IQ1_M", 256, 56},   {30, "BF16", 1, 2},       {34, "TQ1_0", 256, 54},
-    {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17},
+    {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17},    {40, "NVFP4", 64, 36},
+    {41, "Q1_0", 128, 18},
 };
 
 static const type_row *find_type(uint32_t id)
@@ -71,11 +72,11 @@ dure_err dure_gguf_row_bytes(size_t *bytes, uint32_t type, uint64_t n, dure_diag
 {
     const type_row *row = find_type(type);
     if (!row)
-        return dure_diag_set(
-            diag, DURE_ERR_UNSUPPORTED,
-            "tensor type %u is not one that Dure knows; use a file with F32, F16, BF16, "
-            "Q8_0, Q4_0, Q4_1, Q4_K or Q6_K tensors",
-            type);
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "tensor type %u is not one that Dure knows; use a file whose tensors "
+                             "are of the types F32, "
+                             "F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, IQ4_NL or IQ4_XS",
+                             type);
     if (n % row->block)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "a row of %llu elements is not made of whole %s blocks of %u",

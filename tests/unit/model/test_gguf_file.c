@@ -5,7 +5,9 @@
 #include "model/base_digest.h"
 #include "model/gguf.h"
 #include "model/gguf_write.h"
+#include "model/transformer.h"
 #include "support/temp_dir.h"
+#include "support/tiny_model.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -328,6 +330,34 @@ static void test_gguf_file_refuses_scales_that_are_not_finite(void **state)
     }
 }
 
+/* Whoever would compute with such a model refuses it before anything else. */
+static void test_gguf_file_engine_refuses_a_poisoned_model(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    dure_buf b;
+    dure_gguf *g;
+    dure_transformer *t;
+    dure_diag diag = {{0}};
+    temp_dir_make(&dir);
+    const char *path = temp_dir_file(&dir, "m.gguf");
+    tiny_model_write(path, &(tiny_model_opts){.type = TINY_Q8_0});
+    assert_ok(dure_file_read(&b, path, 64 << 20, NULL));
+    assert_ok(dure_gguf_parse(&g, dure_buf_span(&b), NULL, NULL));
+    size_t at = (size_t)(dure_gguf_find(g, "blk.1.ffn_up.weight")->data - b.data);
+    dure_gguf_close(&g);
+    b.data[at + 1] = 0x7C; /* the first scale becomes infinite */
+    b.data[at] = 0;
+    assert_ok(dure_gguf_parse(&g, dure_buf_span(&b), NULL, NULL));
+    assert_err(dure_transformer_new(&t, g, &(dure_transformer_opts){.threads = 1}, &diag),
+               DURE_ERR_FORMAT);
+    assert_null(t);
+    assert_non_null(strstr(diag.text, "blk.1.ffn_up.weight"));
+    dure_gguf_close(&g);
+    dure_buf_fini(&b);
+    temp_dir_remove(&dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -346,6 +376,7 @@ int main(void)
         cmocka_unit_test(test_gguf_file_takes_a_model_whose_parts_were_put_together),
         cmocka_unit_test(test_gguf_file_digest_covers_every_part),
         cmocka_unit_test(test_gguf_file_refuses_scales_that_are_not_finite),
+        cmocka_unit_test(test_gguf_file_engine_refuses_a_poisoned_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
