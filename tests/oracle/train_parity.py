@@ -25,7 +25,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine_parity import load
 
-RECORDS, BATCH, STEPS, RATE, SEED, RANK = 24, 8, 20, 1e-3, 7, 8
+RECORDS, BATCH, STEPS, RATE, SEED, RANK = 16, 4, 20, 1e-3, 7, 8
 FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 MASK = (1 << 64) - 1
 
@@ -58,22 +58,24 @@ def ids(dure, model, values, *flags):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def tokens_and_labels(dure, model, record):
+def tokens_and_labels(dure, model, wanted):
     """What is learned: of a text all but its first token; of a conversation the answer and its end."""
-    if "text" in record:
-        tokens = ids(dure, model, [record["text"]])[0] + [0]
-        return tokens, [-100] + tokens[1:]
-    talk = conversation(record)
-    tokens = ids(dure, model, [{"messages": talk}])[0]
-    first = len(ids(dure, model, [{"messages": talk[:1] + [{"role": "assistant", "content": ""}]}],
-                    "--open-answer")[0])
-    head = ids(dure, model, [{"messages": talk[:1]}], "--open-answer")[0]
-    assert first >= len(head) and tokens[:len(head)] == head
-    answer = ids(dure, model, [talk[1]["content"]])[0]
-    end = len(head) + len(answer) + 1  # the token that closes the answer
-    labels = [-100] * len(tokens)
-    labels[len(head):end] = tokens[len(head):end]
-    return tokens, labels
+    talks = [conversation(r) for r in wanted if "text" not in r]
+    whole = iter(ids(dure, model, [{"messages": t} for t in talks]))
+    heads = iter(ids(dure, model, [{"messages": t[:1]} for t in talks], "--open-answer"))
+    answers = iter(ids(dure, model, [t[1]["content"] for t in talks]))
+    texts = iter(ids(dure, model, [r["text"] for r in wanted if "text" in r]))
+    out = []
+    for record in wanted:
+        if "text" in record:
+            tokens = next(texts) + [0]
+            out.append((tokens, [-100] + tokens[1:]))
+            continue
+        tokens, head, answer = next(whole), next(heads), next(answers)
+        end = len(head) + len(answer) + 1  # with the token that closes the answer
+        assert tokens[:end - 1] == head + answer
+        out.append((tokens, [-100] * len(head) + tokens[len(head):end] + [-100] * (len(tokens) - end)))
+    return out
 
 
 def next_word(state):
@@ -148,7 +150,7 @@ def vector(folder):
 
 def compare_training(dure, path, work):
     wanted = records()
-    data = [tokens_and_labels(dure, path, r) for r in wanted]
+    data = tokens_and_labels(dure, path, wanted)
     file = f"{work}/data.jsonl"
     pathlib.Path(file).write_text("".join(json.dumps(r) + "\n" for r in wanted))
     make_start(path, f"{work}/start")
