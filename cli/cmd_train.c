@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/train_options.h"
+#include "cli/train_plan.h"
 #include "cli/train_report.h"
 #include "cli/train_setup.h"
 #include "client/private_run.h"
@@ -56,22 +57,27 @@ static dure_err make_paths(training *t)
     return err;
 }
 
+static dure_private_run_opts private_opts(const training *t)
+{
+    const dure_train_options *o = t->o;
+    return (dure_private_run_opts){.key_path = t->key_path,
+                                   .ledger_path = o->ledger,
+                                   .source = o->source,
+                                   .budget = {o->epsilon, o->delta},
+                                   .n_pub = o->records,
+                                   .batch = o->batch,
+                                   .steps = t->s.steps,
+                                   .clip = o->clip,
+                                   .noise = o->noise};
+}
+
 /* Reserves the whole plan, before anything is sampled or drawn. */
 static dure_err prepare_privacy(training *t)
 {
-    const dure_train_options *o = t->o;
     char purpose[DURE_PURPOSE_SIZE];
-    snprintf(purpose, sizeof purpose, "dure train --out %.200s", o->out);
-    const dure_private_run_opts opts = {.key_path = t->key_path,
-                                        .ledger_path = o->ledger,
-                                        .source = o->source,
-                                        .purpose = purpose,
-                                        .budget = {o->epsilon, o->delta},
-                                        .n_pub = o->records,
-                                        .batch = o->batch,
-                                        .steps = t->s.steps,
-                                        .clip = o->clip,
-                                        .noise = o->noise};
+    snprintf(purpose, sizeof purpose, "dure train --out %.200s", t->o->out);
+    dure_private_run_opts opts = private_opts(t);
+    opts.purpose = purpose;
     const dure_private_run_subject subject = {&t->s.opts, t->s.lora, &t->s.base, &t->s.data_hash};
     dure_err err = dure_private_run_prepare(&t->private_run, &opts, &subject, &t->diag);
     t->s.opts.plan = &t->private_run.plan;
@@ -208,6 +214,14 @@ static int print_summary(const training *t)
     return 0;
 }
 
+static int show_plan(training *t)
+{
+    dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
+    const dure_private_run_opts opts = private_opts(t);
+    if (!err) err = dure_train_plan_print(&t->s, t->o, t->o->no_dp ? NULL : &opts, &t->diag);
+    return err ? dure_fail("train", err, &t->diag) : 0;
+}
+
 /* The order of client/private_run.h: reserve, train, spend, write, erase. */
 static int run(training *t)
 {
@@ -248,7 +262,7 @@ int dure_cmd_train(int argc, char **argv)
     training t = {.lock = {.fd = -1}};
     int status = dure_train_options_parse(&t.o, argc, argv);
     if (status < 0) {
-        status = run(&t);
+        status = t.o->dry_run ? show_plan(&t) : run(&t);
         clean_up(&t);
     }
     dure_train_options_fini();

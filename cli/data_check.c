@@ -1,5 +1,6 @@
 /* dure data check: what a data file holds, as training would see it. */
 #include "cli/data_model.h"
+#include "cli/model_open.h"
 #include "cli/output.h"
 #include "cli/text.h"
 
@@ -240,7 +241,13 @@ static void print_report(const report *r, const dure_data_options *o)
 int dure_data_check(int argc, char **argv)
 {
     dure_data_options o = {.format = "auto", .max_length = 512};
-    const dure_arg args[] = {DURE_DATA_ARGS(o)};
+    const dure_arg args[] = {
+        dure_data_arg(&o.data),
+        dure_model_arg(&o.model),
+        dure_format_arg(&o.format),
+        dure_max_length_arg(&o.max_length),
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
     const dure_usage usage = {
         "data check",
         "lengths, labels, repeated, too long and unusable records; exit 1 if any is unusable or "

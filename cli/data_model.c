@@ -52,3 +52,12 @@ dure_err dure_data_open(dure_text_model *m, dure_dataset *data, const dure_data_
     if (!err) err = dure_dataset_read(data, o->data, m->t, &m->chat, &read, diag);
     return err;
 }
+
+dure_arg dure_format_arg(const char **format)
+{
+    return (dure_arg){.name = "format",
+                      .kind = DURE_ARG_TEXT,
+                      .out = format,
+                      .value = "NAME",
+                      .help = "jsonl, json, csv, tsv or text (by the file's name)"};
+}

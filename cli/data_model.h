@@ -26,31 +26,7 @@ typedef struct dure_data_options {
     bool json;
 } dure_data_options;
 
-/* Rows of the table of options for the five members. */
-#define DURE_DATA_ARGS(o)                                                                          \
-    {.name = "data",                                                                               \
-     .kind = DURE_ARG_TEXT,                                                                        \
-     .out = &(o).data,                                                                             \
-     .value = "FILE",                                                                              \
-     .help = "JSONL, JSON, CSV, TSV or plain text",                                                \
-     .required = true},                                                                            \
-        {.name = "model",                                                                          \
-         .kind = DURE_ARG_TEXT,                                                                    \
-         .out = &(o).model,                                                                        \
-         .value = "FILE",                                                                          \
-         .help = "the base model, GGUF",                                                           \
-         .required = true},                                                                        \
-        {.name = "format",                                                                         \
-         .kind = DURE_ARG_TEXT,                                                                    \
-         .out = &(o).format,                                                                       \
-         .value = "NAME",                                                                          \
-         .help = "jsonl, json, csv, tsv or text (by the file's name)"},                            \
-        {.name = "max-length",                                                                     \
-         .kind = DURE_ARG_COUNT,                                                                   \
-         .out = &(o).max_length,                                                                   \
-         .value = "N",                                                                             \
-         .help = "most tokens of a record (512)"},                                                 \
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &(o).json, .help = "print JSON"}
+dure_arg dure_format_arg(const char **format); /* preset to "auto" */
 
 /* Opens the model and reads the file with bad records kept as empty ones, which `listener` hears
  * of. On error both are to be closed all the same. */

@@ -1,6 +1,7 @@
 /* dure data preview: the first records as the model sees them, with what is masked and what is
  * learned. Learned tokens are green on a terminal, each in [brackets] elsewhere. */
 #include "cli/data_model.h"
+#include "cli/model_open.h"
 #include "cli/output.h"
 #include "cli/text.h"
 
@@ -78,7 +79,11 @@ int dure_data_preview(int argc, char **argv)
     dure_data_options o = {.format = "auto", .max_length = 512};
     uint64_t n = 3, first_line = 1;
     const dure_arg args[] = {
-        DURE_DATA_ARGS(o),
+        dure_data_arg(&o.data),
+        dure_model_arg(&o.model),
+        dure_format_arg(&o.format),
+        dure_max_length_arg(&o.max_length),
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
         {.name = "records",
          .kind = DURE_ARG_COUNT,
          .out = &n,

@@ -107,6 +107,8 @@ static const dure_arg args[] = {
     OPTION("no-dp", FLAG, no_dp, NULL, "train without differential privacy"),
 
     HEADING("Running"),
+    OPTION("dry-run", FLAG, dry_run, NULL,
+           "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
     OPTION("save-every", COUNT, save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),

@@ -24,7 +24,7 @@ typedef struct dure_train_options {
     const char *eval, *sample_prompt, *log, *tensorboard;
     uint64_t eval_every, patience, sample_every, sample_tokens, save_every;
     bool eval_every_given, patience_given, sample_every_given, sample_tokens_given;
-    bool eval_unprotected, json;
+    bool eval_unprotected, json, dry_run;
     /* Privacy. */
     const char *source, *ledger;
     uint64_t records;

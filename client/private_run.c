@@ -102,6 +102,58 @@ dure_err dure_private_run_prepare(dure_private_run *out, const dure_private_run_
     return err;
 }
 
+/* The least noise for what is left; all of the budget is, for a source that the ledger does not
+ * name yet. */
+static dure_err least_noise(dure_private_preview *p, dure_site_ledger *ledger,
+                            const dure_private_run_opts *opts, dure_diag *diag)
+{
+    dure_source_status source;
+    dure_err err =
+        ledger ? dure_site_ledger_source(&source, ledger, opts->source, NULL) : DURE_ERR_NOT_FOUND;
+    p->remaining = opts->budget.epsilon;
+    if (err == DURE_ERR_NOT_FOUND) return dure_calibrate_sigma(&p->plan, NULL, opts->budget, diag);
+    if (err) return err;
+    if (source.budget.epsilon != opts->budget.epsilon ||
+        source.budget.delta != opts->budget.delta || source.n_pub != opts->n_pub)
+        return dure_diag_set(diag, DURE_ERR_EXISTS,
+                             "the source '%s' has epsilon %g, delta %g and %llu records in the "
+                             "ledger, and a budget does not change",
+                             opts->source, source.budget.epsilon, source.budget.delta,
+                             (unsigned long long)source.n_pub);
+    p->remaining = source.epsilon_remaining;
+    return dure_site_ledger_least_noise(&p->plan, ledger, opts->source, diag);
+}
+
+/* More noise than the least is the owner's choice; less would not fit. */
+static dure_err choose_noise(dure_dp_plan *plan, double noise, dure_diag *diag)
+{
+    double least = dure_dp_plan_sigma(plan);
+    dure_err err = noise > 0 ? dure_dp_plan_set_sigma(plan, noise, diag) : DURE_OK;
+    if (!err && dure_dp_plan_sigma(plan) < least)
+        err = dure_diag_set(diag, DURE_ERR_BUDGET,
+                            "noise %g is too little for what is left of the budget; %.4g fits",
+                            noise, least);
+    return err;
+}
+
+dure_err dure_private_run_preview(dure_private_preview *out, const dure_private_run_opts *opts,
+                                  const dure_private_run_subject *subject, dure_diag *diag)
+{
+    char *path = NULL;
+    dure_site_ledger *ledger = NULL;
+    *out = (dure_private_preview){.epsilon = 0};
+    dure_err err = dure_privacy_check(opts->budget, diag);
+    if (!err) err = make_plan(&out->plan, opts, subject, diag);
+    if (!err) err = dure_site_ledger_path(&path, opts->ledger_path, diag);
+    if (!err && dure_file_exists(path)) err = dure_site_ledger_open_read(&ledger, path, diag);
+    free(path);
+    if (!err) err = least_noise(out, ledger, opts, diag);
+    if (!err) err = choose_noise(&out->plan, opts->noise, diag);
+    if (!err) err = dure_calibrate_epsilon(&out->epsilon, &out->plan, NULL, opts->budget.delta);
+    dure_site_ledger_close(&ledger);
+    return err;
+}
+
 dure_err dure_private_run_spend(dure_private_run *run, dure_diag *diag)
 {
     return dure_site_ledger_spend(run->ledger, &run->id, diag);

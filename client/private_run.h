@@ -44,6 +44,19 @@ typedef struct dure_private_run {
     double epsilon; /* of this plan alone, at budget.delta */
 } dure_private_run;
 
+/* What prepare would reserve now, with nothing named, reserved, drawn or written: plan and epsilon.
+ * `opts->key_path` is not looked at. DURE_ERR_BUDGET, with a sentence, where prepare would refuse.
+ */
+typedef struct dure_private_preview {
+    dure_dp_plan plan;
+    double epsilon;   /* of this plan alone, at budget.delta */
+    double remaining; /* of the source's budget before it */
+} dure_private_preview;
+DURE_MUST_USE dure_err dure_private_run_preview(dure_private_preview *out,
+                                                const dure_private_run_opts *opts,
+                                                const dure_private_run_subject *subject,
+                                                dure_diag *diag);
+
 /* Nothing is drawn unless this succeeds. DURE_ERR_BUDGET with a sentence that says what would fit;
  * DURE_ERR_STATE if a run with other settings was left unfinished at key_path. */
 DURE_MUST_USE dure_err dure_private_run_prepare(dure_private_run *out,

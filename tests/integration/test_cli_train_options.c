@@ -159,6 +159,35 @@ static void test_train_stops_a_run_that_goes_wrong(void **state)
     assert_false(program_has(&desk, "b"));
 }
 
+/* The plan, with nothing done: no folder, no ledger; and what it says is what a run then does. */
+static void test_train_dry_run_says_what_a_run_does(void **state)
+{
+    (void)state;
+    desk_run(PLAIN "--epochs 2 --out a --dry-run");
+    program_prints(&desk, "privacy     none");
+    program_prints(&desk, "memory      about ");
+    desk_run(PRIVATE "--epochs 0.02 --out a --dry-run --json");
+    json_t *plan = program_json(&desk), *privacy = json_object_get(plan, "privacy");
+    double epsilon = json_figure(privacy, "epsilon"), steps = json_figure(plan, "steps");
+    assert_true(json_figure(privacy, "remaining") == 8 && epsilon > 7.9 && epsilon <= 8);
+    assert_true(json_figure(plan, "records") == 32 && json_figure(plan, "labels") > 32);
+    assert_true(json_figure(plan, "seconds") > 0 && json_figure(plan, "memory_bytes") > 1e6);
+    json_decref(plan);
+    assert_false(program_has(&desk, "a") || program_has(&desk, "ledger"));
+    desk_run(PRIVATE "--epochs 0.02 --out a --json");
+    json_t *s = summary();
+    assert_true(json_figure(s, "epsilon") == epsilon && json_figure(s, "steps") == steps);
+    json_decref(s);
+    assert_int_equal(program_run(&desk, PRIVATE "--steps 2 --out b --dry-run"), 1);
+    program_says(&desk, "budget");
+    assert_int_equal(program_run(&desk,
+                                 TRAIN "--source orders --records 1000 --epsilon 9 --steps 2 "
+                                       "--out b --dry-run"),
+                     1);
+    program_says(&desk, "a budget does not change");
+    assert_false(program_has(&desk, "b"));
+}
+
 static void test_train_refuses_options_that_exclude_each_other(void **state)
 {
     (void)state;
@@ -200,6 +229,7 @@ int main(void)
         ROW(test_train_private_evaluation_must_be_declared),
         ROW(test_train_clips_by_norm_without_privacy),
         ROW(test_train_stops_a_run_that_goes_wrong),
+        ROW(test_train_dry_run_says_what_a_run_does),
         ROW(test_train_refuses_options_that_exclude_each_other),
 #undef ROW
     };

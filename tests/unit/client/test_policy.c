@@ -73,6 +73,17 @@ static void refuses(const char *from, const char *to, const char *says)
     temp_dir_remove(&dir);
 }
 
+static void test_policy_empty_file_is_refused(void **state)
+{
+    (void)state;
+    dure_policy p;
+    dure_diag diag = {0};
+    assert_err(dure_policy_parse(&p, dure_span_of(NULL, 0), "site.yaml", &diag), DURE_ERR_FORMAT);
+    assert_string_equal(diag.text, "site.yaml is empty");
+    assert_err(dure_policy_parse(&p, dure_span_of_text("# nothing\n"), "site.yaml", &diag),
+               DURE_ERR_FORMAT);
+}
+
 static void test_policy_file_is_checked_by_its_schema(void **state)
 {
     (void)state;
@@ -199,6 +210,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_policy_file_round_trips),
+        cmocka_unit_test(test_policy_empty_file_is_refused),
         cmocka_unit_test(test_policy_file_is_checked_by_its_schema),
         cmocka_unit_test(test_policy_holds_the_joined_plan_to_its_budget),
         cmocka_unit_test(test_policy_judges_the_terms),
