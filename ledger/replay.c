@@ -1,6 +1,7 @@
 #include "ledger/replay.h"
 
 #include "crypto/wipe.h"
+#include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
 
 #include <stdlib.h>
@@ -383,19 +384,32 @@ size_t dure_replay_accounts(const dure_replay *replay)
     return replay->n_accounts;
 }
 
-/* Adds what the member may have spent in rounds that have no end. */
-static void add_open(dure_account *out, dure_rdp *rdp, const dure_replay *replay)
+/* Everything the member is charged with: plans that differ but for their steps, and those of rounds
+ * that have no end. *plans is the caller's. */
+static dure_err charged_plans(dure_dp_plan **plans, size_t *n, dure_account *out,
+                              const dure_replay *replay, const account *from)
 {
+    *n = from->n_charges;
+    *plans = calloc(from->n_charges + replay->n_open + 1, sizeof **plans);
+    if (!*plans) return DURE_ERR_NOMEM;
+    if (*n > 0) memcpy(*plans, from->charges, *n * sizeof **plans);
     for (size_t i = 0; i < replay->n_open; i++) {
         const dure_event_round *round = replay->open[i];
         for (uint32_t k = 0; k < round->n_members; k++) {
-            if (strcmp(round->members[k].name, out->name) != 0) continue;
-            dure_rdp_add(rdp, &round->members[k].plan);
+            const dure_dp_plan *plan = &round->members[k].plan;
+            size_t at = 0;
+            if (strcmp(round->members[k].name, from->name) != 0) continue;
+            while (at < *n && !same_mechanism(&(*plans)[at], plan))
+                at++;
+            if (at < *n)
+                (*plans)[at].steps += plan->steps;
+            else
+                (*plans)[(*n)++] = *plan;
             out->rounds++;
             out->rounds_open++;
-            out->steps += round->members[k].plan.steps;
         }
     }
+    return DURE_OK;
 }
 
 dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_t i)
@@ -403,18 +417,22 @@ dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_
     *out = (dure_account){.rounds = 0};
     if (i >= replay->n_accounts) return DURE_ERR_USAGE;
     const account *from = &replay->accounts[i];
+    dure_dp_plan *plans = NULL;
+    size_t n = 0;
     dure_rdp *rdp = calloc(1, sizeof *rdp);
     if (!rdp) return DURE_ERR_NOMEM;
     memcpy(out->name, from->name, sizeof out->name);
     memcpy(out->sign_public, from->sign_public, 32);
     out->rounds = from->rounds;
-    for (size_t k = 0; k < from->n_charges; k++) {
-        dure_rdp_add(rdp, &from->charges[k]);
-        out->steps += from->charges[k].steps;
-    }
-    add_open(out, rdp, replay);
     out->delta = 1.0 / (10.0 * (double)from->n_pub);
-    dure_err err = dure_rdp_epsilon(&out->epsilon, rdp, out->delta);
+    dure_err err = charged_plans(&plans, &n, out, replay, from);
+    for (size_t k = 0; !err && k < n; k++) {
+        dure_rdp_add(rdp, &plans[k]);
+        out->steps += plans[k].steps;
+    }
+    if (!err) err = dure_rdp_epsilon(&out->epsilon_rdp, rdp, out->delta);
+    if (!err) err = dure_pld_epsilon(&out->epsilon, plans, n, out->delta);
+    free(plans);
     free(rdp);
     return err;
 }

@@ -2,8 +2,9 @@
  *
  * A member is charged with the round's plan when anything of its masked update left it (part
  * UPLOADED or SUMMED in the CLOSED or ABORTED leaf), and for every OPENED round that has no end in
- * the log: in doubt counts as spent. All its charges compose in one Renyi accountant
- * (dp/accountant_rdp.h), across runs, since they concern the same records.
+ * the log: in doubt counts as spent. All its charges compose, across runs, since they concern the
+ * same records; in the accountant of privacy loss distributions (dp/accountant_pld.h) and again in
+ * the Renyi accountant (dp/accountant_rdp.h), which has nothing in common with the first.
  *
  * This is what the federation caused; a site's own ledger may hold more, from other uses of its
  * data.
@@ -37,7 +38,8 @@ typedef struct dure_account {
     uint64_t rounds;      /* charged */
     uint64_t rounds_open; /* of those, opened and not ended in the log */
     uint64_t steps;
-    double epsilon; /* infinite when a charged plan had no noise */
+    double epsilon;     /* by loss distributions; infinite when a charged plan had no noise */
+    double epsilon_rdp; /* by Renyi divergences: an upper bound too, never much below the first */
     double delta;
 } dure_account;
 size_t dure_replay_accounts(const dure_replay *replay);

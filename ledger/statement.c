@@ -1,7 +1,7 @@
 /* Collecting: one pass over the verified leaves, with a replay of its own for the curves. */
 #include "ledger/statement.h"
 
-#include "dp/accountant_rdp.h"
+#include "dp/accountant_pld.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -39,7 +39,12 @@ static dure_err count(collector *c, const dure_export *export_)
         n_ends += is_end(c->event->kind);
         n_acts += is_act(c->event->kind);
     }
-    c->every = (n_ends + DURE_STATEMENT_POINTS_MAX - 2) / (DURE_STATEMENT_POINTS_MAX - 1);
+    /* An accountant runs for every point, so many sites have fewer points each. */
+    size_t n_sites = c->out->report->n_accounts ? c->out->report->n_accounts : 1;
+    uint64_t points = DURE_STATEMENT_POINTS_ALL / n_sites;
+    if (points > DURE_STATEMENT_POINTS_MAX) points = DURE_STATEMENT_POINTS_MAX;
+    if (points < 4) points = 4;
+    c->every = (n_ends + points - 1) / points;
     if (c->every == 0) c->every = 1;
     c->out->rounds = calloc(n_rounds + 1, sizeof *c->out->rounds);
     c->out->acts = calloc(n_acts + 1, sizeof *c->out->acts);
@@ -56,17 +61,6 @@ static const dure_statement_site *site_named(const dure_statement_facts *facts, 
     return i > 0 ? &facts->sites[i - 1] : NULL;
 }
 
-/* epsilon when every step of the plan is run, at the account's delta. */
-static dure_err planned_epsilon(double *out, const dure_dp_plan *plan, double delta)
-{
-    dure_rdp *rdp = calloc(1, sizeof *rdp);
-    if (!rdp) return DURE_ERR_NOMEM;
-    dure_rdp_add(rdp, plan);
-    dure_err err = dure_rdp_epsilon(out, rdp, delta);
-    free(rdp);
-    return err;
-}
-
 static dure_err begin_curves(dure_statement *s)
 {
     s->n_curves = s->report->n_accounts;
@@ -79,29 +73,29 @@ static dure_err begin_curves(dure_statement *s)
         curve->planned = INFINITY;
         curve->points = calloc(DURE_STATEMENT_POINTS_MAX + 1, sizeof *curve->points);
         if (!curve->points) return DURE_ERR_NOMEM;
-        dure_err err = DURE_OK;
-        if (curve->site) {
-            err = planned_epsilon(&curve->planned, &curve->site->plan, curve->account->delta);
-        }
+        if (!curve->site) continue;
+        dure_err err =
+            dure_pld_epsilon(&curve->planned, &curve->site->plan, 1, curve->account->delta);
         if (err) return err;
     }
     return DURE_OK;
 }
 
-/* Adds a point to every curve; *most is the largest epsilon now. Accounts appear in the same order
- * in every replay, so those that the replay has so far are the first curves. */
+/* Adds a point to every curve if this end of a round gets one. Accounts appear in the same order in
+ * every replay, so those that the replay has so far are the first curves. */
 static dure_err add_points(collector *c, double *most)
 {
     dure_statement *s = c->out;
     const size_t n = dure_replay_accounts(c->replay);
-    bool keep = c->n_ends % c->every == 0;
+    *most = NAN;
+    if (c->n_ends % c->every != 0) return DURE_OK;
     for (size_t i = 0; i < n && i < s->n_curves; i++) {
         dure_account account;
         dure_statement_curve *curve = &s->curves[i];
         dure_err err = dure_replay_account(&account, c->replay, i);
         if (err) return err;
-        if (account.epsilon > *most) *most = account.epsilon;
-        if (!keep || curve->n_points >= DURE_STATEMENT_POINTS_MAX) continue;
+        if (!(account.epsilon <= *most)) *most = account.epsilon;
+        if (curve->n_points >= DURE_STATEMENT_POINTS_MAX) continue;
         curve->points[curve->n_points++] =
             (dure_statement_point){c->event->time_s, account.epsilon};
     }

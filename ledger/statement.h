@@ -23,7 +23,8 @@
 #include <stdint.h>
 
 #define DURE_STATEMENT_MAX (64u << 20) /* bytes of the page */
-#define DURE_STATEMENT_POINTS_MAX 240  /* of one site's curve; longer histories are thinned */
+#define DURE_STATEMENT_POINTS_MAX 120  /* of one site's curve, */
+#define DURE_STATEMENT_POINTS_ALL 600  /* of all together; longer histories are thinned */
 
 /* What the roster and the terms in it say, which this layer cannot read. */
 typedef struct dure_statement_site {
@@ -72,7 +73,7 @@ typedef struct dure_statement_round {
     dure_event_gate gate;
     dure_event_sum sum;
     uint32_t privacy_mode;
-    double epsilon; /* the largest of any site after it; infinite without noise */
+    double epsilon; /* the largest of any site after it; NAN where the history was thinned */
     char reason[DURE_EVENT_REASON_SIZE];
 } dure_statement_round;
 

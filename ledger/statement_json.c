@@ -47,12 +47,13 @@ static json_t *losses_json(const dure_statement *s)
     for (size_t i = 0; losses && i < s->n_curves; i++) {
         const dure_statement_curve *curve = &s->curves[i];
         const dure_account *a = curve->account;
-        losses = append(losses, json_pack("{s:s, s:I, s:I, s:I, s:o, s:f, s:o, s:o}", "site",
-                                          a->name, "rounds", (json_int_t)a->rounds,
-                                          "rounds_in_doubt", (json_int_t)a->rounds_open, "steps",
-                                          (json_int_t)a->steps, "epsilon", number(a->epsilon),
-                                          "delta", a->delta, "epsilon_of_plan",
-                                          number(curve->planned), "over_time", points_json(curve)));
+        losses =
+            append(losses, json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o}", "site",
+                                     a->name, "rounds", (json_int_t)a->rounds, "rounds_in_doubt",
+                                     (json_int_t)a->rounds_open, "steps", (json_int_t)a->steps,
+                                     "epsilon", number(a->epsilon), "epsilon_rdp",
+                                     number(a->epsilon_rdp), "delta", a->delta, "epsilon_of_plan",
+                                     number(curve->planned), "over_time", points_json(curve)));
     }
     return losses;
 }
@@ -195,8 +196,9 @@ json_t *dure_statement_json(const dure_statement *s)
         "shown_complete_to",
         s->report->shown_n ? json_integer((json_int_t)s->report->shown_n - 1) : json_null(),
         "dp_flavor", flavour_json(s->privacy_mode), "accounting",
-        "RDP, Poisson-subsampled Gaussian, add/remove", "sites", sites_json(s), "privacy_loss",
-        losses_json(s), "model", terms_json(s->facts->terms), "secure_sum", sum_json(s), "releases",
-        rounds_json(s), "acts", acts_json(s), "empirical_audit", s->facts->canary, "incidents",
-        incidents_json(s), "checks", checks_json(s));
+        "pld; rdp as a second opinion; Poisson-subsampled Gaussian, add/remove", "sites",
+        sites_json(s), "privacy_loss", losses_json(s), "model", terms_json(s->facts->terms),
+        "secure_sum", sum_json(s), "releases", rounds_json(s), "acts", acts_json(s),
+        "empirical_audit", s->facts->canary, "incidents", incidents_json(s), "checks",
+        checks_json(s));
 }

@@ -74,6 +74,8 @@ static void put_budget_row(dure_buf *out, const dure_statement_curve *curve)
     dure_put_format(out, "</td><td class=\"n\">%llu</td><td class=\"n\"><b>", (ull)a->steps);
     dure_statement_put_epsilon(out, a->epsilon);
     put(out, "</b></td><td class=\"n\">");
+    dure_statement_put_epsilon(out, a->epsilon_rdp);
+    put(out, "</td><td class=\"n\">");
     dure_statement_put_delta(out, a->delta);
     put(out, "</td><td class=\"n\">");
     dure_statement_put_epsilon(out, curve->planned);
@@ -90,18 +92,22 @@ void dure_statement_put_budget(dure_buf *out, const dure_statement *s)
     if (s->n_curves == 0) return;
     put(out, "<h2>Privacy budget spent</h2>\n<figure>\n");
     dure_statement_chart(out, s);
-    put(out, "<figcaption>Privacy loss of each site after each round, all rounds together. Dotted: "
-             "the most that a site's whole plan comes to, which it reserved when it "
-             "joined.</figcaption>\n"
-             "</figure>\n<div class=\"wide\"><table><thead><tr><th>Site</th><th class=\"n\">Rounds"
-             "</th><th class=\"n\">Steps</th><th class=\"n\">\xce\xb5 spent</th><th class=\"n\">at "
-             "\xce\xb4</th><th class=\"n\">\xce\xb5 of the whole plan</th><th class=\"n\">Used</th>"
-             "</tr></thead><tbody>\n");
+    put(out,
+        "<figcaption>Privacy loss of each site after each round, all rounds together. Dotted: "
+        "the most that a site's whole plan comes to, which it reserved when it "
+        "joined.</figcaption>\n"
+        "</figure>\n<div class=\"wide\"><table><thead><tr><th>Site</th><th class=\"n\">Rounds"
+        "</th><th class=\"n\">Steps</th><th class=\"n\">\xce\xb5 spent</th><th class=\"n\">second "
+        "accountant</th><th class=\"n\">at "
+        "\xce\xb4</th><th class=\"n\">\xce\xb5 of the whole plan</th><th class=\"n\">Used</th>"
+        "</tr></thead><tbody>\n");
     for (size_t i = 0; i < s->n_curves; i++)
         put_budget_row(out, &s->curves[i]);
-    put(out, "</tbody></table></div>\n<p class=\"small soft\">Recomputed from the log with a R\xc3"
-             "\xa9nyi accountant, composed over every round of this federation, also aborted ones "
-             "in which something of the site may have left; \xce\xb4 is 1/(10 \xc3\x97 declared "
+    put(out, "</tbody></table></div>\n<p class=\"small soft\">Recomputed from the log with "
+             "privacy loss distributions, and a second time with R\xc3\xa9nyi divergences, which "
+             "give a coarser upper limit; composed over every round of this federation, also "
+             "aborted ones in which something of the site may have left; \xce\xb4 is 1/(10 "
+             "\xc3\x97 declared "
              "records). The upper limit that a site set for itself, "
              "over all uses of its records, is in its own ledger; the site refuses beforehand what "
              "would exceed it.</p>\n");
@@ -136,7 +142,7 @@ static void put_round_row(dure_buf *out, const dure_statement_round *r)
         put(out, "<td colspan=\"3\" class=\"warn\">opened; no end in the log</td>");
     }
     dure_put_format(out, "<td class=\"n\">%u</td><td class=\"n\">", r->n_charged);
-    if (r->end == DURE_EVENT_OPENED)
+    if (r->end == DURE_EVENT_OPENED || isnan(r->epsilon))
         put(out, "\xe2\x80\x93");
     else
         dure_statement_put_epsilon(out, r->epsilon);
@@ -263,9 +269,10 @@ void dure_statement_put_mechanism(dure_buf *out, const dure_statement *s)
     if (s->facts->terms) put_model_rows(out, s->facts->terms);
     put_sum_rows(out, s);
     put(out,
-        "<tr><th>Accounting</th><td>R\xc3\xa9nyi differential privacy of the Poisson-subsampled "
-        "Gaussian mechanism, add/remove, orders 1.1 to 1,024 (Mironov, Talwar, Zhang 2019), "
-        "converted as in Canonne, Kamath, Steinke 2020; all events of a site composed.</td></tr>\n"
+        "<tr><th>Accounting</th><td>All events of a site composed, add/remove, twice: by privacy "
+        "loss distributions (connect the dots, FFT, both directions, pessimistic), and by R\xc3"
+        "\xa9nyi divergences of orders 1.1 to 1,024 (Mironov, Talwar, Zhang 2019), converted as in "
+        "Canonne, Kamath, Steinke 2020.</td></tr>\n"
         "<tr><th>After the noise</th><td>Division, local optimiser, several local steps, "
         "quantising, masking, the sum, the server's step, evaluation, merging and serving use "
         "noisy values only and cost no further \xce\xb5.</td></tr>\n"

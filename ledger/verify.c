@@ -577,6 +577,15 @@ static dure_err collect_accounts(verifier *v)
     return err;
 }
 
+/* Both accountants give upper bounds, and that of loss distributions is the tighter one: above the
+ * other it would be wrong. */
+static bool accountants_agree(const dure_account *a)
+{
+    if (isinf(a->epsilon) || isinf(a->epsilon_rdp))
+        return isinf(a->epsilon) && isinf(a->epsilon_rdp);
+    return a->epsilon <= 1.001 * a->epsilon_rdp + 1e-6;
+}
+
 /* Recomputes every member's epsilon. What it may be at most follows from the plan check: a site's
  * own budget is in its own ledger. */
 static dure_err check_privacy(verifier *v)
@@ -586,6 +595,12 @@ static dure_err check_privacy(verifier *v)
     for (size_t i = 0; !err && i < v->report->n_accounts; i++) {
         const dure_account *a = &v->report->accounts[i];
         if (!most || a->epsilon > most->epsilon) most = a;
+        if (accountants_agree(a)) continue;
+        err = dure_diag_set(v->diag, DURE_ERR_STATE,
+                            "the two accountants contradict each other about %s: %.4f by loss "
+                            "distributions, %.4f by Renyi divergences; report this as a fault of "
+                            "this program",
+                            a->name, a->epsilon, a->epsilon_rdp);
     }
     if (err) return err;
     if (!most) {
@@ -595,8 +610,9 @@ static dure_err check_privacy(verifier *v)
             most->name);
     } else {
         say(v, DURE_VERIFY_PRIVACY,
-            "recomputed for %zu sites; the largest is epsilon %.4f at delta %.2e, of %s",
-            v->report->n_accounts, most->epsilon, most->delta, most->name);
+            "recomputed for %zu sites by two accountants; the largest is epsilon %.4f (%.4f) at "
+            "delta %.2e, of %s",
+            v->report->n_accounts, most->epsilon, most->epsilon_rdp, most->delta, most->name);
     }
     return DURE_OK;
 }

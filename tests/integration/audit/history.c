@@ -46,7 +46,7 @@ static void append_roster(history *h)
     for (size_t i = 0; i < HISTORY_SITES; i++) {
         const dure_roster_member *member = dure_roster_by_name(h->roster, names[i]);
         if (!member) continue;
-        dure_event_site *site = &r->sites[r->n_sites++];
+        dure_site_key *site = &r->sites[r->n_sites++];
         snprintf(site->name, sizeof site->name, "%s", names[i]);
         memcpy(site->sign_public, member->join.sign_public, 32);
     }
@@ -143,7 +143,7 @@ static void fill_round(history *h)
     memset(r->h_c.b, (int)h->round, sizeof r->h_c.b);
     r->roster_size = dure_roster_entries(h->roster);
     r->roster_head = dure_roster_head(h->roster);
-    r->checkpoint_n = dure_journal_newest_counting(h->journal);
+    r->checkpoint_n = h->cited;
     r->privacy_mode = h->federation.terms.training.privacy_mode;
     r->base = h->federation.terms.base.digest;
     r->adapter_in = h->adapter;
@@ -160,6 +160,7 @@ void history_round_open(history *h)
 {
     h->round++;
     h->now_s += 21600;
+    h->cited = dure_journal_newest(h->journal); /* all of them are cosigned by everybody */
     fill_round(h);
     append(h, DURE_EVENT_OPENED);
 }
@@ -226,8 +227,10 @@ void history_cosign(history *h)
         if (!dure_roster_by_name(h->roster, names[i])) continue;
         assert_ok(
             dure_cosign(&c, &note->checkpoint, (uint64_t)h->now_s + 60 + i, &h->sites[i].own));
-        assert_ok(dure_journal_cosign(NULL, h->journal, note->checkpoint.head.n,
-                                      h->sites[i].own.public_, &c, NULL));
+        dure_site_key site = {.name = ""};
+        snprintf(site.name, sizeof site.name, "%s", names[i]);
+        memcpy(site.sign_public, h->sites[i].own.public_, 32);
+        assert_ok(dure_journal_cosign(h->journal, note->checkpoint.head.n, &site, &c, NULL));
     }
     assert_ok(
         dure_file_write_atomic(temp_dir_file(&h->dir, "seen"), dure_buf_span(&text), 0600, NULL));

@@ -21,6 +21,7 @@ typedef struct history {
     dure_hash adapter; /* of the last completed round */
     int64_t now_s;
     uint64_t round;     /* the last one */
+    uint64_t cited;     /* by it */
     char output[65536]; /* of the last command */
 } history;
 

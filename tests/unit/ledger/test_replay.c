@@ -90,7 +90,9 @@ static void test_replay_recomputes_what_each_member_spent(void **state)
         assert_ok(dure_replay_account(&account, replay, i));
         assert_int_equal(account.rounds, rounds);
         assert_int_equal(account.steps, 10 * rounds);
-        assert_true(fabs(account.epsilon - epsilon_of(10 * rounds)) < 1e-9);
+        assert_true(fabs(account.epsilon_rdp - epsilon_of(10 * rounds)) < 1e-9);
+        assert_true(account.epsilon > 0.5 * account.epsilon_rdp &&
+                    account.epsilon < account.epsilon_rdp);
         assert_true(fabs(account.delta - 1e-4) < 1e-12);
     }
     dure_replay_totals totals = dure_replay_sum(replay);
@@ -114,7 +116,7 @@ static void test_replay_charges_rounds_that_never_ended(void **state)
     assert_ok(dure_replay_account(&account, replay, 0));
     assert_int_equal(account.rounds, 1);
     assert_int_equal(account.rounds_open, 1);
-    assert_true(fabs(account.epsilon - epsilon_of(10)) < 1e-9);
+    assert_true(fabs(account.epsilon_rdp - epsilon_of(10)) < 1e-9);
     fixture_round(&f, DURE_EVENT_ABORTED, 1);
     f.event->u.round.members[0].part = DURE_PART_UPLOADED;
     add_next(replay, &f, &n);

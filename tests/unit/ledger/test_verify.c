@@ -306,6 +306,7 @@ static void open_among(fixture *f, size_t n, uint64_t cited, uint64_t size)
     r->roster_size = size;
     r->roster_head = fixture_hash((uint8_t)size);
     r->n_members = (uint32_t)n;
+    f->event->u.round.sum = (dure_event_sum){0}; /* its rule asks for three members */
     fixture_append(f);
 }
 
