@@ -5,6 +5,7 @@
  * malformed one is a usage error (exit 2) whose sentence names the option and the way out. */
 #pragma once
 
+#include "common/buf.h"
 #include "common/err.h"
 
 #include <stdbool.h>
@@ -66,6 +67,9 @@ DURE_MUST_USE dure_args_result dure_args_parse(const dure_usage *usage, int argc
  * Called by dure_args_parse(). */
 DURE_MUST_USE dure_err dure_args_config_read(dure_args_config *config, const dure_usage *usage,
                                              dure_diag *diag);
+/* The same over bytes; config->path stands for the file in `diag`. */
+DURE_MUST_USE dure_err dure_args_config_parse(dure_args_config *config, const dure_usage *usage,
+                                              dure_span text, dure_diag *diag);
 
 /* For a value that parsed but is out of its range: prints the sentence and the pointer to --help
  * on stderr, returns 2. */

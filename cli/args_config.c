@@ -74,7 +74,8 @@ static dure_err copy_values(dure_args_config *config, char *const *values, size_
     return DURE_OK;
 }
 
-dure_err dure_args_config_read(dure_args_config *config, const dure_usage *usage, dure_diag *diag)
+dure_err dure_args_config_parse(dure_args_config *config, const dure_usage *usage, dure_span text,
+                                dure_diag *diag)
 {
     cyaml_schema_field_t fields[DURE_ARGS_MAX + 1];
     void *values = NULL;
@@ -85,15 +86,21 @@ dure_err dure_args_config_read(dure_args_config *config, const dure_usage *usage
         .data_size = (uint32_t)(usage->n_args * sizeof(char *)),
         .mapping = {.fields = fields},
     };
+    dure_err err = check_keys(config->path, text, usage, diag);
+    if (!err) err = dure_yaml_parse(&values, &schema, text, config->path, diag);
+    if (!err) err = copy_values(config, values, usage->n_args);
+    dure_yaml_free(&values, &schema);
+    if (err == DURE_ERR_NOMEM) dure_diag_set(diag, err, "%s: %s", config->path, dure_err_text(err));
+    return err;
+}
+
+dure_err dure_args_config_read(dure_args_config *config, const dure_usage *usage, dure_diag *diag)
+{
     dure_buf text;
     dure_err err = dure_file_read(&text, config->path, MAX_FILE_BYTES, diag);
     if (err) return err;
-    err = check_keys(config->path, dure_buf_span(&text), usage, diag);
-    if (!err) err = dure_yaml_parse(&values, &schema, dure_buf_span(&text), config->path, diag);
-    if (!err) err = copy_values(config, values, usage->n_args);
-    dure_yaml_free(&values, &schema);
+    err = dure_args_config_parse(config, usage, dure_buf_span(&text), diag);
     dure_buf_fini(&text);
-    if (err == DURE_ERR_NOMEM) dure_diag_set(diag, err, "%s: %s", config->path, dure_err_text(err));
     return err;
 }
 

@@ -45,6 +45,8 @@ static const dure_arg args[] = {
     HEADING("The adapter"),
     GIVEN("rank", COUNT, rank, rank_given, "R", "default 8"),
     GIVEN("alpha", NUMBER, alpha, alpha_given, "X", "default twice the rank"),
+    OPTION("rslora", FLAG, rslora, NULL,
+           "scale by alpha over the root of the rank (rsLoRA), which high ranks like"),
     GIVEN("targets", TEXT, targets, targets_given, "LIST",
           "all, or some of q,k,v,o,gate,up,down; default q,v"),
     GIVEN("first-layer", COUNT, first_layer, first_given, "N",
@@ -175,7 +177,7 @@ static int check_adapter_args(void)
     if (!strcmp(o.factor, "a") && !o.init)
         return dure_args_refuse(&usage, "--factor a needs --init: B starts at zero, and with B "
                                         "at zero nothing reaches A");
-    if (o.init && (o.rank_given || o.alpha_given || o.targets_given || o.first_given))
+    if (o.init && (o.rank_given || o.alpha_given || o.targets_given || o.first_given || o.rslora))
         return dure_args_refuse(&usage, "--init brings its own rank, alpha, targets and layers");
     if (o.any_base && !o.init) return dure_args_refuse(&usage, "--any-base is about --init");
     return 0;

@@ -14,7 +14,7 @@ typedef struct dure_train_options {
     const char *targets, *factor;
     double alpha;
     uint64_t rank, first_layer;
-    bool rank_given, alpha_given, targets_given, first_given;
+    bool rank_given, alpha_given, targets_given, first_given, rslora;
     /* The steps. */
     uint64_t batch, steps, seed;
     double epochs, learning_rate, warmup, weight_decay, momentum, clip_norm;

@@ -4,8 +4,17 @@
 
 #include "model/base_digest.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* rsLoRA (Kalajdzievski, arXiv 2312.03732) is another alpha: alpha / sqrt(r) = alpha sqrt(r) / r.
+ * The files then name that alpha, which every reader of them understands. */
+static float alpha_of(const dure_train_options *o)
+{
+    double alpha = o->alpha_given ? o->alpha : 2 * (double)o->rank;
+    return (float)(o->rslora ? alpha * sqrt((double)o->rank) : alpha);
+}
 
 static dure_err make_lora(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
@@ -16,7 +25,7 @@ static dure_err make_lora(dure_train_setup *s, const dure_train_options *o, dure
     }
     dure_lora_layout layout = {.shape = *dure_transformer_shape(s->m.transformer),
                                .rank = (uint32_t)o->rank,
-                               .alpha = o->alpha_given ? (float)o->alpha : 2 * (float)o->rank,
+                               .alpha = alpha_of(o),
                                .first_layer = (uint32_t)o->first_layer};
     dure_err err = dure_lora_targets_parse(&layout.targets, o->targets, diag);
     if (!err) err = dure_lora_layout_check(&layout, diag);

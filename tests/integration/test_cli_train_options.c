@@ -159,6 +159,14 @@ static void test_train_stops_a_run_that_goes_wrong(void **state)
     assert_false(program_has(&desk, "b"));
 }
 
+static void test_train_rslora_is_another_alpha(void **state)
+{
+    (void)state;
+    desk_run(PLAIN "--steps 3 --alpha 6 --rslora --out a");
+    desk_run(PLAIN "--steps 3 --alpha 12 --out b"); /* rank 4 */
+    desk_same_bytes("a/adapter.gguf", "b/adapter.gguf");
+}
+
 /* The plan, with nothing done: no folder, no ledger; and what it says is what a run then does. */
 static void test_train_dry_run_says_what_a_run_does(void **state)
 {
@@ -229,6 +237,7 @@ int main(void)
         ROW(test_train_private_evaluation_must_be_declared),
         ROW(test_train_clips_by_norm_without_privacy),
         ROW(test_train_stops_a_run_that_goes_wrong),
+        ROW(test_train_rslora_is_another_alpha),
         ROW(test_train_dry_run_says_what_a_run_does),
         ROW(test_train_refuses_options_that_exclude_each_other),
 #undef ROW

@@ -131,6 +131,8 @@ def train_with_peft(path, start, data, out):
         optimizer.step()
         optimizer.zero_grad()
         losses.append(total / labels)
+        print(f"\rPEFT: step {len(losses)} of {STEPS}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
     model.save_pretrained(out)
     return losses
 

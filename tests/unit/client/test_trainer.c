@@ -244,11 +244,13 @@ static void test_trainer_meets_gradients_that_are_not_finite(void **state)
     dure_trainer *t = trainer_of(f, lora, &opts);
     if (dure_trainer_run(t, 3, hear, &h, &f->diag)) fail_msg("%s", f->diag.text);
     assert_true(h.refused == h.records && h.n == 3);
+    assert_true(h.last.records == 0 || (h.last.refused_line > 0 && h.last.refused_line <= RECORDS));
     dure_trainer_free(&t);
     opts = plain_opts();
     t = trainer_of(f, lora, &opts);
     assert_err(dure_trainer_run(t, 1, NULL, NULL, &f->diag), DURE_ERR_STATE);
-    assert_non_null(strstr(f->diag.text, "step 1"));
+    assert_non_null(strstr(f->diag.text, "step 1: "));
+    assert_non_null(strstr(f->diag.text, " in line "));
     assert_int_equal(dure_trainer_at(t), 0);
     dure_trainer_free(&t);
     dure_lora_free(&lora);
