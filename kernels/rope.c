@@ -5,8 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { GRAIN = 32 };
-
 dure_err dure_rope_table_init(dure_rope_table *out, const dure_rope_opts *opts)
 {
     size_t n;
@@ -31,35 +29,18 @@ void dure_rope_table_fini(dure_rope_table *table)
     table->cos_sin = NULL;
 }
 
-typedef struct job {
-    float *x;
-    const dure_rope *args;
-} job;
-
-static void rotate(float *restrict x, const float *restrict cos_sin, size_t dim, float sign)
+void dure_rope_turn(float *x, size_t n, const dure_rope *rope, size_t row, size_t column,
+                    float sign, const dure_cpu_ops *ops)
 {
-    for (size_t i = 0; i < dim; i += 2) {
-        float c = cos_sin[i], s = cos_sin[i + 1] * sign, a = x[i], b = x[i + 1];
-        x[i] = a * c - b * s;
-        x[i + 1] = a * s + b * c;
+    const dure_rope_table *table = rope->table;
+    const float *cos_sin = table->cos_sin + (size_t)rope->position[row] * table->dim;
+    for (size_t i = 0; i < n;) {
+        size_t in_head = (column + i) % rope->head_dim;
+        size_t left = rope->head_dim - in_head < n - i ? rope->head_dim - in_head : n - i;
+        if (in_head < table->dim) {
+            size_t turned = table->dim - in_head < left ? table->dim - in_head : left;
+            ops->rotate(x + i, cos_sin + in_head, turned, sign);
+        }
+        i += left;
     }
-}
-
-static void rows_body(void *state, size_t first, size_t last, void *scratch)
-{
-    const job *j = state;
-    const dure_rope *r = j->args;
-    (void)scratch;
-    for (size_t i = first; i < last; i++) {
-        const float *cos_sin = r->table->cos_sin + (size_t)r->position[i] * r->table->dim;
-        for (size_t h = 0; h < r->heads; h++)
-            rotate(j->x + i * r->ld + h * r->head_dim, cos_sin, r->table->dim,
-                   r->backward ? -1.0f : 1.0f);
-    }
-}
-
-void dure_rope_apply(float *x, const dure_rope *args, const dure_compute *c)
-{
-    job j = {.x = x, .args = args};
-    dure_compute_rows(c, args->rows, GRAIN, rows_body, &j);
 }

@@ -500,6 +500,12 @@ void dure_gguf_close(dure_gguf **g)
     *g = NULL;
 }
 
+void dure_gguf_let_go(const dure_gguf *g)
+{
+    /* Only memory depends on it. */
+    if (g->map) (void)madvise(g->map, g->bytes.n, MADV_DONTNEED);
+}
+
 dure_span dure_gguf_bytes(const dure_gguf *g)
 {
     return g->bytes;

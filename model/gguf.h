@@ -57,6 +57,8 @@ DURE_MUST_USE dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes,
                                        const dure_gguf_limits *limits, dure_diag *diag);
 void dure_gguf_close(dure_gguf **g);
 dure_span dure_gguf_bytes(const dure_gguf *g); /* the whole file, borrowed */
+/* Lets the system take back the memory of the pages read so far; they come back when needed. */
+void dure_gguf_let_go(const dure_gguf *g);
 
 size_t dure_gguf_tensor_count(const dure_gguf *g);
 const dure_gguf_tensor *dure_gguf_tensor_at(const dure_gguf *g, size_t i);
