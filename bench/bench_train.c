@@ -1,193 +1,226 @@
-/* Tokens per second of evaluation and of per-record gradients, beside what the CPU's float32
- * units can do in the same run.
+/* What training costs: tokens a second of whole optimizer steps, peak memory, and the share of what
+ * the CPU's multipliers can do, measured in the same process.
  *
- *   bench_train MODEL.gguf [THREADS [RECORDS [LENGTH [RANK [TARGETS [FIRST_LAYER]]]]]]
+ *   bench_train MODEL.gguf [--dp] [--records N] [--length N] [--rank N] [--targets LIST]
+ *               [--steps N] [--threads N] [--rows N] [--f32] [--peak]
  *
- * Records are random tokens, the last third of each is its answer. Writes one line a measure to
- * stdout: name, tokens/s, GFLOP/s of the frozen products alone, and their share of the peak. */
+ * Records are random tokens, all of them labels but the first. One step takes all records: with
+ * --dp through clipping, the integer grid and exact noise, as `dure train` does. Prints one
+ * tab-separated line: name, tokens/s (median of the steps), MB, GFLOP/s (4 a frozen weight and
+ * token, 6 an adapter's, and attention), share of the peak. --peak measures the peak alone. */
+#include "client/trainer.h"
 #include "common/clock.h"
-#include "kernels/compute.h"
+#include "kernels/peak.h"
 #include "model/transformer.h"
 
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { STEPS_MAX = 100 };
 
 typedef struct setup {
+    const char *model, *targets;
+    unsigned long records, length, rank, steps, threads, rows;
+    bool dp, f32, peak;
     dure_gguf *gguf;
     dure_transformer *t;
     dure_lora *lora;
-    dure_document *docs;
-    int32_t *tokens;
-    uint8_t *supervised;
-    size_t n, length;
-    uint32_t threads;
+    dure_dataset data;
+    dure_trainer *trainer;
+    dure_dp_plan plan;
+    dure_attempt attempt;
+    double seconds[STEPS_MAX];
+    size_t taken;
 } setup;
 
-enum { PEAK_ROWS = 56, PEAK_COLUMNS = 32, PEAK_DEPTH = 64, PEAK_REPEATS = 4000 };
-
-static void peak_task(void *state, size_t task, void *scratch)
-{
-    const dure_cpu_ops *ops = state;
-    float *a = scratch, *b = a + PEAK_ROWS * PEAK_DEPTH, *c = b + PEAK_COLUMNS * PEAK_DEPTH;
-    (void)task;
-    memset(scratch, 0, sizeof(float) * (PEAK_ROWS + PEAK_COLUMNS) * PEAK_DEPTH);
-    for (int i = 0; i < PEAK_REPEATS; i++)
-        ops->gemm(&(dure_gemm){.c = c,
-                               .ldc = PEAK_COLUMNS,
-                               .a = a,
-                               .a_row = PEAK_DEPTH,
-                               .a_step = 1,
-                               .b = b,
-                               .ldb = PEAK_COLUMNS,
-                               .m = PEAK_ROWS,
-                               .n = PEAK_COLUMNS,
-                               .k = PEAK_DEPTH});
-}
-
-/* GFLOP/s of products that live in the first-level cache of every core. */
-static double peak(uint32_t threads)
-{
-    dure_pool *pool = NULL;
-    double best = 0;
-    if (dure_pool_new(&pool, threads, 1 << 16)) return 0;
-    union {
-        const dure_cpu_ops *shared;
-        void *state;
-    } ops = {.shared = dure_cpu_ops_of(dure_cpu_best())};
-    uint32_t n = dure_pool_threads(pool);
-    for (int i = 0; i < 5; i++) {
-        double started = dure_clock_monotonic_s();
-        dure_pool_run(pool, n, peak_task, ops.state);
-        double took = dure_clock_monotonic_s() - started;
-        double rate = 2e-9 * n * PEAK_REPEATS * PEAK_ROWS * PEAK_COLUMNS * PEAK_DEPTH / took;
-        if (rate > best) best = rate;
-    }
-    dure_pool_free(&pool);
-    return best;
-}
-
-/* Products a token of forward makes with frozen weights: the layers', and the head's where there
- * is a label. */
-static void count_weights(double *block, double *head, const dure_model_shape *s)
-{
-    *block = 0;
-    for (int k = 0; k < DURE_LORA_TARGETS; k++)
-        *block += (double)dure_lora_in(s, (dure_lora_target)k) *
-                  (double)dure_lora_out(s, (dure_lora_target)k);
-    *head = (double)s->n_embd * (double)s->n_vocab;
-}
-
-static void report(const char *name, const setup *s, double seconds, double flops, double most)
-{
-    double tokens = (double)(s->n * s->length), rate = flops / seconds * 1e-9;
-    printf("%s\t%.0f\ttokens/s\t%.1f\tGFLOP/s\t%.2f\tof peak\n", name, tokens / seconds, rate,
-           rate / most);
-}
-
-static dure_err ignore(void *state, size_t doc, const float *gradient,
-                       const dure_document_loss *loss)
-{
-    (void)state, (void)doc, (void)gradient, (void)loss;
-    return DURE_OK;
-}
-
-static dure_err measure(setup *s, double most, dure_diag *diag)
+/* Floating-point operations of one token of forward and backward. */
+static double flops_per_token(const setup *s)
 {
     const dure_model_shape *shape = dure_transformer_shape(s->t);
-    dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_B};
-    double block, head, best[2] = {1e30, 1e30}, tokens = (double)(s->n * s->length);
-    dure_document_loss *losses = calloc(s->n, sizeof *losses);
-    dure_err err = losses ? DURE_OK : DURE_ERR_NOMEM;
-    for (int round = 0; round < 3 && !err; round++) {
-        double started = dure_clock_monotonic_s();
-        err = dure_transformer_loss(losses, s->t, s->lora, s->docs, s->n, diag);
-        double middle = dure_clock_monotonic_s();
-        if (!err)
-            err =
-                dure_transformer_gradients(s->t, s->lora, &opts, s->docs, s->n, ignore, NULL, diag);
-        double ended = dure_clock_monotonic_s();
-        if (middle - started < best[0]) best[0] = middle - started;
-        if (ended - middle < best[1]) best[1] = ended - middle;
-    }
-    free(losses);
-    if (err) return err;
-    count_weights(&block, &head, shape);
-    uint32_t trained = shape->n_layers - s->lora->layout.first_layer;
-    double forward = 2 * tokens * (block * shape->n_layers + head / 3);
-    double backward = 2 * tokens * (block * trained + head / 3);
-    report("eval", s, best[0], forward, most);
-    report("train", s, best[1], forward + backward, most);
-    return DURE_OK;
+    double block = 0, head = (double)shape->n_embd * (double)shape->n_vocab;
+    for (int k = 0; k < DURE_LORA_TARGETS; k++)
+        block += (double)dure_lora_in(shape, (dure_lora_target)k) *
+                 (double)dure_lora_out(shape, (dure_lora_target)k);
+    double width = (double)shape->n_head * (double)shape->head_dim;
+    /* Scores and values, over half of the document on average; the way back is 2.5 times that. */
+    double attention = 3.5 * 2 * (double)s->length * width;
+    return 4 * (block * shape->n_layers + head) + 6 * (double)s->lora->n +
+           attention * shape->n_layers;
 }
 
-static dure_err make_docs(setup *s)
+static double peak_gflops(const setup *s)
+{
+    dure_compute c = {.ops = dure_cpu_ops_of(
+                          dure_cpu_best_up_to(s->f32 ? DURE_CPU_AVX512 : DURE_CPU_AVX512_BF16))};
+    if (dure_pool_new(&c.pool, (uint32_t)s->threads, 0)) return 0;
+    double peak = dure_peak_gflops(&c, 20);
+    dure_pool_free(&c.pool);
+    return peak;
+}
+
+static dure_err make_data(setup *s)
 {
     uint32_t n_vocab = dure_transformer_shape(s->t)->n_vocab;
     uint64_t state = 1;
-    s->docs = calloc(s->n, sizeof *s->docs);
-    s->tokens = calloc(s->n * s->length, sizeof *s->tokens);
-    s->supervised = calloc(s->n * s->length, 1);
-    if (!s->docs || !s->tokens || !s->supervised) return DURE_ERR_NOMEM;
-    for (size_t i = 0; i < s->n * s->length; i++) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        s->tokens[i] = (int32_t)((state >> 33) % n_vocab);
-        s->supervised[i] = i % s->length > 2 * s->length / 3;
+    dure_err err = DURE_OK;
+    s->data.n = s->records;
+    s->data.records = calloc(s->records, sizeof *s->data.records);
+    if (!s->data.records) return DURE_ERR_NOMEM;
+    for (size_t d = 0; d < s->records && !err; d++) {
+        s->data.records[d] = (dure_record){.first = d * s->length,
+                                           .n = s->length,
+                                           .n_labels = (uint32_t)s->length - 1,
+                                           .line = (uint32_t)d + 1};
+        for (size_t i = 0; i < s->length && !err; i++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            err = dure_tokens_push(&s->data.tokens, (int32_t)((state >> 33) % n_vocab), i > 0);
+        }
     }
-    for (size_t d = 0; d < s->n; d++)
-        s->docs[d] =
-            (dure_document){s->tokens + d * s->length, s->supervised + d * s->length, s->length};
+    return err;
+}
+
+/* Noise of the same size as the clip, on a grid as `dure train` would choose it. */
+static dure_err make_plan(setup *s, dure_diag *diag)
+{
+    static const dure_hash none = {{0}};
+    static const uint8_t note[DURE_ATTEMPT_NOTE_BYTES] = {0};
+    char path[64];
+    s->plan = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN, .clip = 1, .steps = 1000};
+    dure_err err = dure_dp_plan_set_batch(&s->plan, s->records, s->records, diag);
+    if (!err) err = dure_dp_plan_set_sigma(&s->plan, 1.0, diag);
+    if (!err) err = dure_dp_grid_bits(&s->plan.grid_bits, s->lora->n, diag);
+    if (err) return err;
+    snprintf(path, sizeof path, "/tmp/dure-bench-%ld.attempt", (long)getpid());
+    return dure_attempt_begin(&s->attempt, path, &none, &none, note, diag);
+}
+
+static dure_err open_all(setup *s, dure_diag *diag)
+{
+    dure_lora_layout layout = {.rank = (uint32_t)s->rank, .alpha = (float)s->rank};
+    dure_transformer_opts opts = {.threads = (uint32_t)s->threads,
+                                  .rows = (uint32_t)s->rows,
+                                  .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO};
+    dure_err err = dure_gguf_open(&s->gguf, s->model, NULL, diag);
+    if (!err) err = dure_transformer_new(&s->t, s->gguf, &opts, diag);
+    if (!err) err = dure_lora_targets_parse(&layout.targets, s->targets, diag);
+    if (err) return err;
+    layout.shape = *dure_transformer_shape(s->t);
+    err = dure_lora_layout_check(&layout, diag);
+    if (!err) err = dure_lora_new(&s->lora, &layout);
+    if (!err) dure_lora_init_uniform(s->lora, 1);
+    if (!err) err = make_data(s);
+    if (!err && s->dp) err = make_plan(s, diag);
+    if (err) return err;
+    dure_trainer_opts train = {.factors = DURE_LORA_FACTOR_BOTH,
+                               .optimizer = DURE_TRAINER_ADAMW,
+                               .learning_rate = 1e-4,
+                               .plan = s->dp ? &s->plan : NULL,
+                               .attempt = s->dp ? &s->attempt : NULL,
+                               .batch = s->records};
+    return dure_trainer_new(&s->trainer, s->t, &s->data, s->lora, &train, diag);
+}
+
+static dure_err note_step(void *state, const dure_trainer_step *step)
+{
+    setup *s = state;
+    s->seconds[s->taken++] = step->seconds;
     return DURE_OK;
 }
 
-static unsigned long number(int argc, char **argv, int at, unsigned long otherwise)
+static int by_size(const void *a, const void *b)
 {
-    return argc > at ? strtoul(argv[at], NULL, 10) : otherwise;
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
 }
 
-static dure_err open_all(setup *s, int argc, char **argv, dure_diag *diag)
+/* The first step warms up. */
+static dure_err measure(setup *s, dure_diag *diag)
 {
-    dure_lora_layout layout = {.rank = (uint32_t)number(argc, argv, 5, 8), .alpha = 16};
-    dure_transformer_opts opts = {.threads = (uint32_t)number(argc, argv, 2, 0)};
-    s->threads = opts.threads;
-    s->n = number(argc, argv, 3, 64);
-    s->length = number(argc, argv, 4, 64);
-    dure_err err = dure_gguf_open(&s->gguf, argv[1], NULL, diag);
-    if (!err) err = dure_transformer_new(&s->t, s->gguf, &opts, diag);
-    if (!err) err = dure_lora_targets_parse(&layout.targets, argc > 6 ? argv[6] : "all", diag);
+    double before = peak_gflops(s);
+    dure_err err = dure_trainer_run(s->trainer, s->steps + 1, note_step, s, diag);
     if (err) return err;
-    layout.shape = *dure_transformer_shape(s->t);
-    layout.first_layer = (uint32_t)number(argc, argv, 7, 0);
-    err = dure_lora_layout_check(&layout, diag);
-    if (!err) err = dure_lora_new(&s->lora, &layout);
-    if (err) return err;
-    dure_lora_init_orthonormal(s->lora, 1);
-    return make_docs(s);
+    double after = peak_gflops(s), peak = before > after ? before : after;
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    qsort(s->seconds + 1, s->steps, sizeof s->seconds[0], by_size);
+    double rate = (double)(s->records * s->length) / s->seconds[1 + s->steps / 2];
+    double gflops = rate * flops_per_token(s) * 1e-9;
+    printf("%s\t%.0f\ttokens/s\t%ld\tMB\t%.1f\tGFLOP/s\t%.3f\tof the peak, %.0f\n",
+           s->dp ? "dure-dp" : "dure", rate, usage.ru_maxrss / 1000, gflops, gflops / peak, peak);
+    return DURE_OK;
+}
+
+static void close_all(setup *s)
+{
+    dure_trainer_free(&s->trainer);
+    if (s->attempt.path) (void)!dure_attempt_erase(&s->attempt, NULL);
+    dure_attempt_fini(&s->attempt);
+    dure_dataset_fini(&s->data);
+    dure_lora_free(&s->lora);
+    dure_transformer_free(&s->t);
+    dure_gguf_close(&s->gguf);
+}
+
+static bool parse(setup *s, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"dp", no_argument, NULL, 'd'},
+        {"records", required_argument, NULL, 'n'},
+        {"length", required_argument, NULL, 'l'},
+        {"rank", required_argument, NULL, 'r'},
+        {"targets", required_argument, NULL, 'm'},
+        {"steps", required_argument, NULL, 's'},
+        {"threads", required_argument, NULL, 't'},
+        {"rows", required_argument, NULL, 'R'},
+        {"f32", no_argument, NULL, 'f'},
+        {"peak", no_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
+    };
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        unsigned long value = optarg ? strtoul(optarg, NULL, 10) : 0;
+        unsigned long *to = c == 'n'   ? &s->records
+                            : c == 'l' ? &s->length
+                            : c == 'r' ? &s->rank
+                            : c == 's' ? &s->steps
+                            : c == 't' ? &s->threads
+                            : c == 'R' ? &s->rows
+                                       : NULL;
+        if (to) *to = value;
+        if (c == 'm') s->targets = optarg;
+        s->dp = s->dp || c == 'd';
+        s->f32 = s->f32 || c == 'f';
+        s->peak = s->peak || c == 'p';
+        if (c == '?') return false;
+    }
+    s->model = argc > optind ? argv[optind] : NULL;
+    return (s->model || s->peak) && s->records && s->length > 1 && s->steps && s->steps < STEPS_MAX;
 }
 
 int main(int argc, char **argv)
 {
-    setup s = {0};
+    setup s = {.targets = "all", .records = 64, .length = 128, .rank = 16, .steps = 5};
     dure_diag diag = {{0}};
-    if (argc < 2) {
-        fprintf(stderr, "usage: bench_train MODEL.gguf [THREADS [RECORDS [LENGTH [RANK [TARGETS "
-                        "[FIRST_LAYER]]]]]]\n");
+    if (!parse(&s, argc, argv)) {
+        fprintf(stderr, "usage: bench_train MODEL.gguf [--dp] [--records N] [--length N] "
+                        "[--rank N] [--targets LIST] [--steps N] [--threads N] [--rows N] [--f32] "
+                        "[--peak]\n");
         return 2;
     }
-    dure_err err = open_all(&s, argc, argv, &diag);
+    if (s.peak) {
+        printf("peak\t%.1f\tGFLOP/s\n", peak_gflops(&s));
+        return 0;
+    }
+    dure_err err = open_all(&s, &diag);
     if (!err) {
-        double most = peak(s.threads);
-        printf("peak\t\t\t%.1f\tGFLOP/s\t1.00\tof peak\n", most);
-        fprintf(stderr, "%s, %zu records of %zu tokens\n", dure_transformer_path(s.t), s.n,
+        fprintf(stderr, "%s, %lu records of %lu tokens\n", dure_transformer_path(s.t), s.records,
                 s.length);
-        err = measure(&s, most, &diag);
+        err = measure(&s, &diag);
     }
     if (err) fprintf(stderr, "bench_train: %s: %s\n", dure_err_text(err), diag.text);
-    free(s.docs);
-    free(s.tokens);
-    free(s.supervised);
-    dure_lora_free(&s.lora);
-    dure_transformer_free(&s.t);
-    dure_gguf_close(&s.gguf);
+    close_all(&s);
     return err ? 1 : 0;
 }

@@ -1,12 +1,11 @@
 # shellcheck shell=bash disable=SC2034
 # Sourced by ./check and ./quickstart: the Debian packages Dure needs, and how they are installed.
 # Debian 12, Debian 13 and Ubuntu 24.04 have every one of them under these names.
-# Two are needed by packages that forget to say so: Debian 12's oneDNN looks for OpenCL when CMake
-# finds it, Debian 13's libcyaml links libyaml.
+# One is needed by a package that forgets to say so: Debian 13's libcyaml links libyaml.
 
 build_packages=(gcc libc6-dev cmake ninja-build pkg-config
-    libssl-dev libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libdnnl-dev libsqlite3-dev
-    ocl-icd-opencl-dev libmicrohttpd-dev libjansson-dev libcyaml-dev libyaml-dev libutf8proc-dev)
+    libssl-dev libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libsqlite3-dev
+    libmicrohttpd-dev libjansson-dev libcyaml-dev libyaml-dev libutf8proc-dev)
 test_packages=(libcmocka-dev python3 clang-format-19)
 fetch_packages=(ca-certificates python3 python3-pip unzip)
 

@@ -2,38 +2,70 @@
 
 #include <string.h>
 
-/* TILE query rows at a time: their scores against all keys stay in the second-level cache. LANE
- * pads the transposed keys so that scores are made in whole vectors. */
+/* TILE query rows at a time: their scores against all keys stay in the second-level cache. LANE is
+ * a multiple of every level's panel width; keys are counted up to it. */
 enum { TILE = 56, LANE = 16 };
 
-static size_t padded(size_t keys)
+static size_t padded(size_t n)
 {
-    return (keys + LANE - 1) / LANE * LANE;
+    return dure_round_up(n, LANE);
 }
 
-size_t dure_attention_packed_floats(size_t rows, size_t docs, size_t heads_kv, size_t dim)
+/* Keys and values of one document and head, as right factors: of the scores (K^T), of the
+ * probabilities' gradient (V^T), of dq (K) and of the output (V). */
+typedef enum panel_kind { KEYS_NT, VALUES_NT, KEYS_NN, VALUES_NN, PANEL_KINDS } panel_kind;
+
+size_t dure_attention_packed_bytes(size_t keys, size_t docs, size_t heads_kv, size_t dim,
+                                   const dure_cpu_ops *ops)
 {
-    return 2 * heads_kv * dim * (rows + docs * LANE);
+    return PANEL_KINDS * heads_kv * padded(dim) * (keys + docs * LANE) * ops->act_bytes;
 }
 
-size_t dure_attention_scratch_bytes(size_t keys)
+static dure_panels panels_of(const dure_attention *a, size_t doc, size_t head_kv, panel_kind kind,
+                             const dure_cpu_ops *ops)
 {
-    return 2 * TILE * padded(keys) * sizeof(float);
-}
-
-/* Transposed keys of one document and head, [dim][padded]; `values` gives the values instead. */
-static float *packed_at(const dure_attention *a, size_t doc, size_t head_kv, bool values)
-{
-    float *at = a->packed;
+    size_t before = 0, keys = padded(a->docs[doc].n_keys), one = padded(a->dim) * keys;
     for (size_t d = 0; d < doc; d++)
-        at += 2 * a->heads_kv * a->dim * padded(a->docs[d].n_keys);
-    size_t one = a->dim * padded(a->docs[doc].n_keys);
-    return at + (2 * head_kv + (values ? 1 : 0)) * one;
+        before += padded(a->docs[d].n_keys);
+    size_t at = PANEL_KINDS * a->heads_kv * padded(a->dim) * before +
+                (PANEL_KINDS * head_kv + (size_t)kind) * one;
+    bool nt = kind == KEYS_NT || kind == VALUES_NT;
+    return (dure_panels){dure_act_at(ops, a->packed, at), (nt ? a->dim : keys) * ops->width};
+}
+
+/* What a task works in. `s` and `dp` are TILE x keys of float32, `p` and `ds` the same of
+ * activations; the rest is for the backward pass. */
+typedef struct work {
+    float *s, *dp, *tile, *dk, *dv;
+    void *p, *ds, *left, *right;
+} work;
+
+size_t dure_attention_scratch_bytes(size_t keys, size_t dim, const dure_cpu_ops *ops)
+{
+    size_t floats = 2 * TILE * padded(keys) + TILE * padded(dim) + 2 * padded(keys) * padded(dim);
+    size_t acts = 3 * TILE * padded(keys) + TILE * padded(dim);
+    return floats * sizeof(float) + acts * ops->act_bytes;
+}
+
+static work work_in(void *scratch, size_t n_keys, size_t dim, const dure_cpu_ops *ops)
+{
+    size_t keys = padded(n_keys);
+    work w = {.s = scratch};
+    w.dp = w.s + TILE * keys;
+    w.tile = w.dp + TILE * keys;
+    w.dk = w.tile + TILE * padded(dim);
+    w.dv = w.dk + keys * padded(dim);
+    w.p = w.dv + keys * padded(dim);
+    w.ds = dure_act_at(ops, w.p, TILE * keys);
+    w.left = dure_act_at(ops, w.ds, TILE * keys);
+    w.right = dure_act_at(ops, w.left, TILE * keys);
+    return w;
 }
 
 typedef struct job {
     const dure_attention *a;
-    float *out, *lse;
+    void *out;
+    float *lse;
     const dure_attention_grad *grad; /* NULL in forward */
     const dure_cpu_ops *ops;
 } job;
@@ -42,14 +74,20 @@ static void pack_task(void *state, size_t task, void *scratch)
 {
     const job *j = state;
     const dure_attention *a = j->a;
-    size_t doc = task / a->heads_kv, head = task % a->heads_kv;
+    size_t doc = task / a->heads_kv, head = task % a->heads_kv, at = head * a->dim;
     const dure_attention_doc *d = &a->docs[doc];
     (void)scratch;
-    float *keys = packed_at(a, doc, head, false);
-    j->ops->transpose(keys, padded(d->n_keys), d->k + head * a->dim, a->ldk, d->n_keys, a->dim);
-    if (!j->grad) return;
-    float *values = packed_at(a, doc, head, true);
-    j->ops->transpose(values, padded(d->n_keys), d->v + head * a->dim, a->ldv, d->n_keys, a->dim);
+    dure_pack k = {.x = dure_act_in(j->ops, d->k, at), .ld = a->ldk};
+    dure_pack v = {.x = dure_act_in(j->ops, d->v, at), .ld = a->ldv};
+    for (panel_kind kind = 0; kind < PANEL_KINDS; kind++) {
+        bool nt = kind == KEYS_NT || kind == VALUES_NT;
+        if (kind == (j->grad ? VALUES_NN : VALUES_NT) || (kind == KEYS_NN && !j->grad)) continue;
+        dure_pack p = kind == KEYS_NT || kind == KEYS_NN ? k : v;
+        p.to = panels_of(a, doc, head, kind, j->ops);
+        p.n = nt ? d->n_keys : a->dim;
+        p.k = nt ? a->dim : d->n_keys;
+        (nt ? j->ops->pack_nt : j->ops->pack_nn)(&p);
+    }
 }
 
 static size_t tiles(const dure_attention_doc *d)
@@ -61,75 +99,85 @@ static size_t tiles(const dure_attention_doc *d)
 typedef struct tile {
     const dure_attention_doc *d;
     size_t doc, head, head_kv, first, n;
-    size_t before; /* keys that query 0 sees besides its own */
+    size_t row;    /* of the pass */
+    size_t before; /* keys that query 0 of the document sees besides its own */
     size_t keys;   /* that the last row of the tile sees */
+    size_t depth;  /* the same, up to a whole group */
 } tile;
 
-static tile tile_of(const dure_attention *a, size_t doc, size_t head, size_t index)
+static tile tile_of(const job *j, size_t doc, size_t head, size_t index)
 {
+    const dure_attention *a = j->a;
     const dure_attention_doc *d = &a->docs[doc];
     tile t = {.d = d,
               .doc = doc,
               .head = head,
               .head_kv = head / (a->heads / a->heads_kv),
               .first = index * TILE,
+              .row = d->first + index * TILE,
               .before = d->n_keys - d->n};
     t.n = d->n - t.first < TILE ? d->n - t.first : TILE;
     t.keys = t.before + t.first + t.n;
+    t.depth = dure_round_up(t.keys, j->ops->group);
     return t;
 }
 
-/* s[tile rows x padded keys] = x (rows of q or dout) times the transposed keys or values. */
-static void scores(float *s, const job *j, const tile *t, const float *x, bool values)
+/* s[tile rows x padded keys] = x (the tile's rows of q or dout) times K^T or V^T. */
+static void scores(float *s, const job *j, const tile *t, const void *x, panel_kind kind)
 {
     const dure_attention *a = j->a;
-    size_t ld = padded(t->d->n_keys);
+    dure_panels b = panels_of(a, t->doc, t->head_kv, kind, j->ops);
     j->ops->gemm(&(dure_gemm){.c = s,
-                              .ldc = ld,
-                              .a = x + (t->d->first + t->first) * a->ldq + t->head * a->dim,
+                              .ldc = padded(t->d->n_keys),
+                              .a = dure_act_in(j->ops, x, t->row * a->ldq + t->head * a->dim),
                               .a_row = a->ldq,
-                              .a_step = 1,
-                              .b = packed_at(a, t->doc, t->head_kv, values),
-                              .ldb = ld,
+                              .a_step = j->ops->group,
+                              .b = b.at,
+                              .b_panel = b.panel,
                               .m = t->n,
-                              .n = padded(t->keys),
+                              .n = t->keys,
                               .k = a->dim});
 }
 
-static void forward_tile(const job *j, const tile *t, float *s)
+/* w->tile[tile rows x dim] = x (probabilities or their gradient) times V or K. */
+static void combine(const work *w, const job *j, const tile *t, const void *x, panel_kind kind)
 {
-    const dure_attention *a = j->a;
-    size_t ld = padded(t->d->n_keys), row = t->d->first + t->first;
-    scores(s, j, t, a->q, false);
-    for (size_t i = 0; i < t->n; i++) {
-        size_t seen = t->before + t->first + i + 1;
-        float lse = j->ops->softmax(s + i * ld, seen, a->scale);
-        if (j->lse) j->lse[(row + i) * a->heads + t->head] = lse;
-        memset(s + i * ld + seen, 0, (t->keys - seen) * sizeof *s);
-    }
-    j->ops->gemm(&(dure_gemm){.c = j->out + row * a->ldq + t->head * a->dim,
-                              .ldc = a->ldq,
-                              .a = s,
-                              .a_row = ld,
-                              .a_step = 1,
-                              .b = t->d->v + t->head_kv * a->dim,
-                              .ldb = a->ldv,
+    dure_panels b = panels_of(j->a, t->doc, t->head_kv, kind, j->ops);
+    j->ops->gemm(&(dure_gemm){.c = w->tile,
+                              .ldc = padded(j->a->dim),
+                              .a = x,
+                              .a_row = padded(t->d->n_keys),
+                              .a_step = j->ops->group,
+                              .b = b.at,
+                              .b_panel = b.panel,
                               .m = t->n,
-                              .n = a->dim,
-                              .k = t->keys});
+                              .n = j->a->dim,
+                              .k = t->depth});
 }
 
 static void forward_task(void *state, size_t task, void *scratch)
 {
     const job *j = state;
+    const dure_attention *a = j->a;
     size_t doc = 0;
-    while (task >= tiles(&j->a->docs[doc]) * j->a->heads)
-        task -= tiles(&j->a->docs[doc++]) * j->a->heads;
-    tile t = tile_of(j->a, doc, task % j->a->heads, task / j->a->heads);
-    forward_tile(j, &t, scratch);
+    while (task >= tiles(&a->docs[doc]) * a->heads)
+        task -= tiles(&a->docs[doc++]) * a->heads;
+    tile t = tile_of(j, doc, task % a->heads, task / a->heads);
+    work w = work_in(scratch, t.d->n_keys, a->dim, j->ops);
+    size_t ld = padded(t.d->n_keys);
+    scores(w.s, j, &t, a->q, KEYS_NT);
+    for (size_t i = 0; i < t.n; i++) {
+        float lse = j->ops->softmax(dure_act_at(j->ops, w.p, i * ld), w.s + i * ld,
+                                    t.before + t.first + i + 1, t.depth, a->scale);
+        if (j->lse) j->lse[(t.row + i) * a->heads + t.head] = lse;
+    }
+    combine(&w, j, &t, w.p, VALUES_NN);
+    for (size_t i = 0; i < t.n; i++)
+        j->ops->store(dure_act_at(j->ops, j->out, (t.row + i) * a->ldq + t.head * a->dim),
+                      w.tile + i * padded(a->dim), a->dim, 1.0f);
 }
 
-void dure_attention_forward(float *out, float *lse, const dure_attention *args,
+void dure_attention_forward(void *out, float *lse, const dure_attention *args,
                             const dure_compute *c)
 {
     job j = {.a = args, .out = out, .lse = lse, .ops = c->ops};
@@ -140,62 +188,77 @@ void dure_attention_forward(float *out, float *lse, const dure_attention *args,
     dure_pool_run(c->pool, n, forward_task, &j);
 }
 
-/* p = the tile's probabilities, ds = the gradient of its scores before scaling. */
-static void score_gradient(float *p, float *ds, const job *j, const tile *t)
-{
-    const dure_attention *a = j->a;
-    const dure_attention_grad *g = j->grad;
-    size_t ld = padded(t->d->n_keys), row = t->d->first + t->first;
-    scores(p, j, t, a->q, false);
-    scores(ds, j, t, g->dout, true);
-    for (size_t i = 0; i < t->n; i++) {
-        size_t seen = t->before + t->first + i + 1, at = (row + i) * a->ldq + t->head * a->dim;
-        float d = j->ops->dot(g->dout + at, g->out + at, a->dim);
-        j->ops->softmax_again(p + i * ld, seen, a->scale, g->lse[(row + i) * a->heads + t->head]);
-        j->ops->softmax_backward(ds + i * ld, p + i * ld, seen, d, a->scale);
-        memset(p + i * ld + seen, 0, (t->keys - seen) * sizeof *p);
-        memset(ds + i * ld + seen, 0, (t->keys - seen) * sizeof *ds);
-    }
-}
-
-static void backward_tile(const job *j, const tile *t, float *p)
+/* p = the tile's probabilities, ds = the gradient of its scores. */
+static void score_gradient(const work *w, const job *j, const tile *t)
 {
     const dure_attention *a = j->a;
     const dure_attention_grad *g = j->grad;
     size_t ld = padded(t->d->n_keys);
-    size_t q_at = (t->d->first + t->first) * a->ldq + t->head * a->dim;
-    size_t k_at = t->head_kv * a->dim;
-    float *ds = p + TILE * ld;
-    score_gradient(p, ds, j, t);
-    dure_gemm dq = {.c = g->dq + q_at,
-                    .ldc = a->ldq,
-                    .a = ds,
-                    .a_row = ld,
-                    .a_step = 1,
-                    .b = t->d->k + k_at,
-                    .ldb = a->ldk,
-                    .m = t->n,
-                    .n = a->dim,
-                    .k = t->keys};
-    dure_gemm dk = {.c = g->dk + t->d->first * a->ldk + k_at,
-                    .ldc = a->ldk,
-                    .a = ds,
-                    .a_row = 1,
-                    .a_step = ld,
-                    .b = a->q + q_at,
-                    .ldb = a->ldq,
-                    .m = t->keys,
-                    .n = a->dim,
-                    .k = t->n,
-                    .accumulate = true};
-    dure_gemm dv = dk;
-    dv.c = g->dv + t->d->first * a->ldv + k_at;
-    dv.ldc = a->ldv;
-    dv.a = p;
-    dv.b = g->dout + q_at;
-    j->ops->gemm(&dq);
-    j->ops->gemm(&dk);
-    j->ops->gemm(&dv);
+    scores(w->s, j, t, a->q, KEYS_NT);
+    scores(w->dp, j, t, g->dout, VALUES_NT);
+    for (size_t i = 0; i < t->n; i++) {
+        size_t at = (t->row + i) * a->ldq + t->head * a->dim;
+        dure_score_row row = {
+            .s = w->s + i * ld,
+            .dp = w->dp + i * ld,
+            .seen = t->before + t->first + i + 1,
+            .padded = t->depth,
+            .scale = a->scale,
+            .lse = g->lse[(t->row + i) * a->heads + t->head],
+            .d = j->ops->dot_acts(dure_act_in(j->ops, g->dout, at), dure_act_in(j->ops, g->out, at),
+                                  a->dim),
+        };
+        j->ops->softmax_backward(dure_act_at(j->ops, w->p, i * ld),
+                                 dure_act_at(j->ops, w->ds, i * ld), &row);
+    }
+}
+
+/* sums[keys x dim] += x^T y: x the tile's p or ds, y its rows of dout or q. */
+static void add_to_keys(float *sums, const work *w, const job *j, const tile *t, const void *x,
+                        const void *y)
+{
+    const dure_attention *a = j->a;
+    const dure_cpu_ops *ops = j->ops;
+    size_t rows = dure_round_up(t->n, ops->group), panel = rows * ops->width;
+    ops->pack_nn(&(dure_pack){
+        .to = {w->left, panel}, .x = x, .ld = padded(t->d->n_keys), .n = t->keys, .k = t->n});
+    ops->pack_nn(&(dure_pack){.to = {w->right, panel},
+                              .x = dure_act_in(ops, y, t->row * a->ldq + t->head * a->dim),
+                              .ld = a->ldq,
+                              .n = a->dim,
+                              .k = t->n});
+    for (size_t key = 0; key < t->keys; key += ops->width)
+        ops->gemm(&(dure_gemm){.c = sums + key * padded(a->dim),
+                               .ldc = padded(a->dim),
+                               .a = dure_act_in(ops, w->left, key * rows),
+                               .a_row = ops->group,
+                               .a_step = ops->width * ops->group,
+                               .b = w->right,
+                               .b_panel = panel,
+                               .m = t->keys - key < ops->width ? t->keys - key : ops->width,
+                               .n = a->dim,
+                               .k = rows,
+                               .accumulate = true});
+}
+
+/* Stores a row of dq or dk, turned back. */
+static void put_turned(const job *j, void *to, float *x, size_t row)
+{
+    const dure_attention *a = j->a;
+    if (j->grad->rope) dure_rope_turn(x, a->dim, j->grad->rope, row, 0, -1.0f, j->ops);
+    j->ops->store(to, x, a->dim, 1.0f);
+}
+
+static void backward_tile(const work *w, const job *j, const tile *t)
+{
+    const dure_attention *a = j->a;
+    score_gradient(w, j, t);
+    combine(w, j, t, w->ds, KEYS_NN);
+    for (size_t i = 0; i < t->n; i++)
+        put_turned(j, dure_act_at(j->ops, j->grad->dq, (t->row + i) * a->ldq + t->head * a->dim),
+                   w->tile + i * padded(a->dim), t->row + i);
+    add_to_keys(w->dk, w, j, t, w->ds, a->q);
+    add_to_keys(w->dv, w, j, t, w->p, j->grad->dout);
 }
 
 /* One document and key head: all query heads of its group, so that nobody else adds to its dk
@@ -206,16 +269,20 @@ static void backward_task(void *state, size_t task, void *scratch)
     const dure_attention *a = j->a;
     size_t doc = task / a->heads_kv, head_kv = task % a->heads_kv, group = a->heads / a->heads_kv;
     const dure_attention_doc *d = &a->docs[doc];
-    for (size_t i = 0; i < d->n; i++) {
-        size_t row = d->first + i, at = head_kv * a->dim;
-        memset(j->grad->dk + row * a->ldk + at, 0, a->dim * sizeof(float));
-        memset(j->grad->dv + row * a->ldv + at, 0, a->dim * sizeof(float));
-    }
+    work w = work_in(scratch, d->n_keys, a->dim, j->ops);
+    memset(w.dk, 0, 2 * padded(d->n_keys) * padded(a->dim) * sizeof *w.dk);
     for (size_t h = 0; h < group; h++)
         for (size_t i = 0; i < tiles(d); i++) {
-            tile t = tile_of(a, doc, head_kv * group + h, i);
-            backward_tile(j, &t, scratch);
+            tile t = tile_of(j, doc, head_kv * group + h, i);
+            backward_tile(&w, j, &t);
         }
+    for (size_t i = 0; i < d->n; i++) {
+        size_t row = d->first + i, at = i * padded(a->dim);
+        put_turned(j, dure_act_at(j->ops, j->grad->dk, row * a->ldk + head_kv * a->dim), w.dk + at,
+                   row);
+        j->ops->store(dure_act_at(j->ops, j->grad->dv, row * a->ldv + head_kv * a->dim), w.dv + at,
+                      a->dim, 1.0f);
+    }
 }
 
 void dure_attention_backward(const dure_attention_grad *grad, const dure_compute *c)

@@ -8,6 +8,8 @@
 static bool cpu_has(dure_cpu_level level)
 {
 #if defined(DURE_X86)
+    if (level == DURE_CPU_AVX512_BF16)
+        return cpu_has(DURE_CPU_AVX512) && __builtin_cpu_supports("avx512bf16");
     if (level == DURE_CPU_AVX512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -25,19 +27,29 @@ static dure_cpu_level allowed(void)
         const char *name;
         dure_cpu_level level;
     } limits[] = {
-        {"SSE41", DURE_CPU_PORTABLE}, {"AVX", DURE_CPU_PORTABLE},     {"AVX2", DURE_CPU_AVX2},
-        {"AVX2_VNNI", DURE_CPU_AVX2}, {"AVX2_VNNI_2", DURE_CPU_AVX2},
+        {"SSE41", DURE_CPU_PORTABLE},
+        {"AVX", DURE_CPU_PORTABLE},
+        {"AVX2", DURE_CPU_AVX2},
+        {"AVX2_VNNI", DURE_CPU_AVX2},
+        {"AVX2_VNNI_2", DURE_CPU_AVX2},
+        {"AVX512_CORE", DURE_CPU_AVX512},
+        {"AVX512_CORE_VNNI", DURE_CPU_AVX512},
     };
     const char *text = getenv("ONEDNN_MAX_CPU_ISA");
     if (!text) text = getenv("DNNL_MAX_CPU_ISA");
     for (size_t i = 0; text && i < sizeof limits / sizeof limits[0]; i++)
         if (!strcasecmp(text, limits[i].name)) return limits[i].level;
-    return DURE_CPU_AVX512;
+    return DURE_CPU_AVX512_BF16;
 }
 
 dure_cpu_level dure_cpu_best(void)
 {
-    dure_cpu_level level = allowed();
+    return dure_cpu_best_up_to(allowed());
+}
+
+dure_cpu_level dure_cpu_best_up_to(dure_cpu_level limit)
+{
+    dure_cpu_level level = allowed() < limit ? allowed() : limit;
     while (level > DURE_CPU_PORTABLE && !cpu_has(level))
         level--;
     return level;
@@ -48,6 +60,8 @@ const dure_cpu_ops *dure_cpu_ops_of(dure_cpu_level level)
     if (!cpu_has(level)) return NULL;
     switch (level) {
 #if defined(DURE_X86)
+    case DURE_CPU_AVX512_BF16:
+        return &dure_cpu_avx512_bf16;
     case DURE_CPU_AVX512:
         return &dure_cpu_avx512;
     case DURE_CPU_AVX2:

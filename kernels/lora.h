@@ -1,8 +1,5 @@
-/* LoRA beside a frozen product: y += s (x A^T) B^T, and the gradients of A and B for one document
- * at a time. Hu et al., arXiv 2106.09685.
- *
- * A and B are plain dure_weight of type float32, so the skinny products are those of
- * kernels/matmul.h; this header has what is special: sums over the rows of one document alone. */
+/* Gradients of an adapter's factors for one document at a time: sums over its rows alone. For
+ * y = x W^T + z B^T with z = s x A^T: dA = dz^T x and dB = dy^T z. Hu et al., arXiv 2106.09685. */
 #pragma once
 
 #include "kernels/compute.h"
@@ -12,25 +9,26 @@ typedef struct dure_lora_rows {
     size_t first, n;
 } dure_lora_rows;
 
-/* da[rank x in] = dz^T x over the document's rows. */
-typedef struct dure_lora_grad_a {
-    float *da;
-    const float *dz; /* rows x rank, stride lddz */
-    size_t lddz;
-    const float *x; /* rows x in, stride ldx */
-    size_t ldx, in, rank;
-} dure_lora_grad_a;
+/* One factor's gradient from activations z[rows x rank]: z^T x into out[rank x width], or x^T z
+ * into out[width x rank] with `turned`. */
+typedef struct dure_lora_sum {
+    float *out;
+    const void *z;
+    size_t ldz;
+} dure_lora_sum;
 
-/* db[out x rank] = dy^T z over the document's rows; z has the scale in it. */
-typedef struct dure_lora_grad_b {
-    float *db;
-    const float *dy; /* rows x out, stride lddy */
-    size_t lddy;
-    const float *z; /* rows x rank, stride ldz */
-    size_t ldz, out, rank;
-} dure_lora_grad_b;
+enum { DURE_LORA_SUMS_MAX = 3 };
 
-/* One thread each; `scratch` for b holds rank * out floats. */
-void dure_lora_grad_a_run(const dure_lora_grad_a *g, dure_lora_rows doc, const dure_cpu_ops *ops);
-void dure_lora_grad_b_run(const dure_lora_grad_b *g, dure_lora_rows doc, float *scratch,
-                          const dure_cpu_ops *ops);
+/* Sums that share x[rows x width]. */
+typedef struct dure_lora_sums {
+    const void *x;
+    size_t ldx, width, rank;
+    dure_lora_sum list[DURE_LORA_SUMS_MAX];
+    size_t n;
+    bool turned;
+} dure_lora_sums;
+
+/* On the calling thread; `scratch` holds dure_lora_scratch_bytes(). */
+void dure_lora_sums_run(const dure_lora_sums *sums, dure_lora_rows doc, void *scratch,
+                        const dure_cpu_ops *ops);
+size_t dure_lora_scratch_bytes(size_t rank);

@@ -1,346 +1,440 @@
 #include "kernels/matmul.h"
 
-#include "kernels/bf16.h"
 #include "kernels/dequant.h"
 
-/* Forward: a task makes some columns of y. It decodes that many rows of W in pieces of DEPTH,
- * transposes them into panels, and runs each block of ROWS rows of x over all its panels, so that
- * the block of x stays in the second-level cache.
- * Backward: a task makes some columns of dx from panels of DEPTH rows of W, which need no
- * transposing. */
-enum { PANEL = 32, COLUMNS_MAX = 192, DEPTH = 256, ROWS = 56, BLOCK_MAX = 256 };
+#include <string.h>
 
-size_t dure_matmul_scratch_bytes(size_t inner)
+/* A task makes some columns of a product for some rows. The right factor of its columns is cut
+ * into steps (a piece of one term's depth) and these are gathered, while they are at most PANEL
+ * elements and so fit the second-level cache, into batches. For each batch the task goes over its
+ * rows block by block: a block of x stays in the first-level cache while it meets all columns.
+ *
+ * Sums run in registers over LINK of depth at most and are then added up: both lengths come from
+ * the term's depth alone, so they are the same whatever the task's columns are. */
+enum {
+    PANEL = 192 << 10,
+    COLUMNS_MAX = 256,
+    COLUMNS_LEAST = 32,
+    LINK = 640,
+    LINK_STEP = 256, /* a multiple of every ggml type's block */
+    DECODED_ROWS = 64,
+    DECODED = DECODED_ROWS * COLUMNS_MAX, /* floats on their way into panels */
+    STEPS_MAX = 64,
+    ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
+};
+
+typedef struct scratch_parts {
+    void *panels;
+    float *decoded, *tile, *sums;
+} scratch_parts;
+
+size_t dure_matmul_scratch_bytes(size_t rows, size_t inner)
 {
-    size_t decoded = inner > PANEL * DEPTH ? inner : PANEL * DEPTH;
-    size_t plain = sizeof(float) * (DEPTH * BLOCK_MAX + decoded);
-    return plain > dure_bf16_scratch_bytes() ? plain : dure_bf16_scratch_bytes();
+    size_t sums = COLUMNS_MAX * rows, few = DURE_MATMUL_FEW * inner;
+    return sizeof(float) * (PANEL + DECODED + COLUMNS_MAX * ROWS_MAX + (sums > few ? sums : few));
 }
 
-/* The columns a task makes: as many as possible, because each task reads all of x, but no more
- * than share out evenly among the threads. A multiple of `least`. */
-static size_t task_width(const size_t *columns, size_t n, size_t least, const dure_compute *c)
+static scratch_parts parts_of(void *scratch)
 {
-    size_t threads = dure_pool_threads(c->pool), best = least, shortest = SIZE_MAX;
-    for (size_t width = least; width <= COLUMNS_MAX; width += least) {
-        size_t tasks = 0;
-        for (size_t i = 0; i < n; i++)
-            tasks += (columns[i] + width - 1) / width;
-        size_t turns = (tasks + threads - 1) / threads * width;
-        if (turns > shortest) continue;
-        shortest = turns;
-        best = width;
-    }
-    return best;
+    float *at = scratch;
+    return (scratch_parts){.panels = at,
+                           .decoded = at + PANEL,
+                           .tile = at + PANEL + DECODED,
+                           .sums = at + PANEL + DECODED + COLUMNS_MAX * ROWS_MAX};
 }
 
-/* Where column `column` of row `row` starts; `column` is at the edge of a block. */
-static const uint8_t *weight_at(const dure_weight *w, size_t row, size_t column)
+const uint8_t *dure_weight_at(const dure_weight *w, size_t row, size_t column)
 {
     size_t weights = 1, bytes = 0;
     DURE_ASSERT(dure_quant_block(&weights, &bytes, w->type));
     return (const uint8_t *)w->data + (row * w->in + column) / weights * bytes;
 }
 
-/* Bytes from one row to the next. */
-static size_t row_stride(const dure_weight *w)
-{
-    return dure_quant_row_bytes(w->type, w->in);
-}
-
 void dure_weight_row(float *out, const dure_weight *w, size_t row, const dure_compute *c)
 {
-    c->ops->dequant(out, weight_at(w, row, 0), w->in, w->type);
+    c->ops->dequant(out, dure_weight_at(w, row, 0), w->in, w->type);
 }
 
-typedef struct forward_job {
-    const dure_matmul *job;
-    const dure_cpu_ops *ops;
-    size_t width; /* columns a task makes */
-    size_t tasks[DURE_PRODUCTS_MAX + 1];
-} forward_job;
-
-/* Rows [row, row + n) of W, columns [k, k + depth). */
-typedef struct part {
-    const dure_weight *w;
-    size_t row, n, k, depth;
-} part;
-
-/* Fills panels laid out [column / PANEL][depth][PANEL]; missing columns are zero. */
-static void fill_panels(float *panels, float *decoded, const part *p, const dure_cpu_ops *ops)
+static size_t depth_of(const dure_term *t)
 {
-    const dure_weight *w = p->w;
-    for (size_t first = 0; first < p->n; first += PANEL) {
-        size_t rows = p->n - first < PANEL ? p->n - first : PANEL, ld = p->depth;
-        const float *source = decoded;
+    return t->transposed ? t->w->out : t->w->in;
+}
+
+static size_t columns_of(const dure_product *p)
+{
+    const dure_term *t = &p->terms[0];
+    return t->transposed ? t->w->in : t->w->out;
+}
+
+/* The length of a chain of sums: the depth in even pieces. */
+static size_t link_of(size_t depth)
+{
+    size_t pieces = (depth + LINK - 1) / LINK;
+    return pieces <= 1 ? depth : dure_round_up((depth + pieces - 1) / pieces, LINK_STEP);
+}
+
+/* --- filling panels --- */
+
+/* Depth [k, k + depth) of a term, for columns [column, + n): where its panels are. */
+typedef struct step {
+    const dure_term *term;
+    size_t k, depth;
+    dure_panels panels;
+} step;
+
+typedef struct range {
+    size_t first, n;
+} range;
+
+/* x W^T from rows of W: width of them at a time are decoded and turned. */
+static void fill_forward(const step *s, range columns, float *decoded, const dure_cpu_ops *ops)
+{
+    const dure_weight *w = s->term->w;
+    const size_t most = DECODED / ops->width / LINK_STEP * LINK_STEP;
+    for (size_t j = 0; j < columns.n; j += ops->width) {
+        size_t n = columns.n - j < ops->width ? columns.n - j : ops->width;
+        dure_pack p = {.n = n};
+        for (size_t k = 0; k < s->depth; k += p.k) {
+            p.k = s->depth - k < most ? s->depth - k : most;
+            size_t at = j / ops->width * s->panels.panel + k * ops->width;
+            p.to = (dure_panels){dure_act_at(ops, s->panels.at, at), s->panels.panel};
+            p.x = decoded;
+            p.ld = p.k;
+            if (w->type == 0) {
+                p.x = (const float *)w->data + (columns.first + j) * w->in + s->k + k;
+                p.ld = w->in;
+            }
+            for (size_t r = 0; r < n && w->type != 0; r++)
+                ops->dequant(decoded + r * p.k, dure_weight_at(w, columns.first + j + r, s->k + k),
+                             p.k, w->type);
+            ops->pack_nt_f32(&p);
+        }
+    }
+}
+
+/* x W from rows of W as they are. */
+static void fill_backward(const step *s, range columns, float *decoded, const dure_cpu_ops *ops)
+{
+    const dure_weight *w = s->term->w;
+    dure_pack p = {.n = columns.n};
+    for (size_t k = 0; k < s->depth; k += p.k) {
+        p.k = s->depth - k < DECODED_ROWS ? s->depth - k : DECODED_ROWS;
+        void *at = dure_act_at(ops, s->panels.at, k * ops->width);
+        p.to = (dure_panels){at, s->panels.panel};
+        p.x = decoded;
+        p.ld = columns.n;
         if (w->type == 0) {
-            source = (const float *)w->data + (p->row + first) * w->in + p->k;
-            ld = w->in;
+            p.x = (const float *)w->data + (s->k + k) * w->in + columns.first;
+            p.ld = w->in;
         }
-        const uint8_t *blocks = weight_at(w, p->row + first, p->k);
-        size_t stride = row_stride(w);
-        for (size_t r = 0; r < rows && w->type != 0; r++)
-            ops->dequant(decoded + r * ld, blocks + r * stride, ld, w->type);
-        ops->transpose(panels + first * p->depth, PANEL, source, ld, rows, p->depth);
+        for (size_t r = 0; r < p.k && w->type != 0; r++)
+            ops->dequant(decoded + r * p.ld, dure_weight_at(w, s->k + k + r, columns.first),
+                         columns.n, w->type);
+        ops->pack_nn_f32(&p);
     }
 }
 
-/* Multiplies all rows of x with the panels of base->n columns. */
-static void multiply_panels(const dure_gemm *base, size_t rows, const dure_cpu_ops *ops)
+/* Points the step at its panels: those of the packed weight, or `memory`, which is filled. */
+static void fill(step *s, void *memory, range columns, float *decoded, const dure_cpu_ops *ops)
 {
-    for (size_t i = 0; i < rows; i += ROWS) {
-        dure_gemm g = *base;
-        g.m = rows - i < ROWS ? rows - i : ROWS;
-        g.a += i * g.a_row;
-        g.c += i * g.ldc;
-        for (size_t j = 0; j < base->n; j += PANEL) {
-            g.n = base->n - j < PANEL ? base->n - j : PANEL;
-            g.b = base->b + j * g.k;
-            ops->gemm(&g);
-            g.c += PANEL;
-        }
-    }
-}
-
-static void forward_task(void *state, size_t task, void *scratch)
-{
-    const forward_job *f = state;
-    size_t i = 0;
-    while (task >= f->tasks[i + 1])
-        i++;
-    const dure_product *p = &f->job->products[i];
-    const dure_weight *w = p->w;
-    size_t first = (task - f->tasks[i]) * f->width;
-    size_t n = w->out - first < f->width ? w->out - first : f->width;
-    float *panels = scratch, *decoded = panels + DEPTH * BLOCK_MAX;
-    for (size_t k = 0; k < w->in; k += DEPTH) {
-        size_t depth = w->in - k < DEPTH ? w->in - k : DEPTH;
-        fill_panels(panels, decoded, &(part){w, first, n, k, depth}, f->ops);
-        dure_gemm g = {.c = p->y + first,
-                       .ldc = p->ldy,
-                       .a = p->x + k,
-                       .a_row = p->ldx,
-                       .a_step = 1,
-                       .b = panels,
-                       .ldb = PANEL,
-                       .n = n,
-                       .k = depth,
-                       .accumulate = p->accumulate || k > 0};
-        multiply_panels(&g, f->job->rows, f->ops);
-    }
-}
-
-/* Numbers the tasks of all products one after the other. */
-static forward_job share_out(const dure_matmul *job, size_t width, const dure_compute *c)
-{
-    forward_job f = {.job = job, .ops = c->ops, .width = width};
-    for (size_t p = 0; p < job->n_products; p++)
-        f.tasks[p + 1] = f.tasks[p] + (job->products[p].w->out + width - 1) / width;
-    return f;
-}
-
-typedef struct packed_job {
-    const dure_weight_bf16 *packed;
-    dure_bf16_task task;
-    size_t parts;
-    const dure_cpu_ops *ops;
-} packed_job;
-
-static void packed_task(void *state, size_t index, void *scratch)
-{
-    const packed_job *job = state;
-    dure_bf16_task task = job->task;
-    task.block = index / job->parts;
-    task.part = index % job->parts;
-    dure_bf16_run(job->packed, &task, scratch, job->ops);
-}
-
-/* One product with a packed weight, all blocks of rows and parts of columns. */
-static void multiply_packed(const dure_weight *w, const dure_bf16_task *task, const dure_compute *c)
-{
-    packed_job job = {.packed = w->packed,
-                      .task = *task,
-                      .parts = dure_bf16_parts(w->packed, task->backward),
-                      .ops = c->ops};
-    size_t blocks = (task->rows + DURE_BF16_ROWS - 1) / DURE_BF16_ROWS;
-    dure_pool_run(c->pool, blocks * job.parts, packed_task, &job);
-}
-
-void dure_matmul_forward(const dure_matmul *job, const dure_compute *c)
-{
-    dure_product plain[DURE_PRODUCTS_MAX];
-    size_t columns[DURE_PRODUCTS_MAX], n = 0;
-    DURE_ASSERT(job->n_products <= DURE_PRODUCTS_MAX);
-    for (size_t i = 0; i < job->n_products; i++) {
-        const dure_product *p = &job->products[i];
-        if (p->w->packed) {
-            dure_bf16_task task = {.y = p->y,
-                                   .ldy = p->ldy,
-                                   .x = p->x,
-                                   .ldx = p->ldx,
-                                   .rows = job->rows,
-                                   .accumulate = p->accumulate};
-            multiply_packed(p->w, &task, c);
-            continue;
-        }
-        columns[n] = p->w->out;
-        plain[n++] = *p;
-    }
-    if (n == 0) return;
-    dure_matmul rest = {.rows = job->rows, .products = plain, .n_products = n};
-    forward_job f = share_out(&rest, task_width(columns, n, PANEL, c), c);
-    dure_pool_run(c->pool, f.tasks[n], forward_task, &f);
-}
-
-static void few_task(void *state, size_t task, void *scratch)
-{
-    const forward_job *f = state;
-    size_t i = 0;
-    while (task >= f->tasks[i + 1])
-        i++;
-    const dure_product *p = &f->job->products[i];
-    const dure_weight *w = p->w;
-    size_t first = (task - f->tasks[i]) * f->width;
-    size_t last = w->out - first < f->width ? w->out : first + f->width;
-    for (size_t j = first; j < last; j++) {
-        const float *row = scratch;
-        if (w->type == 0)
-            row = (const float *)w->data + j * w->in;
-        else
-            f->ops->dequant(scratch, weight_at(w, j, 0), w->in, w->type);
-        for (size_t r = 0; r < f->job->rows; r++) {
-            float *y = p->y + r * p->ldy + j, sum = f->ops->dot(row, p->x + r * p->ldx, w->in);
-            *y = p->accumulate ? *y + sum : sum;
-        }
-    }
-}
-
-void dure_matmul_few(const dure_matmul *job, const dure_compute *c)
-{
-    DURE_ASSERT(job->n_products <= DURE_PRODUCTS_MAX);
-    forward_job f = share_out(job, PANEL, c);
-    dure_pool_run(c->pool, f.tasks[job->n_products], few_task, &f);
-}
-
-typedef struct backward_job {
-    const dure_matmul_grad *grads;
-    const dure_cpu_ops *ops;
-    size_t rows;
-    size_t width[DURE_PRODUCTS_MAX];
-    size_t tasks[DURE_PRODUCTS_MAX + 1];
-} backward_job;
-
-/* B of the product: g->k rows of W from p->k on, columns [p->row, p->row + g->n). */
-static void backward_panel(dure_gemm *g, float *panel, const part *p, const dure_cpu_ops *ops)
-{
-    const dure_weight *w = p->w;
-    /* A narrow float32 matrix (a LoRA factor) is its own panel. */
-    if (w->type == 0 && w->in <= PANEL) {
-        g->b = (const float *)w->data + p->k * w->in + p->row;
-        g->ldb = w->in;
+    const dure_weight *w = s->term->w;
+    union {
+        const void *given;
+        void *at;
+    } packed = {.given = w->packed};
+    s->panels = (dure_panels){memory, dure_round_up(s->depth, ops->group) * ops->width};
+    if (!w->packed) {
+        (s->term->transposed ? fill_backward : fill_forward)(s, columns, decoded, ops);
         return;
     }
-    const uint8_t *blocks = weight_at(w, p->k, p->row);
-    size_t stride = row_stride(w);
-    for (size_t r = 0; r < g->k; r++)
-        ops->dequant(panel + r * g->n, blocks + r * stride, g->n, w->type);
-    g->b = panel;
-    g->ldb = g->n;
+    dure_panels from = {packed.at, w->in * ops->width};
+    if (s->term->transposed) {
+        from.at = dure_act_at(ops, from.at, s->k * w->in);
+        ops->repack(s->panels, from, columns.first, columns.n, s->depth);
+    } else {
+        from.at = dure_act_at(ops, from.at, columns.first * w->in + s->k * ops->width);
+        s->panels = from;
+    }
 }
 
-/* Adds one term to columns [columns->row, + n) of dx; the first term of a gradient may write. */
-static void add_term(const backward_job *b, const dure_matmul_grad *grad,
-                     const dure_product_grad *term, const part *columns, float *panel)
+/* --- one task --- */
+
+typedef struct task {
+    const dure_product *p;
+    range columns, rows;
+    const dure_cpu_ops *ops;
+    scratch_parts scratch;
+} task;
+
+/* Adds rows [row, row + n) of a step to the sums. */
+static void multiply(float *sums, const task *t, const step *s, range rows, bool first)
+{
+    const dure_cpu_ops *ops = t->ops;
+    size_t link = dure_round_up(link_of(depth_of(s->term)), ops->group);
+    size_t depth = dure_round_up(s->depth, ops->group);
+    dure_gemm g = {.c = sums,
+                   .ldc = t->columns.n,
+                   .a_row = s->term->ldx,
+                   .a_step = ops->group,
+                   .b_panel = s->panels.panel,
+                   .m = rows.n,
+                   .n = t->columns.n};
+    for (size_t k = 0; k < depth; k += link) {
+        g.k = depth - k < link ? depth - k : link;
+        g.a = dure_act_in(ops, s->term->x, rows.first * s->term->ldx + s->k + k);
+        g.b = dure_act_in(ops, s->panels.at, k * ops->width);
+        g.accumulate = !first || k > 0;
+        ops->gemm(&g);
+    }
+}
+
+/* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
+static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
+{
+    size_t blocks = (t->rows.n + t->ops->rows - 1) / t->ops->rows;
+    size_t height = (t->rows.n + blocks - 1) / blocks;
+    for (size_t i = 0; i < t->rows.n; i += height) {
+        range rows = {t->rows.first + i, t->rows.n - i < height ? t->rows.n - i : height};
+        float *sums = first && last ? t->scratch.tile : t->scratch.sums + i * t->columns.n;
+        for (size_t s = 0; s < n; s++)
+            multiply(sums, t, &steps[s], rows, first && s == 0);
+        if (!last) continue;
+        t->p->finish(t->p->state,
+                     &(dure_sums){.at = sums,
+                                  .ld = t->columns.n,
+                                  .row = rows.first,
+                                  .rows = rows.n,
+                                  .column = t->columns.first,
+                                  .columns = t->columns.n},
+                     t->ops);
+    }
+}
+
+static size_t elements_of(const task *t, size_t depth)
+{
+    return dure_round_up(t->columns.n, t->ops->width) * dure_round_up(depth, t->ops->group);
+}
+
+/* The next step of the product: as much of a term as `room` elements hold, whole links. depth 0:
+ * it does not fit beside what is there. */
+static step next_step(const task *t, size_t *term, size_t *k, size_t room)
+{
+    const dure_term *from = &t->p->terms[*term];
+    size_t depth = depth_of(from), link = link_of(depth), left = depth - *k;
+    size_t most = room / elements_of(t, 1) * t->ops->group;
+    step s = {.term = from, .k = *k, .depth = left};
+    if (dure_round_up(left, t->ops->group) > most) s.depth = most / link * link;
+    *k += s.depth;
+    if (*k < depth) return s;
+    ++*term;
+    *k = 0;
+    return s;
+}
+
+static void run(const task *t)
+{
+    step steps[STEPS_MAX];
+    size_t n = 0, used = 0, term = 0, k = 0;
+    bool first = true;
+    while (term < t->p->n_terms) {
+        step s = next_step(t, &term, &k, PANEL - used);
+        if (s.depth == 0 || n == STEPS_MAX) {
+            DURE_ASSERT(n > 0); /* one link of the widest task fits */
+            multiply_rows(t, steps, n, first, false);
+            first = false;
+            n = used = 0;
+            if (s.depth == 0) continue;
+        }
+        fill(&s, dure_act_at(t->ops, t->scratch.panels, used), t->columns, t->scratch.decoded,
+             t->ops);
+        used += elements_of(t, s.depth);
+        steps[n++] = s;
+    }
+    multiply_rows(t, steps, n, first, true);
+}
+
+/* --- sharing out --- */
+
+typedef struct job {
+    const dure_product *products;
+    size_t n, rows, width, height; /* columns and rows of a task */
+    const dure_cpu_ops *ops;
+    size_t tasks[DURE_PRODUCTS_MAX + 1];
+} job;
+
+static size_t pieces(size_t n, size_t of)
+{
+    return (n + of - 1) / of;
+}
+
+/* What a width must be a multiple of: whole vectors, the grain, and whole blocks of weights that
+ * are decoded along their rows. */
+static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops *ops)
+{
+    size_t unit = ops->width > 2 ? ops->width : 2, weights, bytes;
+    for (size_t i = 0; i < n; i++) {
+        if (products[i].grain > unit) unit = dure_round_up(products[i].grain, unit);
+        for (size_t k = 0; k < products[i].n_terms; k++) {
+            const dure_term *t = &products[i].terms[k];
+            DURE_ASSERT((t->transposed ? t->w->in : t->w->out) == columns_of(&products[i]));
+            DURE_ASSERT(dure_quant_block(&weights, &bytes, t->w->type));
+            if (t->transposed && !t->w->packed && weights > unit) unit = weights;
+        }
+    }
+    return unit;
+}
+
+/* The columns of a task: as many as possible, because each task reads all of x, but no more than
+ * share out evenly among the threads, nor than keep the right factor in the cache. */
+static size_t width_of(const job *j, size_t threads)
+{
+    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1;
+    for (size_t i = 0; i < j->n; i++) {
+        size_t depth = 0;
+        for (size_t k = 0; k < j->products[i].n_terms; k++)
+            depth += depth_of(&j->products[i].terms[k]);
+        if (depth > deepest) deepest = depth;
+    }
+    size_t most = PANEL / deepest;
+    if (most < 2 * COLUMNS_LEAST) most = 2 * COLUMNS_LEAST;
+    if (most > COLUMNS_MAX) most = COLUMNS_MAX;
+    size_t best = unit, shortest = SIZE_MAX;
+    for (size_t width = unit; width <= most; width += unit) {
+        if (width < COLUMNS_LEAST && width + unit <= most) continue;
+        size_t tasks = 0;
+        for (size_t i = 0; i < j->n; i++)
+            tasks += pieces(columns_of(&j->products[i]), width);
+        size_t turns = pieces(tasks, threads) * width;
+        if (turns > shortest) continue;
+        shortest = turns;
+        best = width;
+    }
+    DURE_ASSERT(best <= COLUMNS_MAX);
+    return best;
+}
+
+/* Products too narrow to give every thread columns are cut by rows. */
+static job share_out(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
+{
+    job j = {.products = products, .n = n, .rows = rows, .height = rows, .ops = c->ops};
+    size_t threads = dure_pool_threads(c->pool), columns = 0, at_once = 0;
+    DURE_ASSERT(n <= DURE_PRODUCTS_MAX);
+    j.width = width_of(&j, threads);
+    for (size_t i = 0; i < n; i++) {
+        columns += columns_of(&products[i]);
+        at_once += pieces(columns_of(&products[i]), j.width);
+    }
+    if (threads > 1 && at_once < 4 * threads && columns < 4 * threads * COLUMNS_LEAST) {
+        size_t cuts = pieces(4 * threads, at_once);
+        j.height = dure_round_up(pieces(rows, cuts), c->ops->rows);
+    }
+    for (size_t i = 0; i < n; i++)
+        j.tasks[i + 1] =
+            j.tasks[i] + pieces(columns_of(&products[i]), j.width) * pieces(rows, j.height);
+    return j;
+}
+
+static task task_at(const job *j, size_t index, void *scratch)
+{
+    size_t i = 0;
+    while (index >= j->tasks[i + 1])
+        i++;
+    const dure_product *p = &j->products[i];
+    size_t across = pieces(columns_of(p), j->width), at = index - j->tasks[i];
+    task t = {.p = p,
+              .columns = {at % across * j->width, j->width},
+              .rows = {at / across * j->height, j->height},
+              .ops = j->ops,
+              .scratch = parts_of(scratch)};
+    if (columns_of(p) - t.columns.first < j->width) t.columns.n = columns_of(p) - t.columns.first;
+    if (j->rows - t.rows.first < j->height) t.rows.n = j->rows - t.rows.first;
+    return t;
+}
+
+static void run_task(void *state, size_t index, void *scratch)
+{
+    task t = task_at(state, index, scratch);
+    run(&t);
+}
+
+void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
+{
+    if (n == 0 || rows == 0) return;
+    job j = share_out(products, n, rows, c);
+    dure_pool_run(c->pool, j.tasks[n], run_task, &j);
+}
+
+/* --- a few rows --- */
+
+/* One row of W times all rows of x: adds to column `at` of the tile. */
+static void few_column(float *tile, const task *t, const dure_term *term, size_t at, bool first)
 {
     const dure_weight *w = term->w;
-    for (size_t k = 0; k < w->out; k += DEPTH) {
-        dure_gemm g = {.ldc = grad->lddx,
-                       .a_row = term->lddy,
-                       .a_step = 1,
-                       .n = columns->n,
-                       .k = w->out - k < DEPTH ? w->out - k : DEPTH,
-                       .accumulate = grad->accumulate || term != grad->terms || k > 0};
-        backward_panel(&g, panel, &(part){.w = w, .row = columns->row, .k = k}, b->ops);
-        for (size_t i = 0; i < b->rows; i += ROWS) {
-            g.m = b->rows - i < ROWS ? b->rows - i : ROWS;
-            g.a = term->dy + i * term->lddy + k;
-            g.c = grad->dx + i * grad->lddx + columns->row;
-            b->ops->gemm(&g);
-        }
+    const float *row = t->scratch.panels, *x = t->scratch.sums;
+    if (w->type == 0)
+        row = (const float *)w->data + (t->columns.first + at) * w->in;
+    else
+        t->ops->dequant(t->scratch.panels, dure_weight_at(w, t->columns.first + at, 0), w->in,
+                        w->type);
+    for (size_t r = 0; r < t->rows.n; r++) {
+        float sum = t->ops->dot(row, x + r * w->in, w->in);
+        float *y = &tile[r * t->columns.n + at];
+        *y = first ? sum : *y + sum;
     }
 }
 
-static void backward_task(void *state, size_t task, void *scratch)
+static void few_task(void *state, size_t index, void *scratch)
 {
-    const backward_job *b = state;
-    size_t i = 0;
-    while (task >= b->tasks[i + 1])
-        i++;
-    const dure_matmul_grad *grad = &b->grads[i];
-    size_t in = grad->terms[0].w->in, first = (task - b->tasks[i]) * b->width[i];
-    part columns = {.row = first, .n = in - first < b->width[i] ? in - first : b->width[i]};
-    for (size_t p = 0; p < grad->n_terms; p++)
-        add_term(b, grad, &grad->terms[p], &columns, scratch);
+    const job *j = state;
+    task t = task_at(j, index, scratch);
+    float *tile = t.scratch.tile;
+    for (size_t k = 0; k < t.p->n_terms; k++) {
+        const dure_term *term = &t.p->terms[k];
+        DURE_ASSERT(!term->transposed && term->w->in <= PANEL);
+        for (size_t r = 0; r < j->rows; r++)
+            t.ops->load(t.scratch.sums + r * term->w->in,
+                        dure_act_in(t.ops, term->x, r * term->ldx), term->w->in);
+        for (size_t i = 0; i < t.columns.n; i++)
+            few_column(tile, &t, term, i, k == 0);
+    }
+    t.p->finish(t.p->state,
+                &(dure_sums){.at = tile,
+                             .ld = t.columns.n,
+                             .rows = j->rows,
+                             .column = t.columns.first,
+                             .columns = t.columns.n},
+                t.ops);
 }
 
-/* Whole blocks of every term's weights, at least a panel. */
-static size_t least_width(const dure_matmul_grad *grad)
+void dure_matmul_few(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
 {
-    size_t least = PANEL, weights, bytes;
-    for (size_t p = 0; p < grad->n_terms; p++) {
-        DURE_ASSERT(grad->terms[p].w->in == grad->terms[0].w->in);
-        DURE_ASSERT(dure_quant_block(&weights, &bytes, grad->terms[p].w->type));
-        DURE_ASSERT(weights <= BLOCK_MAX);
-        if (least < weights) least = weights;
-    }
-    return least;
+    if (n == 0 || rows == 0) return;
+    DURE_ASSERT(rows <= DURE_MATMUL_FEW);
+    job j = {.products = products, .n = n, .rows = rows, .height = rows, .ops = c->ops};
+    j.width = unit_of(products, n, c->ops) * 2;
+    for (size_t i = 0; i < n; i++)
+        j.tasks[i + 1] = j.tasks[i] + pieces(columns_of(&products[i]), j.width);
+    dure_pool_run(c->pool, j.tasks[n], few_task, &j);
 }
 
-/* The terms with packed weights are added at once; the others go to rest[0..*n) in their order.
- * Returns whether dx holds something already. */
-static bool add_packed_terms(dure_product_grad *rest, size_t *n, const dure_matmul_grad *grad,
-                             size_t rows, const dure_compute *c)
+/* --- finishing --- */
+
+void dure_finish_store(void *store, const dure_sums *sums, const dure_cpu_ops *ops)
 {
-    bool accumulate = grad->accumulate;
-    for (size_t p = 0; p < grad->n_terms; p++) {
-        const dure_product_grad *term = &grad->terms[p];
-        if (!term->w->packed) {
-            rest[(*n)++] = *term;
-            continue;
-        }
-        dure_bf16_task task = {.y = grad->dx,
-                               .ldy = grad->lddx,
-                               .x = term->dy,
-                               .ldx = term->lddy,
-                               .rows = rows,
-                               .backward = true,
-                               .accumulate = accumulate};
-        multiply_packed(term->w, &task, c);
-        accumulate = true;
-    }
-    return accumulate;
+    const dure_store *s = store;
+    for (size_t r = 0; r < sums->rows; r++)
+        ops->store(dure_act_at(ops, s->y, (sums->row + r) * s->ldy + sums->column),
+                   sums->at + r * sums->ld, sums->columns, s->scale);
 }
 
-void dure_matmul_backward(const dure_matmul_grad *grads, size_t n, size_t rows,
-                          const dure_compute *c)
+void dure_finish_floats(void *floats, const dure_sums *sums, const dure_cpu_ops *ops)
 {
-    dure_product_grad terms[DURE_PRODUCTS_MAX][DURE_PRODUCTS_MAX];
-    dure_matmul_grad plain[DURE_PRODUCTS_MAX];
-    DURE_ASSERT(n <= DURE_PRODUCTS_MAX);
-    backward_job b = {.grads = plain, .ops = c->ops, .rows = rows};
-    size_t kept = 0;
-    for (size_t i = 0; i < n; i++) {
-        DURE_ASSERT(grads[i].n_terms <= DURE_PRODUCTS_MAX);
-        dure_matmul_grad *grad = &plain[kept];
-        *grad = grads[i];
-        grad->terms = terms[kept];
-        grad->n_terms = 0;
-        grad->accumulate = add_packed_terms(terms[kept], &grad->n_terms, &grads[i], rows, c);
-        if (grad->n_terms == 0) continue;
-        size_t in = grad->terms[0].w->in;
-        b.width[kept] = task_width(&in, 1, least_width(grad), c);
-        b.tasks[kept + 1] = b.tasks[kept] + (in + b.width[kept] - 1) / b.width[kept];
-        kept++;
+    const dure_floats *f = floats;
+    for (size_t r = 0; r < sums->rows; r++) {
+        float *y = f->y + (sums->row + r) * f->ldy + sums->column;
+        if (f->accumulate)
+            ops->add(y, sums->at + r * sums->ld, sums->columns);
+        else
+            memcpy(y, sums->at + r * sums->ld, sums->columns * sizeof *y);
     }
-    dure_pool_run(c->pool, b.tasks[kept], backward_task, &b);
 }

@@ -1,71 +1,84 @@
-/* Products with frozen weights that stay in the form the file has them.
+/* Products of activations with frozen weights and with the factors of an adapter.
  *
- * A weight is W[out x in] in any decodable ggml type. A product decodes it in panels that fit the
- * cache and uses each panel for all rows, so no float32 copy of the model is ever held. Where the
- * CPU multiplies bfloat16 in hardware and oneDNN has a row-independent kernel for it
- * dure_bf16_pack() (kernels/bf16.h) keeps a packed bfloat16 copy instead.
+ * A product is a sum of terms, each a right factor: x W^T on the way forward, dy W on the way back,
+ * and the adapter's part beside it, z B^T or dz A. All terms are summed before anything is
+ * rounded or stored: the sums of a block of rows and columns stay in the cache and are handed to
+ * the product's `finish`, which turns, adds, rounds and stores them.
+ *
+ * A weight is W[out x in] in any decodable ggml type. It is decoded into panels that fit the
+ * cache, each used for all rows; or it comes from a packed copy (kernels/packed_weight.h).
  *
  * Every output element is a sum in one fixed order: independent of rows, threads and packing. */
 #pragma once
 
 #include "kernels/compute.h"
 
-typedef struct dure_weight_bf16 dure_weight_bf16;
-
 typedef struct dure_weight {
-    uint32_t type;            /* ggml id; 0 is float32 */
-    size_t out, in;           /* rows and columns */
-    const void *data;         /* borrowed; row-major */
-    dure_weight_bf16 *packed; /* NULL: decode on the fly */
+    uint32_t type;      /* ggml id; 0 is float32 */
+    size_t out, in;     /* rows and columns */
+    const void *data;   /* borrowed; row-major */
+    const void *packed; /* NULL: decode on the fly */
 } dure_weight;
 
-/* One product: y[rows x w->out] = x[rows x w->in] W^T, or += with `accumulate`; ldy and ldx are
- * strides. */
-typedef struct dure_product {
-    float *y;
-    size_t ldy;
-    const float *x;
+/* x[rows x w->in] W^T, or x[rows x w->out] W with `transposed`; x are activations. */
+typedef struct dure_term {
+    const void *x;
     size_t ldx;
     const dure_weight *w;
-    bool accumulate;
+    bool transposed;
+} dure_term;
+
+/* Sums of rows [row, row + rows) and columns [column, column + columns) of a product. */
+typedef struct dure_sums {
+    float *at;
+    size_t ld;
+    size_t row, rows, column, columns;
+} dure_sums;
+
+/* Takes the sums, which it may change; each element once, on any thread. */
+typedef void dure_finisher(void *state, const dure_sums *sums, const dure_cpu_ops *ops);
+
+enum { DURE_TERMS_MAX = 8, DURE_PRODUCTS_MAX = 8, DURE_MATMUL_FEW = 8 };
+
+typedef struct dure_product {
+    dure_term terms[DURE_TERMS_MAX];
+    size_t n_terms;
+    dure_finisher *finish;
+    void *state;
+    size_t grain; /* `columns` of a block is a multiple of it; 0: any */
 } dure_product;
 
-/* Products that run side by side: none reads what another writes. */
-enum { DURE_PRODUCTS_MAX = 8 };
-typedef struct dure_matmul {
-    size_t rows;
-    const dure_product *products;
-    size_t n_products;
-} dure_matmul;
+/* n <= DURE_PRODUCTS_MAX products over the same rows, side by side: none reads what another
+ * writes. */
+void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c);
+/* The same for at most DURE_MATMUL_FEW rows (one token of generation), without any transposed term:
+ * each row of W is decoded and multiplied at once. Its sums run in another order than
+ * dure_matmul()'s, so whoever needs results that do not depend on the number of rows must not
+ * choose by it. */
+void dure_matmul_few(const dure_product *products, size_t n, size_t rows, const dure_compute *c);
 
-void dure_matmul_forward(const dure_matmul *job, const dure_compute *c);
-/* The same for a handful of rows (one token of generation): each row of W is decoded and
- * multiplied at once. Its sums run in another order than dure_matmul_forward()'s, so whoever
- * needs results that do not depend on the number of rows must not choose by it. */
-void dure_matmul_few(const dure_matmul *job, const dure_compute *c);
+/* Scratch a thread needs for products of up to `rows` rows, `inner` the longest inner dimension. */
+size_t dure_matmul_scratch_bytes(size_t rows, size_t inner);
 
-/* One term of an input's gradient: dy[rows x w->out] with stride lddy, times W. */
-typedef struct dure_product_grad {
-    const float *dy;
-    size_t lddy;
-    const dure_weight *w;
-} dure_product_grad;
+/* --- ready-made ways to finish --- */
 
-/* dx[rows x in] = sum over the terms, in their order; or += with `accumulate`. */
-typedef struct dure_matmul_grad {
-    float *dx;
-    size_t lddx;
-    const dure_product_grad *terms;
-    size_t n_terms;
+/* y = scale * sums, as activations. */
+typedef struct dure_store {
+    void *y;
+    size_t ldy;
+    float scale;
+} dure_store;
+void dure_finish_store(void *store, const dure_sums *sums, const dure_cpu_ops *ops);
+
+/* y = sums, or += with `accumulate`, in float32. */
+typedef struct dure_floats {
+    float *y;
+    size_t ldy;
     bool accumulate;
-} dure_matmul_grad;
-
-/* n <= DURE_PRODUCTS_MAX gradients over the same number of rows, side by side. */
-void dure_matmul_backward(const dure_matmul_grad *grads, size_t n, size_t rows,
-                          const dure_compute *c);
+} dure_floats;
+void dure_finish_floats(void *floats, const dure_sums *sums, const dure_cpu_ops *ops);
 
 /* Row `row` of W as float32 into out[0..in). */
 void dure_weight_row(float *out, const dure_weight *w, size_t row, const dure_compute *c);
-
-/* Scratch a thread needs for any product whose inner dimension is at most `inner`. */
-size_t dure_matmul_scratch_bytes(size_t inner);
+/* Where column `column` of row `row` starts; `column` is at the edge of a block of the type. */
+const uint8_t *dure_weight_at(const dure_weight *w, size_t row, size_t column);

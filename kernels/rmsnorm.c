@@ -3,41 +3,71 @@
 enum { GRAIN = 16 };
 
 typedef struct job {
-    float *out;
-    const float *dy;
     const dure_rmsnorm *args;
+    void *y, *kept;
+    const float *x;
+    float *dx;
     const dure_cpu_ops *ops;
 } job;
+
+static void *at(const job *j, void *acts, size_t row)
+{
+    return acts ? dure_act_at(j->ops, acts, row * j->args->width) : NULL;
+}
 
 static void forward_rows(void *state, size_t first, size_t last, void *scratch)
 {
     const job *j = state;
-    size_t width = j->args->width;
+    const dure_rmsnorm *a = j->args;
     (void)scratch;
     for (size_t i = first; i < last; i++)
-        j->ops->rmsnorm(j->out + i * width, j->args->x + i * width, j->args->w, width,
-                        j->args->eps);
+        j->ops->rmsnorm(at(j, j->y, i), at(j, j->kept, i), j->x + i * a->width, a->w, a->width,
+                        a->eps);
 }
 
-void dure_rmsnorm_forward(float *y, const dure_rmsnorm *args, const dure_compute *c)
+void dure_rmsnorm_forward(void *y, void *kept, const float *x, const dure_rmsnorm *args,
+                          const dure_compute *c)
 {
-    job j = {.out = y, .args = args, .ops = c->ops};
+    job j = {.args = args, .y = y, .kept = kept, .x = x, .ops = c->ops};
     dure_compute_rows(c, args->rows, GRAIN, forward_rows, &j);
+}
+
+typedef struct kept_job {
+    job j;
+    const void *kept;
+} kept_job;
+
+static void again_rows(void *state, size_t first, size_t last, void *scratch)
+{
+    const kept_job *k = state;
+    const dure_rmsnorm *a = k->j.args;
+    (void)scratch;
+    for (size_t i = first; i < last; i++)
+        k->j.ops->rmsnorm_again(at(&k->j, k->j.y, i), dure_act_in(k->j.ops, k->kept, i * a->width),
+                                a->w, a->width, a->eps);
+}
+
+void dure_rmsnorm_again(void *y, const void *kept, const dure_rmsnorm *args, const dure_compute *c)
+{
+    kept_job k = {.j = {.args = args, .y = y, .ops = c->ops}, .kept = kept};
+    dure_compute_rows(c, args->rows, GRAIN, again_rows, &k);
 }
 
 static void backward_rows(void *state, size_t first, size_t last, void *scratch)
 {
-    const job *j = state;
-    size_t width = j->args->width;
+    const kept_job *k = state;
+    const job *j = &k->j;
+    const dure_rmsnorm *a = j->args;
     (void)scratch;
     for (size_t i = first; i < last; i++)
-        j->ops->rmsnorm_backward(j->out + i * width, j->dy + i * width, j->args->x + i * width,
-                                 j->args->w, width, j->args->eps);
+        j->ops->rmsnorm_backward(j->dx + i * a->width, at(j, j->y, i), j->x + i * a->width,
+                                 dure_act_in(j->ops, k->kept, i * a->width), a->w, a->width,
+                                 a->eps);
 }
 
-void dure_rmsnorm_backward(float *dx, const float *dy, const dure_rmsnorm *args,
-                           const dure_compute *c)
+void dure_rmsnorm_backward(float *dx, void *out, const float *dy, const void *kept,
+                           const dure_rmsnorm *args, const dure_compute *c)
 {
-    job j = {.out = dx, .dy = dy, .args = args, .ops = c->ops};
-    dure_compute_rows(c, args->rows, GRAIN, backward_rows, &j);
+    kept_job k = {.j = {.args = args, .y = out, .x = dy, .dx = dx, .ops = c->ops}, .kept = kept};
+    dure_compute_rows(c, args->rows, GRAIN, backward_rows, &k);
 }

@@ -5,8 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { GRAIN = 32 };
-
 /* The pair whose frequency makes `turns` turns in the original context. */
 static double pair_of_turns(double turns, const dure_rope_opts *opts)
 {
@@ -73,53 +71,32 @@ void dure_rope_table_fini(dure_rope_table *table)
     *table = (dure_rope_table){0};
 }
 
-typedef struct job {
-    float *x;
-    const dure_rope *args;
-} job;
-
-/* `sign` is -1 to turn back. The compiler makes vector code of both. */
-static void rotate_pairs(float *restrict x, const float *restrict cos_sin, size_t dim, float sign)
+static void turn_halves(float *x, const float *cos_sin, size_t dim, float sign)
 {
-    for (size_t i = 0; i < dim; i += 2) {
-        float c = cos_sin[i], s = cos_sin[i + 1] * sign, a = x[i], b = x[i + 1];
-        x[i] = a * c - b * s;
-        x[i + 1] = a * s + b * c;
-    }
-}
-
-static void rotate_halves(float *restrict x, float *restrict y, const float *restrict cosine,
-                          const float *restrict sine, size_t half, float sign)
-{
+    size_t half = dim / 2;
     for (size_t i = 0; i < half; i++) {
-        float c = cosine[i], s = sine[i] * sign, a = x[i], b = y[i];
+        float c = cos_sin[i], s = cos_sin[half + i] * sign, a = x[i], b = x[half + i];
         x[i] = a * c - b * s;
-        y[i] = a * s + b * c;
+        x[half + i] = a * s + b * c;
     }
 }
 
-static void rows_body(void *state, size_t first, size_t last, void *scratch)
+void dure_rope_turn(float *x, size_t n, const dure_rope *rope, size_t row, size_t column,
+                    float sign, const dure_cpu_ops *ops)
 {
-    const job *j = state;
-    const dure_rope *r = j->args;
-    size_t half = r->table->dim / 2;
-    float sign = r->backward ? -1.0f : 1.0f;
-    (void)scratch;
-    for (size_t i = first; i < last; i++) {
-        DURE_ASSERT(r->position[i] < r->table->positions);
-        const float *cos_sin = r->table->cos_sin + (size_t)r->position[i] * r->table->dim;
-        for (size_t h = 0; h < r->heads; h++) {
-            float *x = j->x + i * r->ld + h * r->head_dim;
-            if (r->table->halves)
-                rotate_halves(x, x + half, cos_sin, cos_sin + half, half, sign);
-            else
-                rotate_pairs(x, cos_sin, r->table->dim, sign);
+    const dure_rope_table *table = rope->table;
+    DURE_ASSERT(rope->position[row] < table->positions);
+    const float *cos_sin = table->cos_sin + (size_t)rope->position[row] * table->dim;
+    for (size_t i = 0; i < n;) {
+        size_t in_head = (column + i) % rope->head_dim;
+        size_t left = rope->head_dim - in_head < n - i ? rope->head_dim - in_head : n - i;
+        if (table->halves) {
+            DURE_ASSERT(in_head == 0 && left == rope->head_dim);
+            turn_halves(x + i, cos_sin, table->dim, sign);
+        } else if (in_head < table->dim) {
+            size_t turned = table->dim - in_head < left ? table->dim - in_head : left;
+            ops->rotate(x + i, cos_sin + in_head, turned, sign);
         }
+        i += left;
     }
-}
-
-void dure_rope_apply(float *x, const dure_rope *args, const dure_compute *c)
-{
-    job j = {.x = x, .args = args};
-    dure_compute_rows(c, args->rows, GRAIN, rows_body, &j);
 }

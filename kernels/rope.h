@@ -38,13 +38,14 @@ DURE_MUST_USE dure_err dure_rope_table_init(dure_rope_table *out, const dure_rop
 DURE_MUST_USE dure_err dure_rope_table_reserve(dure_rope_table *table, size_t positions);
 void dure_rope_table_fini(dure_rope_table *table);
 
-/* x[rows x heads*head_dim], stride ld, rotated in place by +position[row], or by -position[row]
- * with `backward` (the transpose of the rotation). The table has every position. */
 typedef struct dure_rope {
     const dure_rope_table *table;
-    const uint32_t *position; /* rows */
-    size_t rows, ld, heads, head_dim;
-    bool backward;
+    const uint32_t *position; /* of every row of the pass */
+    size_t head_dim;
 } dure_rope;
 
-void dure_rope_apply(float *x, const dure_rope *args, const dure_compute *c);
+/* Turns n columns of row `row` in place by its position; the first column is the first of a head
+ * plus `column` (even; whole heads with table->halves). `sign` -1 turns back, which is the
+ * transpose. The table has the row's position. */
+void dure_rope_turn(float *x, size_t n, const dure_rope *rope, size_t row, size_t column,
+                    float sign, const dure_cpu_ops *ops);

@@ -1,16 +1,16 @@
 /* h = silu(gate) * up. Shazeer, arXiv 2002.05202. */
 #pragma once
 
-#include "kernels/compute.h"
+#include "kernels/matmul.h"
 
-/* n elements; h may be the same array as gate or up. */
-void dure_swiglu_forward(float *h, const float *gate, const float *up, size_t n,
+/* n activations each. */
+void dure_swiglu_forward(void *h, const void *gate, const void *up, size_t n,
                          const dure_compute *c);
 
+/* A way to finish the product that makes dh: gate and up (rows x width, dense) become their own
+ * gradients, and h is made once more. */
 typedef struct dure_swiglu_grad {
-    float *dgate, *dup; /* may be `gate` and `up` themselves */
-    const float *dh, *gate, *up;
-    size_t n;
+    void *h, *gate, *up;
+    size_t width;
 } dure_swiglu_grad;
-
-void dure_swiglu_backward(const dure_swiglu_grad *grad, const dure_compute *c);
+void dure_finish_swiglu_backward(void *grad, const dure_sums *dh, const dure_cpu_ops *ops);

@@ -22,11 +22,12 @@ dure_err dure_decoder_new(dure_decoder **out, dure_transformer *t, size_t contex
     dure_decoder *d = calloc(1, sizeof *d);
     if (!d) return DURE_ERR_NOMEM;
     if (context == 0 || context > s->n_context) context = s->n_context;
-    size_t floats = (size_t)s->n_layers * context * s->n_head_kv * s->head_dim;
+    size_t bytes =
+        (size_t)s->n_layers * context * s->n_head_kv * s->head_dim * t->compute.ops->act_bytes;
     d->t = t;
     d->cache.positions = context;
-    d->cache.k = malloc(floats * sizeof *d->cache.k);
-    d->cache.v = malloc(floats * sizeof *d->cache.v);
+    d->cache.k = malloc(bytes);
+    d->cache.v = malloc(bytes);
     d->logits = calloc(s->n_vocab, sizeof *d->logits);
     if (d->cache.k && d->cache.v && d->logits) {
         *out = d;
@@ -95,13 +96,19 @@ static dure_err check_feed(const dure_decoder *d, const int32_t *tokens, size_t 
     return DURE_OK;
 }
 
-static dure_err prepare(dure_transformer *t, const dure_lora *lora, size_t rows, dure_diag *diag)
+static dure_err prepare(dure_decoder *const *decoders, size_t n, const dure_lora *lora,
+                        dure_diag *diag)
 {
+    dure_transformer *t = decoders[0]->t;
+    dure_workspace_need need = {
+        .rows = n > t->rows ? n : t->rows, .rank = lora ? lora->layout.rank : 0, .logits = n};
+    for (size_t i = 0; i < n; i++) {
+        size_t positions = decoders[i]->cache.positions;
+        need.keys += positions;
+        if (positions > need.longest) need.longest = positions;
+    }
     dure_err err = dure_transformer_check_lora(t, lora, diag);
-    if (err) return err;
-    return dure_transformer_reserve(t,
-                                    (dure_workspace_need){.rows = rows > t->rows ? rows : t->rows,
-                                                          .rank = lora ? lora->layout.rank : 0});
+    return err ? err : dure_transformer_reserve(t, need);
 }
 
 dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n,
@@ -109,7 +116,7 @@ dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t
 {
     dure_transformer *t = d->t;
     dure_err err = check_feed(d, tokens, n, diag);
-    if (!err) err = prepare(t, lora, 0, diag);
+    if (!err) err = prepare(&d, 1, lora, diag);
     if (err) return err;
     size_t rows = 0;
     for (size_t i = 0; i < n; i += rows) {
@@ -131,7 +138,7 @@ dure_err dure_decoder_feed_each(dure_decoder *const *decoders, const int32_t *to
     DURE_ASSERT(n <= DURE_DECODERS_TOGETHER);
     if (n == 0) return DURE_OK;
     dure_transformer *t = decoders[0]->t;
-    dure_err err = prepare(t, lora, n, diag);
+    dure_err err = prepare(decoders, n, lora, diag);
     for (size_t i = 0; i < n && !err; i++)
         err = check_feed(decoders[i], &tokens[i], 1, diag);
     if (err) return err;

@@ -63,6 +63,8 @@ DURE_MUST_USE dure_err dure_gguf_parse(dure_gguf **out, dure_span bytes,
 DURE_MUST_USE dure_err dure_gguf_parse_parts(dure_gguf **out, const dure_span *parts, size_t n,
                                              const dure_gguf_limits *limits, dure_diag *diag);
 void dure_gguf_close(dure_gguf **g);
+/* Lets the system take back the memory of the pages read so far; they come back when needed. */
+void dure_gguf_let_go(const dure_gguf *g);
 
 /* How many files a model has whose first file is `path`, by its name alone: 1 unless it ends in
  * "-00001-of-0000N.gguf". */

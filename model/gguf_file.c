@@ -60,6 +60,12 @@ void gguf_unmap(gguf_map *maps, size_t n)
     free(maps);
 }
 
+void dure_gguf_let_go(const dure_gguf *g)
+{
+    for (size_t i = 0; i < g->n_maps; i++)
+        (void)madvise(g->maps[i].at, g->maps[i].n, MADV_DONTNEED); /* only memory depends on it */
+}
+
 static dure_err map_file(gguf_map *out, const char *path, dure_diag *diag)
 {
     struct stat info;

@@ -1,8 +1,8 @@
 #include "model/transformer_int.h"
 
-#include "kernels/bf16.h"
 #include "kernels/dequant.h"
-#include "kernels/onednn.h"
+#include "kernels/packed_weight.h"
+#include "model/memory.h"
 #include "model/shape.h"
 
 #include <math.h>
@@ -114,13 +114,6 @@ static dure_err bind(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag
     return err;
 }
 
-/* The longest inner dimension of any product decides the scratch of a thread. */
-static size_t scratch_bytes(const dure_model_shape *s)
-{
-    size_t inner = s->n_embd > s->n_ff ? s->n_embd : s->n_ff, q = (size_t)s->n_head * s->head_dim;
-    return dure_matmul_scratch_bytes(inner > q ? inner : q);
-}
-
 /* The weight number i of the products: the layers' matrices, then the head; NULL past the end. */
 static dure_weight *product_weight(dure_transformer *t, size_t i)
 {
@@ -129,41 +122,48 @@ static dure_weight *product_weight(dure_transformer *t, size_t i)
     return i == in_layers ? &t->head : NULL;
 }
 
-/* bfloat16 is used for all products or for none, so that one name says what ran. */
-static bool bf16_available(char kernel[64], dure_transformer *t)
+/* Packs every product's weight that can be, and lets go of the file's pages. */
+static dure_err pack_weights(dure_transformer *t, const dure_gguf *gguf)
 {
-    const dure_bf16_opts opts = {.backward = true};
-    const dure_weight *w;
-    for (size_t i = 0; (w = product_weight(t, i)) != NULL; i++)
-        if (!dure_bf16_available(kernel, w->out, w->in, &opts)) return false;
-    return true;
-}
-
-dure_err dure_transformer_pack_bf16(dure_transformer *t, bool backward)
-{
-    const dure_bf16_opts opts = {.backward = backward};
-    dure_err err = DURE_OK;
+    size_t scratch = 0, used = 0;
     dure_weight *w;
-    for (size_t i = 0; !err && (w = product_weight(t, i)) != NULL; i++)
-        err = dure_bf16_pack(w, &opts);
+    t->packed_bytes = 0;
+    for (size_t i = 0; (w = product_weight(t, i)) != NULL; i++) {
+        if (!dure_weight_can_pack(w, t->compute.ops)) continue;
+        t->packed_bytes += dure_weight_packed_bytes(w, t->compute.ops);
+        size_t bytes = dure_weight_pack_scratch_bytes(w);
+        if (bytes > scratch) scratch = bytes;
+    }
+    if (t->packed_bytes == 0) return DURE_OK;
+    t->packed = dure_block_new(t->packed_bytes);
+    dure_err err = t->packed ? dure_pool_reserve(t->pool, scratch) : DURE_ERR_NOMEM;
+    for (size_t i = 0; !err && (w = product_weight(t, i)) != NULL; i++) {
+        if (!dure_weight_can_pack(w, t->compute.ops)) continue;
+        dure_weight_pack(w, (char *)t->packed + used, &t->compute);
+        used += dure_weight_packed_bytes(w, t->compute.ops);
+    }
+    dure_gguf_let_go(gguf);
     return err;
 }
 
 static dure_err choose_path(dure_transformer *t, const dure_transformer_opts *opts, dure_diag *diag)
 {
-    char kernel[64], version[32];
+    static const dure_cpu_level most[] = {
+        [DURE_PRECISION_AUTO] = DURE_CPU_AVX512_BF16,
+        [DURE_PRECISION_F32] = DURE_CPU_AVX512,
+        [DURE_PRECISION_BF16] = DURE_CPU_AVX512_BF16,
+    };
     bool plain = opts->precision == DURE_PRECISION_REFERENCE;
-    t->compute.ops = dure_cpu_ops_of(plain ? DURE_CPU_REFERENCE : dure_cpu_best());
-    snprintf(t->path, sizeof t->path, "f32, %s", t->compute.ops->name);
-    t->bf16 = !plain && opts->precision != DURE_PRECISION_F32 && bf16_available(kernel, t);
-    if (opts->precision == DURE_PRECISION_BF16 && !t->bf16)
+    dure_cpu_level level = plain ? DURE_CPU_REFERENCE : dure_cpu_best_up_to(most[opts->precision]);
+    t->compute.ops = dure_cpu_ops_of(level);
+    bool bf16 = t->compute.ops->act_bytes == 2;
+    snprintf(t->path, sizeof t->path, "%s, %s", bf16 ? "bf16" : "f32", t->compute.ops->name);
+    if (opts->precision == DURE_PRECISION_BF16 && !bf16)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "this CPU has no row-independent bfloat16 product; use f32");
-    dure_err err = dure_pool_new(&t->pool, opts->threads, scratch_bytes(&t->shape));
-    if (err || !t->bf16) return err;
-    dure_onednn_version(version);
-    snprintf(t->path, sizeof t->path, "bf16, oneDNN %s %.40s", version, kernel);
-    return dure_transformer_pack_bf16(t, false);
+                             "this CPU does not multiply bfloat16 in hardware; use f32");
+    dure_err err = dure_pool_new(&t->pool, opts->threads, 0);
+    t->compute.pool = t->pool;
+    return err;
 }
 
 dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
@@ -177,8 +177,8 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     if (!err) err = dure_gguf_check_finite(gguf, diag);
     if (!err) err = bind(t, gguf, diag);
     if (!err) err = choose_path(t, opts, diag);
+    if (!err && t->compute.ops->act_bytes == 2) err = pack_weights(t, gguf);
     if (!err) {
-        t->compute.pool = t->pool;
         t->attention_scale = t->arch.attention_scale;
         *out = t;
     } else {
@@ -193,9 +193,7 @@ void dure_transformer_free(dure_transformer **t)
     dure_workspace_fini(&(*t)->ws);
     dure_rope_table_fini(&(*t)->rope);
     dure_pool_free(&(*t)->pool);
-    dure_weight *w;
-    for (size_t i = 0; (*t)->layers && (w = product_weight(*t, i)) != NULL; i++)
-        dure_bf16_unpack(w);
+    dure_block_free((*t)->packed, (*t)->packed_bytes);
     free((*t)->layers);
     free((*t)->norms);
     free(*t);
@@ -280,7 +278,7 @@ void dure_transformer_collect(dure_document_loss *losses, const dure_transformer
 }
 
 dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
-                                  const dure_document *docs, size_t n_docs, bool backward,
+                                  const dure_document *docs, size_t n_docs, size_t gradients,
                                   dure_diag *diag)
 {
     dure_err err = dure_transformer_check_lora(t, lora, diag);
@@ -288,8 +286,8 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
     if (err) return err;
     dure_workspace_need need = {.rows = longest(t, docs, n_docs),
                                 .rank = lora ? lora->layout.rank : 0,
-                                .backward = backward};
-    if (backward) need.stored = t->shape.n_layers - lora->layout.first_layer;
+                                .gradients = gradients};
+    if (gradients) need.stored = t->shape.n_layers - lora->layout.first_layer;
     return dure_transformer_reserve(t, need);
 }
 
@@ -297,7 +295,7 @@ dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
                                const dure_lora *lora, const dure_document *docs, size_t n_docs,
                                dure_diag *diag)
 {
-    dure_err err = dure_transformer_prepare(t, lora, docs, n_docs, false, diag);
+    dure_err err = dure_transformer_prepare(t, lora, docs, n_docs, 0, diag);
     if (err) return err;
     for (size_t d = 0; d < n_docs; d++)
         losses[d] = (dure_document_loss){.finite = true};
@@ -320,7 +318,7 @@ dure_err dure_transformer_logprobs(float *logprobs, dure_transformer *t, const d
     memset(all, 1, n);
     all[0] = 0;
     dure_document doc = {.tokens = tokens, .supervised = all, .n = n};
-    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, false, diag);
+    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, 0, diag);
     logprobs[0] = 0;
     if (!err && n > 1) {
         dure_pass pass = {.lora = lora};

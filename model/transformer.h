@@ -1,9 +1,9 @@
 /* The base model with an optional adapter: loss, log-probabilities and per-record gradients.
  *
  * The base is frozen and quantized; products run in bf16 or f32 (accumulated in f32) as the CPU
- * allows. Records are packed many to a pass behind a document mask: a record's result is the same
- * bit for bit alone, in any packing, and with any number of threads, because privacy counts on
- * its clipped integer gradient being the record's own.
+ * allows; the residual stream and all parameters are f32. Records are packed many to a pass behind
+ * a document mask: a record's result is the same bit for bit alone, in any packing, and with any
+ * number of threads, because privacy counts on its clipped integer gradient being the record's own.
  *
  * Threads: one call at a time on one dure_transformer; it uses its own pool inside. */
 #pragma once
@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 typedef enum dure_precision {
-    DURE_PRECISION_AUTO, /* bf16 where oneDNN has a bit-stable kernel for it, else f32 */
+    DURE_PRECISION_AUTO, /* bf16 where the CPU multiplies it, else f32 */
     DURE_PRECISION_F32,
     DURE_PRECISION_BF16,
     DURE_PRECISION_REFERENCE, /* the plain C path, f32: the truth that tests compare with */
@@ -37,7 +37,7 @@ DURE_MUST_USE dure_err dure_transformer_new(dure_transformer **out, const dure_g
                                             const dure_transformer_opts *opts, dure_diag *diag);
 void dure_transformer_free(dure_transformer **t);
 const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
-/* "bf16, oneDNN 2.6 brg:avx512_core_bf16": what runs, for the one line that says so. */
+/* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
 
 /* One record. supervised[i] != 0: token i is a label, predicted from tokens [0, i). supervised[0]

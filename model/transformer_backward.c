@@ -9,160 +9,164 @@
 /* One product of a layer on the way back: dy is known; x is its input. */
 typedef struct linear_grad {
     dure_lora_target target;
-    const float *dy;
-    const float *x; /* read for dA only */
+    const void *dy;
+    const void *x; /* read for dA only */
 } linear_grad;
 
 typedef struct back {
     dure_transformer *t;
     const dure_pass *pass;
     const dure_gradient_map *map;
-    float *gradients;
 } back;
-
-static const size_t *offsets(const back *b, uint32_t layer, dure_lora_target target)
-{
-    return b->map->offset[layer][target];
-}
 
 static bool trains(const back *b, uint32_t layer, dure_lora_target target, int factor)
 {
-    return offsets(b, layer, target)[factor] != SIZE_MAX;
+    return b->map->offset[layer][target][factor] != SIZE_MAX;
+}
+
+/* The target's plane of z or dz. */
+static void *plane(const back *b, void *z, dure_lora_target target)
+{
+    const dure_workspace *ws = &b->t->ws;
+    return dure_act_at(b->t->compute.ops, z, target * ws->has.rows * ws->ldz);
 }
 
 /* dz = s dy B for every adapted product of the list. */
 static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, size_t n)
 {
     dure_transformer *t = b->t;
-    dure_product_grad terms[3];
-    dure_matmul_grad grads[3];
+    dure_product products[3];
     dure_lora_pair pairs[3];
-    size_t k = 0, rank = t->ws.rank, plane = t->ws.rows * rank;
+    dure_store stores[3];
+    size_t k = 0, ldz = t->ws.ldz;
     for (size_t i = 0; i < n; i++) {
-        if (!dure_transformer_pair(&pairs[k], b->pass->lora, layer, list[i].target)) continue;
-        terms[k] = (dure_product_grad){.dy = list[i].dy, .lddy = pairs[k].b.out, .w = &pairs[k].b};
-        grads[k] = (dure_matmul_grad){.dx = t->ws.dz + list[i].target * plane,
-                                      .lddx = pairs[k].b.in,
-                                      .terms = &terms[k],
-                                      .n_terms = 1};
+        dure_lora_pair *pair = &pairs[k];
+        if (!dure_transformer_pair(pair, b->pass->lora, layer, list[i].target)) continue;
+        void *dz = plane(b, t->ws.dz, list[i].target);
+        if (pair->a.out % t->compute.ops->group)
+            memset(dz, 0, b->pass->rows * ldz * t->compute.ops->act_bytes);
+        stores[k] = (dure_store){.y = dz, .ldy = ldz, .scale = pair->scale};
+        products[k] = (dure_product){
+            .terms = {{.x = list[i].dy, .ldx = pair->b.out, .w = &pair->b, .transposed = true}},
+            .n_terms = 1,
+            .finish = dure_finish_store,
+            .state = &stores[k]};
         k++;
     }
-    if (k == 0) return;
-    dure_matmul_backward(grads, k, b->pass->rows, &t->compute);
-    for (size_t i = 0; i < k; i++)
-        t->compute.ops->scale(grads[i].dx, pairs[i].scale, b->pass->rows * pairs[i].b.in);
+    dure_matmul(products, k, b->pass->rows, &t->compute);
 }
 
-/* dA and dB of the list for one document at a time: a task is one document and one factor. */
+float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
+                                        uint32_t layer, size_t doc)
+{
+    bool top = layer + 1 == t->shape.n_layers;
+    float *room = top ? t->ws.spare : dure_transformer_acts(t, layer + 1)->gradients;
+    return room + doc * (map->layer_at[layer + 1] - map->layer_at[layer]);
+}
+
+/* dA of the list's products together, since they share x, and dB of each: for one document at a
+ * time. A task is a document and a row of this table. */
 typedef struct factor_job {
     const back *b;
     uint32_t layer;
-    const linear_grad *list;
-    size_t n;
+    dure_lora_sums sums[4]; /* `out` counts from the document's first gradient of the layer */
+    size_t offset[4][DURE_LORA_SUMS_MAX], n;
 } factor_job;
+
+static void add_sum(factor_job *job, dure_lora_sums *sums, dure_lora_target target, int factor)
+{
+    const back *b = job->b;
+    size_t row = (size_t)(sums - job->sums);
+    void *z = factor ? dure_transformer_acts(b->t, job->layer)->z : b->t->ws.dz;
+    job->offset[row][sums->n] =
+        b->map->offset[job->layer][target][factor] - b->map->layer_at[job->layer];
+    sums->list[sums->n++] = (dure_lora_sum){.z = plane(b, z, target), .ldz = b->t->ws.ldz};
+}
 
 static void factor_task(void *state, size_t task, void *scratch)
 {
     const factor_job *job = state;
     const back *b = job->b;
-    dure_workspace *ws = &b->t->ws;
-    size_t doc = task / (2 * job->n), factor = task % 2;
-    const linear_grad *g = &job->list[task / 2 % job->n];
-    if (!trains(b, job->layer, g->target, (int)factor)) return;
-    dure_lora_rows rows = {ws->docs[doc].first, ws->docs[doc].n};
-    const dure_weight *w = &b->t->layers[job->layer].w[g->target];
-    size_t rank = b->pass->lora->layout.rank, plane = g->target * ws->rows * ws->rank;
-    float *out = b->gradients + doc * b->map->n + offsets(b, job->layer, g->target)[factor];
-    if (factor == 0) {
-        dure_lora_grad_a a = {.da = out,
-                              .dz = ws->dz + plane,
-                              .lddz = rank,
-                              .x = g->x,
-                              .ldx = w->in,
-                              .in = w->in,
-                              .rank = rank};
-        dure_lora_grad_a_run(&a, rows, b->t->compute.ops);
-    } else {
-        dure_lora_grad_b bb = {.db = out,
-                               .dy = g->dy,
-                               .lddy = w->out,
-                               .z = dure_transformer_acts(b->t, job->layer)->z + plane,
-                               .ldz = rank,
-                               .out = w->out,
-                               .rank = rank};
-        dure_lora_grad_b_run(&bb, rows, scratch, b->t->compute.ops);
-    }
+    size_t doc = task / job->n, row = task % job->n;
+    dure_lora_sums sums = job->sums[row];
+    float *room = dure_transformer_layer_gradients(b->t, b->map, job->layer, doc);
+    for (size_t i = 0; i < sums.n; i++)
+        sums.list[i].out = room + job->offset[row][i];
+    const dure_attention_doc *d = &b->t->ws.docs[doc];
+    dure_lora_sums_run(&sums, (dure_lora_rows){d->first, d->n}, scratch, b->t->compute.ops);
 }
 
-/* The LoRA gradients of the list and, unless dx is NULL, dx = sum of dy W + dz A over it. */
-static void linears_back(const back *b, uint32_t layer, float *dx, const linear_grad *list,
-                         size_t n)
+static void factor_gradients(const back *b, uint32_t layer, const linear_grad *list, size_t n)
 {
     dure_transformer *t = b->t;
-    dure_product_grad terms[6];
+    size_t rank = b->pass->lora->layout.rank, in = t->layers[layer].w[list[0].target].in;
+    factor_job job = {.b = b, .layer = layer};
+    dure_lora_sums *a = &job.sums[0];
+    *a = (dure_lora_sums){.x = list[0].x, .ldx = in, .width = in, .rank = rank};
+    for (size_t i = 0; i < n; i++)
+        if (trains(b, layer, list[i].target, 0)) add_sum(&job, a, list[i].target, 0);
+    job.n = a->n ? 1 : 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!trains(b, layer, list[i].target, 1)) continue;
+        size_t out = t->layers[layer].w[list[i].target].out;
+        dure_lora_sums *sums = &job.sums[job.n++];
+        *sums = (dure_lora_sums){
+            .x = list[i].dy, .ldx = out, .width = out, .rank = rank, .turned = true};
+        add_sum(&job, sums, list[i].target, 1);
+    }
+    dure_pool_run(t->pool, b->pass->n_docs * job.n, factor_task, &job);
+}
+
+/* Finishes the sum of dy W + dz A over the list, whose dz is there. */
+static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, size_t n,
+                        dure_finisher *finish, void *state)
+{
+    dure_transformer *t = b->t;
     dure_lora_pair pairs[3];
-    size_t n_terms = 0;
-    lora_inputs(b, layer, list, n);
-    factor_job job = {.b = b, .layer = layer, .list = list, .n = n};
-    dure_pool_run(t->pool, b->pass->n_docs * 2 * n, factor_task, &job);
-    if (!dx) return;
+    dure_product p = {.finish = finish, .state = state};
     for (size_t i = 0; i < n; i++) {
         const dure_weight *w = &t->layers[layer].w[list[i].target];
-        terms[n_terms++] = (dure_product_grad){.dy = list[i].dy, .lddy = w->out, .w = w};
-        if (!dure_transformer_pair(&pairs[i], b->pass->lora, layer, list[i].target)) continue;
-        terms[n_terms++] =
-            (dure_product_grad){.dy = t->ws.dz + list[i].target * t->ws.rows * t->ws.rank,
-                                .lddy = pairs[i].a.out,
-                                .w = &pairs[i].a};
+        p.terms[p.n_terms++] =
+            (dure_term){.x = list[i].dy, .ldx = w->out, .w = w, .transposed = true};
     }
-    size_t in = t->layers[layer].w[list[0].target].in;
-    dure_matmul_grad grad = {.dx = dx, .lddx = in, .terms = terms, .n_terms = n_terms};
-    dure_matmul_backward(&grad, 1, b->pass->rows, &t->compute);
+    for (size_t i = 0; i < n; i++) {
+        if (!dure_transformer_pair(&pairs[i], b->pass->lora, layer, list[i].target)) continue;
+        p.terms[p.n_terms++] = (dure_term){.x = plane(b, t->ws.dz, list[i].target),
+                                           .ldx = t->ws.ldz,
+                                           .w = &pairs[i].a,
+                                           .transposed = true};
+    }
+    dure_matmul(&p, 1, b->pass->rows, &t->compute);
 }
 
-static dure_rmsnorm norm_args(const back *b, const float *x, const float *w)
+static dure_rmsnorm norm_args(const back *b, const float *w)
 {
     return (dure_rmsnorm){
-        .x = x, .w = w, .rows = b->pass->rows, .width = b->t->shape.n_embd, .eps = b->t->eps};
+        .w = w, .rows = b->pass->rows, .width = b->t->shape.n_embd, .eps = b->t->eps};
 }
 
-/* The feed-forward half: ws.dx goes from the layer's output to acts->mid. */
+/* The feed-forward half: ws.dres and ws.dy go from the layer's output to acts->mid. */
 static void feed_forward_back(const back *b, uint32_t layer)
 {
     dure_transformer *t = b->t;
     dure_workspace *ws = &t->ws;
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
-    size_t n = b->pass->rows * t->shape.n_ff;
-    if (trains(b, layer, DURE_LORA_DOWN, 0))
-        dure_swiglu_forward(ws->h, acts->gate, acts->up, n, &t->compute);
-    linears_back(b, layer, ws->dh, (linear_grad[]){{DURE_LORA_DOWN, ws->dx, ws->h}}, 1);
-    dure_swiglu_grad swiglu = {.dgate = acts->gate,
-                               .dup = acts->up,
-                               .dh = ws->dh,
-                               .gate = acts->gate,
-                               .up = acts->up,
-                               .n = n};
-    dure_swiglu_backward(&swiglu, &t->compute);
-    dure_rmsnorm norm = norm_args(b, acts->mid, t->layers[layer].ffn_norm);
-    if (trains(b, layer, DURE_LORA_GATE, 0) || trains(b, layer, DURE_LORA_UP, 0))
-        dure_rmsnorm_forward(ws->norm, &norm, &t->compute);
-    linears_back(
-        b, layer, ws->dnorm,
-        (linear_grad[]){{DURE_LORA_GATE, acts->gate, ws->norm}, {DURE_LORA_UP, acts->up, ws->norm}},
-        2);
-    dure_rmsnorm_backward(ws->dx, ws->dnorm, &norm, &t->compute);
-}
-
-static void rotate_back(const back *b, float *x, size_t heads)
-{
-    dure_rope args = {.table = &b->t->rope,
-                      .position = b->t->ws.position,
-                      .rows = b->pass->rows,
-                      .ld = heads * b->t->shape.head_dim,
-                      .heads = heads,
-                      .head_dim = b->t->shape.head_dim,
-                      .backward = true};
-    dure_rope_apply(x, &args, &b->t->compute);
+    const linear_grad down = {DURE_LORA_DOWN, ws->dy, ws->h};
+    lora_inputs(b, layer, &down, 1);
+    /* Gate and up become their gradients, and h is there once more. */
+    dure_swiglu_grad swiglu = {
+        .h = ws->h, .gate = acts->gate, .up = acts->up, .width = t->shape.n_ff};
+    inputs_back(b, layer, &down, 1, dure_finish_swiglu_backward, &swiglu);
+    factor_gradients(b, layer, &down, 1);
+    const linear_grad both[] = {{DURE_LORA_GATE, acts->gate, ws->norm},
+                                {DURE_LORA_UP, acts->up, ws->norm}};
+    dure_rmsnorm norm = norm_args(b, t->layers[layer].ffn_norm);
+    dure_rmsnorm_again(ws->norm, acts->mid, &norm, &t->compute);
+    lora_inputs(b, layer, both, 2);
+    factor_gradients(b, layer, both, 2);
+    dure_floats dnorm = {.y = ws->dnorm, .ldy = t->shape.n_embd};
+    inputs_back(b, layer, both, 2, dure_finish_floats, &dnorm);
+    dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->mid, &norm, &t->compute);
 }
 
 /* dq, dk, dv before the rotation, from ws.datt. */
@@ -174,8 +178,8 @@ static void scores_back(const back *b, uint32_t layer)
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     size_t q = (size_t)s->n_head * s->head_dim, kv = (size_t)s->n_head_kv * s->head_dim;
     for (size_t d = 0; d < b->pass->n_docs; d++) {
-        ws->docs[d].k = acts->k + ws->docs[d].first * kv;
-        ws->docs[d].v = acts->v + ws->docs[d].first * kv;
+        ws->docs[d].k = dure_act_at(t->compute.ops, acts->k, ws->docs[d].first * kv);
+        ws->docs[d].v = dure_act_at(t->compute.ops, acts->v, ws->docs[d].first * kv);
     }
     dure_attention args = {.docs = ws->docs,
                            .n_docs = b->pass->n_docs,
@@ -188,44 +192,64 @@ static void scores_back(const back *b, uint32_t layer)
                            .dim = s->head_dim,
                            .scale = t->attention_scale,
                            .packed = ws->packed};
+    dure_rope rope = {.table = &t->rope, .position = ws->position, .head_dim = s->head_dim};
     dure_attention_grad grad = {.args = &args,
                                 .out = acts->att,
                                 .lse = acts->lse,
                                 .dout = ws->datt,
                                 .dq = ws->dq,
                                 .dk = ws->dk,
-                                .dv = ws->dv};
+                                .dv = ws->dv,
+                                .rope = &rope};
     dure_attention_backward(&grad, &t->compute);
-    rotate_back(b, ws->dq, s->n_head);
-    rotate_back(b, ws->dk, s->n_head_kv);
 }
 
-/* The attention half: ws.dx goes from acts->mid to acts->x; the lowest adapted layer needs only
- * its own gradients. */
+/* The attention half: ws.dres and ws.dy go from acts->mid to acts->x; the lowest adapted layer
+ * needs only its own gradients. */
 static void attention_back(const back *b, uint32_t layer)
 {
     dure_transformer *t = b->t;
     dure_workspace *ws = &t->ws;
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
-    linears_back(b, layer, ws->datt, (linear_grad[]){{DURE_LORA_O, ws->dx, acts->att}}, 1);
+    const linear_grad out = {DURE_LORA_O, ws->dy, acts->att};
+    dure_store datt = {
+        .y = ws->datt, .ldy = (size_t)t->shape.n_head * t->shape.head_dim, .scale = 1.0f};
+    lora_inputs(b, layer, &out, 1);
+    factor_gradients(b, layer, &out, 1);
+    inputs_back(b, layer, &out, 1, dure_finish_store, &datt);
     scores_back(b, layer);
-    dure_rmsnorm norm = norm_args(b, acts->x, t->layers[layer].attn_norm);
-    if (trains(b, layer, DURE_LORA_Q, 0) || trains(b, layer, DURE_LORA_K, 0) ||
-        trains(b, layer, DURE_LORA_V, 0))
-        dure_rmsnorm_forward(ws->norm, &norm, &t->compute);
-    bool lowest = layer == b->pass->lora->layout.first_layer;
-    linears_back(b, layer, lowest ? NULL : ws->dnorm,
-                 (linear_grad[]){{DURE_LORA_Q, ws->dq, ws->norm},
+    const linear_grad three[] = {{DURE_LORA_Q, ws->dq, ws->norm},
                                  {DURE_LORA_K, ws->dk, ws->norm},
-                                 {DURE_LORA_V, ws->dv, ws->norm}},
-                 3);
-    if (!lowest) dure_rmsnorm_backward(ws->dx, ws->dnorm, &norm, &t->compute);
+                                 {DURE_LORA_V, ws->dv, ws->norm}};
+    dure_rmsnorm norm = norm_args(b, t->layers[layer].attn_norm);
+    dure_rmsnorm_again(ws->norm, acts->x, &norm, &t->compute);
+    lora_inputs(b, layer, three, 3);
+    factor_gradients(b, layer, three, 3);
+    if (layer == b->pass->lora->layout.first_layer) return;
+    dure_floats dnorm = {.y = ws->dnorm, .ldy = t->shape.n_embd};
+    inputs_back(b, layer, three, 3, dure_finish_floats, &dnorm);
+    dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->x, &norm, &t->compute);
+}
+
+typedef struct round_job {
+    const back *b;
+} round_job;
+
+static void round_rows(void *state, size_t first, size_t last, void *scratch)
+{
+    const back *b = ((const round_job *)state)->b;
+    const dure_cpu_ops *ops = b->t->compute.ops;
+    size_t d = b->t->shape.n_embd;
+    (void)scratch;
+    ops->store(dure_act_at(ops, b->t->ws.dy, first * d), b->t->ws.dres + first * d,
+               (last - first) * d, 1.0f);
 }
 
 void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
-                                   const dure_gradient_map *map, float *gradients)
+                                   const dure_gradient_map *map)
 {
-    back b = {.t = t, .pass = pass, .map = map, .gradients = gradients};
+    back b = {.t = t, .pass = pass, .map = map};
+    dure_compute_rows(&t->compute, pass->rows, 16, round_rows, &(round_job){&b});
     for (uint32_t layer = t->shape.n_layers; layer-- > pass->lora->layout.first_layer;) {
         feed_forward_back(&b, layer);
         attention_back(&b, layer);

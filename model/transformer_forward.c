@@ -6,130 +6,109 @@
 
 #include <string.h>
 
-/* One frozen product of a layer and where its rows are. */
+/* One frozen product of a layer: where its rows are, and what becomes of its sums. */
 typedef struct linear {
     dure_lora_target target;
-    float *y;
-    const float *x;
+    const void *x;
+    dure_finisher *finish;
+    void *state;
 } linear;
 
 static void multiply(const dure_transformer *t, const dure_pass *pass, const dure_product *products,
                      size_t n)
 {
-    dure_matmul job = {.rows = pass->rows, .products = products, .n_products = n};
-    if (n == 0) return;
     if (pass->few)
-        dure_matmul_few(&job, &t->compute);
+        dure_matmul_few(products, n, pass->rows, &t->compute);
     else
-        dure_matmul_forward(&job, &t->compute);
+        dure_matmul(products, n, pass->rows, &t->compute);
 }
 
-typedef struct scale_job {
-    float *x, by;
-    const dure_cpu_ops *ops;
-} scale_job;
-
-static void scale_body(void *state, size_t first, size_t last, void *scratch)
+/* Where s x A^T of a target is kept. */
+static void *z_of(dure_transformer *t, uint32_t layer, dure_lora_target target)
 {
-    const scale_job *job = state;
-    (void)scratch;
-    job->ops->scale(job->x + first, job->by, last - first);
+    const dure_workspace *ws = &t->ws;
+    dure_layer_acts *acts = dure_transformer_acts(t, layer);
+    return dure_act_at(t->compute.ops, acts->z, target * ws->has.rows * ws->ldz);
 }
 
-static void scale(const dure_transformer *t, float *x, float by, size_t n)
-{
-    scale_job job = {.x = x, .by = by, .ops = t->compute.ops};
-    dure_compute_rows(&t->compute, n, 8192, scale_body, &job);
-}
-
-/* y = x W^T + (s x A^T) B^T for each; z keeps s x A^T for the backward pass. */
+/* Finishes x W^T + z B^T for each, where z = s x A^T comes first and is kept for the backward
+ * pass. */
 static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, const linear *list,
                     size_t n)
 {
-    dure_layer_acts *acts = dure_transformer_acts(t, layer);
-    dure_product main[3], down[3], up[3];
+    dure_product main[3], down[3];
     dure_lora_pair pairs[3];
-    size_t adapted = 0;
+    dure_store stores[3];
+    size_t adapted = 0, ldz = t->ws.ldz;
     for (size_t i = 0; i < n; i++) {
-        const dure_weight *w = &t->layers[layer].w[list[i].target];
-        main[i] =
-            (dure_product){.y = list[i].y, .ldy = w->out, .x = list[i].x, .ldx = w->in, .w = w};
+        const linear *l = &list[i];
+        const dure_weight *w = &t->layers[layer].w[l->target];
+        main[i] = (dure_product){.terms = {{.x = l->x, .ldx = w->in, .w = w}},
+                                 .n_terms = 1,
+                                 .finish = l->finish,
+                                 .state = l->state};
         dure_lora_pair *pair = &pairs[adapted];
-        if (!dure_transformer_pair(pair, pass->lora, layer, list[i].target)) continue;
-        float *z = acts->z + list[i].target * t->ws.rows * t->ws.rank;
-        down[adapted] =
-            (dure_product){.y = z, .ldy = pair->a.out, .x = list[i].x, .ldx = w->in, .w = &pair->a};
-        up[adapted] = (dure_product){.y = list[i].y,
-                                     .ldy = w->out,
-                                     .x = z,
-                                     .ldx = pair->a.out,
-                                     .w = &pair->b,
-                                     .accumulate = true};
+        if (!dure_transformer_pair(pair, pass->lora, layer, l->target)) continue;
+        void *z = z_of(t, layer, l->target);
+        /* A group of activations may reach past an odd rank. */
+        if (pair->a.out % t->compute.ops->group)
+            memset(z, 0, pass->rows * ldz * t->compute.ops->act_bytes);
+        stores[adapted] = (dure_store){.y = z, .ldy = ldz, .scale = pair->scale};
+        down[adapted] = (dure_product){.terms = {{.x = l->x, .ldx = w->in, .w = &pair->a}},
+                                       .n_terms = 1,
+                                       .finish = dure_finish_store,
+                                       .state = &stores[adapted]};
+        main[i].terms[main[i].n_terms++] = (dure_term){.x = z, .ldx = ldz, .w = &pair->b};
         adapted++;
     }
-    multiply(t, pass, main, n);
     multiply(t, pass, down, adapted);
-    for (size_t i = 0; i < adapted; i++)
-        scale(t, down[i].y, pairs[i].scale, pass->rows * down[i].ldy);
-    multiply(t, pass, up, adapted);
+    multiply(t, pass, main, n);
 }
 
-static void norm(const dure_transformer *t, float *y, const float *x, const float *w, size_t rows)
+static dure_rmsnorm norm_args(const dure_transformer *t, const float *w, size_t rows)
 {
-    dure_rmsnorm args = {.x = x, .w = w, .rows = rows, .width = t->shape.n_embd, .eps = t->eps};
-    dure_rmsnorm_forward(y, &args, &t->compute);
-}
-
-typedef struct sum_job {
-    float *y;
-    const float *a, *b;
-    const dure_cpu_ops *ops;
-} sum_job;
-
-static void sum_body(void *state, size_t first, size_t last, void *scratch)
-{
-    const sum_job *job = state;
-    (void)scratch;
-    if (job->y != job->a) memcpy(job->y + first, job->a + first, (last - first) * sizeof *job->y);
-    job->ops->add(job->y + first, job->b + first, last - first);
-}
-
-/* y = a + b; y may be a. */
-static void sum(const dure_transformer *t, float *y, const float *a, const float *b, size_t n)
-{
-    sum_job job = {.y = y, .a = a, .b = b, .ops = t->compute.ops};
-    dure_compute_rows(&t->compute, n, 8192, sum_body, &job);
-}
-
-static void rotate(const dure_transformer *t, float *x, size_t heads, size_t rows)
-{
-    dure_rope args = {.table = &t->rope,
-                      .position = t->ws.position,
-                      .rows = rows,
-                      .ld = heads * t->shape.head_dim,
-                      .heads = heads,
-                      .head_dim = t->shape.head_dim};
-    dure_rope_apply(x, &args, &t->compute);
+    return (dure_rmsnorm){.w = w, .rows = rows, .width = t->shape.n_embd, .eps = t->eps};
 }
 
 /* Points every document at its keys and values: those of the pass, or the whole of its cache,
  * which takes those of the pass. */
 static void point_at_keys(dure_transformer *t, const dure_pass *pass, uint32_t layer)
 {
+    const dure_cpu_ops *ops = t->compute.ops;
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     size_t kv = (size_t)t->shape.n_head_kv * t->shape.head_dim;
     for (size_t d = 0; d < pass->n_docs; d++) {
         dure_attention_doc *doc = &t->ws.docs[d];
-        doc->k = acts->k + doc->first * kv;
-        doc->v = acts->v + doc->first * kv;
+        doc->k = dure_act_at(ops, acts->k, doc->first * kv);
+        doc->v = dure_act_at(ops, acts->v, doc->first * kv);
         if (!pass->caches) continue;
         dure_kv_cache *cache = pass->caches[d];
-        size_t start = layer * cache->positions * kv, bytes = doc->n * kv * sizeof(float);
-        memcpy(cache->k + start + cache->n * kv, doc->k, bytes);
-        memcpy(cache->v + start + cache->n * kv, doc->v, bytes);
-        doc->k = cache->k + start;
-        doc->v = cache->v + start;
+        size_t start = layer * cache->positions * kv, end = start + cache->n * kv;
+        memcpy(dure_act_at(ops, cache->k, end), doc->k, doc->n * kv * ops->act_bytes);
+        memcpy(dure_act_at(ops, cache->v, end), doc->v, doc->n * kv * ops->act_bytes);
+        doc->k = dure_act_at(ops, cache->k, start);
+        doc->v = dure_act_at(ops, cache->v, start);
     }
+}
+
+/* Turns rows of q or k by their positions and stores them. */
+typedef struct turned {
+    dure_store store;
+    dure_rope rope;
+} turned;
+
+static void finish_turned(void *state, const dure_sums *sums, const dure_cpu_ops *ops)
+{
+    turned *t = state;
+    for (size_t r = 0; r < sums->rows; r++)
+        dure_rope_turn(sums->at + r * sums->ld, sums->columns, &t->rope, sums->row + r,
+                       sums->column, 1.0f, ops);
+    dure_finish_store(&t->store, sums, ops);
+}
+
+static dure_store store_at(void *y, size_t ldy)
+{
+    return (dure_store){.y = y, .ldy = ldy, .scale = 1.0f};
 }
 
 static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
@@ -137,14 +116,16 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     const dure_model_shape *s = &t->shape;
     size_t q = (size_t)s->n_head * s->head_dim, kv = (size_t)s->n_head_kv * s->head_dim;
-    norm(t, t->ws.norm, acts->x, t->layers[layer].attn_norm, pass->rows);
+    dure_rmsnorm norm = norm_args(t, t->layers[layer].attn_norm, pass->rows);
+    dure_rmsnorm_forward(t->ws.norm, acts->x, t->ws.res, &norm, &t->compute);
+    dure_rope rope = {.table = &t->rope, .position = t->ws.position, .head_dim = s->head_dim};
+    turned to_q = {store_at(acts->q, q), rope}, to_k = {store_at(acts->k, kv), rope};
+    dure_store to_v = store_at(acts->v, kv);
     linears(t, pass, layer,
-            (linear[]){{DURE_LORA_Q, acts->q, t->ws.norm},
-                       {DURE_LORA_K, acts->k, t->ws.norm},
-                       {DURE_LORA_V, acts->v, t->ws.norm}},
+            (linear[]){{DURE_LORA_Q, t->ws.norm, finish_turned, &to_q},
+                       {DURE_LORA_K, t->ws.norm, finish_turned, &to_k},
+                       {DURE_LORA_V, t->ws.norm, dure_finish_store, &to_v}},
             3);
-    rotate(t, acts->q, s->n_head, pass->rows);
-    rotate(t, acts->k, s->n_head_kv, pass->rows);
     point_at_keys(t, pass, layer);
     dure_attention args = {.docs = t->ws.docs,
                            .n_docs = pass->n_docs,
@@ -158,43 +139,65 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
                            .scale = t->attention_scale,
                            .packed = t->ws.packed};
     dure_attention_forward(acts->att, acts->lse, &args, &t->compute);
+    dure_floats residual = {.y = t->ws.res, .ldy = s->n_embd, .accumulate = true};
+    linears(t, pass, layer, (linear[]){{DURE_LORA_O, acts->att, dure_finish_floats, &residual}}, 1);
+}
+
+static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t layer)
+{
+    dure_layer_acts *acts = dure_transformer_acts(t, layer);
+    size_t f = t->shape.n_ff;
+    dure_rmsnorm norm = norm_args(t, t->layers[layer].ffn_norm, pass->rows);
+    dure_rmsnorm_forward(t->ws.norm, acts->mid, t->ws.res, &norm, &t->compute);
+    dure_store gate = store_at(acts->gate, f), up = store_at(acts->up, f);
+    linears(t, pass, layer,
+            (linear[]){{DURE_LORA_GATE, t->ws.norm, dure_finish_store, &gate},
+                       {DURE_LORA_UP, t->ws.norm, dure_finish_store, &up}},
+            2);
+    dure_swiglu_forward(t->ws.h, acts->gate, acts->up, pass->rows * f, &t->compute);
+    dure_floats residual = {.y = t->ws.res, .ldy = t->shape.n_embd, .accumulate = true};
+    linears(t, pass, layer, (linear[]){{DURE_LORA_DOWN, t->ws.h, dure_finish_floats, &residual}},
+            1);
 }
 
 void dure_transformer_run(dure_transformer *t, dure_pass *pass)
 {
-    size_t d = t->shape.n_embd, n = pass->rows;
-    float *x = dure_transformer_acts(t, 0)->x;
-    for (size_t i = 0; i < n; i++)
-        dure_weight_row(x + i * d, &t->embedding, (size_t)t->ws.tokens[i], &t->compute);
+    size_t d = t->shape.n_embd;
+    for (size_t i = 0; i < pass->rows; i++)
+        dure_weight_row(t->ws.res + i * d, &t->embedding, (size_t)t->ws.tokens[i], &t->compute);
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
-        dure_layer_acts *acts = dure_transformer_acts(t, l);
         attend(t, pass, l);
-        linears(t, pass, l, (linear[]){{DURE_LORA_O, t->ws.out, acts->att}}, 1);
-        sum(t, acts->mid, acts->x, t->ws.out, n * d);
-        norm(t, t->ws.norm, acts->mid, t->layers[l].ffn_norm, n);
-        linears(t, pass, l,
-                (linear[]){{DURE_LORA_GATE, acts->gate, t->ws.norm},
-                           {DURE_LORA_UP, acts->up, t->ws.norm}},
-                2);
-        dure_swiglu_forward(t->ws.h, acts->gate, acts->up, n * t->shape.n_ff, &t->compute);
-        linears(t, pass, l, (linear[]){{DURE_LORA_DOWN, t->ws.out, t->ws.h}}, 1);
-        bool last = l + 1 == t->shape.n_layers;
-        float *y = last ? t->ws.final_x : dure_transformer_acts(t, l + 1)->x;
-        sum(t, y, acts->mid, t->ws.out, n * d);
+        feed_forward(t, pass, l);
     }
     for (size_t i = 0; pass->caches && i < pass->n_docs; i++)
         pass->caches[i]->n += t->ws.docs[i].n;
 }
 
-void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, bool few)
+/* The norm of rows row[0..n) of the residual stream, for the head. */
+static void head_norm(dure_transformer *t, const size_t *row, size_t n)
 {
     dure_workspace *ws = &t->ws;
     size_t d = t->shape.n_embd;
     for (size_t i = 0; i < n; i++)
-        memcpy(ws->head_x + i * d, ws->final_x + row[i] * d, d * sizeof *ws->head_x);
-    norm(t, ws->head_norm, ws->head_x, t->output_norm, n);
-    dure_product product = {
-        .y = ws->logits, .ldy = ws->logits_ld, .x = ws->head_norm, .ldx = d, .w = &t->head};
+        memcpy(ws->head_x + i * d, ws->res + row[i] * d, d * sizeof *ws->head_x);
+    dure_rmsnorm norm = norm_args(t, t->output_norm, n);
+    dure_rmsnorm_forward(ws->head_norm, ws->head_kept, ws->head_x, &norm, &t->compute);
+}
+
+static dure_product head_product(const dure_transformer *t, dure_finisher *finish, void *state)
+{
+    return (dure_product){.terms = {{.x = t->ws.head_norm, .ldx = t->shape.n_embd, .w = &t->head}},
+                          .n_terms = 1,
+                          .finish = finish,
+                          .state = state};
+}
+
+void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, bool few)
+{
+    dure_floats logits = {.y = t->ws.logits, .ldy = t->ws.logits_ld};
+    DURE_ASSERT(n <= t->ws.has.logits);
+    head_norm(t, row, n);
+    dure_product product = head_product(t, dure_finish_floats, &logits);
     dure_pass pass = {.rows = n, .few = few};
     multiply(t, &pass, &product, 1);
 }
@@ -203,26 +206,32 @@ void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gra
 {
     dure_workspace *ws = &t->ws;
     size_t d = t->shape.n_embd;
-    dure_transformer_logits(t, ws->label_row + first, n, false);
-    dure_cross_entropy args = {.logits = ws->logits,
-                               .labels = ws->label + first,
+    dure_cross_entropy loss = {.labels = ws->label + first,
                                .rows = n,
                                .vocab = t->head.out,
-                               .ld = ws->logits_ld};
-    if (!gradient) {
-        dure_cross_entropy_forward(ws->nll + first, &args, &t->compute);
-        return;
-    }
-    dure_cross_entropy_backward(ws->nll + first, &args, ws->label_weight + first, &t->compute);
-    dure_product_grad term = {.dy = ws->logits, .lddy = ws->logits_ld, .w = &t->head};
-    dure_matmul_grad grad = {.dx = ws->head_dnorm, .lddx = d, .terms = &term, .n_terms = 1};
-    dure_matmul_backward(&grad, 1, n, &t->compute);
+                               .p = ws->p,
+                               .ld = ws->p_ld,
+                               .max = ws->max,
+                               .sum = ws->sum,
+                               .at_label = ws->at_label};
+    head_norm(t, ws->label_row + first, n);
+    dure_product forward = head_product(t, dure_finish_cross_entropy, &loss);
+    forward.grain = DURE_CROSS_ENTROPY_BLOCK;
+    dure_matmul(&forward, 1, n, &t->compute);
+    dure_cross_entropy_end(ws->nll + first, &loss, gradient ? ws->label_weight + first : NULL,
+                           &t->compute);
+    if (!gradient) return;
+    dure_floats dnorm = {.y = ws->head_dnorm, .ldy = d};
+    dure_product back = {
+        .terms = {{.x = ws->p, .ldx = ws->p_ld, .w = &t->head, .transposed = true}},
+        .n_terms = 1,
+        .finish = dure_finish_floats,
+        .state = &dnorm};
+    dure_matmul(&back, 1, n, &t->compute);
     /* Each row predicts at most one label, so its gradient is written once. */
-    float *dx = ws->head_norm;
-    memset(dx, 0, n * d * sizeof *dx);
-    dure_rmsnorm args_norm = {
-        .x = ws->head_x, .w = t->output_norm, .rows = n, .width = d, .eps = t->eps};
-    dure_rmsnorm_backward(dx, ws->head_dnorm, &args_norm, &t->compute);
+    memset(ws->head_x, 0, n * d * sizeof *ws->head_x);
+    dure_rmsnorm norm = norm_args(t, t->output_norm, n);
+    dure_rmsnorm_backward(ws->head_x, NULL, ws->head_dnorm, ws->head_kept, &norm, &t->compute);
     for (size_t i = 0; i < n; i++)
-        memcpy(ws->dx + ws->label_row[first + i] * d, dx + i * d, d * sizeof *dx);
+        memcpy(ws->dres + ws->label_row[first + i] * d, ws->head_x + i * d, d * sizeof *ws->dres);
 }

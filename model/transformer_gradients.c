@@ -1,43 +1,50 @@
 #include "model/transformer_int.h"
 
-#include "kernels/lora.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Gradients of the documents of one pass are held together, at most this much of them. */
-enum { GRADIENT_BYTES = 256 << 20 };
-
 static void map_free(dure_gradient_map *map)
 {
     free(map->offset);
+    free(map->layer_at);
     map->offset = NULL;
+    map->layer_at = NULL;
+}
+
+static void map_layer(dure_gradient_map *map, const dure_lora_layout *layout, uint32_t layer,
+                      dure_lora_factor factors)
+{
+    const dure_model_shape *shape = &layout->shape;
+    map->layer_at[layer] = map->n;
+    for (int k = 0; k < DURE_LORA_TARGETS; k++) {
+        dure_lora_target target = (dure_lora_target)k;
+        size_t *offset = map->offset[layer][target], unused;
+        bool adapted = dure_lora_find(&unused, layout, layer, target, DURE_LORA_FACTOR_A);
+        offset[0] = offset[1] = SIZE_MAX;
+        if (adapted && (factors & DURE_LORA_FACTOR_A)) {
+            offset[0] = map->n;
+            map->n += (size_t)layout->rank * dure_lora_in(shape, target);
+        }
+        if (adapted && (factors & DURE_LORA_FACTOR_B)) {
+            offset[1] = map->n;
+            map->n += (size_t)layout->rank * dure_lora_out(shape, target);
+        }
+    }
+    map->layer_at[layer + 1] = map->n;
+    if (map->n - map->layer_at[layer] > map->widest) map->widest = map->n - map->layer_at[layer];
 }
 
 /* The order of dure_lora_pack(): by layer, by target, A before B, trained factors only. */
 static dure_err map_make(dure_gradient_map *map, const dure_lora_layout *layout,
                          dure_lora_factor factors)
 {
-    const dure_model_shape *shape = &layout->shape;
-    map->n = 0;
-    map->offset = malloc(shape->n_layers * sizeof *map->offset);
-    if (!map->offset) return DURE_ERR_NOMEM;
-    for (uint32_t layer = 0; layer < shape->n_layers; layer++)
-        for (int k = 0; k < DURE_LORA_TARGETS; k++) {
-            dure_lora_target target = (dure_lora_target)k;
-            size_t *offset = map->offset[layer][target], unused;
-            bool adapted = dure_lora_find(&unused, layout, layer, target, DURE_LORA_FACTOR_A);
-            offset[0] = offset[1] = SIZE_MAX;
-            if (adapted && (factors & DURE_LORA_FACTOR_A)) {
-                offset[0] = map->n;
-                map->n += (size_t)layout->rank * dure_lora_in(shape, target);
-            }
-            if (adapted && (factors & DURE_LORA_FACTOR_B)) {
-                offset[1] = map->n;
-                map->n += (size_t)layout->rank * dure_lora_out(shape, target);
-            }
-        }
+    size_t layers = layout->shape.n_layers;
+    map->offset = malloc(layers * sizeof *map->offset);
+    map->layer_at = malloc((layers + 1) * sizeof *map->layer_at);
+    if (!map->offset || !map->layer_at) return DURE_ERR_NOMEM;
+    for (uint32_t layer = 0; layer < layers; layer++)
+        map_layer(map, layout, layer, factors);
     return DURE_OK;
 }
 
@@ -56,29 +63,49 @@ static void weigh_labels(dure_transformer *t, const dure_pass *pass, bool sum_of
     }
 }
 
-static void pass_gradients(dure_transformer *t, dure_pass *pass, const dure_gradient_map *map,
-                           float *gradients)
+static void pass_gradients(dure_transformer *t, dure_pass *pass, const dure_gradient_map *map)
 {
     dure_workspace *ws = &t->ws;
     dure_transformer_run(t, pass);
-    memset(ws->dx, 0, pass->rows * t->shape.n_embd * sizeof *ws->dx);
+    memset(ws->dres, 0, pass->rows * t->shape.n_embd * sizeof *ws->dres);
     for (size_t i = 0; i < pass->n_labels; i += ws->labels) {
         size_t left = pass->n_labels - i;
         dure_transformer_head(t, i, left < ws->labels ? left : ws->labels, true);
     }
-    dure_transformer_run_backward(t, pass, map, gradients);
+    dure_transformer_run_backward(t, pass, map);
 }
 
-/* Hands documents [*told, end) of the caller's list to the sink: those of the pass with their
- * gradients, those that were left out without. */
+/* Tells the sink about documents [told, end): those of the pass with their gradients, those that
+ * were left out without. */
 typedef struct teller {
     dure_gradient_sink *sink;
     void *state;
     size_t told;
+    const dure_gradient_map *map;
+    float *gradient; /* map->n floats */
 } teller;
 
-static dure_err tell(teller *to, const dure_transformer *t, const dure_pass *pass, size_t end,
-                     const float *gradients, size_t n)
+typedef struct gather_job {
+    const teller *to;
+    dure_transformer *t;
+    size_t doc;
+} gather_job;
+
+static void gather_layers(void *state, size_t first, size_t last, void *scratch)
+{
+    const gather_job *job = state;
+    const dure_gradient_map *map = job->to->map;
+    (void)scratch;
+    for (size_t layer = first; layer < last; layer++) {
+        size_t n = map->layer_at[layer + 1] - map->layer_at[layer];
+        if (n == 0) continue;
+        memcpy(job->to->gradient + map->layer_at[layer],
+               dure_transformer_layer_gradients(job->t, map, (uint32_t)layer, job->doc),
+               n * sizeof(float));
+    }
+}
+
+static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, size_t end)
 {
     static const dure_document_loss none = {.finite = true};
     dure_document_loss loss;
@@ -94,7 +121,9 @@ static dure_err tell(teller *to, const dure_transformer *t, const dure_pass *pas
                 loss.n_labels++;
             }
             loss.finite = isfinite(loss.nll_sum);
-            gradient = gradients + in_pass++ * n;
+            gather_job job = {.to = to, .t = t, .doc = in_pass++};
+            dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
+            gradient = to->gradient;
         }
         dure_err err = to->sink(to->state, to->told, gradient, &loss);
         if (err) return err;
@@ -110,15 +139,20 @@ static dure_err check_opts(const dure_lora *lora, const dure_gradient_opts *opts
     return DURE_OK;
 }
 
-/* The most rank x out floats a thread turns over for dB. */
-static size_t scratch_bytes(const dure_lora_layout *layout)
+static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lora,
+                           const dure_gradient_opts *opts, const dure_document *docs, size_t n_docs)
 {
-    size_t widest = 0;
-    for (int k = 0; k < DURE_LORA_TARGETS; k++) {
-        size_t out = dure_lora_out(&layout->shape, (dure_lora_target)k);
-        if (out > widest) widest = out;
+    /* As many documents as a set has room for their gradients. */
+    size_t max_docs = t->ws.set_floats / to->map->widest;
+    dure_err err = DURE_OK;
+    for (size_t next = 0; next < n_docs && !err;) {
+        dure_pass pass = {.lora = lora};
+        dure_transformer_pack(&pass, &next, t, docs, n_docs, max_docs);
+        weigh_labels(t, &pass, opts->sum_of_labels);
+        if (pass.n_docs) pass_gradients(t, &pass, to->map);
+        err = tell(to, t, &pass, next);
     }
-    return widest * layout->rank * sizeof(float);
+    return err;
 }
 
 dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
@@ -127,30 +161,15 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
                                     dure_diag *diag)
 {
     dure_gradient_map map = {0};
-    float *gradients = NULL;
-    teller to = {.sink = sink, .state = state};
+    teller to = {.sink = sink, .state = state, .map = &map};
     dure_err err = check_opts(lora, opts, diag);
-    if (err) return err;
-    err = dure_transformer_prepare(t, lora, docs, n_docs, true, diag);
-    if (!err) err = dure_pool_reserve(t->pool, scratch_bytes(&lora->layout));
-    if (!err && t->bf16) err = dure_transformer_pack_bf16(t, true);
     if (!err) err = map_make(&map, &lora->layout, opts->factors);
+    if (!err) err = dure_transformer_prepare(t, lora, docs, n_docs, map.widest, diag);
     if (err) goto out;
-    size_t max_docs = GRADIENT_BYTES / sizeof(float) / map.n;
-    if (max_docs == 0) max_docs = 1;
-    if (max_docs > t->ws.rows) max_docs = t->ws.rows;
-    if (max_docs > n_docs) max_docs = n_docs ? n_docs : 1;
-    gradients = malloc(max_docs * map.n * sizeof *gradients);
-    err = gradients ? DURE_OK : DURE_ERR_NOMEM;
-    for (size_t next = 0; next < n_docs && !err;) {
-        dure_pass pass = {.lora = lora};
-        dure_transformer_pack(&pass, &next, t, docs, n_docs, max_docs);
-        weigh_labels(t, &pass, opts->sum_of_labels);
-        if (pass.n_docs) pass_gradients(t, &pass, &map, gradients);
-        err = tell(&to, t, &pass, next, gradients, map.n);
-    }
+    to.gradient = malloc(map.n * sizeof *to.gradient);
+    err = to.gradient ? all_passes(&to, t, lora, opts, docs, n_docs) : DURE_ERR_NOMEM;
 out:
-    free(gradients);
+    free(to.gradient);
     map_free(&map);
     return err;
 }

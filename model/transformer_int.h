@@ -9,7 +9,6 @@
 
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
-#include "kernels/rope.h"
 #include "model/arch.h"
 #include "model/transformer.h"
 
@@ -18,31 +17,45 @@ typedef struct dure_layer_weights {
     dure_weight w[DURE_LORA_TARGETS];
 } dure_layer_weights;
 
-/* Activations of one layer, all rows x width, dense. */
+/* What one layer keeps for its backward pass: activations (kernels/compute.h), rows x width,
+ * dense. When that has used them, the gradients of the layer below take their place. */
 typedef struct dure_layer_acts {
-    float *x;         /* D: input */
-    float *mid;       /* D: after attention */
-    float *q, *k, *v; /* Q, KV, KV: rotated */
-    float *att;       /* Q: attention's output */
+    void *x;          /* D: input */
+    void *mid;        /* D: after attention */
+    void *q, *k, *v;  /* Q, KV, KV: rotated */
+    void *att;        /* Q: attention's output */
+    void *gate, *up;  /* F */
+    void *z;          /* targets x rows x ldz: s x A^T */
     float *lse;       /* heads */
-    float *gate, *up; /* F */
-    float *z;         /* targets x rows x rank: s x A^T */
+    float *gradients; /* the whole set, as room for them */
 } dure_layer_acts;
 
+typedef struct dure_workspace_need {
+    size_t rows, rank, stored; /* stored: layers with a set of their own, counted from the top */
+    size_t keys, longest;      /* of all documents of a pass, and of one; at least `rows` */
+    size_t gradients;          /* floats of one document's gradient in one layer; 0: no backward */
+    size_t logits;             /* rows of logits that are asked for as such */
+} dure_workspace_need;
+
 typedef struct dure_workspace {
-    size_t rows, rank, stored; /* capacity; layers with a set of their own, counted from the top */
-    bool backward;
+    dure_workspace_need has;
+    size_t ldz;
     dure_layer_acts *sets; /* stored + 1 */
-    float *final_x;        /* rows x D: output of the last layer */
-    float *norm, *out;     /* rows x D */
-    float *h;              /* rows x F */
-    float *packed;         /* of attention */
-    /* Backward: gradients of the arrays of the same name. */
-    float *dx, *dnorm, *dq, *dk, *dv, *datt, *dh, *dz;
+    size_t set_floats;     /* room in a set's `gradients` */
+    float *res;            /* rows x D: the residual stream */
+    void *norm;            /* rows x D activations */
+    void *h;               /* rows x F */
+    void *packed;          /* of attention */
+    float *spare;          /* gradients of the top layer */
+    /* Backward: gradients of the arrays of the same name; dy is dres as activations. */
+    float *dres, *dnorm;
+    void *dy, *dq, *dk, *dv, *datt, *dz;
     /* The head, for at most `labels` rows at a time. */
-    size_t labels, logits_ld;
-    float *logits, *head_x, *head_norm, *head_dnorm;
-    float *arena; /* owns all of the above */
+    size_t labels, p_ld, logits_ld;
+    float *head_x, *head_dnorm, *max, *sum, *at_label, *logits;
+    void *head_norm, *head_kept, *p;
+    void *arena; /* owns all of the above */
+    size_t arena_bytes;
     /* The pass under way, `rows` elements each. */
     int32_t *tokens;
     uint32_t *position;
@@ -66,14 +79,15 @@ struct dure_transformer {
     dure_pool *pool;
     dure_compute compute;
     dure_workspace ws;
-    bool bf16; /* the products' weights are packed */
+    void *packed; /* owns every packed weight; NULL: decoded for each product */
+    size_t packed_bytes;
     char path[96];
 };
 
 /* Keys and values of one conversation, for kernels that go on where an earlier pass ended:
  * [layer][position][KV]. */
 typedef struct dure_kv_cache {
-    float *k, *v;
+    void *k, *v;      /* activations */
     size_t positions; /* capacity */
     size_t n;         /* filled */
 } dure_kv_cache;
@@ -94,11 +108,6 @@ typedef struct dure_lora_pair {
 bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,
                            dure_lora_target target);
 
-typedef struct dure_workspace_need {
-    size_t rows, rank, stored;
-    bool backward;
-} dure_workspace_need;
-
 /* Grows the workspace to at least what is named; contents are lost when it grows. */
 DURE_MUST_USE dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need);
 void dure_workspace_fini(dure_workspace *ws);
@@ -117,34 +126,40 @@ size_t dure_document_rows(const dure_document *doc);
 void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
                            const dure_document *docs, size_t n_docs, size_t max_docs);
 
-/* Packs every product's weight for forward, and for backward too when asked. */
-DURE_MUST_USE dure_err dure_transformer_pack_bf16(dure_transformer *t, bool backward);
-
 /* DURE_ERR_USAGE when the adapter was made for a model of another shape; NULL is fine. */
 DURE_MUST_USE dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,
                                                    dure_diag *diag);
-/* Checks the adapter and the documents, and reserves what a pass over them needs. */
+/* Checks the adapter and the documents, and reserves what a pass over them needs; `gradients` as in
+ * dure_workspace_need. */
 DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
                                                 const dure_document *docs, size_t n_docs,
-                                                bool backward, dure_diag *diag);
+                                                size_t gradients, dure_diag *diag);
 /* Adds the pass's ws.nll to the losses of its documents, in their order. */
 void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
                               const dure_pass *pass);
 
-/* All layers; the result is ws.final_x. */
+/* All layers; the result is ws.res. */
 void dure_transformer_run(dure_transformer *t, dure_pass *pass);
 /* ws.nll of labels [first, first + n), n <= ws.labels; with `gradient`, dL/dx of L = sum of
- * label_weight * nll is written to the labels' rows of ws.dx. */
+ * label_weight * nll is written to the labels' rows of ws.dres. */
 void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gradient);
-/* logits[rows x ws.logits_ld] of rows [first, first + n) of final_x into ws.logits. */
+/* logits[rows x ws.logits_ld] of rows [first, first + n) of res into ws.logits. */
 void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, bool few);
 
-/* Where each factor's gradient lies in one document's vector, SIZE_MAX when it is not trained. */
+/* Where each factor's gradient lies in one document's vector, SIZE_MAX when it is not trained. A
+ * layer's are next to each other, from layer_at[layer] to layer_at[layer + 1]. */
 typedef struct dure_gradient_map {
     size_t (*offset)[DURE_LORA_TARGETS][2];
-    size_t n; /* floats a document */
+    size_t *layer_at; /* n_layers + 1 */
+    size_t n;         /* floats a document */
+    size_t widest;    /* floats of the layer with the most */
 } dure_gradient_map;
 
-/* From ws.dx down to the first adapted layer; gradients[doc of the pass][map->n] is written. */
+/* From ws.dres down to the first adapted layer, where the gradients of all documents of the pass
+ * are written: see dure_transformer_layer_gradients(). */
 void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
-                                   const dure_gradient_map *map, float *gradients);
+                                   const dure_gradient_map *map);
+/* The gradients of one layer and document of the pass, map->layer_at[layer + 1] - [layer] floats.
+ * They lie where the activations of the layer above were, until the next pass. */
+float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
+                                        uint32_t layer, size_t doc);

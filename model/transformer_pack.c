@@ -52,7 +52,7 @@ void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
         size_t rows = dure_document_rows(&docs[*next]);
         if (rows == 0) continue;
         if (pass->n_docs && pass->rows + rows > t->rows) return;
-        DURE_ASSERT(pass->rows + rows <= ws->rows);
+        DURE_ASSERT(pass->rows + rows <= ws->has.rows);
         ws->doc_index[pass->n_docs] = *next;
         append(pass, ws, &docs[*next], rows);
     }

@@ -1,16 +1,20 @@
 #include "model/transformer_int.h"
 
+#include "kernels/cross_entropy.h"
+#include "kernels/lora.h"
+#include "model/memory.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-/* LABELS rows of the head at a time: the head's weights are decoded once for each such block, and
- * LABELS x vocabulary floats are held. PAD keeps the rows of the logits off a power-of-two
- * stride, which would put one column of every row in the same cache set. */
-enum { LABELS = 256, PAD = 16, ALIGN = 16 };
+/* LABELS rows of the head at a time: the head's weights pass through the cache once for each such
+ * block, and LABELS x vocabulary activations are held. PAD keeps the rows of an array off a
+ * power-of-two stride, which would put one column of every row in the same cache set. */
+enum { LABELS = 512, PAD = 32, ALIGN = 64 };
 
 void dure_workspace_fini(dure_workspace *ws)
 {
-    free(ws->arena);
+    dure_block_free(ws->arena, ws->arena_bytes);
     free(ws->sets);
     free(ws->tokens);
     free(ws->position);
@@ -25,76 +29,118 @@ void dure_workspace_fini(dure_workspace *ws)
 
 /* Hands out slices of the arena; with base NULL it only counts. */
 typedef struct slicer {
-    float *base;
-    size_t used;
+    char *base;
+    size_t used, act_bytes;
 } slicer;
 
-static float *slice(slicer *s, size_t n)
+static void *slice(slicer *s, size_t bytes)
 {
-    float *at = s->base ? s->base + s->used : NULL;
-    s->used += (n + ALIGN - 1) / ALIGN * ALIGN;
+    void *at = s->base ? s->base + s->used : NULL;
+    s->used += dure_round_up(bytes, ALIGN);
     return at;
 }
 
-static void slice_set(dure_layer_acts *acts, slicer *s, const dure_workspace *ws,
+static float *floats(slicer *s, size_t n)
+{
+    return slice(s, n * sizeof(float));
+}
+
+static void *acts(slicer *s, size_t n)
+{
+    return slice(s, n * s->act_bytes);
+}
+
+/* The widths that recur. */
+typedef struct widths {
+    size_t d, f, q, kv;
+} widths;
+
+static widths widths_of(const dure_model_shape *s)
+{
+    return (widths){.d = s->n_embd,
+                    .f = s->n_ff,
+                    .q = (size_t)s->n_head * s->head_dim,
+                    .kv = (size_t)s->n_head_kv * s->head_dim};
+}
+
+/* A set is also room for the gradients of at least one document. */
+static void slice_set(dure_layer_acts *set, slicer *s, dure_workspace *ws,
                       const dure_model_shape *shape)
 {
-    size_t n = ws->rows, d = shape->n_embd, f = shape->n_ff;
-    size_t q = (size_t)shape->n_head * shape->head_dim;
-    size_t kv = (size_t)shape->n_head_kv * shape->head_dim;
-    acts->x = slice(s, n * d);
-    acts->mid = slice(s, n * d);
-    acts->q = slice(s, n * q);
-    acts->k = slice(s, n * kv);
-    acts->v = slice(s, n * kv);
-    acts->att = slice(s, n * q);
-    acts->lse = slice(s, n * shape->n_head);
-    acts->gate = slice(s, n * f);
-    acts->up = slice(s, n * f);
-    acts->z = slice(s, n * ws->rank * DURE_LORA_TARGETS);
+    size_t n = ws->has.rows, start = s->used;
+    widths w = widths_of(shape);
+    set->gradients = floats(s, 0);
+    set->x = acts(s, n * w.d);
+    set->mid = acts(s, n * w.d);
+    set->q = acts(s, n * w.q);
+    set->k = acts(s, n * w.kv);
+    set->v = acts(s, n * w.kv);
+    set->att = acts(s, n * w.q);
+    set->gate = acts(s, n * w.f);
+    set->up = acts(s, n * w.f);
+    set->z = acts(s, n * ws->ldz * DURE_LORA_TARGETS);
+    set->lse = floats(s, n * shape->n_head);
+    size_t used = (s->used - start) / sizeof(float);
+    if (used < ws->has.gradients) floats(s, ws->has.gradients - used);
+    ws->set_floats = (s->used - start) / sizeof(float);
 }
 
 static void slice_backward(dure_workspace *ws, slicer *s, const dure_model_shape *shape)
 {
-    size_t n = ws->rows, d = shape->n_embd, q = (size_t)shape->n_head * shape->head_dim;
-    size_t kv = (size_t)shape->n_head_kv * shape->head_dim;
-    ws->dx = slice(s, n * d);
-    ws->dnorm = slice(s, n * d);
-    ws->dq = slice(s, n * q);
-    ws->dk = slice(s, n * kv);
-    ws->dv = slice(s, n * kv);
-    ws->datt = slice(s, n * q);
-    ws->dh = slice(s, n * shape->n_ff);
-    ws->dz = slice(s, n * ws->rank * DURE_LORA_TARGETS);
+    size_t n = ws->has.rows;
+    widths w = widths_of(shape);
+    ws->spare = floats(s, ws->set_floats);
+    ws->dres = floats(s, n * w.d);
+    ws->dnorm = floats(s, n * w.d);
+    ws->dy = acts(s, n * w.d);
+    ws->dq = acts(s, n * w.q);
+    ws->dk = acts(s, n * w.kv);
+    ws->dv = acts(s, n * w.kv);
+    ws->datt = acts(s, n * w.q);
+    ws->dz = acts(s, n * ws->ldz * DURE_LORA_TARGETS);
 }
 
-static size_t slice_all(dure_workspace *ws, float *base, const dure_transformer *t)
+static void slice_head(dure_workspace *ws, slicer *s, const dure_transformer *t)
+{
+    size_t n = ws->has.rows, d = t->shape.n_embd;
+    ws->labels = n < LABELS ? n : LABELS;
+    ws->p_ld = dure_round_up(t->head.out, PAD) + PAD;
+    ws->logits_ld = ws->p_ld;
+    size_t blocks = dure_cross_entropy_blocks(t->head.out);
+    ws->head_x = floats(s, ws->labels * d);
+    ws->head_dnorm = floats(s, ws->labels * d);
+    ws->head_norm = acts(s, ws->labels * d);
+    ws->head_kept = acts(s, ws->labels * d);
+    ws->p = acts(s, ws->labels * ws->p_ld);
+    ws->max = floats(s, ws->labels * blocks);
+    ws->sum = floats(s, ws->labels * blocks);
+    ws->at_label = floats(s, ws->labels);
+    ws->logits = floats(s, ws->has.logits * ws->logits_ld);
+}
+
+static size_t slice_all(dure_workspace *ws, void *base, const dure_transformer *t)
 {
     const dure_model_shape *shape = &t->shape;
-    slicer s = {.base = base};
-    size_t n = ws->rows, d = shape->n_embd;
-    for (size_t i = 0; i <= ws->stored; i++)
+    const dure_cpu_ops *ops = t->compute.ops;
+    slicer s = {.base = base, .act_bytes = ops->act_bytes};
+    size_t n = ws->has.rows;
+    widths w = widths_of(shape);
+    for (size_t i = 0; i <= ws->has.stored; i++)
         slice_set(&ws->sets[i], &s, ws, shape);
-    ws->final_x = slice(&s, n * d);
-    ws->norm = slice(&s, n * d);
-    ws->out = slice(&s, n * d);
-    ws->h = slice(&s, n * shape->n_ff);
-    ws->packed = slice(&s, dure_attention_packed_floats(n > shape->n_context ? n : shape->n_context,
-                                                        n, shape->n_head_kv, shape->head_dim));
-    if (ws->backward) slice_backward(ws, &s, shape);
-    ws->labels = n < LABELS ? n : LABELS;
-    ws->logits_ld = (t->head.out + ALIGN - 1) / ALIGN * ALIGN + PAD;
-    ws->logits = slice(&s, ws->labels * ws->logits_ld);
-    ws->head_x = slice(&s, ws->labels * d);
-    ws->head_norm = slice(&s, ws->labels * d);
-    ws->head_dnorm = slice(&s, ws->labels * d);
+    ws->res = floats(&s, n * w.d);
+    ws->norm = acts(&s, n * w.d);
+    ws->h = acts(&s, n * w.f);
+    ws->packed = slice(
+        &s, dure_attention_packed_bytes(ws->has.keys, n, shape->n_head_kv, shape->head_dim, ops));
+    if (ws->has.gradients) slice_backward(ws, &s, shape);
+    slice_head(ws, &s, t);
     return s.used;
 }
 
 static dure_err allocate(dure_workspace *ws, const dure_transformer *t)
 {
-    size_t n = ws->rows;
-    ws->sets = calloc(ws->stored + 1, sizeof *ws->sets);
+    size_t n = ws->has.rows;
+    ws->sets = calloc(ws->has.stored + 1, sizeof *ws->sets);
     ws->tokens = calloc(n, sizeof *ws->tokens);
     ws->position = calloc(n, sizeof *ws->position);
     ws->docs = calloc(n, sizeof *ws->docs);
@@ -106,36 +152,55 @@ static dure_err allocate(dure_workspace *ws, const dure_transformer *t)
     if (!ws->sets || !ws->tokens || !ws->position || !ws->docs || !ws->doc_index ||
         !ws->label_row || !ws->label || !ws->label_weight || !ws->nll)
         return DURE_ERR_NOMEM;
-    size_t floats = slice_all(ws, NULL, t);
-    ws->arena = aligned_alloc(64, floats * sizeof *ws->arena);
+    size_t bytes = slice_all(ws, NULL, t);
+    ws->arena = dure_block_new(bytes);
     if (!ws->arena) return DURE_ERR_NOMEM;
+    ws->arena_bytes = bytes;
     slice_all(ws, ws->arena, t);
     return DURE_OK;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* What any thread needs for any task of a pass. */
+static size_t scratch_bytes(const dure_transformer *t)
+{
+    const dure_workspace_need *has = &t->ws.has;
+    widths w = widths_of(&t->shape);
+    size_t bytes = dure_matmul_scratch_bytes(has->rows, larger(larger(w.d, w.f), w.q));
+    bytes = larger(bytes,
+                   dure_attention_scratch_bytes(has->longest, t->shape.head_dim, t->compute.ops));
+    return larger(bytes, dure_lora_scratch_bytes(has->rank));
 }
 
 dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
 {
     dure_workspace *ws = &t->ws;
-    if (ws->arena && need.rows <= ws->rows && need.rank <= ws->rank && need.stored <= ws->stored &&
-        (ws->backward || !need.backward))
-        return DURE_OK;
-    dure_workspace grown = {
-        .rows = need.rows > ws->rows ? need.rows : ws->rows,
-        .rank = need.rank > ws->rank ? need.rank : ws->rank,
-        .stored = need.stored > ws->stored ? need.stored : ws->stored,
-        .backward = need.backward || ws->backward,
+    const dure_workspace_need *has = &ws->has;
+    dure_workspace_need grown = {
+        .rows = larger(need.rows, has->rows),
+        .rank = larger(need.rank, has->rank),
+        .stored = larger(need.stored, has->stored),
+        .keys = larger(larger(need.keys, has->keys), need.rows),
+        .longest = larger(larger(need.longest, has->longest), need.rows),
+        .gradients = larger(need.gradients, has->gradients),
+        .logits = larger(need.logits, has->logits),
     };
+    if (ws->arena && !memcmp(&grown, has, sizeof grown)) return DURE_OK;
     dure_workspace_fini(ws);
-    *ws = grown;
+    ws->has = grown;
+    ws->ldz = dure_round_up(grown.rank, t->compute.ops->group);
     dure_err err = allocate(ws, t);
-    size_t keys = ws->rows > t->shape.n_context ? ws->rows : t->shape.n_context;
-    if (!err) err = dure_pool_reserve(t->pool, dure_attention_scratch_bytes(keys));
+    if (!err) err = dure_pool_reserve(t->pool, scratch_bytes(t));
     if (err) dure_workspace_fini(ws);
     return err;
 }
 
 dure_layer_acts *dure_transformer_acts(dure_transformer *t, uint32_t layer)
 {
-    size_t below = t->shape.n_layers - t->ws.stored;
+    size_t below = t->shape.n_layers - t->ws.has.stored;
     return &t->ws.sets[layer < below ? 0 : 1 + layer - below];
 }

@@ -52,7 +52,7 @@ bool dure_server_withdraw(dure_server *server, const char *name);
 
 /* SHA-256 of the base model's file. Borrowed. */
 const dure_hash *dure_server_base(const dure_server *server);
-/* "bf16, oneDNN ...": how the model computes. Borrowed. */
+/* "bf16, avx512_bf16": how the model computes. Borrowed. */
 const char *dure_server_compute(const dure_server *server);
 
 /* Answers requests from now on. Errors as dure_http_open(). */

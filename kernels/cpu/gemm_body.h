@@ -1,28 +1,24 @@
-/* The micro-kernel: a block of MR rows by two vectors of C stays in registers while k runs.
+/* The micro-kernel: a block of up to MR rows by two vectors of C stays in registers while k runs.
  *
  * Each element of C is one chain of fused multiply-adds over k from zero, to which an earlier value
  * is added last, whatever the block it falls in: that is what makes a row independent of the rows
- * beside it. Edges in n go through a padded copy of the panel; edges in m through kernels of fewer
- * rows. */
+ * beside it. Columns past n are zero in the panels, so an edge differs only in what is stored. */
 #pragma once
 
 #include "kernels/compute.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/act.h"
 
 /* Rows of the largest block: the accumulators, two vectors of B and one of A fill the registers. */
 #if defined(__AVX512F__)
 enum { MR = 14 };
-#elif defined(__AVX2__)
-enum { MR = 6 };
 #else
 enum { MR = 6 };
 #endif
-enum { NR = 2 * W, K_PAD = 256 };
 
 typedef struct block {
     float *c;
-    const float *a, *b;
-    size_t ldc, a_row, a_step, ldb, k;
+    const act *a, *b;
+    size_t ldc, a_row, a_step, b_panel, k;
     bool accumulate;
 } block;
 
@@ -31,8 +27,8 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
                                                             const block *t)
 {
     vec acc[MR][2];
-    const float *a[(MR + 2) / 3], *b = t->b;
-    const size_t row = t->a_row, step = t->a_step, ldb = t->ldb;
+    const act *a[(MR + 2) / 3], *b = t->b;
+    const size_t row = t->a_row, step = t->a_step, panel = t->b_panel;
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
@@ -42,14 +38,14 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r += 3)
         a[r / 3] = t->a + (size_t)r * row;
-    for (size_t k = t->k; k; k--) {
-        vec b0 = v_load(b), b1 = vectors == 2 ? v_load(b + W) : b0;
-        b += ldb;
+    for (size_t k = t->k / G; k; k--) {
+        act_vec b0 = a_panel(b), b1 = vectors == 2 ? a_panel(b + panel) : b0;
+        b += W * G;
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
-            vec x = v_set(a[r / 3][(size_t)(r % 3) * row]);
-            acc[r][0] = v_fma(x, b0, acc[r][0]);
-            if (vectors == 2) acc[r][1] = v_fma(x, b1, acc[r][1]);
+            act_vec x = a_group(a[r / 3] + (size_t)(r % 3) * row);
+            acc[r][0] = a_multiply(x, b0, acc[r][0]);
+            if (vectors == 2) acc[r][1] = a_multiply(x, b1, acc[r][1]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r += 3)
@@ -111,104 +107,42 @@ static void (*const micro_kernels[MR + 1][3])(const block *) = {
 #endif
 };
 
-/* All m rows of n = 1 or 2 whole vectors of columns. */
-static void gemm_columns(const dure_gemm *g, size_t column, size_t vectors)
+/* The last n < W columns: a whole vector of sums in a block of its own. */
+static void gemm_edge(block t, size_t rows, size_t n)
 {
-    block t = {.b = g->b + column,
-               .ldc = g->ldc,
-               .a_row = g->a_row,
-               .a_step = g->a_step,
-               .ldb = g->ldb,
-               .k = g->k,
-               .accumulate = g->accumulate};
-    for (size_t i = 0; i < g->m; i += MR) {
-        size_t rows = g->m - i < MR ? g->m - i : MR;
-        t.c = g->c + i * g->ldc + column;
-        t.a = g->a + i * g->a_row;
-        micro_kernels[rows][vectors](&t);
-    }
-}
-
-/* The last n < W columns: the same chain in pieces of K_PAD steps over padded copies. */
-static void gemm_edge(const dure_gemm *g, size_t column, size_t n)
-{
-    float b[K_PAD * W], c[MR * W];
-    for (size_t k = 0; k == 0 || k < g->k; k += K_PAD) {
-        size_t depth = g->k - k < K_PAD ? g->k - k : K_PAD;
-        for (size_t p = 0; p < depth; p++)
-            v_store(b + p * W, v_load_n(g->b + (k + p) * g->ldb + column, n));
-        block t = {.c = c,
-                   .b = b,
-                   .ldc = W,
-                   .a_row = g->a_row,
-                   .a_step = g->a_step,
-                   .ldb = W,
-                   .k = depth,
-                   .accumulate = true};
-        for (size_t i = 0; i < g->m; i += MR) {
-            size_t rows = g->m - i < MR ? g->m - i : MR;
-            float *out = g->c + i * g->ldc + column;
-            for (size_t r = 0; r < rows; r++)
-                v_store(c + r * W, k || g->accumulate ? v_load_n(out + r * g->ldc, n) : v_set(0));
-            t.a = g->a + i * g->a_row + k * g->a_step;
-            micro_kernels[rows][1](&t);
-            for (size_t r = 0; r < rows; r++)
-                v_store_n(out + r * g->ldc, v_load(c + r * W), n);
-        }
-    }
+    float c[MR * W], *out = t.c;
+    size_t ldc = t.ldc;
+    for (size_t r = 0; r < rows && t.accumulate; r++)
+        v_store(c + r * W, v_load_n(out + r * ldc, n));
+    t.c = c;
+    t.ldc = W;
+    micro_kernels[rows][1](&t);
+    for (size_t r = 0; r < rows; r++)
+        v_store_n(out + r * ldc, v_load(c + r * W), n);
 }
 
 static void gemm(const dure_gemm *g)
 {
-    size_t j = 0;
-    for (; j + NR <= g->n; j += NR)
-        gemm_columns(g, j, 2);
-    if (j + W <= g->n) {
-        gemm_columns(g, j, 1);
-        j += W;
-    }
-    if (j < g->n) gemm_edge(g, j, g->n - j);
-}
-
-static void transpose(float *panel, size_t width, const float *rows, size_t ld, size_t n, size_t k)
-{
-    size_t p = 0;
-#if defined(__AVX2__)
-    /* Eight columns at a time: 8 x 8 blocks through the registers. */
-    for (; p + 8 <= k; p += 8) {
-        size_t r = 0;
-        for (; r + 8 <= n; r += 8) {
-            const float *x = rows + r * ld + p;
-            __m256 a[8], b[8];
-#pragma GCC unroll 8
-            for (int i = 0; i < 8; i++)
-                a[i] = _mm256_loadu_ps(x + (size_t)i * ld);
-#pragma GCC unroll 4
-            for (int i = 0; i < 8; i += 2) {
-                b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
-                b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
-            }
-#pragma GCC unroll 2
-            for (int i = 0; i < 8; i += 4) {
-                a[i] = _mm256_shuffle_ps(b[i], b[i + 2], 0x44);
-                a[i + 1] = _mm256_shuffle_ps(b[i], b[i + 2], 0xEE);
-                a[i + 2] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0x44);
-                a[i + 3] = _mm256_shuffle_ps(b[i + 1], b[i + 3], 0xEE);
-            }
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
-                _mm256_storeu_ps(panel + (p + (size_t)i) * width + r,
-                                 _mm256_permute2f128_ps(a[i], a[i + 4], 0x20));
-                _mm256_storeu_ps(panel + (p + (size_t)i + 4) * width + r,
-                                 _mm256_permute2f128_ps(a[i], a[i + 4], 0x31));
-            }
+    /* Blocks of about the same height: a last one of few rows would wait for its own sums. */
+    size_t blocks = (g->m + MR - 1) / MR, height = blocks ? (g->m + blocks - 1) / blocks : 1;
+    for (size_t i = 0; i < g->m; i += height) {
+        size_t rows = g->m - i < height ? g->m - i : height, j = 0;
+        block t = {.a = (const act *)g->a + i * g->a_row,
+                   .ldc = g->ldc,
+                   .a_row = g->a_row,
+                   .a_step = g->a_step,
+                   .b_panel = g->b_panel,
+                   .k = g->k,
+                   .accumulate = g->accumulate};
+        while (j < g->n) {
+            size_t vectors = g->n - j >= 2 * W ? 2 : 1;
+            t.c = g->c + i * g->ldc + j;
+            t.b = (const act *)g->b + j / W * g->b_panel;
+            if (g->n - j < W)
+                gemm_edge(t, rows, g->n - j);
+            else
+                micro_kernels[rows][vectors](&t);
+            j += vectors * W;
         }
-        for (; r < width; r++)
-            for (size_t q = p; q < p + 8; q++)
-                panel[q * width + r] = r < n ? rows[r * ld + q] : 0;
     }
-#endif
-    for (; p < k; p++)
-        for (size_t r = 0; r < width; r++)
-            panel[p * width + r] = r < n ? rows[r * ld + p] : 0;
 }

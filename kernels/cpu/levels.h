@@ -5,5 +5,5 @@
 
 extern const dure_cpu_ops dure_cpu_reference, dure_cpu_portable;
 #if defined(DURE_X86)
-extern const dure_cpu_ops dure_cpu_avx2, dure_cpu_avx512;
+extern const dure_cpu_ops dure_cpu_avx2, dure_cpu_avx512, dure_cpu_avx512_bf16;
 #endif

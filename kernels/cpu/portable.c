@@ -1,5 +1,6 @@
 /* The vector kernels as compiled with the flags of this level, see kernels/CMakeLists.txt. */
 #include "kernels/cpu/gemm_body.h"
+#include "kernels/cpu/pack_body.h"
 #include "kernels/cpu/rows_body.h"
 #include "kernels/ref/dequant_body.h"
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/compute.h"
-#include "kernels/cpu/vec.h"
+#include "kernels/cpu/act.h"
 
 #include <math.h>
 
@@ -17,6 +17,44 @@ static void to_bf16(uint16_t *restrict y, const float *restrict x, size_t n)
         /* Rounding would turn some NaNs into infinities; they stay NaN. */
         y[i] = (uint16_t)(((u & 0x7FFFFFFF) > 0x7F800000 ? u | 0x400000 : rounded) >> 16);
     }
+}
+
+/* Loads and stores of up to W elements; the compiler drops the test where n is known. */
+static inline vec v_some(const float *p, size_t n)
+{
+    return n >= W ? v_load(p) : v_load_n(p, n);
+}
+static inline void v_put(float *p, vec x, size_t n)
+{
+    if (n >= W)
+        v_store(p, x);
+    else
+        v_store_n(p, x, n);
+}
+static inline vec a_some(const act *p, size_t n)
+{
+    return n >= W ? a_load(p) : a_load_n(p, n);
+}
+static inline void a_put(act *p, vec x, size_t n)
+{
+    if (n >= W)
+        a_store(p, x);
+    else
+        a_store_n(p, x, n);
+}
+
+static void store(void *y, const float *x, size_t n, float scale)
+{
+    act *to = y;
+    for (size_t i = 0; i < n; i += W)
+        a_put(to + i, v_some(x + i, n - i) * v_set(scale), n - i);
+}
+
+static void load(float *y, const void *x, size_t n)
+{
+    const act *from = x;
+    for (size_t i = 0; i < n; i += W)
+        v_put(y + i, a_some(from + i, n - i), n - i);
 }
 
 static float dot(const float *x, const float *y, size_t n)
@@ -33,34 +71,52 @@ static float dot(const float *x, const float *y, size_t n)
     return v_sum((s[0] + s[1]) + (s[2] + s[3]));
 }
 
-static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps)
+static float dot_acts(const void *x, const void *y, size_t n)
 {
-    float r = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
-    size_t i = 0;
-    for (; i + W <= n; i += W)
-        v_store(y + i, v_load(x + i) * v_set(r) * v_load(w + i));
-    for (; i < n; i++)
-        y[i] = x[i] * r * w[i];
+    const act *a = x, *b = y;
+    vec s[2] = {v_set(0), v_set(0)};
+    for (size_t i = 0; i < n; i += W)
+        s[i / W % 2] = v_fma(a_some(a + i, n - i), a_some(b + i, n - i), s[i / W % 2]);
+    return v_sum(s[0] + s[1]);
+}
+
+static void rmsnorm(void *y, void *kept, const float *x, const float *w, size_t n, float eps)
+{
+    act *to = y, *copy = kept;
+    vec r = v_set(1.0f / sqrtf(dot(x, x, n) / (float)n + eps));
+    for (size_t i = 0; i < n; i += W) {
+        vec v = v_some(x + i, n - i);
+        if (copy) a_put(copy + i, v, n - i);
+        a_put(to + i, v * r * v_some(w + i, n - i), n - i);
+    }
+}
+
+static void rmsnorm_again(void *y, const void *kept, const float *w, size_t n, float eps)
+{
+    const act *x = kept;
+    act *to = y;
+    vec r = v_set(1.0f / sqrtf(dot_acts(x, x, n) / (float)n + eps));
+    for (size_t i = 0; i < n; i += W)
+        a_put(to + i, a_some(x + i, n - i) * r * v_some(w + i, n - i), n - i);
 }
 
 /* dx += r (w . dy) - x (r^3 / n) sum(w . dy . x), r = 1 / sqrt(mean(x^2) + eps) */
-static void rmsnorm_backward(float *dx, const float *dy, const float *x, const float *w, size_t n,
-                             float eps)
+static void rmsnorm_backward(float *dx, void *out, const float *dy, const void *kept,
+                             const float *w, size_t n, float eps)
 {
-    float r = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
+    const act *x = kept;
+    act *to = out;
+    float r = 1.0f / sqrtf(dot_acts(x, x, n) / (float)n + eps);
     vec s = v_set(0);
-    size_t i = 0;
-    for (; i + W <= n; i += W)
-        s = v_fma(v_load(w + i) * v_load(dy + i), v_load(x + i), s);
-    if (i < n)
-        s = v_fma(v_load_n(w + i, n - i) * v_load_n(dy + i, n - i), v_load_n(x + i, n - i), s);
-    float pull = v_sum(s) * r * r * r / (float)n;
-    for (i = 0; i + W <= n; i += W) {
-        vec g = v_load(w + i) * v_load(dy + i) * v_set(r) - v_load(x + i) * v_set(pull);
-        v_store(dx + i, v_load(dx + i) + g);
+    for (size_t i = 0; i < n; i += W)
+        s = v_fma(v_some(w + i, n - i) * v_some(dy + i, n - i), a_some(x + i, n - i), s);
+    vec pull = v_set(v_sum(s) * r * r * r / (float)n), turn = v_set(r);
+    for (size_t i = 0; i < n; i += W) {
+        vec g = v_some(w + i, n - i) * v_some(dy + i, n - i) * turn - a_some(x + i, n - i) * pull;
+        g = v_some(dx + i, n - i) + g;
+        v_put(dx + i, g, n - i);
+        if (to) a_put(to + i, g, n - i);
     }
-    for (; i < n; i++)
-        dx[i] += w[i] * dy[i] * r - x[i] * pull;
 }
 
 static inline vec sigmoid(vec x)
@@ -68,29 +124,44 @@ static inline vec sigmoid(vec x)
     return v_set(1) / (v_set(1) + v_exp(-x));
 }
 
-static void swiglu(float *h, const float *e, const float *u, size_t n)
+static void swiglu(void *h, const void *e, const void *u, size_t n)
 {
-    size_t i = 0;
-    for (; i + W <= n; i += W) {
-        vec x = v_load(e + i);
-        v_store(h + i, x * sigmoid(x) * v_load(u + i));
-    }
-    if (i < n) {
-        vec x = v_load_n(e + i, n - i);
-        v_store_n(h + i, x * sigmoid(x) * v_load_n(u + i, n - i), n - i);
+    const act *gate = e, *up = u;
+    act *to = h;
+    for (size_t i = 0; i < n; i += W) {
+        vec x = a_some(gate + i, n - i);
+        a_put(to + i, x * sigmoid(x) * a_some(up + i, n - i), n - i);
     }
 }
 
 /* du = dh silu(e), de = dh u sig(e) (1 + e (1 - sig(e))) */
-static void swiglu_backward(float *de, float *du, const float *dh, const float *e, const float *u,
-                            size_t n)
+static void swiglu_backward(void *h, void *e, void *u, const float *dh, size_t n)
 {
+    act *to = h, *gate = e, *up = u;
     for (size_t i = 0; i < n; i += W) {
-        size_t left = n - i < W ? n - i : W;
-        vec x = v_load_n(e + i, left), y = v_load_n(u + i, left), g = v_load_n(dh + i, left);
-        vec s = sigmoid(x);
-        v_store_n(du + i, g * x * s, left);
-        v_store_n(de + i, g * y * s * (v_set(1) + x * (v_set(1) - s)), left);
+        vec x = a_some(gate + i, n - i), y = a_some(up + i, n - i), g = v_some(dh + i, n - i);
+        vec s = sigmoid(x), silu = x * s;
+        a_put(to + i, silu * y, n - i);
+        a_put(up + i, g * silu, n - i);
+        a_put(gate + i, g * y * s * (v_set(1) + x * (v_set(1) - s)), n - i);
+    }
+}
+
+static void rotate(float *restrict x, const float *restrict cos_sin, size_t n, float sign)
+{
+    size_t i = 0;
+#if defined(__AVX512F__)
+    for (; i + W <= n; i += W) {
+        vec cs = v_load(cos_sin + i), a = v_load(x + i);
+        vec s = _mm512_movehdup_ps(cs) * v_set(sign);
+        vec turned = _mm512_permute_ps(a, 0xB1) * s;
+        v_store(x + i, _mm512_fmaddsub_ps(a, _mm512_moveldup_ps(cs), turned));
+    }
+#endif
+    for (; i < n; i += 2) {
+        float c = cos_sin[i], s = cos_sin[i + 1] * sign, a = x[i], b = x[i + 1];
+        x[i] = a * c - b * s;
+        x[i + 1] = a * s + b * c;
     }
 }
 
@@ -109,102 +180,93 @@ static float top_of(const float *x, size_t n)
     return top;
 }
 
-/* s = weight * exp(scale * s - lse); returns the sum before the weight. */
-static float exp_row(float *s, size_t n, float scale, float lse, float weight)
+static void scale_row(float *y, float a, size_t n)
 {
-    vec sum = v_set(0), k = v_set(scale), b = v_set(-lse), f = v_set(weight);
+    for (size_t i = 0; i < n; i += W)
+        v_put(y + i, v_some(y + i, n - i) * v_set(a), n - i);
+}
+
+static void scale_acts(void *x, float by, size_t n)
+{
+    act *y = x;
+    for (size_t i = 0; i < n; i += W)
+        a_put(y + i, a_some(y + i, n - i) * v_set(by), n - i);
+}
+
+static inline void clear(act *x, size_t n)
+{
+    memset(x, 0, n * sizeof *x);
+}
+
+static float softmax(void *p, float *s, size_t seen, size_t padded, float scale)
+{
+    act *to = p;
+    float top = top_of(s, seen) * scale, rest = 0;
+    vec sum = v_set(0), k = v_set(scale), b = v_set(-top);
     size_t i = 0;
-    for (; i + W <= n; i += W) {
+    for (; i + W <= seen; i += W) {
         vec e = v_exp(v_fma(v_load(s + i), k, b));
         sum = sum + e;
-        v_store(s + i, e * f);
+        v_store(s + i, e);
     }
+    if (i < seen) {
+        v_store_n(s + i, v_exp(v_fma(v_load_n(s + i, seen - i), k, b)), seen - i);
+        for (; i < seen; i++)
+            rest += s[i];
+    }
+    float total = v_sum(sum) + rest;
+    store(to, s, seen, 1.0f / total);
+    clear(to + seen, padded - seen);
+    return top + logf(total);
+}
+
+static void softmax_backward(void *p, void *ds, const dure_score_row *row)
+{
+    act *prob = p, *out = ds;
+    size_t n = row->seen;
+    vec k = v_set(row->scale), b = v_set(-row->lse), d = v_set(row->d);
+    for (size_t i = 0; i < n; i += W) {
+        vec e = v_exp(v_fma(v_some(row->s + i, n - i), k, b));
+        a_put(prob + i, e, n - i);
+        a_put(out + i, e * (v_some(row->dp + i, n - i) - d) * k, n - i);
+    }
+    clear(prob + n, row->padded - n);
+    clear(out + n, row->padded - n);
+}
+
+static float exp_part(void *e, float *max, const float *x, size_t n)
+{
+    act *to = e;
+    *max = top_of(x, n);
+    vec sum = v_set(0), b = v_set(*max);
     float rest = 0;
+    size_t i = 0;
+    for (; i + W <= n; i += W) {
+        vec y = v_exp(v_load(x + i) - b);
+        sum = sum + y;
+        a_store(to + i, y);
+    }
     if (i < n) {
-        float e[W];
-        v_store(e, v_exp(v_fma(v_load_n(s + i, n - i), k, b)));
-        for (size_t j = 0; j < n - i; j++) {
-            rest += e[j];
-            s[i + j] = e[j] * weight;
-        }
+        float last[W];
+        vec y = v_exp(v_load_n(x + i, n - i) - b);
+        v_store(last, y);
+        a_store_n(to + i, y, n - i);
+        for (size_t j = 0; j < n - i; j++)
+            rest += last[j];
     }
     return v_sum(sum) + rest;
 }
 
-static void scale_row(float *y, float a, size_t n)
-{
-    size_t i = 0;
-    for (; i + W <= n; i += W)
-        v_store(y + i, v_load(y + i) * v_set(a));
-    for (; i < n; i++)
-        y[i] *= a;
-}
-
-static float softmax(float *s, size_t n, float scale)
-{
-    float top = top_of(s, n) * scale;
-    float sum = exp_row(s, n, scale, top, 1.0f);
-    scale_row(s, 1.0f / sum, n);
-    return top + logf(sum);
-}
-
-static void softmax_again(float *s, size_t n, float scale, float lse)
-{
-    exp_row(s, n, scale, lse, 1.0f);
-}
-
-static void softmax_backward(float *dp, const float *p, size_t n, float d, float scale)
-{
-    size_t i = 0;
-    for (; i + W <= n; i += W)
-        v_store(dp + i, v_load(p + i) * (v_load(dp + i) - v_set(d)) * v_set(scale));
-    for (; i < n; i++)
-        dp[i] = p[i] * (dp[i] - d) * scale;
-}
-
-static float logsumexp(const float *x, size_t n)
-{
-    /* Blocks of 1024 keep the float32 partial sums short; the blocks are added in double. */
-    enum { BLOCK_WIDTH = 1024 };
-    float top = top_of(x, n), e[W];
-    double sum = 0;
-    for (size_t i = 0; i < n; i += BLOCK_WIDTH) {
-        size_t end = n - i < BLOCK_WIDTH ? n : i + BLOCK_WIDTH, j = i;
-        vec part = v_set(0);
-        for (; j + W <= end; j += W)
-            part = part + v_exp(v_load(x + j) - v_set(top));
-        sum += (double)v_sum(part);
-        if (j == end) continue;
-        v_store(e, v_exp(v_load_n(x + j, end - j) - v_set(top)));
-        for (size_t k = 0; k < end - j; k++)
-            sum += (double)e[k];
-    }
-    return (float)((double)top + log(sum));
-}
-
-static void exp_scaled(float *x, size_t n, float lse, float weight)
-{
-    exp_row(x, n, 1.0f, lse, weight);
-}
-
 static void add(float *y, const float *x, size_t n)
 {
-    size_t i = 0;
-    for (; i + W <= n; i += W)
-        v_store(y + i, v_load(y + i) + v_load(x + i));
-    for (; i < n; i++)
-        y[i] += x[i];
+    for (size_t i = 0; i < n; i += W)
+        v_put(y + i, v_some(y + i, n - i) + v_some(x + i, n - i), n - i);
 }
 
 static void axpy(float *y, float a, const float *x, size_t n)
 {
-    size_t i = 0;
-    for (; i + W <= n; i += W)
-        v_store(y + i, v_fma(v_set(a), v_load(x + i), v_load(y + i)));
-    if (i < n) {
-        vec sum = v_fma(v_set(a), v_load_n(x + i, n - i), v_load_n(y + i, n - i));
-        v_store_n(y + i, sum, n - i);
-    }
+    for (size_t i = 0; i < n; i += W)
+        v_put(y + i, v_fma(v_set(a), v_some(x + i, n - i), v_some(y + i, n - i)), n - i);
 }
 
 static void adamw(float *w, float *m, float *v, const float *g, size_t n, const dure_adamw_step *s)

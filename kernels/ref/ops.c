@@ -1,33 +1,76 @@
 /* The leaf kernels in plain C, one element after the other: the truth that every vector version
- * is tested against, and the floor for a CPU that has none. */
+ * is tested against, and the floor for a CPU that has none. Activations are float32. */
 #include "kernels/compute.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/ref/dequant_body.h"
 
 #include <math.h>
 
+typedef float act;
+enum { W = 4, G = 1, MR = 4 };
+
 static void gemm(const dure_gemm *g)
 {
     for (size_t i = 0; i < g->m; i++)
         for (size_t j = 0; j < g->n; j++) {
             float *c = &g->c[i * g->ldc + j], sum = 0;
+            const float *a = (const float *)g->a + i * g->a_row;
+            const float *b = (const float *)g->b + j / W * g->b_panel + j % W;
             for (size_t p = 0; p < g->k; p++)
-                sum = fmaf(g->a[i * g->a_row + p * g->a_step], g->b[p * g->ldb + j], sum);
+                sum = fmaf(a[p * g->a_step], b[p * W], sum);
             *c = g->accumulate ? *c + sum : sum;
         }
 }
 
-static void transpose(float *panel, size_t width, const float *rows, size_t ld, size_t n, size_t k)
+static void pack_nt(const dure_pack *p)
+{
+    for (size_t j = 0; j < dure_round_up(p->n, W); j++)
+        for (size_t k = 0; k < p->k; k++)
+            ((float *)p->to.at)[j / W * p->to.panel + k * W + j % W] =
+                j < p->n ? ((const float *)p->x)[j * p->ld + k] : 0;
+}
+
+static void pack_nn(const dure_pack *p)
+{
+    for (size_t j = 0; j < dure_round_up(p->n, W); j++)
+        for (size_t k = 0; k < p->k; k++)
+            ((float *)p->to.at)[j / W * p->to.panel + k * W + j % W] =
+                j < p->n ? ((const float *)p->x)[k * p->ld + j] : 0;
+}
+
+/* Activations are float32. */
+static void pack_nt_f32(const dure_pack *p)
+{
+    pack_nt(p);
+}
+static void pack_nn_f32(const dure_pack *p)
+{
+    pack_nn(p);
+}
+#define REPACK NULL
+
+static void transpose(float *to, size_t width, const float *rows, size_t ld, size_t n, size_t k)
 {
     for (size_t p = 0; p < k; p++)
         for (size_t r = 0; r < width; r++)
-            panel[p * width + r] = r < n ? rows[r * ld + p] : 0;
+            to[p * width + r] = r < n ? rows[r * ld + p] : 0;
 }
 
 static void to_bf16(uint16_t *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         y[i] = dure_float_to_bf16(x[i]);
+}
+
+static void store(void *y, const float *x, size_t n, float scale)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)y)[i] = scale * x[i];
+}
+
+static void load(float *y, const void *x, size_t n)
+{
+    memcpy(y, x, n * sizeof *y);
 }
 
 static float dot(const float *x, const float *y, size_t n)
@@ -38,22 +81,36 @@ static float dot(const float *x, const float *y, size_t n)
     return (float)sum;
 }
 
-static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps)
+static float dot_acts(const void *x, const void *y, size_t n)
 {
-    float r = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
-    for (size_t i = 0; i < n; i++)
-        y[i] = x[i] * r * w[i];
+    return dot(x, y, n);
 }
 
-static void rmsnorm_backward(float *dx, const float *dy, const float *x, const float *w, size_t n,
-                             float eps)
+static void rmsnorm_again(void *y, const void *kept, const float *w, size_t n, float eps)
 {
+    const float *x = kept;
+    float r = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
+    for (size_t i = 0; i < n; i++)
+        ((float *)y)[i] = x[i] * r * w[i];
+}
+
+static void rmsnorm(void *y, void *kept, const float *x, const float *w, size_t n, float eps)
+{
+    if (kept) memcpy(kept, x, n * sizeof *x);
+    rmsnorm_again(y, x, w, n, eps);
+}
+
+static void rmsnorm_backward(float *dx, void *out, const float *dy, const void *kept,
+                             const float *w, size_t n, float eps)
+{
+    const float *x = kept;
     double r = 1.0 / sqrt((double)dot(x, x, n) / (double)n + (double)eps), sum = 0;
     for (size_t i = 0; i < n; i++)
         sum += (double)w[i] * (double)dy[i] * (double)x[i];
     double pull = sum * r * r * r / (double)n;
     for (size_t i = 0; i < n; i++)
         dx[i] += (float)((double)w[i] * (double)dy[i] * r - (double)x[i] * pull);
+    if (out) memcpy(out, dx, n * sizeof *dx);
 }
 
 static float sigmoid(float x)
@@ -61,58 +118,69 @@ static float sigmoid(float x)
     return 1.0f / (1.0f + expf(-x));
 }
 
-static void swiglu(float *h, const float *e, const float *u, size_t n)
+static void swiglu(void *h, const void *e, const void *u, size_t n)
 {
+    const float *gate = e, *up = u;
     for (size_t i = 0; i < n; i++)
-        h[i] = e[i] * sigmoid(e[i]) * u[i];
+        ((float *)h)[i] = gate[i] * sigmoid(gate[i]) * up[i];
 }
 
-static void swiglu_backward(float *de, float *du, const float *dh, const float *e, const float *u,
-                            size_t n)
+static void swiglu_backward(void *h, void *e, void *u, const float *dh, size_t n)
 {
+    float *to = h, *gate = e, *up = u;
     for (size_t i = 0; i < n; i++) {
-        float x = e[i], y = u[i], s = sigmoid(x);
-        du[i] = dh[i] * x * s;
-        de[i] = dh[i] * y * s * (1 + x * (1 - s));
+        float x = gate[i], y = up[i], s = sigmoid(x);
+        to[i] = x * s * y;
+        up[i] = dh[i] * x * s;
+        gate[i] = dh[i] * y * s * (1 + x * (1 - s));
     }
 }
 
-static float logsumexp(const float *x, size_t n)
+static void rotate(float *x, const float *cos_sin, size_t n, float sign)
 {
-    float top = -INFINITY;
+    for (size_t i = 0; i < n; i += 2) {
+        float c = cos_sin[i], s = cos_sin[i + 1] * sign, a = x[i], b = x[i + 1];
+        x[i] = a * c - b * s;
+        x[i + 1] = a * s + b * c;
+    }
+}
+
+/* y = exp(scale x - max), the largest of scale x; returns the sum. */
+static double exp_row(float *y, float *max, const float *x, size_t n, float scale)
+{
     double sum = 0;
+    *max = -INFINITY;
     for (size_t i = 0; i < n; i++)
-        top = fmaxf(top, x[i]);
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)x[i] - (double)top);
-    return (float)((double)top + log(sum));
+        *max = fmaxf(*max, scale * x[i]);
+    for (size_t i = 0; i < n; i++) {
+        y[i] = expf(scale * x[i] - *max);
+        sum += (double)y[i];
+    }
+    return sum;
 }
 
-static void softmax_again(float *s, size_t n, float scale, float lse)
+static float softmax(void *p, float *s, size_t seen, size_t padded, float scale)
 {
-    for (size_t i = 0; i < n; i++)
-        s[i] = expf(scale * s[i] - lse);
+    float *to = p, max;
+    double sum = exp_row(to, &max, s, seen, scale);
+    for (size_t i = 0; i < padded; i++)
+        to[i] = i < seen ? (float)((double)to[i] / sum) : 0;
+    return (float)((double)max + log(sum));
 }
 
-static float softmax(float *s, size_t n, float scale)
+static void softmax_backward(void *p, void *ds, const dure_score_row *row)
 {
-    for (size_t i = 0; i < n; i++)
-        s[i] *= scale;
-    float lse = logsumexp(s, n);
-    softmax_again(s, n, 1.0f, lse);
-    return lse;
+    float *prob = p, *out = ds;
+    for (size_t i = 0; i < row->padded; i++) {
+        bool seen = i < row->seen;
+        prob[i] = seen ? expf(row->scale * row->s[i] - row->lse) : 0;
+        out[i] = seen ? prob[i] * (row->dp[i] - row->d) * row->scale : 0;
+    }
 }
 
-static void softmax_backward(float *dp, const float *p, size_t n, float d, float scale)
+static float exp_part(void *e, float *max, const float *x, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
-        dp[i] = p[i] * (dp[i] - d) * scale;
-}
-
-static void exp_scaled(float *x, size_t n, float lse, float weight)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] = weight * expf(x[i] - lse);
+    return (float)exp_row(e, max, x, n, 1.0f);
 }
 
 static void add(float *y, const float *x, size_t n)
@@ -131,6 +199,11 @@ static void scale_row(float *y, float a, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         y[i] *= a;
+}
+
+static void scale_acts(void *x, float by, size_t n)
+{
+    scale_row(x, by, n);
 }
 
 static void adamw(float *w, float *m, float *v, const float *g, size_t n, const dure_adamw_step *s)

@@ -35,18 +35,51 @@ static data *random_data(void)
     return d;
 }
 
+/* The same as activations of a level. */
+typedef struct acts {
+    float q[ROWS * Q], k[ROWS * KV], v[ROWS * KV], w[ROWS * Q];
+    float out[ROWS * Q], dq[ROWS * Q], dk[ROWS * KV], dv[ROWS * KV];
+} acts;
+
+/* What goes in becomes what the level holds of it. */
+static void round_to(float *x, void *to, size_t n, const dure_cpu_ops *ops)
+{
+    ops->store(to, x, n, 1.0f);
+    ops->load(x, to, n);
+}
+
+static acts *acts_of(data *d, const dure_cpu_ops *ops)
+{
+    acts *a = calloc(1, sizeof *a);
+    round_to(d->q, a->q, ROWS * Q, ops);
+    round_to(d->k, a->k, ROWS * KV, ops);
+    round_to(d->v, a->v, ROWS * KV, ops);
+    round_to(d->w, a->w, ROWS * Q, ops);
+    return a;
+}
+
+static void results_of(data *d, const acts *a, const dure_cpu_ops *ops)
+{
+    ops->load(d->out, a->out, ROWS * Q);
+    ops->load(d->dq, a->dq, ROWS * Q);
+    ops->load(d->dk, a->dk, ROWS * KV);
+    ops->load(d->dv, a->dv, ROWS * KV);
+}
+
 static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level)
 {
     dure_compute c = {.ops = dure_cpu_ops_of(level)};
     dure_attention_doc docs[N_DOCS];
+    acts *in = acts_of(d, c.ops);
     for (size_t i = 0; i < n_docs; i++)
-        docs[i] = (dure_attention_doc){from[i], from[i + 1] - from[i], d->k + from[i] * KV,
-                                       d->v + from[i] * KV, from[i + 1] - from[i]};
-    float *packed = malloc(dure_attention_packed_floats(ROWS, N_DOCS, HEADS_KV, DIM) * 4);
-    assert_ok(dure_pool_new(&c.pool, 2, dure_attention_scratch_bytes(ROWS)));
+        docs[i] = (dure_attention_doc){
+            from[i], from[i + 1] - from[i], dure_act_in(c.ops, in->k, from[i] * KV),
+            dure_act_in(c.ops, in->v, from[i] * KV), from[i + 1] - from[i]};
+    void *packed = malloc(dure_attention_packed_bytes(ROWS, N_DOCS, HEADS_KV, DIM, c.ops));
+    assert_ok(dure_pool_new(&c.pool, 2, dure_attention_scratch_bytes(ROWS, DIM, c.ops)));
     dure_attention args = {.docs = docs,
                            .n_docs = n_docs,
-                           .q = d->q,
+                           .q = in->q,
                            .ldq = Q,
                            .ldk = KV,
                            .ldv = KV,
@@ -55,15 +88,17 @@ static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level
                            .dim = DIM,
                            .scale = 0.35f,
                            .packed = packed};
-    dure_attention_forward(d->out, d->lse, &args, &c);
+    dure_attention_forward(in->out, d->lse, &args, &c);
     dure_attention_grad grad = {.args = &args,
-                                .out = d->out,
+                                .out = in->out,
                                 .lse = d->lse,
-                                .dout = d->w,
-                                .dq = d->dq,
-                                .dk = d->dk,
-                                .dv = d->dv};
+                                .dout = in->w,
+                                .dq = in->dq,
+                                .dk = in->dk,
+                                .dv = in->dv};
     dure_attention_backward(&grad, &c);
+    results_of(d, in, c.ops);
+    free(in);
     dure_pool_free(&c.pool);
     free(packed);
 }
@@ -94,20 +129,29 @@ static void naive_row(double out[DIM], const data *d, size_t row, size_t head)
             out[x] += score[j] / sum * (double)d->v[j * KV + kv + x];
 }
 
+/* What rounding may do. Activations of 8 bits are within 2^-8 of themselves: probabilities, which
+ * add up to 1, and the output; values are below 2, so the output is within 2^-6. A gradient's parts
+ * pass four roundings, whose errors are independent: some 2^-6 of its size. */
+static bool is_bf16(dure_cpu_level level)
+{
+    return dure_cpu_ops_of(level)->act_bytes == 2;
+}
+
 static void test_attention_matches_sums_in_double(void **state)
 {
     (void)state;
     data *d = random_data();
-    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512; level++) {
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
         if (!dure_cpu_ops_of((dure_cpu_level)level)) continue;
         run(d, starts, N_DOCS, (dure_cpu_level)level);
+        double tolerance = is_bf16((dure_cpu_level)level) ? 0x1p-6 : 1e-5;
         for (size_t row = 0; row < ROWS; row++)
             for (size_t head = 0; head < HEADS; head++) {
                 double expected[DIM];
                 naive_row(expected, d, row, head);
                 for (size_t x = 0; x < DIM; x++)
                     assert_true(fabs((double)d->out[row * Q + head * DIM + x] - expected[x]) <
-                                1e-5);
+                                tolerance);
             }
     }
     free(d);
@@ -126,7 +170,7 @@ static double objective(const data *d, size_t row)
     return sum;
 }
 
-static void check_slope(data *d, float *x, float slope, size_t row)
+static void check_slope(data *d, float *x, float slope, size_t row, double tolerance)
 {
     float saved = *x;
     *x = saved + 0x1p-9f;
@@ -134,21 +178,22 @@ static void check_slope(data *d, float *x, float slope, size_t row)
     *x = saved - 0x1p-9f;
     double below = objective(d, row), expected = (above - below) * 0x1p8;
     *x = saved;
-    assert_true(fabs(expected - (double)slope) < 1e-3 * (1 + fabs(expected)));
+    assert_true(fabs(expected - (double)slope) < tolerance * (1 + fabs(expected)));
 }
 
 static void test_attention_backward_matches_differences(void **state)
 {
     (void)state;
     data *d = random_data();
-    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512; level++) {
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
         if (!dure_cpu_ops_of((dure_cpu_level)level)) continue;
         run(d, starts, N_DOCS, (dure_cpu_level)level);
+        double most = is_bf16((dure_cpu_level)level) ? 0x1p-5 : 1e-3;
         for (size_t row = 0; row < ROWS; row += 7)
             for (size_t x = row % 5; x < KV; x += 5) {
-                check_slope(d, &d->q[row * Q + x], d->dq[row * Q + x], row);
-                check_slope(d, &d->k[row * KV + x], d->dk[row * KV + x], row);
-                check_slope(d, &d->v[row * KV + x], d->dv[row * KV + x], row);
+                check_slope(d, &d->q[row * Q + x], d->dq[row * Q + x], row, most);
+                check_slope(d, &d->k[row * KV + x], d->dk[row * KV + x], row, most);
+                check_slope(d, &d->v[row * KV + x], d->dv[row * KV + x], row, most);
             }
     }
     free(d);

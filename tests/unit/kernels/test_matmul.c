@@ -1,7 +1,8 @@
-/* Products against sums in double, at every level of the CPU; and the promise that a row's result
- * does not depend on the rows beside it, on their number or on the threads. */
+/* Products against sums in double of the factors as the level holds them, at every level of the
+ * CPU; and the promise that a row's result does not depend on the rows beside it, on their number,
+ * on the threads, or on whether the weight is packed. */
 #include "kernels/dequant.h"
-#include "kernels/matmul.h"
+#include "kernels/packed_weight.h"
 #include "support/check.h"
 
 #include <math.h>
@@ -48,6 +49,15 @@ static void free_weight(dure_weight *w)
     free(data.owned);
 }
 
+/* The numbers as activations; `x` becomes what they hold. */
+static void *acts_of(float *x, size_t n, const dure_cpu_ops *ops)
+{
+    void *acts = malloc((n + 1) * sizeof(float));
+    ops->store(acts, x, n, 1.0f);
+    ops->load(x, acts, n);
+    return acts;
+}
+
 static float *decoded(const dure_weight *w)
 {
     float *x = malloc(w->out * w->in * sizeof *x);
@@ -55,17 +65,25 @@ static float *decoded(const dure_weight *w)
     return x;
 }
 
-/* |y - a b^T| over |a| |b|^T, the measure in which float32 sums are judged. */
+/* The weight as the level multiplies it. */
+static float *held(const dure_weight *w, const dure_cpu_ops *ops)
+{
+    float *x = decoded(w);
+    free(acts_of(x, w->out * w->in, ops));
+    return x;
+}
+
+/* |y - a b| over |a| |b|, the measure in which float32 sums are judged. b is [n x k] turned, or
+ * [k x n]. */
 static void check_product(const float *y, const float *a, const float *b, const size_t mnk[3],
-                          bool transposed)
+                          bool turned)
 {
     size_t m = mnk[0], n = mnk[1], k = mnk[2];
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < n; j++) {
             double sum = 0, size = 0;
             for (size_t p = 0; p < k; p++) {
-                double term =
-                    (double)a[i * k + p] * (double)(transposed ? b[j * k + p] : b[p * n + j]);
+                double term = (double)a[i * k + p] * (double)(turned ? b[j * k + p] : b[p * n + j]);
                 sum += term;
                 size += fabs(term);
             }
@@ -73,33 +91,71 @@ static void check_product(const float *y, const float *a, const float *b, const 
         }
 }
 
+static dure_compute compute(const dure_cpu_ops *ops, uint32_t threads)
+{
+    dure_compute c = {.ops = ops};
+    assert_ok(dure_pool_new(&c.pool, threads, dure_matmul_scratch_bytes(100, 2048)));
+    return c;
+}
+
+/* One product of one term into float32. */
+static void multiply(float *y, const void *x, const dure_weight *w, bool transposed, size_t rows,
+                     const dure_compute *c)
+{
+    dure_floats floats = {.y = y, .ldy = transposed ? w->in : w->out};
+    dure_product p = {
+        .terms = {{.x = x, .ldx = transposed ? w->out : w->in, .w = w, .transposed = transposed}},
+        .n_terms = 1,
+        .finish = dure_finish_floats,
+        .state = &floats};
+    dure_matmul(&p, 1, rows, c);
+}
+
 static const size_t shapes[][3] = {/* rows, out, in */
                                    {1, 32, 32},  {5, 7, 64},     {14, 33, 96}, {57, 200, 288},
                                    {29, 64, 32}, {70, 130, 320}, {3, 48, 1056}};
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
+static void check_few(const float *y, const float *x, const void *acts, const dure_weight *w,
+                      size_t rows, const dure_compute *c)
+{
+    dure_floats floats = {.y = (float *)(uintptr_t)y, .ldy = w->out};
+    dure_product p = {.terms = {{.x = acts, .ldx = w->in, .w = w}},
+                      .n_terms = 1,
+                      .finish = dure_finish_floats,
+                      .state = &floats};
+    float *b = decoded(w);
+    dure_matmul_few(&p, 1, rows, c);
+    check_product(y, x, b, (size_t[3]){rows, w->out, w->in}, true);
+    free(b);
+}
+
 static void check_level(dure_cpu_level level, uint32_t type)
 {
-    dure_compute c = {.ops = dure_cpu_ops_of(level)};
-    if (!c.ops) return;
-    assert_ok(dure_pool_new(&c.pool, 2, dure_matmul_scratch_bytes(2048)));
+    const dure_cpu_ops *ops = dure_cpu_ops_of(level);
+    if (!ops) return;
+    dure_compute c = compute(ops, 2);
     for (size_t s = 0; s < N_SHAPES; s++) {
         size_t rows = shapes[s][0], out = shapes[s][1], in = shapes[s][2];
         dure_weight w = random_weight(type, out, in);
-        float *x = random_floats(rows * in), *y = random_floats(rows * out), *b = decoded(&w);
-        dure_product p = {.y = y, .ldy = out, .x = x, .ldx = in, .w = &w};
-        dure_matmul job = {.rows = rows, .products = &p, .n_products = 1};
-        dure_matmul_forward(&job, &c);
+        float *x = random_floats(rows * in), *y = random_floats(rows * out), *b = held(&w, ops);
+        void *x_acts = acts_of(x, rows * in, ops);
+        multiply(y, x_acts, &w, false, rows, &c);
         check_product(y, x, b, (size_t[3]){rows, out, in}, true);
-        dure_matmul_few(&job, &c);
-        check_product(y, x, b, (size_t[3]){rows, out, in}, true);
-        dure_product_grad term = {.dy = y, .lddy = out, .w = &w};
-        dure_matmul_grad grad = {.dx = x, .lddx = in, .terms = &term, .n_terms = 1};
-        dure_matmul_backward(&grad, 1, rows, &c);
-        check_product(x, y, b, (size_t[3]){rows, in, out}, false);
+        if (rows <= DURE_MATMUL_FEW) check_few(y, x, x_acts, &w, rows, &c);
+        /* G divides the depth, as it does in any model; the last odd column goes out. */
+        size_t depth = out / ops->group * ops->group;
+        w.out = depth;
+        float *dy = random_floats(rows * depth);
+        void *dy_acts = acts_of(dy, rows * depth, ops);
+        multiply(x, dy_acts, &w, true, rows, &c);
+        check_product(x, dy, b, (size_t[3]){rows, in, depth}, false);
         free(x);
         free(y);
         free(b);
+        free(dy);
+        free(x_acts);
+        free(dy_acts);
         free_weight(&w);
     }
     dure_pool_free(&c.pool);
@@ -109,21 +165,18 @@ static void test_matmul_is_right_at_every_level(void **state)
 {
     (void)state;
     static const uint32_t types[] = {0, 3, 8};
-    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512; level++)
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++)
         for (size_t t = 0; t < 3; t++)
             check_level((dure_cpu_level)level, types[t]);
 }
 
-/* Forward of `rows` rows of x from `first` on, with `threads` threads. */
-static float *product_of(const float *x, const dure_weight *w, const size_t range[2],
+/* `rows` rows of x from `first` on, with `threads` threads. */
+static float *product_of(const void *x, const dure_weight *w, const size_t range[2],
                          uint32_t threads)
 {
-    dure_compute c = {.ops = dure_cpu_ops_of(dure_cpu_best())};
+    dure_compute c = compute(dure_cpu_ops_of(dure_cpu_best()), threads);
     float *y = malloc(range[1] * w->out * sizeof *y);
-    assert_ok(dure_pool_new(&c.pool, threads, dure_matmul_scratch_bytes(2048)));
-    dure_product p = {.y = y, .ldy = w->out, .x = x + range[0] * w->in, .ldx = w->in, .w = w};
-    dure_matmul job = {.rows = range[1], .products = &p, .n_products = 1};
-    dure_matmul_forward(&job, &c);
+    multiply(y, dure_act_in(c.ops, x, range[0] * w->in), w, false, range[1], &c);
     dure_pool_free(&c.pool);
     return y;
 }
@@ -133,45 +186,111 @@ static void test_matmul_row_is_itself_among_any_rows(void **state)
     (void)state;
     enum { ROWS = 75, OUT = 200, IN = 1056 };
     dure_weight w = random_weight(3, OUT, IN);
-    float *x = random_floats(ROWS * IN), *all = product_of(x, &w, (size_t[]){0, ROWS}, 1);
+    float *x = random_floats(ROWS * IN);
+    void *acts = acts_of(x, ROWS * IN, dure_cpu_ops_of(dure_cpu_best()));
+    float *all = product_of(acts, &w, (size_t[]){0, ROWS}, 1);
     static const size_t ranges[][2] = {{0, 1}, {3, 9}, {10, 14}, {13, 57}, {74, 1}, {0, 75}};
     for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++) {
-        float *some = product_of(x, &w, ranges[r], (uint32_t)r % 3 + 1);
+        float *some = product_of(acts, &w, ranges[r], (uint32_t)r % 3 + 1);
         assert_memory_equal(some, all + ranges[r][0] * OUT, ranges[r][1] * OUT * sizeof *some);
         free(some);
     }
     free(x);
+    free(acts);
     free(all);
     free_weight(&w);
 }
 
-static void test_matmul_accumulates_and_groups(void **state)
+/* Several terms, more depth than the cache holds at once, several products: as sums in double. */
+static void test_matmul_adds_terms_and_groups_products(void **state)
 {
     (void)state;
-    enum { ROWS = 9, IN = 64 };
-    dure_compute c = {.ops = dure_cpu_ops_of(dure_cpu_best())};
-    assert_ok(dure_pool_new(&c.pool, 2, dure_matmul_scratch_bytes(2048)));
-    dure_weight a = random_weight(0, 40, IN), b = random_weight(8, 24, IN);
-    float *x = random_floats(ROWS * IN), *ya = random_floats(ROWS * 40),
-          *yb = random_floats(ROWS * 24);
-    float before = yb[5];
-    dure_product products[] = {
-        {.y = ya, .ldy = 40, .x = x, .ldx = IN, .w = &a},
-        {.y = yb, .ldy = 24, .x = x, .ldx = IN, .w = &b, .accumulate = true}};
-    dure_matmul job = {.rows = ROWS, .products = products, .n_products = 2};
-    float *decoded_b = decoded(&b);
-    dure_matmul_forward(&job, &c);
-    check_product(ya, x, a.data, (size_t[3]){ROWS, 40, IN}, true);
-    double expected = (double)before;
-    for (size_t k = 0; k < IN; k++)
-        expected += (double)x[k] * (double)decoded_b[5 * IN + k];
-    assert_true(fabs((double)yb[5] - expected) < 1e-4);
-    free(decoded_b);
+    enum { ROWS = 9, DEEP = 4096, RANK = 3, LDZ = 4, OUT = 96 };
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
+        const dure_cpu_ops *ops = dure_cpu_ops_of((dure_cpu_level)level);
+        if (!ops) continue;
+        dure_compute c = compute(ops, 2);
+        dure_weight a = random_weight(3, OUT, DEEP), b = random_weight(0, OUT, RANK);
+        float *x = random_floats(ROWS * DEEP), *z = random_floats(ROWS * LDZ);
+        /* An odd depth: the row's padding is zero. */
+        for (size_t r = 0; r < ROWS; r++)
+            z[r * LDZ + RANK] = 0;
+        float *y = random_floats(ROWS * OUT), *other = malloc(ROWS * OUT * sizeof *other);
+        float before[ROWS * OUT], *part = malloc(ROWS * OUT * sizeof *part);
+        memcpy(before, y, sizeof before);
+        void *x_acts = acts_of(x, ROWS * DEEP, ops), *z_acts = acts_of(z, ROWS * LDZ, ops);
+        dure_floats to_y = {.y = y, .ldy = OUT, .accumulate = true};
+        dure_floats to_other = {.y = other, .ldy = OUT};
+        dure_product products[] = {
+            {.terms = {{.x = x_acts, .ldx = DEEP, .w = &a}, {.x = z_acts, .ldx = LDZ, .w = &b}},
+             .n_terms = 2,
+             .finish = dure_finish_floats,
+             .state = &to_y},
+            {.terms = {{.x = z_acts, .ldx = LDZ, .w = &b}},
+             .n_terms = 1,
+             .finish = dure_finish_floats,
+             .state = &to_other}};
+        dure_matmul(products, 2, ROWS, &c);
+        float *b_held = held(&b, ops);
+        for (size_t r = 1; r < ROWS; r++)
+            memmove(z + r * RANK, z + r * LDZ, RANK * sizeof *z);
+        check_product(other, z, b_held, (size_t[3]){ROWS, OUT, RANK}, true);
+        multiply(part, x_acts, &a, false, ROWS, &c);
+        for (size_t i = 0; i < ROWS * OUT; i++) {
+            double expected = (double)before[i] + (double)part[i] + (double)other[i];
+            assert_true(fabs((double)y[i] - expected) < 1e-5 * (1 + fabs(expected)));
+        }
+        free(b_held);
+        free(x);
+        free(z);
+        free(y);
+        free(other);
+        free(part);
+        free(x_acts);
+        free(z_acts);
+        free_weight(&a);
+        free_weight(&b);
+        dure_pool_free(&c.pool);
+    }
+}
+
+/* A packed weight gives the bits of the decoded one, forward and back. */
+static void test_matmul_packed_is_as_decoded(void **state)
+{
+    (void)state;
+    enum { ROWS = 61, OUT = 208, IN = 1312 };
+    const dure_cpu_ops *ops = dure_cpu_ops_of(DURE_CPU_AVX512_BF16);
+    dure_weight w = random_weight(3, OUT, IN), narrow = {.out = 24, .in = 32};
+    if (!ops || !dure_weight_can_pack(&w, ops)) {
+        free_weight(&w);
+        print_message("no level of this CPU packs weights\n");
+        skip();
+    }
+    assert_false(dure_weight_can_pack(&narrow, ops));
+    dure_compute c = compute(ops, 2);
+    float *x = random_floats(ROWS * IN), *dy = random_floats(ROWS * OUT);
+    void *x_acts = acts_of(x, ROWS * IN, ops), *dy_acts = acts_of(dy, ROWS * OUT, ops);
+    float *y[2], *dx[2];
+    void *memory = aligned_alloc(64, dure_round_up(dure_weight_packed_bytes(&w, ops), 64));
+    for (int packed = 0; packed < 2; packed++) {
+        y[packed] = malloc(ROWS * OUT * sizeof(float));
+        dx[packed] = malloc(ROWS * IN * sizeof(float));
+        if (packed) dure_weight_pack(&w, memory, &c);
+        multiply(y[packed], x_acts, &w, false, ROWS, &c);
+        multiply(dx[packed], dy_acts, &w, true, ROWS, &c);
+    }
+    assert_memory_equal(y[0], y[1], ROWS * OUT * sizeof(float));
+    assert_memory_equal(dx[0], dx[1], ROWS * IN * sizeof(float));
+    for (int packed = 0; packed < 2; packed++) {
+        free(y[packed]);
+        free(dx[packed]);
+    }
+    free(memory);
     free(x);
-    free(ya);
-    free(yb);
-    free_weight(&a);
-    free_weight(&b);
+    free(dy);
+    free(x_acts);
+    free(dy_acts);
+    free_weight(&w);
     dure_pool_free(&c.pool);
 }
 
@@ -180,7 +299,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul_is_right_at_every_level),
         cmocka_unit_test(test_matmul_row_is_itself_among_any_rows),
-        cmocka_unit_test(test_matmul_accumulates_and_groups),
+        cmocka_unit_test(test_matmul_adds_terms_and_groups_products),
+        cmocka_unit_test(test_matmul_packed_is_as_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -39,18 +39,64 @@ static void assert_near(const float *x, const float *y, size_t n, double relativ
     assert_true(error <= relative * size);
 }
 
+/* How far a level's activations may be from the number meant: one rounding to 8 bits. */
+static double act_error(const dure_cpu_ops *ops)
+{
+    return ops->act_bytes == 2 ? 0x1p-8 : 0;
+}
+
+/* x as activations of the level; x becomes what they hold. */
+static void *hold(float *x, void *acts, size_t n, const dure_cpu_ops *ops)
+{
+    ops->store(acts, x, n, 1.0f);
+    ops->load(x, acts, n);
+    return acts;
+}
+
 typedef void check_ops(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n);
 
 static void at_every_level(check_ops *check)
 {
-    for (int level = DURE_CPU_PORTABLE; level <= DURE_CPU_AVX512; level++) {
+    for (int level = DURE_CPU_PORTABLE; level <= DURE_CPU_AVX512_BF16; level++) {
         const dure_cpu_ops *ops = dure_cpu_ops_of((dure_cpu_level)level);
         for (size_t i = 0; ops && i < N_LENGTHS; i++)
             check(ops, dure_cpu_ops_of(DURE_CPU_REFERENCE), lengths[i]);
     }
 }
 
-static float a[MOST], b[MOST], c[MOST], d[MOST], e[MOST], f[MOST];
+static float a[MOST], b[MOST], c[MOST], d[MOST], e[MOST], f[MOST], g[MOST];
+/* The same as activations. */
+static float acts_a[MOST], acts_b[MOST], acts_c[MOST];
+
+static void check_acts(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+{
+    (void)truth;
+    fill(a, n, 3);
+    memset(acts_a, 0, sizeof acts_a);
+    ops->store(acts_a, a, n, 2.0f);
+    ops->load(d, acts_a, n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabs((double)d[i] - 2 * (double)a[i]) <=
+                    act_error(ops) * 2 * fabs((double)a[i]));
+    /* What lies behind the last one is not touched. */
+    const unsigned char *after = dure_act_in(ops, acts_a, n);
+    for (size_t i = 0; i < 2 * ops->act_bytes; i++)
+        assert_int_equal(after[i], 0);
+    ops->scale_acts(acts_a, 0.5f, n);
+    ops->load(e, acts_a, n);
+    for (size_t i = 0; i < n; i++)
+        assert_true(e[i] == d[i] / 2);
+    hold(a, acts_a, n, ops);
+    fill(b, n, 1);
+    hold(b, acts_b, n, ops);
+    assert_true(fabsf(ops->dot_acts(acts_a, acts_b, n) - truth->dot(a, b, n)) <= 3e-5f * (float)n);
+}
+
+static void test_ops_activations_hold_their_numbers(void **state)
+{
+    (void)state;
+    at_every_level(check_acts);
+}
 
 static void check_norm(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
 {
@@ -58,15 +104,24 @@ static void check_norm(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_
     fill(b, n, 1);
     fill(c, n, 1);
     assert_true(fabsf(ops->dot(a, b, n) - truth->dot(a, b, n)) <= 1e-5f * (float)n);
-    ops->rmsnorm(d, a, b, n, 1e-5f);
-    truth->rmsnorm(e, a, b, n, 1e-5f);
-    assert_near(d, e, n, 1e-6);
+    ops->rmsnorm(acts_a, acts_b, a, b, n, 1e-5f);
+    ops->load(d, acts_a, n);
+    truth->rmsnorm(e, f, a, b, n, 1e-5f);
+    assert_near(d, e, n, 1e-6 + act_error(ops));
+    ops->load(a, acts_b, n); /* what was kept */
+    assert_near(a, f, n, act_error(ops));
+    ops->rmsnorm_again(acts_a, acts_b, b, n, 1e-5f);
+    ops->load(d, acts_a, n);
+    truth->rmsnorm_again(e, a, b, n, 1e-5f);
+    assert_near(d, e, n, 1e-6 + act_error(ops));
     memset(d, 0, sizeof d);
     memset(e, 0, sizeof e);
-    ops->rmsnorm_backward(d, c, a, b, n, 1e-5f);
-    truth->rmsnorm_backward(e, c, a, b, n, 1e-5f);
+    ops->rmsnorm_backward(d, acts_c, c, acts_b, b, n, 1e-5f);
+    truth->rmsnorm_backward(e, NULL, c, a, b, n, 1e-5f);
     /* With one element the exact gradient nearly vanishes, so only its size is compared. */
     assert_near(d, e, n, n == 1 ? 2 : 2e-6);
+    ops->load(f, acts_c, n);
+    assert_near(f, d, n, act_error(ops));
 }
 
 static void test_ops_rmsnorm_agrees(void **state)
@@ -80,13 +135,21 @@ static void check_swiglu(const dure_cpu_ops *ops, const dure_cpu_ops *truth, siz
     fill(a, n, 20);
     fill(b, n, 2);
     fill(c, n, 1);
-    ops->swiglu(d, a, b, n);
+    hold(a, acts_a, n, ops);
+    hold(b, acts_b, n, ops);
+    ops->swiglu(acts_c, acts_a, acts_b, n);
+    ops->load(d, acts_c, n);
     truth->swiglu(e, a, b, n);
-    assert_near(d, e, n, 1e-6);
-    truth->swiglu_backward(e, f, c, a, b, n);
-    ops->swiglu_backward(a, b, c, a, b, n); /* in place */
-    assert_near(a, e, n, 2e-6);
-    assert_near(b, f, n, 2e-6);
+    assert_near(d, e, n, 1e-6 + act_error(ops));
+    memset(acts_c, 0, sizeof acts_c);
+    ops->swiglu_backward(acts_c, acts_a, acts_b, c, n);
+    truth->swiglu_backward(g, a, b, c, n);
+    ops->load(d, acts_c, n);
+    assert_near(d, e, n, 1e-6 + act_error(ops));
+    ops->load(d, acts_a, n);
+    assert_near(d, a, n, 2e-6 + act_error(ops));
+    ops->load(d, acts_b, n);
+    assert_near(d, b, n, 2e-6 + act_error(ops));
 }
 
 static void test_ops_swiglu_agrees(void **state)
@@ -97,31 +160,66 @@ static void test_ops_swiglu_agrees(void **state)
 
 static void check_softmax(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
 {
+    enum { PAD = 1 };
     fill(a, n, 30);
     memcpy(b, a, sizeof a);
     memcpy(c, a, sizeof a);
-    float lse = ops->softmax(a, n, 0.5f), expected = truth->softmax(b, n, 0.5f);
+    float lse = ops->softmax(acts_a, a, n, n + PAD, 0.5f);
+    float expected = truth->softmax(e, b, n, n + PAD, 0.5f);
     assert_true(fabsf(lse - expected) <= 4e-6f * (1 + fabsf(expected)));
-    assert_near(a, b, n, 5e-6);
-    ops->softmax_again(c, n, 0.5f, expected);
-    assert_near(c, b, n, 5e-6);
-    fill(d, n, 1);
-    memcpy(e, d, sizeof d);
-    ops->softmax_backward(d, b, n, 0.25f, 0.5f);
-    truth->softmax_backward(e, b, n, 0.25f, 0.5f);
-    assert_near(d, e, n, 1e-6);
-    fill(a, n, 30);
-    assert_true(fabsf(ops->logsumexp(a, n) - truth->logsumexp(a, n)) < 1e-5f);
-    memcpy(b, a, sizeof a);
-    ops->exp_scaled(a, n, 31.0f, 0.1f);
-    truth->exp_scaled(b, n, 31.0f, 0.1f);
-    assert_near(a, b, n, 5e-6);
+    ops->load(d, acts_a, n + PAD);
+    assert_near(d, e, n + PAD, 5e-6 + act_error(ops));
+    assert_true(d[n] == 0);
+    fill(f, n, 1);
+    dure_score_row row = {
+        .s = c, .dp = f, .seen = n, .padded = n + PAD, .scale = 0.5f, .lse = expected, .d = 0.25f};
+    ops->softmax_backward(acts_a, acts_b, &row);
+    truth->softmax_backward(d, g, &row);
+    ops->load(a, acts_a, n + PAD);
+    ops->load(b, acts_b, n + PAD);
+    assert_near(a, d, n + PAD, 5e-6 + act_error(ops));
+    assert_near(b, g, n + PAD, 5e-6 + act_error(ops));
+    assert_true(a[n] == 0 && b[n] == 0);
 }
 
 static void test_ops_softmax_agrees(void **state)
 {
     (void)state;
     at_every_level(check_softmax);
+}
+
+static void check_exp_part(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+{
+    float max, truth_max;
+    fill(a, n, 30);
+    float sum = ops->exp_part(acts_a, &max, a, n);
+    float truth_sum = truth->exp_part(e, &truth_max, a, n);
+    assert_true(max == truth_max && fabsf(sum - truth_sum) < 5e-6f * truth_sum);
+    ops->load(d, acts_a, n);
+    assert_near(d, e, n, 5e-6 + act_error(ops));
+}
+
+static void test_ops_exp_part_agrees(void **state)
+{
+    (void)state;
+    at_every_level(check_exp_part);
+}
+
+static void check_rotate(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+{
+    n = n / 2 * 2;
+    fill(a, n, 1);
+    fill(b, n, 1);
+    memcpy(c, a, sizeof a);
+    ops->rotate(a, b, n, -1.0f);
+    truth->rotate(c, b, n, -1.0f);
+    assert_near(a, c, n, 1e-6);
+}
+
+static void test_ops_rotate_agrees(void **state)
+{
+    (void)state;
+    at_every_level(check_rotate);
 }
 
 static void check_sums(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
@@ -164,18 +262,80 @@ static void test_ops_transpose_agrees(void **state)
     at_every_level(check_transpose);
 }
 
+/* Element (k, j) of panels. */
+static float panel_at(const dure_cpu_ops *ops, dure_panels p, size_t k, size_t j)
+{
+    float x;
+    size_t w = ops->width, group = ops->group;
+    size_t at = j / w * p.panel + k / group * w * group + j % w * group + k % group;
+    ops->load(&x, dure_act_in(ops, p.at, at), 1);
+    return x;
+}
+
+/* Panels of x[n x k] turned and of x[k x n], from both kinds of numbers. */
+static void check_panels(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+{
+    enum { K = 35 };
+    (void)truth;
+    n = n % 50 + 1;
+    size_t panel = dure_round_up(K, ops->group) * ops->width;
+    fill(a, n * K, 1);
+    hold(a, acts_a, n * K, ops);
+    for (int kind = 0; kind < 4; kind++) {
+        bool turned = kind % 2, floats = kind / 2;
+        dure_pack p = {
+            .to = {acts_b, panel}, .x = floats ? a : acts_a, .ld = turned ? K : n, .n = n, .k = K};
+        memset(acts_b, 0xff, sizeof acts_b);
+        if (floats)
+            (turned ? ops->pack_nt_f32 : ops->pack_nn_f32)(&p);
+        else
+            (turned ? ops->pack_nt : ops->pack_nn)(&p);
+        for (size_t j = 0; j < dure_round_up(n, ops->width); j++)
+            for (size_t k = 0; k < dure_round_up(K, ops->group); k++) {
+                float expected = j < n && k < K ? a[turned ? j * K + k : k * n + j] : 0;
+                assert_true(panel_at(ops, p.to, k, j) == expected);
+            }
+    }
+}
+
+static void test_ops_panels_hold_the_matrix(void **state)
+{
+    (void)state;
+    at_every_level(check_panels);
+}
+
+static void test_ops_repacked_panels_are_the_turned_matrix(void **state)
+{
+    (void)state;
+    enum { OUT = 32, IN = 48, COLUMN = 16, N = 32 };
+    const dure_cpu_ops *ops = dure_cpu_ops_of(DURE_CPU_AVX512_BF16);
+    if (!ops) skip();
+    fill(a, OUT * IN, 1);
+    hold(a, acts_a, OUT * IN, ops);
+    dure_panels from = {acts_b, IN * ops->width}, to = {acts_c, OUT * ops->width};
+    ops->pack_nt(&(dure_pack){.to = from, .x = acts_a, .ld = IN, .n = OUT, .k = IN});
+    ops->repack(to, from, COLUMN, N, OUT);
+    for (size_t j = 0; j < N; j++)
+        for (size_t k = 0; k < OUT; k++)
+            assert_true(panel_at(ops, to, k, j) == a[k * IN + COLUMN + j]);
+}
+
 static void test_ops_nan_is_never_lost(void **state)
 {
     (void)state;
-    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512; level++) {
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
         const dure_cpu_ops *ops = dure_cpu_ops_of((dure_cpu_level)level);
         for (size_t at = 0; ops && at < 40; at += 3) {
+            float max;
             fill(a, 40, 1);
             a[at] = NAN;
-            assert_true(isnan(ops->logsumexp(a, 40)));
-            assert_true(isnan(ops->softmax(a, 40, 1.0f)));
+            assert_true(isnan(ops->exp_part(acts_a, &max, a, 40)));
+            assert_true(isnan(ops->softmax(acts_a, a, 40, 40, 1.0f)));
+            fill(a, 40, 1);
             a[at] = NAN;
-            ops->swiglu(b, a, a, 40);
+            ops->store(acts_a, a, 40, 1.0f);
+            ops->swiglu(acts_b, acts_a, acts_a, 40);
+            ops->load(b, acts_b, 40);
             assert_true(isnan(b[at]));
         }
     }
@@ -183,12 +343,12 @@ static void test_ops_nan_is_never_lost(void **state)
 
 static dure_compute compute(void)
 {
-    dure_compute made = {.ops = dure_cpu_ops_of(dure_cpu_best())};
+    dure_compute made = {.ops = dure_cpu_ops_of(dure_cpu_best_up_to(DURE_CPU_AVX512))};
     assert_ok(dure_pool_new(&made.pool, 2, 1 << 16));
     return made;
 }
 
-/* The slope of sum(c . y) in x[i], by differences. */
+/* The slope of sum(c . y) in x[i], by differences; in float32, where differences show it. */
 static void test_ops_rmsnorm_backward_matches_differences(void **state)
 {
     (void)state;
@@ -198,14 +358,14 @@ static void test_ops_rmsnorm_backward_matches_differences(void **state)
     fill(b, N, 1);
     fill(c, N, 1);
     memset(e, 0, sizeof e);
-    dure_rmsnorm args = {.x = a, .w = b, .rows = 1, .width = N, .eps = 1e-5f};
-    dure_rmsnorm_backward(e, c, &args, &on);
+    dure_rmsnorm args = {.w = b, .rows = 1, .width = N, .eps = 1e-5f};
+    dure_rmsnorm_backward(e, NULL, c, a, &args, &on);
     for (size_t i = 0; i < N; i++) {
         double slope[2];
         for (int side = 0; side < 2; side++) {
             float saved = a[i];
             a[i] += side ? -0x1p-7f : 0x1p-7f;
-            dure_rmsnorm_forward(d, &args, &on);
+            dure_rmsnorm_forward(d, NULL, a, &args, &on);
             a[i] = saved;
             slope[side] = 0;
             for (size_t j = 0; j < N; j++)
@@ -224,8 +384,11 @@ static void test_ops_swiglu_backward_matches_differences(void **state)
     fill(a, N, 3);
     fill(b, N, 1);
     fill(c, N, 1);
-    dure_swiglu_grad grad = {.dgate = d, .dup = e, .dh = c, .gate = a, .up = b, .n = N};
-    dure_swiglu_backward(&grad, &on);
+    memcpy(d, a, sizeof d);
+    memcpy(e, b, sizeof e);
+    dure_swiglu_grad grad = {.h = f, .gate = d, .up = e, .width = N};
+    dure_sums dh = {.at = c, .ld = N, .rows = 1, .columns = N};
+    dure_finish_swiglu_backward(&grad, &dh, on.ops);
     for (size_t i = 0; i < N; i++) {
         float h[2], u[2], saved = a[i], step = 0x1p-7f;
         for (int side = 0; side < 2; side++) {
@@ -244,33 +407,75 @@ static void test_ops_swiglu_backward_matches_differences(void **state)
     dure_pool_free(&on.pool);
 }
 
+enum { CE_ROWS = 3, CE_VOCAB = 300, CE_LD = 320 };
+
+/* nll of the logits, and their gradient in p unless `weight` is NULL, by blocks as they come. */
+static void cross_entropy(float *nll, float *p, float *logits, const float *weight,
+                          const dure_compute *on)
+{
+    const int32_t labels[CE_ROWS] = {0, 17, 299};
+    float max[CE_ROWS * 3], sum[CE_ROWS * 3], at_label[CE_ROWS];
+    assert_int_equal(dure_cross_entropy_blocks(CE_VOCAB), 3);
+    dure_cross_entropy args = {.labels = labels,
+                               .rows = CE_ROWS,
+                               .vocab = CE_VOCAB,
+                               .p = p,
+                               .ld = CE_LD,
+                               .max = max,
+                               .sum = sum,
+                               .at_label = at_label};
+    for (size_t j = 0; j < CE_VOCAB; j += 256)
+        dure_finish_cross_entropy(&args,
+                                  &(dure_sums){.at = logits + j,
+                                               .ld = CE_LD,
+                                               .rows = CE_ROWS,
+                                               .column = j,
+                                               .columns = CE_VOCAB - j < 256 ? CE_VOCAB - j : 256},
+                                  on->ops);
+    dure_cross_entropy_end(nll, &args, weight, on);
+}
+
 static void test_ops_cross_entropy_backward_matches_differences(void **state)
 {
     (void)state;
-    enum { ROWS = 3, VOCAB = 50, LD = 64 };
-    static float logits[ROWS * LD], kept[ROWS * LD];
-    const int32_t labels[ROWS] = {0, 17, 49};
-    const float weight[ROWS] = {1, 0.5f, 0.25f};
-    float nll[ROWS], moved[2][ROWS];
+    static float logits[CE_ROWS * CE_LD], p[CE_ROWS * CE_LD], unused[CE_ROWS * CE_LD];
+    const float weight[CE_ROWS] = {1, 0.5f, 0.25f};
+    float nll[CE_ROWS], moved[2][CE_ROWS];
     dure_compute on = compute();
-    fill(kept, ROWS * LD, 4);
-    dure_cross_entropy args = {
-        .logits = logits, .labels = labels, .rows = ROWS, .vocab = VOCAB, .ld = LD};
-    memcpy(logits, kept, sizeof kept);
-    dure_cross_entropy_backward(nll, &args, weight, &on);
-    memcpy(a, logits, sizeof logits);
-    for (size_t i = 0; i < VOCAB; i++) {
+    fill(logits, CE_ROWS * CE_LD, 4);
+    cross_entropy(nll, p, logits, weight, &on);
+    for (size_t i = 0; i < CE_VOCAB; i++) {
         for (int side = 0; side < 2; side++) {
-            memcpy(logits, kept, sizeof kept);
-            for (size_t r = 0; r < ROWS; r++)
-                logits[r * LD + i] += side ? -0x1p-5f : 0x1p-5f;
-            dure_cross_entropy_forward(moved[side], &args, &on);
+            for (size_t r = 0; r < CE_ROWS; r++)
+                logits[r * CE_LD + i] += side ? -0x1p-5f : 0x1p-5f;
+            cross_entropy(moved[side], unused, logits, NULL, &on);
+            for (size_t r = 0; r < CE_ROWS; r++)
+                logits[r * CE_LD + i] -= side ? -0x1p-5f : 0x1p-5f;
         }
-        for (size_t r = 0; r < ROWS; r++) {
+        for (size_t r = 0; r < CE_ROWS; r++) {
             float slope = (moved[0][r] - moved[1][r]) * 0x1p4f * weight[r];
-            assert_true(fabsf(slope - a[r * LD + i]) < 2e-4f);
+            assert_true(fabsf(slope - p[r * CE_LD + i]) < 2e-4f);
         }
     }
+    dure_pool_free(&on.pool);
+}
+
+/* A label that is all but certain: p - 1 keeps its digits although p is rounded to eight bits. */
+static void test_ops_cross_entropy_near_certainty(void **state)
+{
+    (void)state;
+    static float logits[CE_ROWS * CE_LD], p[CE_ROWS * CE_LD];
+    const float weight[CE_ROWS] = {1, 1, 1};
+    float nll[CE_ROWS], got;
+    dure_compute on = compute();
+    on.ops = dure_cpu_ops_of(dure_cpu_best());
+    memset(logits, 0, sizeof logits);
+    logits[CE_LD + 17] = 15;
+    cross_entropy(nll, p, logits, weight, &on);
+    double rest = 299 * exp(-15.0), expected = -rest / (1 + rest);
+    on.ops->load(&got, dure_act_in(on.ops, p, CE_LD + 17), 1);
+    assert_true(fabs((double)got - expected) < 0x1p-7 * fabs(expected));
+    assert_true(fabs((double)nll[1] - log1p(rest)) < 1e-6);
     dure_pool_free(&on.pool);
 }
 
@@ -302,15 +507,21 @@ static void test_ops_adamw_matches_pytorch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_ops_activations_hold_their_numbers),
         cmocka_unit_test(test_ops_rmsnorm_agrees),
         cmocka_unit_test(test_ops_swiglu_agrees),
         cmocka_unit_test(test_ops_softmax_agrees),
+        cmocka_unit_test(test_ops_exp_part_agrees),
+        cmocka_unit_test(test_ops_rotate_agrees),
         cmocka_unit_test(test_ops_sums_agree),
         cmocka_unit_test(test_ops_transpose_agrees),
+        cmocka_unit_test(test_ops_panels_hold_the_matrix),
+        cmocka_unit_test(test_ops_repacked_panels_are_the_turned_matrix),
         cmocka_unit_test(test_ops_nan_is_never_lost),
         cmocka_unit_test(test_ops_rmsnorm_backward_matches_differences),
         cmocka_unit_test(test_ops_swiglu_backward_matches_differences),
         cmocka_unit_test(test_ops_cross_entropy_backward_matches_differences),
+        cmocka_unit_test(test_ops_cross_entropy_near_certainty),
         cmocka_unit_test(test_ops_adamw_matches_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

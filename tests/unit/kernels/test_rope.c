@@ -10,13 +10,6 @@ enum { ROWS = 5, HEADS = 3, DIM = 8, HEAD = 10, LD = HEADS * HEAD, POSITIONS = 6
 static const uint32_t position[ROWS] = {0, 1, 7, 30, 599};
 static const float factors[DIM / 2] = {1, 2, 4, 8};
 
-static dure_compute compute(void)
-{
-    dure_compute c = {.ops = dure_cpu_ops_of(DURE_CPU_REFERENCE)};
-    assert_ok(dure_pool_new(&c.pool, 2, 0));
-    return c;
-}
-
 static void fill(float *x, uint64_t seed)
 {
     for (size_t i = 0; i < ROWS * LD; i++) {
@@ -25,18 +18,17 @@ static void fill(float *x, uint64_t seed)
     }
 }
 
+/* Adjacent pairs in two pieces, as blocks of columns may fall. */
 static void apply(float *x, const dure_rope_table *table, bool backward)
 {
-    dure_compute on = compute();
-    dure_rope args = {.table = table,
-                      .position = position,
-                      .rows = ROWS,
-                      .ld = LD,
-                      .heads = HEADS,
-                      .head_dim = HEAD,
-                      .backward = backward};
-    dure_rope_apply(x, &args, &on);
-    dure_pool_free(&on.pool);
+    const dure_cpu_ops *ops = dure_cpu_ops_of(dure_cpu_best());
+    const float sign = backward ? -1.0f : 1.0f;
+    const size_t cut = table->halves ? LD : 12;
+    dure_rope rope = {.table = table, .position = position, .head_dim = HEAD};
+    for (size_t r = 0; r < ROWS; r++) {
+        dure_rope_turn(x + r * LD, cut, &rope, r, 0, sign, ops);
+        dure_rope_turn(x + r * LD + cut, LD - cut, &rope, r, cut, sign, ops);
+    }
 }
 
 /* The rotation of `opts` with the frequencies given. */

@@ -73,7 +73,10 @@ static void test_threads_environment_lowers_the_level(void **state)
     assert_int_equal(dure_cpu_best(), DURE_CPU_PORTABLE);
     setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);
     assert_true(dure_cpu_best() <= DURE_CPU_AVX2);
+    setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE", 1);
+    assert_true(dure_cpu_best() <= DURE_CPU_AVX512);
     unsetenv("ONEDNN_MAX_CPU_ISA");
+    assert_true(dure_cpu_best_up_to(DURE_CPU_AVX2) <= DURE_CPU_AVX2);
     assert_non_null(dure_cpu_ops_of(dure_cpu_best()));
     assert_non_null(dure_cpu_ops_of(DURE_CPU_REFERENCE));
 }

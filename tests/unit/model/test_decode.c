@@ -21,7 +21,7 @@ typedef struct fixture {
 
 static void set_up(fixture *f, const tiny_model_opts *model)
 {
-    dure_transformer_opts opts = {.threads = 2, .rows = 64};
+    dure_transformer_opts opts = {.threads = 2, .rows = 64, .precision = DURE_PRECISION_F32};
     memset(f, 0, sizeof *f);
     temp_dir_make(&f->dir);
     const char *path = temp_dir_file(&f->dir, "tiny.gguf");

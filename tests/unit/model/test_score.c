@@ -23,7 +23,9 @@ static int open_world(void **state)
     const char *path = temp_dir_file(&w.dir, "tiny.gguf");
     tiny_model_write(path, &(tiny_model_opts){.seed = 3});
     assert_ok(dure_gguf_open(&w.gguf, path, NULL, NULL));
-    assert_ok(dure_transformer_new(&w.model, w.gguf, &(dure_transformer_opts){.threads = 1}, NULL));
+    assert_ok(dure_transformer_new(
+        &w.model, w.gguf, &(dure_transformer_opts){.threads = 1, .precision = DURE_PRECISION_F32},
+        NULL));
     *state = &w;
     return 0;
 }

@@ -1,6 +1,5 @@
 /* The transformer on tiny random models: gradients against finite differences, and the promise
  * that a record's result is its own, whatever lies beside it. */
-#include "kernels/bf16.h"
 #include "kernels/optimizer.h"
 #include "model/transformer_int.h"
 #include "support/check.h"
@@ -172,21 +171,22 @@ static void check_gradients(const tiny_model_opts *model, const dure_transformer
 static void test_transformer_gradient_matches_differences(void **state)
 {
     (void)state;
-    check_gradients(&(tiny_model_opts){.seed = 1}, &(dure_transformer_opts){.threads = 2});
+    check_gradients(&(tiny_model_opts){.seed = 1},
+                    &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
 }
 
 static void test_transformer_gradient_of_untied_head_and_rope_factors(void **state)
 {
     (void)state;
     check_gradients(&(tiny_model_opts){.seed = 2, .untied = true, .rope_freqs = true},
-                    &(dure_transformer_opts){.threads = 1});
+                    &(dure_transformer_opts){.threads = 1, .precision = DURE_PRECISION_F32});
 }
 
 static void test_transformer_gradient_of_quantized_base(void **state)
 {
     (void)state;
     check_gradients(&(tiny_model_opts){.seed = 3, .type = TINY_Q4_1, .n_layers = 1},
-                    &(dure_transformer_opts){.threads = 2});
+                    &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
 }
 
 static void test_transformer_gradient_of_plain_c(void **state)
@@ -283,7 +283,8 @@ static void test_transformer_sum_of_labels_scales_the_mean(void **state)
 {
     (void)state;
     fixture f;
-    set_up(&f, &(tiny_model_opts){.seed = 9}, &(dure_transformer_opts){.threads = 1});
+    set_up(&f, &(tiny_model_opts){.seed = 9},
+           &(dure_transformer_opts){.threads = 1, .precision = DURE_PRECISION_F32});
     collected mean = gradients(&f, DURE_LORA_FACTOR_B, 1);
     collected total = {.n = mean.n, .gradients = calloc(mean.n, sizeof(float))};
     dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_B, .sum_of_labels = true};
@@ -302,7 +303,7 @@ static void test_transformer_vector_code_agrees_with_plain_c(void **state)
     (void)state;
     fixture fast, plain;
     tiny_model_opts model = {.seed = 10, .type = TINY_Q4_1};
-    set_up(&fast, &model, &(dure_transformer_opts){.threads = 2});
+    set_up(&fast, &model, &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
     set_up(&plain, &model,
            &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_REFERENCE});
     collected a = gradients(&fast, DURE_LORA_FACTOR_BOTH, N_DOCS);
@@ -366,35 +367,36 @@ static void test_transformer_training_steps_lower_the_loss(void **state)
     tear_down(&f);
 }
 
-/* On a CPU without bfloat16 units oneDNN still multiplies it, with kernels that are not used
- * otherwise; here they show that the packed weights are used as they should be. */
+/* What bfloat16 costs. Every activation and weight is within 2^-8 of itself, some 0.4 x 2^-8 in the
+ * mean square; errors of different roundings are independent. A gradient of this model passes 2
+ * layers x about 12 roundings forward and as many back: about sqrt(48) x 0.4 x 2^-8 = 1.1 %. Twice
+ * that is the limit. A logit is about as wrong, and a label's log-probability is a difference of
+ * numbers of size 3: 2^-4 is twice what to expect. */
 static void test_transformer_bf16_is_close_to_f32(void **state)
 {
     (void)state;
-    fixture f;
-    char name[64];
-    const dure_bf16_opts any = {.backward = true, .any_kernel = true};
-    if (!dure_bf16_available(name, 64, 64, &any)) skip();
+    fixture f, g;
+    if (dure_cpu_best() < DURE_CPU_AVX512_BF16) skip();
     set_up(&f, &(tiny_model_opts){.seed = 17},
            &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
+    set_up(&g, &(tiny_model_opts){.seed = 17},
+           &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_BF16});
+    assert_memory_equal(dure_transformer_path(g.t), "bf16", 4);
     collected a = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
-    for (uint32_t l = 0; l < f.t->shape.n_layers; l++)
-        for (int k = 0; k < DURE_LORA_TARGETS; k++)
-            assert_ok(dure_bf16_pack(&f.t->layers[l].w[k], &any));
-    assert_ok(dure_bf16_pack(&f.t->head, &any));
-    collected b = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+    collected b = gradients(&g, DURE_LORA_FACTOR_BOTH, N_DOCS);
     double error = 0, size = 0;
     for (size_t i = 0; i < N_DOCS * a.n; i++) {
         double x = (double)a.gradients[i], y = (double)b.gradients[i];
         error += (x - y) * (x - y);
         size += x * x;
     }
-    assert_true(error > 0 && sqrt(error / size) < 0.02);
+    assert_true(error > 0 && sqrt(error / size) < 0.022);
     for (size_t d = 0; d < N_DOCS; d++)
-        assert_true(fabs(a.loss[d].nll_sum - b.loss[d].nll_sum) < 0.02 * a.loss[d].nll_sum);
+        assert_true(fabs(a.loss[d].nll_sum - b.loss[d].nll_sum) < 0x1p-4 * a.loss[d].n_labels);
     free(a.gradients);
     free(b.gradients);
     tear_down(&f);
+    tear_down(&g);
 }
 
 static void test_transformer_logprobs_add_up_to_the_loss(void **state)

@@ -1,0 +1,18 @@
+#include "model/memory.h"
+
+#include <sys/mman.h>
+
+void *dure_block_new(size_t bytes)
+{
+    void *block =
+        mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block == MAP_FAILED) return NULL;
+    /* Only speed depends on it. */
+    (void)madvise(block, bytes, MADV_HUGEPAGE);
+    return block;
+}
+
+void dure_block_free(void *block, size_t bytes)
+{
+    if (block) munmap(block, bytes ? bytes : 1);
+}
