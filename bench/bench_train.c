@@ -2,7 +2,7 @@
  * the CPU's multipliers can do, measured in the same process.
  *
  *   bench_train MODEL.gguf [--dp] [--records N] [--length N] [--rank N] [--targets LIST]
- *               [--steps N] [--threads N] [--rows N] [--f32] [--peak]
+ *               [--steps N] [--threads N] [--rows N] [--f32] [--profile] [--peak]
  *
  * Records are random tokens, all of them labels but the first. One step takes all records: with
  * --dp through clipping, the integer grid and exact noise, as `dure train` does. Prints one
@@ -25,7 +25,7 @@ enum { STEPS_MAX = 100 };
 typedef struct setup {
     const char *model, *targets;
     unsigned long records, length, rank, steps, threads, rows;
-    bool dp, f32, peak;
+    bool dp, f32, peak, profile;
     dure_gguf *gguf;
     dure_transformer *t;
     dure_lora *lora;
@@ -103,7 +103,8 @@ static dure_err open_all(setup *s, dure_diag *diag)
     dure_lora_layout layout = {.rank = (uint32_t)s->rank, .alpha = (float)s->rank};
     dure_transformer_opts opts = {.threads = (uint32_t)s->threads,
                                   .rows = (uint32_t)s->rows,
-                                  .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO};
+                                  .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO,
+                                  .profile = s->profile};
     dure_err err = dure_gguf_open(&s->gguf, s->model, NULL, diag);
     if (!err) err = dure_transformer_new(&s->t, s->gguf, &opts, diag);
     if (!err) err = dure_lora_targets_parse(&layout.targets, s->targets, diag);
@@ -137,6 +138,25 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* Milliseconds a step, GFLOP/s and its share of the peak, for each phase. */
+static void print_profile(const setup *s, double peak)
+{
+    const dure_profile *p = dure_transformer_profile(s->t);
+    double steps = (double)s->steps + 1, total = 0, cpu = 0;
+    for (int i = 0; i < DURE_PHASES; i++) {
+        total += p->seconds[i];
+        cpu += p->cpu_seconds[i];
+    }
+    printf("phase\tms\tshare\tms of all threads\tshare\tGFLOP/s\tof the peak\tGB/s\n");
+    for (int i = 0; i < DURE_PHASES; i++) {
+        double gflops = p->seconds[i] > 0 ? p->flops[i] / p->seconds[i] * 1e-9 : 0;
+        double gbytes = p->seconds[i] > 0 ? p->bytes[i] / p->seconds[i] * 1e-9 : 0;
+        printf("%s\t%.1f\t%.3f\t%.1f\t%.3f\t%.1f\t%.3f\t%.1f\n", dure_phase_name((dure_phase)i),
+               p->seconds[i] / steps * 1e3, p->seconds[i] / total, p->cpu_seconds[i] / steps * 1e3,
+               p->cpu_seconds[i] / cpu, gflops, gflops / peak, gbytes);
+    }
+}
+
 /* The first step warms up. */
 static dure_err measure(setup *s, dure_diag *diag)
 {
@@ -151,6 +171,7 @@ static dure_err measure(setup *s, dure_diag *diag)
     double gflops = rate * flops_per_token(s) * 1e-9;
     printf("%s\t%.0f\ttokens/s\t%ld\tMB\t%.1f\tGFLOP/s\t%.3f\tof the peak, %.0f\n",
            s->dp ? "dure-dp" : "dure", rate, usage.ru_maxrss / 1000, gflops, gflops / peak, peak);
+    if (s->profile) print_profile(s, peak);
     return DURE_OK;
 }
 
@@ -178,6 +199,7 @@ static bool parse(setup *s, int argc, char **argv)
         {"rows", required_argument, NULL, 'R'},
         {"f32", no_argument, NULL, 'f'},
         {"peak", no_argument, NULL, 'p'},
+        {"profile", no_argument, NULL, 'P'},
         {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -194,6 +216,7 @@ static bool parse(setup *s, int argc, char **argv)
         s->dp = s->dp || c == 'd';
         s->f32 = s->f32 || c == 'f';
         s->peak = s->peak || c == 'p';
+        s->profile = s->profile || c == 'P';
         if (c == '?') return false;
     }
     s->model = argc > optind ? argv[optind] : NULL;
@@ -207,7 +230,7 @@ int main(int argc, char **argv)
     if (!parse(&s, argc, argv)) {
         fprintf(stderr, "usage: bench_train MODEL.gguf [--dp] [--records N] [--length N] "
                         "[--rank N] [--targets LIST] [--steps N] [--threads N] [--rows N] [--f32] "
-                        "[--peak]\n");
+                        "[--profile] [--peak]\n");
         return 2;
     }
     if (s.peak) {

@@ -353,7 +353,7 @@ static dure_err allocate(dure_trainer *t)
     if (!err && t->opts.eval) err = dure_trainer_eval_init(t);
     /* The update is one sweep over the adapter: not worth a second pool of threads. */
     if (!err) err = dure_pool_new(&t->pool, 1, 0);
-    t->compute = (dure_compute){dure_cpu_ops_of(dure_cpu_best()), t->pool};
+    t->compute = (dure_compute){.ops = dure_cpu_ops_of(dure_cpu_best()), .pool = t->pool};
     return err;
 }
 

@@ -14,6 +14,7 @@
  * bfloat16). */
 #pragma once
 
+#include "kernels/profile.h"
 #include "kernels/threads.h"
 
 #include <stdbool.h>
@@ -146,7 +147,8 @@ static inline size_t dure_round_up(size_t n, size_t to)
 
 typedef struct dure_compute {
     const dure_cpu_ops *ops;
-    dure_pool *pool; /* borrowed */
+    dure_pool *pool;       /* borrowed */
+    dure_profile *profile; /* NULL: not measured */
 } dure_compute;
 
 /* Runs body(state, first, last, scratch) over [0, n) in pieces of `grain` rows. */

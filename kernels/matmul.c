@@ -163,6 +163,7 @@ typedef struct task {
     const dure_product *p;
     range columns, rows;
     const dure_cpu_ops *ops;
+    dure_profile *profile;
     scratch_parts scratch;
 } task;
 
@@ -245,8 +246,10 @@ static void run(const task *t)
             n = used = 0;
             if (s.depth == 0) continue;
         }
+        uint64_t started = dure_profile_panels_start(t->profile);
         fill(&s, dure_act_at(t->ops, t->scratch.panels, used), t->columns, t->scratch.decoded,
              t->ops);
+        dure_profile_panels_stop(t->profile, started);
         used += elements_of(t, s.depth);
         steps[n++] = s;
     }
@@ -259,6 +262,7 @@ typedef struct job {
     const dure_product *products;
     size_t n, rows, width, height; /* columns and rows of a task */
     const dure_cpu_ops *ops;
+    dure_profile *profile;
     size_t tasks[DURE_PRODUCTS_MAX + 1];
 } job;
 
@@ -316,7 +320,12 @@ static size_t width_of(const job *j, size_t threads)
 /* Products too narrow to give every thread columns are cut by rows. */
 static job share_out(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
 {
-    job j = {.products = products, .n = n, .rows = rows, .height = rows, .ops = c->ops};
+    job j = {.products = products,
+             .n = n,
+             .rows = rows,
+             .height = rows,
+             .ops = c->ops,
+             .profile = c->profile};
     size_t threads = dure_pool_threads(c->pool), columns = 0, at_once = 0;
     DURE_ASSERT(n <= DURE_PRODUCTS_MAX);
     j.width = width_of(&j, threads);
@@ -345,6 +354,7 @@ static task task_at(const job *j, size_t index, void *scratch)
               .columns = {at % across * j->width, j->width},
               .rows = {at / across * j->height, j->height},
               .ops = j->ops,
+              .profile = j->profile,
               .scratch = parts_of(scratch)};
     if (columns_of(p) - t.columns.first < j->width) t.columns.n = columns_of(p) - t.columns.first;
     if (j->rows - t.rows.first < j->height) t.rows.n = j->rows - t.rows.first;
@@ -357,9 +367,23 @@ static void run_task(void *state, size_t index, void *scratch)
     run(&t);
 }
 
+static void count_work(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
+{
+    double flops = 0, bytes = 0;
+    for (size_t i = 0; c->profile && i < n; i++)
+        for (size_t k = 0; k < products[i].n_terms; k++) {
+            double depth = (double)depth_of(&products[i].terms[k]);
+            double columns = (double)columns_of(&products[i]);
+            flops += 2 * (double)rows * depth * columns;
+            bytes += (double)c->ops->act_bytes * depth * ((double)rows + columns);
+        }
+    dure_profile_work(c->profile, flops, bytes);
+}
+
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
 {
     if (n == 0 || rows == 0) return;
+    count_work(products, n, rows, c);
     job j = share_out(products, n, rows, c);
     dure_pool_run(c->pool, j.tasks[n], run_task, &j);
 }

@@ -163,6 +163,10 @@ static dure_err choose_path(dure_transformer *t, const dure_transformer_opts *op
                              "this CPU does not multiply bfloat16 in hardware; use f32");
     dure_err err = dure_pool_new(&t->pool, opts->threads, 0);
     t->compute.pool = t->pool;
+    if (!err && opts->profile) {
+        dure_profile_init(&t->profile, dure_pool_threads(t->pool));
+        t->compute.profile = &t->profile;
+    }
     return err;
 }
 
@@ -208,6 +212,11 @@ const dure_model_shape *dure_transformer_shape(const dure_transformer *t)
 const char *dure_transformer_path(const dure_transformer *t)
 {
     return t->path;
+}
+
+dure_profile *dure_transformer_profile(dure_transformer *t)
+{
+    return t->compute.profile;
 }
 
 bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "common/err.h"
+#include "kernels/profile.h"
 #include "model/gguf.h"
 #include "model/lora.h"
 
@@ -27,6 +28,7 @@ typedef struct dure_transformer_opts {
     uint32_t threads; /* 0: the physical cores */
     dure_precision precision;
     uint32_t rows; /* rows (tokens) packed to a pass, 0: 512 */
+    bool profile;  /* measure where the time goes */
 } dure_transformer_opts;
 
 typedef struct dure_transformer dure_transformer;
@@ -39,6 +41,10 @@ void dure_transformer_free(dure_transformer **t);
 const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
+
+/* NULL unless opts.profile. Borrowed; who does more than the transformer in a step enters phases of
+ * his own. */
+dure_profile *dure_transformer_profile(dure_transformer *t);
 
 /* One record. supervised[i] != 0: token i is a label, predicted from tokens [0, i). supervised[0]
  * must be 0. Everything is borrowed. */

@@ -19,6 +19,11 @@ typedef struct back {
     const dure_gradient_map *map;
 } back;
 
+static void enter(const back *b, dure_phase phase)
+{
+    dure_profile_enter(b->t->compute.profile, phase);
+}
+
 static bool trains(const back *b, uint32_t layer, dure_lora_target target, int factor)
 {
     return b->map->offset[layer][target][factor] != SIZE_MAX;
@@ -53,6 +58,7 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
             .state = &stores[k]};
         k++;
     }
+    enter(b, DURE_PHASE_LORA);
     dure_matmul(products, k, b->pass->rows, &t->compute);
 }
 
@@ -114,6 +120,7 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
             .x = list[i].dy, .ldx = out, .width = out, .rank = rank, .turned = true};
         add_sum(&job, sums, list[i].target, 1);
     }
+    enter(b, DURE_PHASE_LORA);
     dure_pool_run(t->pool, b->pass->n_docs * job.n, factor_task, &job);
 }
 
@@ -136,6 +143,7 @@ static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, 
                                            .w = &pairs[i].a,
                                            .transposed = true};
     }
+    enter(b, DURE_PHASE_MATMUL);
     dure_matmul(&p, 1, b->pass->rows, &t->compute);
 }
 
@@ -161,11 +169,13 @@ static void feed_forward_back(const back *b, uint32_t layer)
     const linear_grad both[] = {{DURE_LORA_GATE, acts->gate, ws->norm},
                                 {DURE_LORA_UP, acts->up, ws->norm}};
     dure_rmsnorm norm = norm_args(b, t->layers[layer].ffn_norm);
+    enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_again(ws->norm, acts->mid, &norm, &t->compute);
     lora_inputs(b, layer, both, 2);
     factor_gradients(b, layer, both, 2);
     dure_floats dnorm = {.y = ws->dnorm, .ldy = t->shape.n_embd};
     inputs_back(b, layer, both, 2, dure_finish_floats, &dnorm);
+    enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->mid, &norm, &t->compute);
 }
 
@@ -201,6 +211,7 @@ static void scores_back(const back *b, uint32_t layer)
                                 .dk = ws->dk,
                                 .dv = ws->dv,
                                 .rope = &rope};
+    enter(b, DURE_PHASE_ATTENTION);
     dure_attention_backward(&grad, &t->compute);
 }
 
@@ -222,12 +233,14 @@ static void attention_back(const back *b, uint32_t layer)
                                  {DURE_LORA_K, ws->dk, ws->norm},
                                  {DURE_LORA_V, ws->dv, ws->norm}};
     dure_rmsnorm norm = norm_args(b, t->layers[layer].attn_norm);
+    enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_again(ws->norm, acts->x, &norm, &t->compute);
     lora_inputs(b, layer, three, 3);
     factor_gradients(b, layer, three, 3);
     if (layer == b->pass->lora->layout.first_layer) return;
     dure_floats dnorm = {.y = ws->dnorm, .ldy = t->shape.n_embd};
     inputs_back(b, layer, three, 3, dure_finish_floats, &dnorm);
+    enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->x, &norm, &t->compute);
 }
 
@@ -249,6 +262,7 @@ void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
                                    const dure_gradient_map *map)
 {
     back b = {.t = t, .pass = pass, .map = map};
+    enter(&b, DURE_PHASE_ELEMENTWISE);
     dure_compute_rows(&t->compute, pass->rows, 16, round_rows, &(round_job){&b});
     for (uint32_t layer = t->shape.n_layers; layer-- > pass->lora->layout.first_layer;) {
         feed_forward_back(&b, layer);

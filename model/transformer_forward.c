@@ -61,7 +61,9 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
         main[i].terms[main[i].n_terms++] = (dure_term){.x = z, .ldx = ldz, .w = &pair->b};
         adapted++;
     }
+    dure_profile_enter(t->compute.profile, DURE_PHASE_LORA);
     multiply(t, pass, down, adapted);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
     multiply(t, pass, main, n);
 }
 
@@ -117,6 +119,7 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
     const dure_model_shape *s = &t->shape;
     size_t q = (size_t)s->n_head * s->head_dim, kv = (size_t)s->n_head_kv * s->head_dim;
     dure_rmsnorm norm = norm_args(t, t->layers[layer].attn_norm, pass->rows);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_forward(t->ws.norm, acts->x, t->ws.res, &norm, &t->compute);
     dure_rope rope = {.table = &t->rope, .position = t->ws.position, .head_dim = s->head_dim};
     turned to_q = {store_at(acts->q, q), rope}, to_k = {store_at(acts->k, kv), rope};
@@ -126,6 +129,7 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
                        {DURE_LORA_K, t->ws.norm, finish_turned, &to_k},
                        {DURE_LORA_V, t->ws.norm, dure_finish_store, &to_v}},
             3);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_ATTENTION);
     point_at_keys(t, pass, layer);
     dure_attention args = {.docs = t->ws.docs,
                            .n_docs = pass->n_docs,
@@ -148,12 +152,14 @@ static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t la
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     size_t f = t->shape.n_ff;
     dure_rmsnorm norm = norm_args(t, t->layers[layer].ffn_norm, pass->rows);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_forward(t->ws.norm, acts->mid, t->ws.res, &norm, &t->compute);
     dure_store gate = store_at(acts->gate, f), up = store_at(acts->up, f);
     linears(t, pass, layer,
             (linear[]){{DURE_LORA_GATE, t->ws.norm, dure_finish_store, &gate},
                        {DURE_LORA_UP, t->ws.norm, dure_finish_store, &up}},
             2);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     dure_swiglu_forward(t->ws.h, acts->gate, acts->up, pass->rows * f, &t->compute);
     dure_floats residual = {.y = t->ws.res, .ldy = t->shape.n_embd, .accumulate = true};
     linears(t, pass, layer, (linear[]){{DURE_LORA_DOWN, t->ws.h, dure_finish_floats, &residual}},
@@ -163,6 +169,7 @@ static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t la
 void dure_transformer_run(dure_transformer *t, dure_pass *pass)
 {
     size_t d = t->shape.n_embd;
+    dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     for (size_t i = 0; i < pass->rows; i++)
         dure_weight_row(t->ws.res + i * d, &t->embedding, (size_t)t->ws.tokens[i], &t->compute);
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
@@ -214,10 +221,13 @@ void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gra
                                .max = ws->max,
                                .sum = ws->sum,
                                .at_label = ws->at_label};
+    dure_profile_enter(t->compute.profile, DURE_PHASE_CROSS_ENTROPY);
     head_norm(t, ws->label_row + first, n);
     dure_product forward = head_product(t, dure_finish_cross_entropy, &loss);
     forward.grain = DURE_CROSS_ENTROPY_BLOCK;
+    dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
     dure_matmul(&forward, 1, n, &t->compute);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_CROSS_ENTROPY);
     dure_cross_entropy_end(ws->nll + first, &loss, gradient ? ws->label_weight + first : NULL,
                            &t->compute);
     if (!gradient) return;
@@ -227,7 +237,9 @@ void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gra
         .n_terms = 1,
         .finish = dure_finish_floats,
         .state = &dnorm};
+    dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
     dure_matmul(&back, 1, n, &t->compute);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_CROSS_ENTROPY);
     /* Each row predicts at most one label, so its gradient is written once. */
     memset(ws->head_x, 0, n * d * sizeof *ws->head_x);
     dure_rmsnorm norm = norm_args(t, t->output_norm, n);

@@ -121,6 +121,7 @@ static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, siz
                 loss.n_labels++;
             }
             loss.finite = isfinite(loss.nll_sum);
+            dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
             gather_job job = {.to = to, .t = t, .doc = in_pass++};
             dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
             gradient = to->gradient;
@@ -152,6 +153,7 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
         if (pass.n_docs) pass_gradients(t, &pass, to->map);
         err = tell(to, t, &pass, next);
     }
+    dure_profile_enter(t->compute.profile, DURE_PHASE_OTHER);
     return err;
 }
 

@@ -78,6 +78,7 @@ struct dure_transformer {
     dure_rope_table rope;
     dure_pool *pool;
     dure_compute compute;
+    dure_profile profile; /* compute.profile points here, or nowhere */
     dure_workspace ws;
     void *packed; /* owns every packed weight; NULL: decoded for each product */
     size_t packed_bytes;

@@ -4,8 +4,10 @@
 
 The GGUF is decoded with the `gguf` package and put into transformers (gguf_model.py). Gradients
 are compared with autograd in float64; autograd in float32 is the yardstick for how far rounding
-alone may lead. Prints the differences and fails when they are larger than that explains.
+alone may lead, and in bfloat16 for what the CPU's bfloat16 units may add. Prints the differences
+and fails when they are larger than that explains.
 """
+import copy
 import json
 import os
 import pathlib
@@ -20,29 +22,51 @@ from gguf_model import MODULES, load
 
 HERE = pathlib.Path(__file__).parent
 RANK, ALPHA = 8, 16.0
-# Both sides compute in float32; bfloat16 would hide what is compared here.
-FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+# The engine on float32 products, and as it comes: bfloat16 where the CPU multiplies it.
+FLOAT32 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+AS_IT_COMES = {}
 
 
-def run(command, lines):
+def run(command, lines, env=AS_IT_COMES):
     text = "".join(json.dumps(line) + "\n" for line in lines)
     done = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True,
-                          env=FLOAT32)
+                          env={**os.environ, **env})
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def to_kind(model, kind):
+    """All weights as `kind`; the angles of the rotation stay as they are, as transformers loads them."""
+    rotary = model.model.rotary_emb
+    angles = rotary.inv_freq
+    model.to(kind)
+    rotary.inv_freq = angles.to(torch.promote_types(kind, torch.float32))
+
+
+def logprobs_of(model, tokens):
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0].double()
+    return torch.log_softmax(logits, -1)[torch.arange(len(tokens) - 1), tokens[1:]].numpy()
+
+
 def compare_logprobs(model, path, oracle, records):
-    ours = run([oracle, path], [{"tokens": r} for r in records])
-    differences = []
-    for tokens, answer in zip(records, ours):
-        with torch.no_grad():
-            logits = model(torch.tensor([tokens])).logits[0].double()
-        theirs = torch.log_softmax(logits, -1)[torch.arange(len(tokens) - 1), tokens[1:]]
-        differences.append(np.abs(np.array(answer["logprobs"][1:]) - theirs.numpy()))
-    all_tokens = np.concatenate(differences)
-    print(f"log-probabilities: {len(records)} texts, {len(all_tokens)} tokens, "
-          f"mean difference {all_tokens.mean():.2e}, largest {all_tokens.max():.2e}")
-    return all_tokens.mean() < 2e-5 and all_tokens.max() < 1e-3
+    truth = [logprobs_of(model, r) for r in records]
+
+    def apart(theirs):
+        all_tokens = np.concatenate([np.abs(a - b) for a, b in zip(theirs, truth)])
+        return np.array([all_tokens.mean(), all_tokens.max()])
+
+    def ours(env):
+        answers = run([oracle, path], [{"tokens": r} for r in records], env)
+        return apart([np.array(a["logprobs"][1:]) for a in answers])
+
+    in_f32, as_it_comes = ours(FLOAT32), ours(AS_IT_COMES)
+    rounded = copy.deepcopy(model)
+    to_kind(rounded, torch.bfloat16)
+    in_bf16 = apart([logprobs_of(rounded, r) for r in records])
+    print(f"log-probabilities: {len(records)} texts, {sum(map(len, truth))} tokens, mean and largest "
+          f"difference in float32 {in_f32[0]:.2e} {in_f32[1]:.2e}, as it comes {as_it_comes[0]:.2e} "
+          f"{as_it_comes[1]:.2e} (PyTorch in bfloat16: {in_bf16[0]:.2e} {in_bf16[1]:.2e})")
+    return in_f32[0] < 2e-5 and in_f32[1] < 1e-3 and as_it_comes[0] < in_bf16[0]
 
 
 class Lora(torch.nn.Module):
@@ -100,25 +124,36 @@ def compare_gradients(model, orders, path, oracle, records):
     for tokens in records:
         first = len(tokens) // 2
         lines.append({"tokens": tokens, "supervised": [int(i >= first) for i in range(len(tokens))]})
+    ours = {}
     with tempfile.TemporaryDirectory() as folder:
         there, back = f"{folder}/params", f"{folder}/gradients"
         params.tofile(there)
-        losses = run([oracle, path, str(RANK), str(ALPHA), "0", there, back], lines)
-        ours = np.fromfile(back, np.float32).reshape(len(records), -1)
+        for name, env in (("f32", FLOAT32), ("as it comes", AS_IT_COMES)):
+            losses = run([oracle, path, str(RANK), str(ALPHA), "0", there, back], lines, env)
+            ours[name] = (losses, np.fromfile(back, np.float32).reshape(len(records), -1))
     answers = {}
-    for kind in (torch.float32, torch.float64):
-        model.to(kind)
+    for kind in (torch.float32, torch.float64, torch.bfloat16):
+        to_kind(model, kind)
         answers[kind] = [autograd(model, loras, r, len(r) // 2) for r in records]
-    mine, theirs, losses_apart = np.zeros(2), np.zeros(2), 0.0
-    for i, (truth_loss, truth) in enumerate(answers[torch.float64]):
-        cuts = np.cumsum([len(part) for part in truth])[:-1]
-        mine = np.maximum(mine, distance(np.split(ours[i].astype(float), cuts), truth))
-        theirs = np.maximum(theirs, distance(answers[torch.float32][i][1], truth))
-        losses_apart = max(losses_apart, abs(truth_loss - losses[i]["loss"]))
-    print(f"gradients: {len(records)} records, {len(params)} parameters in {len(truth)} matrices; "
-          f"distance from float64 autograd: {mine[0]:.2e} over all, {mine[1]:.2e} in the worst "
-          f"matrix (PyTorch in float32: {theirs[0]:.2e}, {theirs[1]:.2e}); loss {losses_apart:.2e}")
-    return (mine < 3 * theirs + 1e-5).all() and losses_apart < 1e-4
+    truths = answers[torch.float64]
+    cuts = np.cumsum([len(part) for part in truths[0][1]])[:-1]
+
+    def worst(gradients):
+        return np.max([distance(g, truth) for g, (_, truth) in zip(gradients, truths)], axis=0)
+
+    mine = {name: worst([np.split(g.astype(float), cuts) for g in gradients])
+            for name, (_, gradients) in ours.items()}
+    theirs = {kind: worst([parts for _, parts in answers[kind]])
+              for kind in (torch.bfloat16, torch.float32)}
+    losses_apart = max(abs(t - o["loss"]) for (t, _), o in zip(truths, ours["f32"][0]))
+    print(f"gradients: {len(records)} records, {len(params)} parameters in {len(truths[0][1])} matrices; "
+          f"distance from float64 autograd, over all and in the worst matrix: in float32 "
+          f"{mine['f32'][0]:.2e} {mine['f32'][1]:.2e} (PyTorch {theirs[torch.float32][0]:.2e} "
+          f"{theirs[torch.float32][1]:.2e}), as it comes {mine['as it comes'][0]:.2e} "
+          f"{mine['as it comes'][1]:.2e} (PyTorch in bfloat16 {theirs[torch.bfloat16][0]:.2e} "
+          f"{theirs[torch.bfloat16][1]:.2e}); loss in float32 {losses_apart:.2e}")
+    return ((mine["f32"] < 3 * theirs[torch.float32] + 1e-5).all() and losses_apart < 1e-4
+            and (mine["as it comes"] < theirs[torch.bfloat16]).all())
 
 
 def main():
