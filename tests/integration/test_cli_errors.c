@@ -198,7 +198,7 @@ static void test_errors_unsupported_types_and_architectures_name_what_works(void
     (void)state;
     put_with_tensor_type(999);
     check_refused(EVAL_BROKEN, 1, "blk.0.attn_q.weight: tensor type 999 is not one");
-    program_says(&p, "use a file with F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K or Q6_K");
+    program_says(&p, "use a file whose tensors are of the types F32, F16, BF16");
     put_with_tensor_type(24); /* I8: known, of a size, and no weight */
     check_refused(EVAL_BROKEN, 1, "blk.0.");
     tiny_model_write(temp_dir_file(&p.dir, "broken.gguf"), &(tiny_model_opts){.arch = "mamba"});
