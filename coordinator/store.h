@@ -90,6 +90,18 @@ DURE_MUST_USE dure_err dure_store_record(dure_buf *out, dure_store *store, uint6
 DURE_MUST_USE dure_err dure_store_result(dure_buf *out, dure_store *store, uint64_t round,
                                          dure_diag *diag);
 
+/* A site's own budget chain, at least as long as it must be by what it showed and paid: how many
+ * entries, and the hash of the last; zero where only the number is known. */
+typedef struct dure_site_chain {
+    uint64_t length;
+    dure_hash head;
+} dure_site_chain;
+/* By the site's Ed25519 key; zero when it has shown none. */
+DURE_MUST_USE dure_err dure_store_chain(dure_site_chain *out, dure_store *store,
+                                        const uint8_t sign_public[32], dure_diag *diag);
+DURE_MUST_USE dure_err dure_store_put_chain(dure_store *store, const uint8_t sign_public[32],
+                                            const dure_site_chain *chain, dure_diag *diag);
+
 /* Facts of the whole run. */
 typedef struct dure_store_facts {
     uint64_t run_id;       /* drawn when the federation is made */

@@ -236,6 +236,46 @@ static void test_a_chunk_after_the_vector_changes_nothing(void **state)
     dure_buf_fini(&adapter);
 }
 
+static bool ledger_is_old(village *w)
+{
+    return village_count(w, "site_ledger_is_old") > 0;
+}
+
+static bool site0_was_refused(village *w)
+{
+    return w->sites[0].refusal == DURE_REFUSAL_LEDGER;
+}
+
+/* Folder and ledger were put back together: the site cannot tell, but it has shown more before. */
+static void test_an_older_ledger_than_was_shown_is_refused(void **state)
+{
+    (void)state;
+    village_make(&v, 4, 3, 60);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].chain_length = 7;
+    village_start(&v);
+    village_join(&v);
+    go(is_done, "the first round did not end");
+    village_kill(&v);
+    village_start(&v); /* it is on the coordinator's disk */
+    script_site_die(&v.sites[0]);
+    const uint64_t newest = v.sites[0].chain_length;
+    v.sites[0].chain_length = 7; /* as it was before the round that it paid for */
+    script_site_connect(&v.sites[0], false);
+    go(site0_was_refused, "the older ledger was not refused");
+    assert_true(ledger_is_old(&v));
+    if (!strstr(v.sites[0].words, "an older copy was put back")) explain("it does not say why");
+    script_site_die(&v.sites[0]);
+    v.sites[0].refusal = 0;
+    v.sites[0].chain_length = newest;
+    script_site_connect(&v.sites[0], false);
+    const uint32_t before = v.sites[0].n_results;
+    for (uint32_t i = 0; i < 600 && v.sites[0].n_results == before; i++)
+        village_go(&v, NULL, 50);
+    assert_true(v.sites[0].n_results > before);
+    assert_int_equal(v.sites[0].refusal, 0);
+}
+
 static bool waits_for_r3(village *w)
 {
     return village_saw(w, "round_state", "state", "consistency");
@@ -480,6 +520,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sites_that_join_later_follow_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_vector_sent_twice_counts_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_chunk_after_the_vector_changes_nothing, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_an_older_ledger_than_was_shown_is_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_late_update_is_not_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_killed_coordinator_goes_on_with_the_round, setup,
