@@ -8,6 +8,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/entries.h"
 #include "coordinator/folder.h"
+#include "coordinator/releases.h"
 #include "coordinator/round.h"
 #include "coordinator/store.h"
 #include "ledger/journal.h"
@@ -87,6 +88,7 @@ struct dure_coordinator {
     dure_site_key cosigners[DURE_MEMBERS_MAX]; /* room for the roster in force */
     uint64_t cited;                            /* newest checkpoint that counts, while */
     bool cited_known;                          /* neither notes nor roster changed since */
+    bool releases_shown;                       /* a checkpoint covers every promotion in the log */
     dure_byte_budget budget;
     dure_loop_state state;
     dure_current_round now;
@@ -187,6 +189,10 @@ DURE_MUST_USE dure_err dure_coordinator_send_result(dure_coordinator *c, size_t 
  * the next round follows it, and its checkpoint wants cosignatures. */
 DURE_MUST_USE dure_err dure_coordinator_show_last(dure_coordinator *c, size_t site,
                                                   dure_diag *diag);
+
+/* Enters promotions and rollbacks in the log, and once no round is in hand shows the sites a
+ * checkpoint that covers them. */
+DURE_MUST_USE dure_err dure_coordinator_log_releases(dure_coordinator *c, dure_diag *diag);
 
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,

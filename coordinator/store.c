@@ -290,6 +290,19 @@ dure_err dure_store_finish_round(dure_store *store, const dure_round_row *row, d
     return conclude(store, write_finish(store, row, result, diag), what, diag);
 }
 
+dure_err dure_store_renew_result(dure_store *store, uint64_t round, dure_span result,
+                                 dure_diag *diag)
+{
+    statement st;
+    dure_err err = prepare(&st, store,
+                           "UPDATE coordinator_round SET result = ? WHERE round = ? AND status = 3",
+                           "cannot store the round's result", diag);
+    if (err) return err;
+    bind_blob(&st, result.data, result.n);
+    bind_number(&st, round);
+    return finish(&st, 1, diag);
+}
+
 dure_err dure_store_fail_round(dure_store *store, uint64_t round, const char *reason, int64_t now_s,
                                dure_diag *diag)
 {

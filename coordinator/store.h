@@ -69,6 +69,9 @@ DURE_MUST_USE dure_err dure_store_sum_round(dure_store *store, const dure_round_
  * `previous_t3` and the row change in one transaction. */
 DURE_MUST_USE dure_err dure_store_finish_round(dure_store *store, const dure_round_row *row,
                                                dure_span result, dure_diag *diag);
+/* The Result of a round that is DONE, with a newer checkpoint. */
+DURE_MUST_USE dure_err dure_store_renew_result(dure_store *store, uint64_t round, dure_span result,
+                                               dure_diag *diag);
 /* To FAILED, with row->reason. */
 DURE_MUST_USE dure_err dure_store_fail_round(dure_store *store, uint64_t round, const char *reason,
                                              int64_t now_s, dure_diag *diag);
