@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "coordinator/releases.h"
 #include "crypto/wipe.h"
 #include "federation/settings.h"
 #include "model/base_digest.h"
@@ -239,6 +240,19 @@ static dure_err read_release_key(dure_sign_key *key, dure_release_certificate *c
     return err;
 }
 
+/* Who is served belongs into the federation's log. */
+static dure_err enter_in_log(dure_adapter_desk *desk, dure_diag *diag)
+{
+    bool waits = false;
+    dure_err err = dure_releases_log_folder(&waits, desk->dir, desk->registry, diag);
+    if (err)
+        return dure_diag_prefix(diag, err,
+                                "it is done, but the ledger has no entry of it yet; the next "
+                                "'dure coordinator run' makes one");
+    if (waits) fprintf(stderr, "The running coordinator enters it in the ledger.\n");
+    return DURE_OK;
+}
+
 static dure_err promote(dure_version *version, dure_adapter_desk *desk, const char *name,
                         const char *reason, dure_diag *diag)
 {
@@ -254,7 +268,7 @@ static dure_err promote(dure_version *version, dure_adapter_desk *desk, const ch
     if (!err) err = dure_registry_promote(desk->registry, version->number, &promotion, diag);
     if (!err) err = dure_registry_get(version, desk->registry, version->number, diag);
     dure_wipe(&key, sizeof key);
-    return err;
+    return err ? err : enter_in_log(desk, diag);
 }
 
 static int adapter_promote(int argc, char **argv)
@@ -317,8 +331,9 @@ static int adapter_rollback(int argc, char **argv)
     uint64_t now = 0;
     int status = 0;
     dure_err err = dure_adapter_desk_open(&desk, dir, NULL, &diag);
-    if (!err) err = dure_registry_rollback(&now, desk.registry, &diag);
+    if (!err) err = dure_registry_rollback(&now, desk.registry, dure_clock_wall_s(), &diag);
     if (!err) err = dure_registry_get(&version, desk.registry, now, &diag);
+    if (!err) err = enter_in_log(&desk, &diag);
     if (err)
         status = dure_fail("adapter rollback", err, &diag);
     else if (json)

@@ -299,7 +299,8 @@ static dure_err refused(const enrolment *e, const dure_msg_refused *msg, dure_di
         [DURE_REFUSAL_RECORD] = "see the coordinator's log",
         [DURE_REFUSAL_REVOKED] = "ask the admin",
         [DURE_REFUSAL_VERSION] = "install the version of Dure that the coordinator runs",
-        [DURE_REFUSAL_FULL] = "the federation has as many sites as it can hold"};
+        [DURE_REFUSAL_FULL] = "the federation has as many sites as it can hold",
+        [DURE_REFUSAL_LEDGER] = NULL};
     return dure_diag_set(
         diag, DURE_ERR_STATE, "the coordinator of %s refused to let %s join: %s%s%s",
         e->policy.federation, e->policy.name, msg->text, ways_out[msg->code] ? "; " : "",

@@ -79,8 +79,9 @@ static dure_err send_hello(dure_session *s, uint64_t now_ms, dure_diag *diag)
     memcpy(h->checkpoint_root, head.root.b, sizeof h->checkpoint_root);
     const dure_hash *round = s->round.config ? &s->round.hash : &s->site.state.round_hash;
     memcpy(h->config_hash, round->b, sizeof h->config_hash);
-    h->chain_length = s->site.state.ledger_entries;
-    memcpy(h->chain_head, s->site.state.ledger_head.b, sizeof h->chain_head);
+    dure_hash chain_head = {{0}};
+    if (s->ledger) dure_site_ledger_head(&chain_head, &h->chain_length, s->ledger);
+    memcpy(h->chain_head, chain_head.b, sizeof h->chain_head);
     s->hello_ms = now_ms;
     return session_send(NULL, s, &msg, NULL, diag);
 }

@@ -437,6 +437,20 @@ dure_err dure_coordinator_show_last(dure_coordinator *c, size_t site, dure_diag 
     return err;
 }
 
+static dure_err show_all(dure_coordinator *c, dure_span frame, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    c->published_ms = dure_clock_monotonic_ms();
+    c->releases_shown = true;
+    /* To all that are here: who was not in the round follows its log and cosigns it, too. */
+    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++) {
+        c->sites[i].has_result = false;
+        if (dure_coordinator_site_present(c, i, c->published_ms))
+            err = dure_coordinator_send_result(c, i, frame, diag);
+    }
+    return err;
+}
+
 /* On disk first: sites that ask later get the same bytes. */
 static dure_err finish(dure_coordinator *c, result_parts *parts, dure_diag *diag)
 {
@@ -446,13 +460,7 @@ static dure_err finish(dure_coordinator *c, result_parts *parts, dure_diag *diag
         dure_store_finish_round(c->store, &c->now.row, dure_buf_span(&parts->frame), diag);
     if (!err) err = dure_store_facts_get(&c->facts, c->store, diag);
     if (err) return err;
-    c->published_ms = dure_clock_monotonic_ms();
-    /* To all that are here: who was not in the round follows its log and cosigns it, too. */
-    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++) {
-        c->sites[i].has_result = false;
-        if (dure_coordinator_site_present(c, i, c->published_ms))
-            err = dure_coordinator_send_result(c, i, dure_buf_span(&parts->frame), diag);
-    }
+    err = show_all(c, dure_buf_span(&parts->frame), diag);
     if (err) return err;
     c->rounds_done++;
     c->failures = 0;
@@ -481,6 +489,59 @@ static dure_err publish(dure_coordinator *c, dure_diag *diag)
     return err;
 }
 
+/* The last result again, in the log as it is now. */
+static dure_err renew_result(dure_coordinator *c, result_parts *parts, dure_diag *diag)
+{
+    const dure_leaf_log *log = dure_journal_log(c->journal);
+    dure_buf old = {0};
+    dure_msg *msg = NULL;
+    dure_err err = dure_store_result(&old, c->store, c->facts.done_round, diag);
+    if (!err) err = dure_msg_decode(&msg, dure_buf_span(&old), diag);
+    if (!err) err = dure_journal_checkpoint(&parts->note, c->journal, &c->folder.sign, diag);
+    c->cited_known = false;
+    if (!err)
+        err = dure_leaf_log_inclusion(&parts->inclusion, log, dure_leaf_log_size(log),
+                                      msg->u.result.leaf_index);
+    if (!err) {
+        dure_msg_result *r = &msg->u.result;
+        r->checkpoint = dure_buf_span(&parts->note);
+        r->inclusion = (const uint8_t(*)[DURE_DIGEST_BYTES])parts->inclusion.nodes;
+        r->n_inclusion = parts->inclusion.n;
+        r->n_consistency = 0; /* each site gets its own */
+        dure_buf_init(&parts->frame, DURE_MSG_BYTES_MAX);
+        err = dure_msg_encode(&parts->frame, msg, diag);
+    }
+    if (!err)
+        err = dure_store_renew_result(c->store, c->facts.done_round, dure_buf_span(&parts->frame),
+                                      diag);
+    if (!err) err = show_all(c, dure_buf_span(&parts->frame), diag);
+    dure_msg_free(&msg);
+    dure_buf_fini(&old);
+    return err;
+}
+
+dure_err dure_coordinator_log_releases(dure_coordinator *c, dure_diag *diag)
+{
+    size_t n = 0;
+    /* From the sum to the result the next entry is the round's own, whose number is known. */
+    if (c->state == DURE_LOOP_GATING ||
+        (c->now.config && c->now.row.status != DURE_STORED_OPEN && c->state == DURE_LOOP_RUNNING))
+        return DURE_OK;
+    dure_err err = dure_releases_log(&n, c->registry, c->journal, c->facts.run_id, diag);
+    if (n) c->releases_shown = false;
+    if (n) dure_coordinator_report(c, "releases_logged", json_pack("{s:I}", "n", (json_int_t)n));
+    if (err || c->releases_shown || c->state != DURE_LOOP_GATHERING || c->facts.n_done == 0)
+        return err;
+    result_parts *parts = calloc(1, sizeof *parts);
+    if (!parts) return DURE_ERR_NOMEM;
+    dure_buf_init(&parts->note, DURE_NOTE_MAX);
+    err = renew_result(c, parts, diag);
+    dure_buf_fini(&parts->note);
+    dure_buf_fini(&parts->frame);
+    free(parts);
+    return err;
+}
+
 dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site, const dure_msg *msg,
                                     dure_diag *diag)
 {
@@ -503,7 +564,7 @@ dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site, const dure
     if (err) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     c->cited_known = false;
     dure_site_state *s = &c->sites[site];
-    s->has_result = s->has_result || m->checkpoint_size > c->facts.done_index;
+    s->has_result = s->has_result || m->checkpoint_size == dure_journal_newest(c->journal);
     if (m->checkpoint_size > s->checkpoint.n) {
         s->checkpoint.n = m->checkpoint_size;
         memcpy(s->checkpoint.root.b, m->checkpoint_root, sizeof s->checkpoint.root.b);

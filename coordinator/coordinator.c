@@ -59,6 +59,9 @@ static dure_err open_state(dure_coordinator *c, dure_diag *diag)
     if (!err) err = dure_registry_open(&c->registry, dir, diag);
     if (!err) err = dure_journal_open(&c->journal, ledger, DURE_LEAF_LOG_WRITE, diag);
     if (!err) err = dure_folder_roster_read(&c->roster, dir, c->folder.settings.root_public, diag);
+    uint64_t released = 0;
+    if (!err) err = dure_registry_last_logged(&released, c->registry, diag);
+    if (!err) c->releases_shown = released == 0 || released < dure_journal_newest(c->journal);
     if (!err) err = dure_admission_new(&c->admission);
     if (!err) err = dure_coordinator_greet_all(c);
     free(ledger);
@@ -239,6 +242,7 @@ static dure_err tick(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
     if (dure_elapsed_ms(now_ms, c->inbox_ms) >= 1000) {
         c->inbox_ms = now_ms;
         err = dure_coordinator_read_inbox(c, diag);
+        if (!err) err = dure_coordinator_log_releases(c, diag);
     }
     if (!err && c->state == DURE_LOOP_RUNNING) err = dure_coordinator_tick_round(c, now_ms, diag);
     if (!err && c->state == DURE_LOOP_GATING) err = dure_coordinator_tick_gate(c, diag);

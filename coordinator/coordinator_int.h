@@ -8,6 +8,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/entries.h"
 #include "coordinator/folder.h"
+#include "coordinator/releases.h"
 #include "coordinator/round.h"
 #include "coordinator/store.h"
 #include "ledger/journal.h"
@@ -26,6 +27,7 @@ typedef struct dure_site_state {
     uint64_t last_round;
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
+    dure_site_chain chain; /* the longest budget chain that it showed, in this run or before */
     bool has_result;       /* it cosigned a log that holds the last result */
     uint64_t unwilling_ms; /* it refused a round for its policy or budget; 0: it did not */
 } dure_site_state;
@@ -86,6 +88,7 @@ struct dure_coordinator {
     dure_site_key cosigners[DURE_MEMBERS_MAX]; /* room for the roster in force */
     uint64_t cited;                            /* newest checkpoint that counts, while */
     bool cited_known;                          /* neither notes nor roster changed since */
+    bool releases_shown;                       /* a checkpoint covers every promotion in the log */
     dure_byte_budget budget;
     dure_loop_state state;
     dure_current_round now;
@@ -131,6 +134,11 @@ DURE_MUST_USE dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t sit
 DURE_MUST_USE dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site,
                                                         const dure_msg *msg, dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_read_inbox(dure_coordinator *c, dure_diag *diag);
+/* True, and the site was told so, when the budget chain that it shows is not the longest that it
+ * has shown nor longer: its ledger was put back to an older copy, and would forget what was spent.
+ */
+DURE_MUST_USE dure_err dure_coordinator_chain_is_old(bool *old, dure_coordinator *c, size_t site,
+                                                     const dure_site_chain *shown, dure_diag *diag);
 /* Tells a site that a round is over without a result. */
 DURE_MUST_USE dure_err dure_coordinator_tell_over(dure_coordinator *c, size_t site,
                                                   const dure_hash *config_hash, const char *text,
@@ -181,6 +189,10 @@ DURE_MUST_USE dure_err dure_coordinator_send_result(dure_coordinator *c, size_t 
  * the next round follows it, and its checkpoint wants cosignatures. */
 DURE_MUST_USE dure_err dure_coordinator_show_last(dure_coordinator *c, size_t site,
                                                   dure_diag *diag);
+
+/* Enters promotions and rollbacks in the log, and once no round is in hand shows the sites a
+ * checkpoint that covers them. */
+DURE_MUST_USE dure_err dure_coordinator_log_releases(dure_coordinator *c, dure_diag *diag);
 
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,

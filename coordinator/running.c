@@ -206,17 +206,57 @@ static void note_refusal(dure_coordinator *c, uint32_t member, const dure_msg_ab
                                       "site", name_of(c, member), "why", abort_->text));
 }
 
-/* An accepted R0 shows that the site has the roster and the checkpoint that C names. */
-static void note_progress(dure_coordinator *c, uint32_t member, const dure_msg *msg,
-                          uint64_t now_ms)
+static dure_site_chain chain_of(const dure_msg *msg)
+{
+    const dure_round_keys *keys = &msg->u.advertise.keys;
+    dure_site_chain chain = {.length = keys->chain_length};
+    memcpy(chain.head.b, keys->chain_head, sizeof chain.head.b);
+    return chain;
+}
+
+static dure_err note_chain(dure_coordinator *c, uint32_t member, const dure_site_chain *chain,
+                           dure_diag *diag)
+{
+    dure_site_state *s = &c->sites[c->now.sites[member]];
+    if (chain->length <= s->chain.length) return DURE_OK;
+    s->chain = *chain;
+    return dure_store_put_chain(c->store, c->now.config->members[member].sign_public, chain, diag);
+}
+
+/* An accepted R0 shows that the site has the roster and the checkpoint that C names, and how long
+ * its own budget chain is; an accepted R2, that it has paid, so that its chain is longer by now. */
+static dure_err note_progress(dure_coordinator *c, uint32_t member, const dure_msg *msg,
+                              uint64_t now_ms, dure_diag *diag)
 {
     if (msg->type == DURE_MSG_ABORT) note_refusal(c, member, &msg->u.abort, now_ms);
-    if (msg->type != DURE_MSG_ADVERTISE) return;
+    if (msg->type == DURE_MSG_MASKED) {
+        const dure_round_keys *keys = dure_secagg_server_keys(dure_round_sum(c->now.round), member);
+        const dure_site_chain paid = {.length = keys ? keys->chain_length + 1 : 0};
+        return paid.length > 1 ? note_chain(c, member, &paid, diag) : DURE_OK;
+    }
+    if (msg->type != DURE_MSG_ADVERTISE) return DURE_OK;
     dure_site_state *s = &c->sites[c->now.sites[member]];
     s->roster_size = c->now.config->roster_size;
-    if (s->checkpoint.n >= c->now.config->checkpoint_size) return;
-    s->checkpoint.n = c->now.config->checkpoint_size;
-    memcpy(s->checkpoint.root.b, c->now.config->checkpoint_root, sizeof s->checkpoint.root.b);
+    if (s->checkpoint.n < c->now.config->checkpoint_size) {
+        s->checkpoint.n = c->now.config->checkpoint_size;
+        memcpy(s->checkpoint.root.b, c->now.config->checkpoint_root, sizeof s->checkpoint.root.b);
+    }
+    const dure_site_chain chain = chain_of(msg);
+    return note_chain(c, member, &chain, diag);
+}
+
+/* A member whose R0 shows an older copy of its ledger than before is out of the round. */
+static dure_err check_ledger(bool *old, dure_coordinator *c, uint32_t member, const dure_msg *msg,
+                             uint64_t now_ms, dure_diag *diag)
+{
+    *old = false;
+    if (msg->type != DURE_MSG_ADVERTISE ||
+        memcmp(msg->u.advertise.config_hash, c->now.row.config_hash.b, DURE_DIGEST_BYTES) != 0)
+        return DURE_OK;
+    const dure_site_chain chain = chain_of(msg);
+    dure_err err = dure_coordinator_chain_is_old(old, c, c->now.sites[member], &chain, diag);
+    if (err || !*old) return err;
+    return expel(c, member, "its privacy ledger is an older copy than it has shown", now_ms, diag);
 }
 
 dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
@@ -225,23 +265,28 @@ dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
 {
     dure_secagg_actions actions = {0};
     dure_hash root;
+    bool old = false;
+    dure_err err = check_ledger(&old, c, member, msg, now_ms, diag);
+    if (err || old) return err;
     const bool whole =
         msg->type == DURE_MSG_MASKED && dure_aggregate_root(&root, c->now.aggregate, member);
     dure_diag why = {{0}};
-    dure_err err =
+    err =
         dure_round_receive(&actions, c->now.round, member, msg, whole ? &root : NULL, now_ms, &why);
     const bool guilty = err == DURE_ERR_PROTO || err == DURE_ERR_AUTH;
-    if (!err) note_progress(c, member, msg, now_ms);
     if (err == DURE_ERR_STATE) {
         dure_coordinator_refuse_message(c, c->now.sites[member], msg, err, &why);
         err = DURE_OK;
     } else if (err && !guilty) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     } else {
+        err = DURE_OK;
         if (guilty)
             dure_log(DURE_LOG_WARN, "coordinator", "protocol_broken", "site=%s why=\"%s\"",
                      name_of(c, member), why.text);
-        err = dure_coordinator_act(c, &actions, now_ms, diag);
+        else
+            err = note_progress(c, member, msg, now_ms, diag);
+        if (!err) err = dure_coordinator_act(c, &actions, now_ms, diag);
     }
     if (!err && c->now.round && c->state == DURE_LOOP_RUNNING && msg->type == DURE_MSG_CHUNK &&
         dure_round_state_of(c->now.round) == DURE_ROUND_VECTORS)

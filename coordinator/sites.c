@@ -24,8 +24,11 @@ dure_err dure_coordinator_greet_all(dure_coordinator *c)
 {
     dure_err err = DURE_OK;
     c->cited_known = false; /* other sites are in force now */
-    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++)
-        err = dure_curve_id(&c->sites[i].id, dure_roster_at(c->roster, i)->join.curve_public);
+    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++) {
+        const dure_join *join = &dure_roster_at(c->roster, i)->join;
+        err = dure_curve_id(&c->sites[i].id, join->curve_public);
+        if (!err) err = dure_store_chain(&c->sites[i].chain, c->store, join->sign_public, NULL);
+    }
     if (!err) dure_admission_update(c->admission, c->roster);
     return err;
 }
@@ -248,6 +251,32 @@ dure_err dure_coordinator_read_inbox(dure_coordinator *c, dure_diag *diag)
     return err;
 }
 
+/* ---- the sites' own ledgers ---- */
+
+dure_err dure_coordinator_chain_is_old(bool *old, dure_coordinator *c, size_t site,
+                                       const dure_site_chain *shown, dure_diag *diag)
+{
+    static const dure_hash not_known;
+    char text[DURE_MSG_TEXT_SIZE];
+    const dure_site_chain *seen = &c->sites[site].chain;
+    const char *name = dure_roster_at(c->roster, site)->join.invitation.name;
+    *old = shown->length < seen->length ||
+           (shown->length == seen->length && !dure_hash_equal(&seen->head, &not_known) &&
+            !dure_hash_equal(&shown->head, &seen->head));
+    if (!*old) return DURE_OK;
+    snprintf(text, sizeof text,
+             "the site's privacy ledger has %llu entries; by what it showed and paid before it has "
+             "%llu, or others: an older copy was put back, which forgets what was spent; put the "
+             "newest copy back",
+             (unsigned long long)shown->length, (unsigned long long)seen->length);
+    dure_coordinator_report(c, "site_ledger_is_old",
+                            json_pack("{s:s, s:I, s:I}", "site", name, "entries",
+                                      (json_int_t)shown->length, "at_least",
+                                      (json_int_t)seen->length));
+    c->sites[site].present = false;
+    return refuse(c, &c->sites[site].id, DURE_REFUSAL_LEDGER, text, diag);
+}
+
 /* ---- hello ---- */
 
 static dure_err tell_waiting(dure_coordinator *c, size_t site, uint64_t now_ms, dure_diag *diag)
@@ -356,11 +385,18 @@ dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_
         return refuse(c, &c->sites[site].id, DURE_REFUSAL_INVITATION_FOREIGN,
                       "this is the coordinator of another federation", diag);
     if (!take_note(c, site, msg)) return DURE_OK;
+    /* A site that is joining, or without privacy, does not say. */
+    bool old = false;
+    dure_site_chain shown = {.length = h->chain_length};
+    memcpy(shown.head.b, h->chain_head, sizeof shown.head.b);
+    dure_err err =
+        shown.length ? dure_coordinator_chain_is_old(&old, c, site, &shown, diag) : DURE_OK;
+    if (err || old) return err;
     if (!c->sites[site].present) {
         c->sites[site].present = true;
         dure_coordinator_report(c, "site_here", json_pack("{s:s}", "site", name));
     }
-    dure_err err = greet(c, site, h, now_ms, diag);
+    err = greet(c, site, h, now_ms, diag);
     if (!err && dure_coordinator_member_of(&member, c, site))
         err =
             dure_coordinator_on_round_message(c, member, msg, dure_span_of(NULL, 0), now_ms, diag);

@@ -25,6 +25,8 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS coordinator_record("
     " round INTEGER NOT NULL REFERENCES coordinator_round(round), record INTEGER NOT NULL,"
     " bytes BLOB NOT NULL, PRIMARY KEY(round, record));"
+    "CREATE TABLE IF NOT EXISTS coordinator_chain("
+    " site BLOB PRIMARY KEY, length INTEGER NOT NULL, head BLOB NOT NULL);"
     "COMMIT;";
 
 const char *dure_stored_status_text(dure_stored_status status)
@@ -288,6 +290,19 @@ dure_err dure_store_finish_round(dure_store *store, const dure_round_row *row, d
     return conclude(store, write_finish(store, row, result, diag), what, diag);
 }
 
+dure_err dure_store_renew_result(dure_store *store, uint64_t round, dure_span result,
+                                 dure_diag *diag)
+{
+    statement st;
+    dure_err err = prepare(&st, store,
+                           "UPDATE coordinator_round SET result = ? WHERE round = ? AND status = 3",
+                           "cannot store the round's result", diag);
+    if (err) return err;
+    bind_blob(&st, result.data, result.n);
+    bind_number(&st, round);
+    return finish(&st, 1, diag);
+}
+
 dure_err dure_store_fail_round(dure_store *store, uint64_t round, const char *reason, int64_t now_s,
                                dure_diag *diag)
 {
@@ -516,4 +531,34 @@ dure_err dure_store_begin(dure_store *store, uint64_t run_id, const dure_hash *a
     if (!err) err = set_meta(store, "adapter", adapter->b, sizeof adapter->b, diag);
     if (!err) err = set_meta(store, "t3", none.b, sizeof none.b, diag);
     return conclude(store, err, what, diag);
+}
+
+dure_err dure_store_chain(dure_site_chain *out, dure_store *store, const uint8_t sign_public[32],
+                          dure_diag *diag)
+{
+    statement st;
+    *out = (dure_site_chain){.length = 0};
+    dure_err err = prepare(&st, store, "SELECT length, head FROM coordinator_chain WHERE site = ?",
+                           "cannot read what a site showed of its ledger", diag);
+    if (err) return err;
+    bind_blob(&st, sign_public, 32);
+    if (step_row(&err, &st, diag)) {
+        out->length = (uint64_t)sqlite3_column_int64(st.s, 0);
+        take_hash(&out->head, &st, 1);
+    }
+    sqlite3_finalize(st.s);
+    return err;
+}
+
+dure_err dure_store_put_chain(dure_store *store, const uint8_t sign_public[32],
+                              const dure_site_chain *chain, dure_diag *diag)
+{
+    statement st;
+    dure_err err = prepare(&st, store, "INSERT OR REPLACE INTO coordinator_chain VALUES(?, ?, ?)",
+                           "cannot store what a site showed of its ledger", diag);
+    if (err) return err;
+    bind_blob(&st, sign_public, 32);
+    bind_number(&st, chain->length);
+    bind_hash(&st, &chain->head);
+    return finish(&st, 1, diag);
 }

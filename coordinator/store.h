@@ -69,6 +69,9 @@ DURE_MUST_USE dure_err dure_store_sum_round(dure_store *store, const dure_round_
  * `previous_t3` and the row change in one transaction. */
 DURE_MUST_USE dure_err dure_store_finish_round(dure_store *store, const dure_round_row *row,
                                                dure_span result, dure_diag *diag);
+/* The Result of a round that is DONE, with a newer checkpoint. */
+DURE_MUST_USE dure_err dure_store_renew_result(dure_store *store, uint64_t round, dure_span result,
+                                               dure_diag *diag);
 /* To FAILED, with row->reason. */
 DURE_MUST_USE dure_err dure_store_fail_round(dure_store *store, uint64_t round, const char *reason,
                                              int64_t now_s, dure_diag *diag);
@@ -89,6 +92,18 @@ DURE_MUST_USE dure_err dure_store_record(dure_buf *out, dure_store *store, uint6
                                          unsigned record, dure_diag *diag);
 DURE_MUST_USE dure_err dure_store_result(dure_buf *out, dure_store *store, uint64_t round,
                                          dure_diag *diag);
+
+/* A site's own budget chain, at least as long as it must be by what it showed and paid: how many
+ * entries, and the hash of the last; zero where only the number is known. */
+typedef struct dure_site_chain {
+    uint64_t length;
+    dure_hash head;
+} dure_site_chain;
+/* By the site's Ed25519 key; zero when it has shown none. */
+DURE_MUST_USE dure_err dure_store_chain(dure_site_chain *out, dure_store *store,
+                                        const uint8_t sign_public[32], dure_diag *diag);
+DURE_MUST_USE dure_err dure_store_put_chain(dure_store *store, const uint8_t sign_public[32],
+                                            const dure_site_chain *chain, dure_diag *diag);
 
 /* Facts of the whole run. */
 typedef struct dure_store_facts {

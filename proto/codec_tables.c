@@ -155,7 +155,7 @@ static const field joined_fields[] = {
 #define P dure_msg_refused
 #define W Dure__Refused
 static const field refused_fields[] = {
-    U32(code, DURE_REFUSAL_INVITATION_USED, DURE_REFUSAL_FULL),
+    U32(code, DURE_REFUSAL_INVITATION_USED, DURE_REFUSAL_LEDGER),
     TEXT,
 };
 #undef P

@@ -80,6 +80,7 @@ typedef enum dure_refusal {
     DURE_REFUSAL_REVOKED = 6,
     DURE_REFUSAL_VERSION = 7,
     DURE_REFUSAL_FULL = 8,
+    DURE_REFUSAL_LEDGER = 9, /* the site's privacy ledger is an older copy than it showed before */
 } dure_refusal;
 
 /* coordinator -> site: the Join or Hello is refused for good. */

@@ -148,6 +148,9 @@ static dure_err promote_locked(dure_registry *r, uint64_t number, const dure_pro
     if (!err) err = set_state(r, number, DURE_VERSION_CHAMPION, diag);
     if (!err) err = set_alias(r, "previous", champion, diag);
     if (!err) err = set_alias(r, "champion", number, diag);
+    const dure_registry_move move = {
+        .number = number, .previous = champion, .moved_s = promotion->now_s};
+    if (!err) err = dure_registry_note_move(r, &move, diag);
     return err ? err : next_generation(r, diag);
 }
 
@@ -159,7 +162,7 @@ dure_err dure_registry_promote(dure_registry *r, uint64_t number, const dure_pro
     return end_transaction(r, promote_locked(r, number, promotion, diag), diag);
 }
 
-static dure_err rollback_locked(uint64_t *number, dure_registry *r, dure_diag *diag)
+static dure_err rollback_locked(uint64_t *number, dure_registry *r, int64_t now_s, dure_diag *diag)
 {
     uint64_t champion, previous;
     dure_err err = alias_number(&champion, r, "champion", diag);
@@ -173,17 +176,20 @@ static dure_err rollback_locked(uint64_t *number, dure_registry *r, dure_diag *d
     if (!err) err = set_state(r, previous, DURE_VERSION_CHAMPION, diag);
     if (!err) err = set_alias(r, "champion", previous, diag);
     if (!err) err = set_alias(r, "previous", 0, diag);
+    const dure_registry_move move = {
+        .back = true, .number = previous, .previous = champion, .moved_s = now_s};
+    if (!err) err = dure_registry_note_move(r, &move, diag);
     if (!err) err = next_generation(r, diag);
     if (!err) *number = previous;
     return err;
 }
 
-dure_err dure_registry_rollback(uint64_t *number, dure_registry *r, dure_diag *diag)
+dure_err dure_registry_rollback(uint64_t *number, dure_registry *r, int64_t now_s, dure_diag *diag)
 {
     *number = 0;
     dure_err err = dure_registry_exec(r, "BEGIN IMMEDIATE", "the registry cannot be written", diag);
     if (err) return err;
-    err = end_transaction(r, rollback_locked(number, r, diag), diag);
+    err = end_transaction(r, rollback_locked(number, r, now_s, diag), diag);
     if (err) *number = 0;
     return err;
 }

@@ -27,6 +27,10 @@ static const char schema[] =
     /* One row an alias, so that who serves is one value and not a search over states. */
     "CREATE TABLE IF NOT EXISTS registry_alias(name TEXT PRIMARY KEY,"
     " number INTEGER NOT NULL REFERENCES registry_version(number));"
+    /* Every change of who serves, in order; `ledger` is NULL until the federation's log has it. */
+    "CREATE TABLE IF NOT EXISTS registry_move("
+    " seq INTEGER PRIMARY KEY AUTOINCREMENT, back INTEGER NOT NULL, number INTEGER NOT NULL,"
+    " previous INTEGER NOT NULL, moved INTEGER NOT NULL, ledger INTEGER);"
     "COMMIT;";
 
 const char *dure_version_state_text(dure_version_state state)

@@ -120,7 +120,27 @@ DURE_MUST_USE dure_err dure_registry_promote(dure_registry *r, uint64_t number,
                                              const dure_promotion *promotion, dure_diag *diag);
 /* The previous champion is champion again and the present one is archived; *number is who serves
  * now. DURE_ERR_STATE when there is no previous one. */
-DURE_MUST_USE dure_err dure_registry_rollback(uint64_t *number, dure_registry *r, dure_diag *diag);
+DURE_MUST_USE dure_err dure_registry_rollback(uint64_t *number, dure_registry *r, int64_t now_s,
+                                              dure_diag *diag);
+
+/* A promotion or a rollback, kept until the federation's log has an entry of it: written in the
+ * same transaction, since who promotes is not always who writes the log. */
+typedef struct dure_registry_move {
+    uint64_t seq;
+    bool back;         /* a rollback */
+    uint64_t number;   /* version in force since then */
+    uint64_t previous; /* and before; 0: none */
+    int64_t moved_s;
+} dure_registry_move;
+/* The oldest that is not in the log yet. DURE_ERR_NOT_FOUND when all are. */
+DURE_MUST_USE dure_err dure_registry_next_move(dure_registry_move *out, dure_registry *r,
+                                               dure_diag *diag);
+/* Entry `index` of the log is about it; DURE_RELEASE_NO_LEDGER: none will be. */
+DURE_MUST_USE dure_err dure_registry_move_logged(dure_registry *r, uint64_t seq, uint64_t index,
+                                                 dure_diag *diag);
+/* The last entry of the log that is about a move; 0 if there is none. */
+DURE_MUST_USE dure_err dure_registry_last_logged(uint64_t *index, dure_registry *r,
+                                                 dure_diag *diag);
 
 /* What must hold before an adapter is loaded: its file is there and has its digest, the release
  * signature holds up to `root_public`, and it was made for `base` (NULL: any). DURE_ERR_NOT_FOUND,

@@ -21,3 +21,6 @@ DURE_MUST_USE dure_err dure_registry_prepare(sqlite3_stmt **out, dure_registry *
 /* Steps a statement that gives no rows, and finalizes it. */
 DURE_MUST_USE dure_err dure_registry_finish(dure_registry *r, sqlite3_stmt *statement,
                                             const char *what, dure_diag *diag);
+/* Inside the transaction that moves the aliases (moves.c). */
+DURE_MUST_USE dure_err dure_registry_note_move(dure_registry *r, const dure_registry_move *move,
+                                               dure_diag *diag);

@@ -135,6 +135,8 @@ static void say_hello(script_site *s)
     memcpy(msg.u.hello.federation_id, id.b, 32);
     msg.u.hello.checkpoint_size = head.n;
     if (head.n) memcpy(msg.u.hello.checkpoint_root, head.root.b, 32);
+    msg.u.hello.chain_length = s->chain_length;
+    memset(msg.u.hello.chain_head, (int)s->chain_length, 32);
     if (s->client) {
         memcpy(msg.u.hello.config_hash, s->config_hash.b, 32);
         msg.u.hello.stage = dure_secagg_client_stage(s->client);
@@ -198,6 +200,7 @@ static void give_update(script_site *s)
     dure_diag diag = {{0}};
     if (dure_secagg_client_update(&actions, s->client, s->units, n, &diag))
         fail_msg("%s", diag.text);
+    if (s->chain_length) s->chain_length++; /* it pays */
     act(s, &actions);
 }
 
@@ -235,13 +238,15 @@ static void on_open(script_site *s, const dure_msg_open *open)
     }
     s->config = config;
     s->config_hash = hash;
-    const dure_secagg_client_opts opts = {.config = config,
-                                          .config_hash = hash,
-                                          .sign = &s->own,
-                                          .coordinator_sign = s->invitation.coordinator_sign,
-                                          .rng = dure_rng_system(),
-                                          .floors = {.collusion = 1, .threshold = 3, .u_min = 3},
-                                          .last_round = s->last_round};
+    dure_secagg_client_opts opts = {.config = config,
+                                    .config_hash = hash,
+                                    .sign = &s->own,
+                                    .coordinator_sign = s->invitation.coordinator_sign,
+                                    .rng = dure_rng_system(),
+                                    .floors = {.collusion = 1, .threshold = 3, .u_min = 3},
+                                    .last_round = s->last_round,
+                                    .chain_length = s->chain_length};
+    memset(opts.chain_head.b, (int)s->chain_length, 32);
     err = dure_secagg_client_new(&s->client, &opts, &diag);
     if (err) {
         note(s, diag.text);

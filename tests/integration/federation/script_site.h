@@ -47,6 +47,7 @@ typedef struct script_site {
     bool mask_ready; /* held back */
     bool hold_r3;    /* A3 is not heard until the test clears it */
     uint64_t last_round, beat_ms;
+    uint64_t chain_length; /* of its ledger, as it shows it; its head is that number in each byte */
     script_vice vice;
     script_hook *hook; /* may be NULL */
     void *hook_state;

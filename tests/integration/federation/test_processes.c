@@ -188,6 +188,36 @@ static void test_a_restarted_site_is_in_the_next_round(void **state)
     audit();
 }
 
+static void stop_clients(void)
+{
+    for (uint32_t i = 0; i < v.n; i++)
+        kill_client(i);
+}
+
+static void in_folder(const char *command)
+{
+    char line[600];
+    snprintf(line, sizeof line, "cd '%s' && %s", v.dir.path, command);
+    assert_int_equal(system(line), 0);
+}
+
+/* Neither tells the site that it is an older copy; the coordinator has seen a longer ledger. */
+static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 4, 3);
+    village_start(&v);
+    join_all();
+    in_folder("cp -r place0 place0.copy && cp -r ledger0 ledger0.copy");
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for("round_done", 2, 60); /* the second R0 shows what the first round spent */
+    stop_clients();
+    in_folder("rm -rf place0 ledger0 && mv place0.copy place0 && mv ledger0.copy ledger0");
+    assert_int_equal(village_run(&v, "client run place0 --threads 1"), 1);
+    village_says(&v, "an older copy was put back");
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
@@ -207,6 +237,7 @@ int main(void)
         cmocka_unit_test_teardown(test_seven_sites_lose_two_while_they_train, teardown),
         cmocka_unit_test_teardown(test_a_killed_coordinator_is_waited_for, teardown),
         cmocka_unit_test_teardown(test_a_restarted_site_is_in_the_next_round, teardown),
+        cmocka_unit_test_teardown(test_folder_and_ledger_put_back_together_are_noticed, teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -236,6 +236,91 @@ static void test_a_chunk_after_the_vector_changes_nothing(void **state)
     dure_buf_fini(&adapter);
 }
 
+static bool release_counts(village *w)
+{
+    return village_count(w, "releases_logged") > 0 && village_count(w, "checkpoint_counts") >= 3;
+}
+
+static void must_run(const char *arguments)
+{
+    if (village_run(&v, "%s", arguments)) fail_msg("%s", v.output);
+}
+
+static json_t *verified_ledger(void)
+{
+    must_run("audit export fed/coordinator -o ledger.export");
+    must_run("audit verify ledger.export --json");
+    json_t *report = json_loads(v.output, 0, NULL);
+    if (!report) fail_msg("%s", v.output);
+    return report;
+}
+
+/* Who is served is in the log: entered and shown to the sites by the coordinator while it runs, by
+ * the command when none does. */
+static void test_promotions_are_entered_in_the_ledger(void **state)
+{
+    (void)state;
+    village_make(&v, 3, 0, 2);
+    village_start(&v);
+    village_join(&v);
+    go(has_two, "the rounds did not end");
+    must_run("adapter promote fed/coordinator 1 --force 'no gate here'");
+    village_says(&v, "The running coordinator enters it in the ledger");
+    go(release_counts, "the sites did not cosign a log with the promotion");
+    json_t *report = verified_ledger();
+    assert_int_equal(json_integer_value(json_object_get(report, "promoted")), 1);
+    assert_int_equal(json_integer_value(json_object_get(report, "shown_entries")),
+                     json_integer_value(json_object_get(report, "entries")));
+    json_decref(report);
+    village_kill(&v);
+    must_run("adapter promote fed/coordinator 2 --force 'no gate here'");
+    must_run("adapter rollback fed/coordinator");
+    report = verified_ledger();
+    assert_int_equal(json_integer_value(json_object_get(report, "promoted")), 2);
+    assert_int_equal(json_integer_value(json_object_get(report, "rolled_back")), 1);
+    json_decref(report);
+}
+
+static bool ledger_is_old(village *w)
+{
+    return village_count(w, "site_ledger_is_old") > 0;
+}
+
+static bool site0_was_refused(village *w)
+{
+    return w->sites[0].refusal == DURE_REFUSAL_LEDGER;
+}
+
+/* Folder and ledger were put back together: the site cannot tell, but it has shown more before. */
+static void test_an_older_ledger_than_was_shown_is_refused(void **state)
+{
+    (void)state;
+    village_make(&v, 4, 3, 60);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].chain_length = 7;
+    village_start(&v);
+    village_join(&v);
+    go(is_done, "the first round did not end");
+    village_kill(&v);
+    village_start(&v); /* it is on the coordinator's disk */
+    script_site_die(&v.sites[0]);
+    const uint64_t newest = v.sites[0].chain_length;
+    v.sites[0].chain_length = 7; /* as it was before the round that it paid for */
+    script_site_connect(&v.sites[0], false);
+    go(site0_was_refused, "the older ledger was not refused");
+    assert_true(ledger_is_old(&v));
+    if (!strstr(v.sites[0].words, "an older copy was put back")) explain("it does not say why");
+    script_site_die(&v.sites[0]);
+    v.sites[0].refusal = 0;
+    v.sites[0].chain_length = newest;
+    script_site_connect(&v.sites[0], false);
+    const uint32_t before = v.sites[0].n_results;
+    for (uint32_t i = 0; i < 600 && v.sites[0].n_results == before; i++)
+        village_go(&v, NULL, 50);
+    assert_true(v.sites[0].n_results > before);
+    assert_int_equal(v.sites[0].refusal, 0);
+}
+
 static bool waits_for_r3(village *w)
 {
     return village_saw(w, "round_state", "state", "consistency");
@@ -480,6 +565,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_sites_that_join_later_follow_the_log, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_vector_sent_twice_counts_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_chunk_after_the_vector_changes_nothing, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_promotions_are_entered_in_the_ledger, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_older_ledger_than_was_shown_is_refused, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_late_update_is_not_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_killed_coordinator_goes_on_with_the_round, setup,

@@ -177,6 +177,27 @@ static void test_store_finds_rounds_by_configuration_and_lists_them(void **state
     close_shop(&s);
 }
 
+static void test_store_keeps_what_each_site_showed_of_its_ledger(void **state)
+{
+    (void)state;
+    shop s;
+    dure_site_chain chain = {.length = 5, .head = {{9}}}, back;
+    const uint8_t one[32] = {1}, two[32] = {2};
+    open_shop(&s);
+    assert_ok(dure_store_chain(&back, s.store, one, NULL));
+    assert_int_equal(back.length, 0);
+    assert_ok(dure_store_put_chain(s.store, one, &chain, NULL));
+    chain.length = 8;
+    assert_ok(dure_store_put_chain(s.store, one, &chain, NULL));
+    reopen(&s);
+    assert_ok(dure_store_chain(&back, s.store, one, NULL));
+    assert_int_equal(back.length, 8);
+    assert_int_equal(back.head.b[0], 9);
+    assert_ok(dure_store_chain(&back, s.store, two, NULL));
+    assert_int_equal(back.length, 0);
+    close_shop(&s);
+}
+
 static void test_store_begins_once(void **state)
 {
     (void)state;
@@ -232,6 +253,7 @@ int main(void)
         cmocka_unit_test(test_store_finishing_moves_the_adapter_in_one_step),
         cmocka_unit_test(test_store_refuses_steps_out_of_order),
         cmocka_unit_test(test_store_finds_rounds_by_configuration_and_lists_them),
+        cmocka_unit_test(test_store_keeps_what_each_site_showed_of_its_ledger),
         cmocka_unit_test(test_store_begins_once),
         cmocka_unit_test(test_store_refuses_a_newer_schema),
         cmocka_unit_test(test_store_reading_does_not_write),

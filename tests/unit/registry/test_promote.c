@@ -64,6 +64,36 @@ static void test_promote_by_force_keeps_the_reason(void **state)
     assert_string_equal(v.reason, "evaluation set was wrong, see minutes of 3 May");
 }
 
+static void test_promote_keeps_every_move_until_the_log_has_it(void **state)
+{
+    fixture *f = *state;
+    dure_registry_move move;
+    uint64_t number, last;
+    three_versions(f);
+    assert_ok(dure_registry_rollback(&number, f->registry, 130, NULL));
+    static const dure_registry_move want[] = {
+        {1, false, 1, 0, 120}, {2, false, 2, 1, 120}, {3, true, 1, 2, 130}};
+    for (size_t i = 0; i < 3; i++) {
+        assert_ok(dure_registry_last_logged(&last, f->registry, NULL));
+        assert_int_equal(last, i ? 10 + i - 1 : 0);
+        assert_ok(dure_registry_next_move(&move, f->registry, NULL));
+        assert_int_equal(move.seq, want[i].seq);
+        assert_int_equal(move.back, want[i].back);
+        assert_int_equal(move.number, want[i].number);
+        assert_int_equal(move.previous, want[i].previous);
+        assert_int_equal(move.moved_s, want[i].moved_s);
+        assert_ok(dure_registry_move_logged(f->registry, move.seq, 10 + i, NULL));
+    }
+    assert_err(dure_registry_next_move(&move, f->registry, NULL), DURE_ERR_NOT_FOUND);
+    fixture_gate(f, fixture_add(f, "four", 3, 4), true);
+    promote(f, 4);
+    assert_ok(dure_registry_next_move(&move, f->registry, NULL));
+    assert_ok(dure_registry_move_logged(f->registry, move.seq, DURE_RELEASE_NO_LEDGER, NULL));
+    assert_err(dure_registry_next_move(&move, f->registry, NULL), DURE_ERR_NOT_FOUND);
+    assert_ok(dure_registry_last_logged(&last, f->registry, NULL));
+    assert_int_equal(last, 12);
+}
+
 static void test_promote_twice_is_refused(void **state)
 {
     fixture *f = *state;
@@ -119,11 +149,11 @@ static void test_rollback_is_one_call(void **state)
     uint64_t number = 9, before, after;
     dure_diag diag = {0};
     dure_version v;
-    assert_err(dure_registry_rollback(&number, f->registry, &diag), DURE_ERR_STATE);
+    assert_err(dure_registry_rollback(&number, f->registry, 130, &diag), DURE_ERR_STATE);
     assert_non_null(strstr(diag.text, "nothing was promoted"));
     three_versions(f);
     assert_ok(dure_registry_generation(&before, f->registry, NULL));
-    assert_ok(dure_registry_rollback(&number, f->registry, NULL));
+    assert_ok(dure_registry_rollback(&number, f->registry, 130, NULL));
     assert_ok(dure_registry_generation(&after, f->registry, NULL));
     assert_true(after != before);
     assert_int_equal(number, 1);
@@ -132,7 +162,7 @@ static void test_rollback_is_one_call(void **state)
     assert_ok(dure_registry_verify(f->registry, &v, f->root.public_, &fixture_base, NULL));
     assert_int_equal(fixture_get(f, "2").state, DURE_VERSION_ARCHIVED);
     assert_err(dure_registry_find(&v, f->registry, "previous", NULL), DURE_ERR_NOT_FOUND);
-    assert_err(dure_registry_rollback(&number, f->registry, &diag), DURE_ERR_STATE);
+    assert_err(dure_registry_rollback(&number, f->registry, 130, &diag), DURE_ERR_STATE);
     assert_int_equal(number, 0);
     assert_int_equal(fixture_get(f, "champion").number, 1);
 }
@@ -230,6 +260,7 @@ int main(void)
         TEST(test_promote_moves_both_aliases),
         TEST(test_promote_refuses_without_a_passed_gate),
         TEST(test_promote_by_force_keeps_the_reason),
+        TEST(test_promote_keeps_every_move_until_the_log_has_it),
         TEST(test_promote_twice_is_refused),
         TEST(test_promote_of_the_previous_swaps),
         TEST(test_promote_refuses_a_key_the_root_did_not_certify),
