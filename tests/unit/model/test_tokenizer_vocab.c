@@ -41,6 +41,7 @@ static void test_spm_falls_back_to_bytes(void **state)
     (void)state;
     spm_is("t\u00e9h", "t|\xc3|\xa9|h", false);
     spm_is("\xff\xe2\x82", "\xff|\xe2|\x82", false); /* not UTF-8 */
+    spm_is("\xf0 the", "\xf0| the", false);          /* nor does it swallow what follows */
     spm_is("a\n", "a|\n", false);
 }
 
