@@ -113,7 +113,6 @@ static void test_spm_numbers_bos_as_sentencepiece_does(void **state)
     assert_ok(vocabulary_open(&f, &v, &diag));
     assert_int_equal(dure_tokenizer_bos(f.t), 1);
     assert_true(dure_tokenizer_adds_bos(f.t));
-    assert_true(dure_tokenizer_adds_space(f.t));
     vocabulary_close(&f);
 }
 
