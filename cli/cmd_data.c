@@ -26,8 +26,7 @@ static dure_err tokens_of_line(dure_tokens *out, const dure_text_model *m, dure_
         dure_span text = dure_span_of(json_string_value(value), json_string_length(value));
         err = dure_tokenizer_encode(out, m->t, text, false);
     } else {
-        err = dure_text_model_need_chat(m, diag);
-        if (!err) err = dure_conversation_read(&talk, value, diag);
+        err = dure_conversation_read(&talk, value, diag);
         if (!err)
             err = dure_chat_render(out, &m->chat, m->t, talk.messages, talk.n, open_answer, diag);
     }
@@ -68,10 +67,11 @@ static dure_err tokens_of_stdin(const dure_text_model *m, bool open_answer, dure
 
 static int data_tokens(int argc, char **argv)
 {
-    const char *model = NULL;
+    const char *model = NULL, *chat_template = NULL;
     bool open_answer = false;
     const dure_arg args[] = {
         dure_model_arg(&model),
+        dure_chat_template_arg(&chat_template),
         {.name = "open-answer",
          .kind = DURE_ARG_FLAG,
          .out = &open_answer,
@@ -87,7 +87,7 @@ static int data_tokens(int argc, char **argv)
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     dure_text_model m = {0};
     dure_diag diag = {0};
-    dure_err err = dure_text_model_open(&m, model, &diag);
+    dure_err err = dure_text_model_open(&m, model, chat_template, &diag);
     if (!err) err = tokens_of_stdin(&m, open_answer, &diag);
     dure_text_model_close(&m);
     return err ? dure_fail("data tokens", err, &diag) : 0;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 typedef struct options {
-    const char *model, *data, *adapter, *fields;
+    const char *model, *data, *adapter, *fields, *chat_template;
     uint64_t limit, threads;
     bool any_base, per_record, json;
 } options;
@@ -50,6 +50,7 @@ static dure_err evaluate(evaluation *e, const options *o, dure_diag *diag)
     dure_open_opts opts = {.model = o->model,
                            .adapter = o->adapter,
                            .any_base = o->any_base,
+                           .chat_template = o->chat_template,
                            .threads = (uint32_t)o->threads};
     dure_err err = DURE_OK;
     if (o->fields) err = dure_score_fields_parse(&e->fields, o->fields, diag);
@@ -165,6 +166,7 @@ int dure_cmd_eval(int argc, char **argv)
         dure_data_arg(&o.data),
         dure_adapter_arg(&o.adapter),
         dure_any_base_arg(&o.any_base),
+        dure_chat_template_arg(&o.chat_template),
         {.name = "limit",
          .kind = DURE_ARG_COUNT,
          .out = &o.limit,

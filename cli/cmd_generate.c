@@ -14,7 +14,7 @@
 enum { MAX_TEXT_BYTES = 16 << 20 };
 
 typedef struct options {
-    const char *model, *adapter, *prompt, *system;
+    const char *model, *adapter, *prompt, *system, *chat_template;
     uint64_t max_tokens, seed, threads;
     double temperature, top_p;
     bool any_base, raw, json;
@@ -46,7 +46,10 @@ static dure_err prompt_tokens(dure_tokens *out, const dure_open_model *m, const 
                               dure_diag *diag)
 {
     dure_span prompt = dure_span_of_text(o->prompt);
-    if (o->raw) return dure_tokenizer_encode(out, m->tokenizer, prompt, false);
+    if (o->raw) {
+        dure_err err = dure_tokenizer_begin(out, m->tokenizer);
+        return err ? err : dure_tokenizer_encode(out, m->tokenizer, prompt, false);
+    }
     dure_message messages[2];
     size_t n = 0;
     if (o->system) messages[n++] = (dure_message){DURE_ROLE_SYSTEM, dure_span_of_text(o->system)};
@@ -90,6 +93,7 @@ static int generate(const options *o)
     dure_open_opts opts = {.model = o->model,
                            .adapter = o->adapter,
                            .any_base = o->any_base,
+                           .chat_template = o->chat_template,
                            .threads = (uint32_t)o->threads};
     dure_err err = dure_open_model_init(&m, &opts, &diag);
     if (err) return dure_fail("generate", err, &diag);
@@ -132,6 +136,7 @@ int dure_cmd_generate(int argc, char **argv)
          .required = true},
         dure_adapter_arg(&o.adapter),
         dure_any_base_arg(&o.any_base),
+        dure_chat_template_arg(&o.chat_template),
         {.name = "system",
          .kind = DURE_ARG_TEXT,
          .out = &o.system,

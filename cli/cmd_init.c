@@ -55,7 +55,7 @@ static dure_err check_eval(const dure_gguf *gguf, const dure_base *base, const c
     dure_dataset data = {0};
     const dure_dataset_opts opts = {.max_length = base->n_context};
     dure_err err = dure_tokenizer_new(&tokenizer, gguf, diag);
-    if (!err) err = dure_chat_template_find(&chat, gguf, tokenizer, diag);
+    if (!err) err = dure_chat_template_open(&chat, NULL, gguf, tokenizer, diag);
     if (!err) err = dure_dataset_read(&data, path, tokenizer, &chat, &opts, diag);
     dure_dataset_fini(&data);
     dure_tokenizer_free(&tokenizer);

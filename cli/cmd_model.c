@@ -84,7 +84,7 @@ static void judge(facts *f, const dure_gguf *g)
         return;
     }
     f->n_tokens = dure_tokenizer_size(t);
-    if (dure_chat_template_find(&chat, g, t, diag))
+    if (dure_chat_template_open(&chat, NULL, g, t, diag))
         f->supported = false;
     else
         f->chat = chat.name;

@@ -3,6 +3,7 @@
 #include "cli/adapter.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/model_open.h"
 #include "cli/output.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -23,6 +24,7 @@
 
 typedef struct options {
     const char *dir, *model, *adapters, *aliases, *root, *listen, *key_file, *cert, *key, *name;
+    const char *chat_template;
     uint64_t threads, slots, queue, context;
     bool insecure, json;
 } options;
@@ -169,6 +171,7 @@ static dure_err open_desk(desk *d, const options *o, dure_diag *diag)
     if (err) return err;
     const dure_server_opts opts = {.model_path = o->model ? o->model : d->settings->model,
                                    .model_name = o->name,
+                                   .chat_template = o->chat_template,
                                    .threads = (uint32_t)o->threads,
                                    .slots = (uint32_t)o->slots,
                                    .queue = (uint32_t)o->queue,
@@ -250,6 +253,7 @@ int dure_cmd_serve(int argc, char **argv)
          .out = &o.dir,
          .help = "follow the aliases of this coordinator's registry"},
         TEXT_ARG("model", &o.model, "FILE", "the base model, GGUF (the federation's)"),
+        dure_chat_template_arg(&o.chat_template),
         TEXT_ARG("name", &o.name, "NAME", "what clients call the base (the file's name)"),
         TEXT_ARG("adapter", &o.adapters, "NAME=PATH,...", "adapters to offer, by name"),
         TEXT_ARG("alias", &o.aliases, "NAME,...", "aliases to follow (champion)"),

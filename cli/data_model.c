@@ -2,27 +2,21 @@
 
 #include "model/arch.h"
 
-dure_err dure_text_model_open(dure_text_model *m, const char *path, dure_diag *diag)
+dure_err dure_text_model_open(dure_text_model *m, const char *path, const char *chat_template,
+                              dure_diag *diag)
 {
     dure_err err = dure_gguf_open(&m->gguf, path, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&m->t, m->gguf, diag);
     if (err) return dure_diag_prefix(diag, err, "%s", path);
-    m->chat_err = dure_chat_template_find(&m->chat, m->gguf, m->t, &m->chat_diag);
-    if (m->chat_err) dure_diag_prefix(&m->chat_diag, m->chat_err, "%s", path);
-    return DURE_OK;
+    err = dure_chat_template_open(&m->chat, chat_template, m->gguf, m->t, diag);
+    return chat_template ? err : DURE_OK;
 }
 
 void dure_text_model_close(dure_text_model *m)
 {
     dure_tokenizer_free(&m->t);
     dure_gguf_close(&m->gguf);
-}
-
-dure_err dure_text_model_need_chat(const dure_text_model *m, dure_diag *diag)
-{
-    if (m->chat_err) *diag = m->chat_diag;
-    return m->chat_err;
 }
 
 /* What `max_length` may be: a label is predicted from a token before it, and the model sees at most
@@ -46,8 +40,7 @@ dure_err dure_data_open(dure_text_model *m, dure_dataset *data, const dure_data_
                               .listener = listener,
                               .listener_state = state};
     dure_err err = dure_dataset_format_parse(&read.format, o->format, diag);
-    if (!err) err = dure_text_model_open(m, o->model, diag);
-    if (!err) err = dure_text_model_need_chat(m, diag);
+    if (!err) err = dure_text_model_open(m, o->model, o->chat_template, diag);
     if (!err) err = check_length(m, o->max_length, diag);
     if (!err) err = dure_dataset_read(data, o->data, m->t, &m->chat, &read, diag);
     return err;

@@ -9,19 +9,16 @@ typedef struct dure_text_model {
     dure_gguf *gguf;
     dure_tokenizer *t;
     dure_chat_template chat;
-    dure_err chat_err; /* why `chat` cannot be used */
-    dure_diag chat_diag;
 } dure_text_model;
 
-/* A model without a chat template opens: its tokenizer alone may be what is asked for. */
-DURE_MUST_USE dure_err dure_text_model_open(dure_text_model *m, const char *path, dure_diag *diag);
+/* A model without a chat template opens, for plain texts, unless one is asked for by name. */
+DURE_MUST_USE dure_err dure_text_model_open(dure_text_model *m, const char *path,
+                                            const char *chat_template, dure_diag *diag);
 void dure_text_model_close(dure_text_model *m);
-/* DURE_OK if the model has a chat template, else the error and sentence that say why not. */
-DURE_MUST_USE dure_err dure_text_model_need_chat(const dure_text_model *m, dure_diag *diag);
 
 /* What check and preview both ask for. */
 typedef struct dure_data_options {
-    const char *data, *model, *format;
+    const char *data, *model, *format, *chat_template;
     uint64_t max_length;
     bool json;
 } dure_data_options;

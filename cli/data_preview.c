@@ -81,6 +81,7 @@ int dure_data_preview(int argc, char **argv)
     const dure_arg args[] = {
         dure_data_arg(&o.data),
         dure_model_arg(&o.model),
+        dure_chat_template_arg(&o.chat_template),
         dure_format_arg(&o.format),
         dure_max_length_arg(&o.max_length),
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},

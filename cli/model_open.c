@@ -39,6 +39,14 @@ static dure_err open_adapter(dure_open_model *m, const dure_open_opts *opts, dur
     return err;
 }
 
+/* A model without a template that is known opens: plain texts need none. */
+static dure_err open_chat(dure_open_model *m, const dure_open_opts *opts, dure_diag *diag)
+{
+    dure_err err =
+        dure_chat_template_open(&m->chat, opts->chat_template, m->gguf, m->tokenizer, diag);
+    return opts->chat_template ? err : DURE_OK;
+}
+
 dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts, dure_diag *diag)
 {
     *out = (dure_open_model){0};
@@ -46,7 +54,7 @@ dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts, 
     dure_err err = dure_gguf_open(&out->gguf, opts->model, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&out->tokenizer, out->gguf, diag);
-    if (!err) err = dure_chat_template_find(&out->chat, out->gguf, out->tokenizer, diag);
+    if (!err) err = open_chat(out, opts, diag);
     if (!err) err = dure_transformer_new(&out->transformer, out->gguf, &run, diag);
     if (err) dure_diag_prefix(diag, err, "%s", opts->model);
     if (!err && opts->adapter) err = open_adapter(out, opts, diag);
@@ -87,6 +95,15 @@ dure_arg dure_any_base_arg(bool *any_base)
                       .kind = DURE_ARG_FLAG,
                       .out = any_base,
                       .help = "accept an adapter that was made for another file of the base"};
+}
+
+dure_arg dure_chat_template_arg(const char **name)
+{
+    return (dure_arg){.name = "chat-template",
+                      .kind = DURE_ARG_TEXT,
+                      .out = name,
+                      .value = "NAME",
+                      .help = "write conversations as this family does, whatever the model says"};
 }
 
 dure_arg dure_data_arg(const char **data)

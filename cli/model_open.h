@@ -17,9 +17,10 @@ typedef struct dure_open_model {
 
 typedef struct dure_open_opts {
     const char *model;
-    const char *adapter; /* a GGUF LoRA file or a PEFT folder; NULL: none */
-    uint32_t threads;    /* 0: the physical cores */
-    bool any_base;       /* the adapter may name another file of the base, if its sizes fit */
+    const char *adapter;       /* a GGUF LoRA file or a PEFT folder; NULL: none */
+    const char *chat_template; /* by name; NULL: the model's own, which only chats need */
+    uint32_t threads;          /* 0: the physical cores */
+    bool any_base;             /* the adapter may name another file of the base, if its sizes fit */
 } dure_open_opts;
 
 /* On error everything is closed and `diag` names the file. */
@@ -31,6 +32,7 @@ void dure_open_model_fini(dure_open_model *m);
 dure_arg dure_model_arg(const char **model);
 dure_arg dure_adapter_arg(const char **adapter);
 dure_arg dure_any_base_arg(bool *any_base);
+dure_arg dure_chat_template_arg(const char **name);
 dure_arg dure_data_arg(const char **data);
 dure_arg dure_max_length_arg(uint64_t *max_length); /* preset to 512 */
 dure_arg dure_threads_arg(uint64_t *threads);

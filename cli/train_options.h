@@ -7,7 +7,7 @@
 typedef struct dure_train_options {
     dure_args_config config;
     /* What to train on. */
-    const char *model, *data, *out, *init, *format;
+    const char *model, *data, *out, *init, *format, *chat_template;
     uint64_t max_length;
     bool any_base;
     /* The adapter. */

@@ -125,6 +125,7 @@ dure_err dure_train_setup_init(dure_train_setup *s, const dure_train_options *o,
     const dure_open_opts open = {.model = o->model,
                                  .adapter = o->init,
                                  .any_base = o->any_base,
+                                 .chat_template = o->chat_template,
                                  .threads = (uint32_t)o->threads};
     *s = (dure_train_setup){.lora = NULL};
     dure_err err = dure_open_model_init(&s->m, &open, diag);

@@ -52,7 +52,7 @@ static dure_err open_model(dure_work *w, dure_diag *diag)
     dure_err err = dure_gguf_open(&w->gguf, path, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&w->tokenizer, w->gguf, diag);
-    if (!err) err = dure_chat_template_find(&w->chat, w->gguf, w->tokenizer, diag);
+    if (!err) err = dure_chat_template_open(&w->chat, NULL, w->gguf, w->tokenizer, diag);
     if (!err) err = dure_transformer_new(&w->transformer, w->gguf, &opts, diag);
     if (err) dure_diag_prefix(diag, err, "%s", path);
     return err;

@@ -210,6 +210,7 @@ dure_err dure_chat_render(dure_tokens *out, const dure_chat_template *chat, cons
                           const dure_message *messages, size_t n, bool open_answer, dure_diag *diag)
 {
     const dure_chat_family *family = chat->family;
+    if (!family) return dure_diag_set(diag, DURE_ERR_STATE, "%s", chat->why.text);
     writer w = {.out = out, .t = t};
     size_t before = out->n;
     bool system = n && messages[0].role == DURE_ROLE_SYSTEM;

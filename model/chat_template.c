@@ -163,7 +163,7 @@ static dure_err set_family(dure_chat_template *out, const dure_chat_family *fami
                            const dure_tokenizer *t, dure_diag *diag)
 {
     const dure_chat_frame *frame = family->frame;
-    *out = (dure_chat_template){family->name, family, -1, -1, -1, -1};
+    *out = (dure_chat_template){family->name, family, -1, -1, -1, -1, {{0}}};
     dure_err err = find_token(&out->begin, family, frame->begin, t, diag);
     if (!err) err = find_token(&out->header_end, family, frame->header_end, t, diag);
     if (!err) err = find_token(&out->end, family, frame->end, t, diag);
@@ -176,10 +176,9 @@ static dure_err set_family(dure_chat_template *out, const dure_chat_family *fami
                          family->name);
 }
 
-dure_err dure_chat_template_find(dure_chat_template *out, const dure_gguf *gguf,
-                                 const dure_tokenizer *t, dure_diag *diag)
+static dure_err find(dure_chat_template *out, const dure_gguf *gguf, const dure_tokenizer *t,
+                     dure_diag *diag)
 {
-    *out = (dure_chat_template){0};
     dure_span text = {0};
     if (!dure_gguf_has(gguf, "tokenizer.chat_template"))
         return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
@@ -193,11 +192,9 @@ dure_err dure_chat_template_find(dure_chat_template *out, const dure_gguf *gguf,
     return family ? set_family(out, family, t, diag) : refuse(gguf, text, diag);
 }
 
-dure_err dure_chat_template_open(dure_chat_template *out, const char *name, const dure_gguf *gguf,
-                                 const dure_tokenizer *t, dure_diag *diag)
+static dure_err find_name(dure_chat_template *out, const char *name, const dure_tokenizer *t,
+                          dure_diag *diag)
 {
-    if (!name) return dure_chat_template_find(out, gguf, t, diag);
-    *out = (dure_chat_template){0};
     for (size_t i = 0; i < N_FAMILIES; i++)
         if (!strcmp(name, families[i].name)) return set_family(out, &families[i], t, diag);
     char shown[128];
@@ -205,4 +202,15 @@ dure_err dure_chat_template_open(dure_chat_template *out, const char *name, cons
     return dure_diag_set(diag, DURE_ERR_USAGE,
                          "the chat template '%s' is unknown; it must be one of %s", shown,
                          dure_chat_template_names);
+}
+
+dure_err dure_chat_template_open(dure_chat_template *out, const char *name, const dure_gguf *gguf,
+                                 const dure_tokenizer *t, dure_diag *diag)
+{
+    dure_diag why = {{0}};
+    dure_err err = name ? find_name(out, name, t, &why) : find(out, gguf, t, &why);
+    if (!err) return DURE_OK;
+    *out = (dure_chat_template){.why = why};
+    if (diag) *diag = why;
+    return err;
 }

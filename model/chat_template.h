@@ -22,26 +22,27 @@ typedef struct dure_message {
 
 typedef struct dure_chat_template {
     const char *name;                      /* "smollm2", "llama3.1", ... */
-    const struct dure_chat_family *family; /* static */
+    const struct dure_chat_family *family; /* static; NULL: nothing can be rendered */
     int32_t bos, begin, header_end, end;   /* special tokens; -1: not used */
+    dure_diag why;                         /* without a family: the reason */
 } dure_chat_template;
 
 /* The names of the families, separated by commas, for people. */
 extern const char dure_chat_template_names[];
 
-/* DURE_ERR_NOT_FOUND if the model has no template, DURE_ERR_UNSUPPORTED for an unknown one,
- * DURE_ERR_FORMAT when the vocabulary lacks its special tokens. */
-DURE_MUST_USE dure_err dure_chat_template_find(dure_chat_template *out, const dure_gguf *gguf,
-                                               const dure_tokenizer *t, dure_diag *diag);
-/* The family of that name, whatever the model says. NULL: as dure_chat_template_find().
- * DURE_ERR_USAGE for a name that is not known. */
+/* The family of that name, whatever the model says; DURE_ERR_USAGE for one that is not known.
+ * `name` NULL: the one that the model's template belongs to; DURE_ERR_NOT_FOUND if it has none,
+ * DURE_ERR_UNSUPPORTED for an unknown one. DURE_ERR_FORMAT when the vocabulary lacks the special
+ * tokens. After an error *out renders no conversation and keeps the reason, so that a model may be
+ * opened for plain texts. */
 DURE_MUST_USE dure_err dure_chat_template_open(dure_chat_template *out, const char *name,
                                                const dure_gguf *gguf, const dure_tokenizer *t,
                                                dure_diag *diag);
 
 /* Appends the conversation. The tokens of assistant messages, their closing token included, are
  * marked supervised. `open_answer`: ends with the opening of an assistant message.
- * DURE_ERR_FORMAT where the template refuses the order of the roles.
+ * DURE_ERR_FORMAT where the template refuses the order of the roles, DURE_ERR_STATE when it could
+ * not be opened.
  *
  * Role and content of system and user messages are encoded as one text, as the Jinja template
  * does. An answer is encoded on its own, so that what a generation starts from is, token by token,

@@ -48,12 +48,6 @@ static dure_err fit(const dure_reading *r, size_t first, dure_diag *diag)
     return DURE_OK;
 }
 
-dure_err dure_dataset_begin_text(dure_tokens *out, const dure_reading *r)
-{
-    if (!dure_tokenizer_adds_bos(r->t)) return DURE_OK;
-    return dure_tokens_push(out, dure_tokenizer_bos(r->t), false);
-}
-
 /* The whole of a text is learned but its first token, which nothing comes before. */
 static dure_err render_text(const dure_reading *r, const json_t *text, dure_diag *diag)
 {
@@ -61,7 +55,7 @@ static dure_err render_text(const dure_reading *r, const json_t *text, dure_diag
     dure_span bytes = dure_span_of(json_string_value(text), json_string_length(text));
     if (bytes.n == 0)
         return dure_diag_set(diag, DURE_ERR_FORMAT, "\"text\" is empty: there is nothing to learn");
-    dure_err err = dure_dataset_begin_text(&own, r);
+    dure_err err = dure_tokenizer_begin(&own, r->t);
     if (!err) err = dure_tokenizer_encode(&own, r->t, bytes, true);
     if (!err && r->end_of_text >= 0) err = dure_tokens_push(&own, r->end_of_text, true);
     for (size_t i = 0; i < own.n && !err; i++)
@@ -134,7 +128,7 @@ dure_err dure_dataset_add(dure_reading *r, const json_t *record, const dure_diag
     dure_err err = record ? render(r, record, &why) : DURE_ERR_FORMAT;
     if (!err) err = fit(r, first, &why);
     if (err == DURE_ERR_NOMEM) return err;
-    if (err && !r->opts->tolerant)
+    if (err && (!r->opts->tolerant || err == DURE_ERR_STATE)) /* no template: no record */
         return dure_diag_set(r->diag, err, "%s, line %u: %s", r->name, r->line, why.text);
     if (err) {
         tell(r, why.text);

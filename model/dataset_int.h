@@ -18,8 +18,6 @@ typedef struct dure_reading {
     dure_diag *diag;
 } dure_reading;
 
-/* Appends what the vocabulary wants before a plain text, if anything. */
-DURE_MUST_USE dure_err dure_dataset_begin_text(dure_tokens *out, const dure_reading *r);
 /* Adds the record at r->line. `record` is NULL when it could not be read: `why` then says so. Only
  * what ends the whole call is returned. */
 DURE_MUST_USE dure_err dure_dataset_add(dure_reading *r, const json_t *record,

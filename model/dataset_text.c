@@ -15,7 +15,7 @@ static dure_err add_piece(dure_reading *r, const dure_tokens *all, size_t from, 
                           uint32_t line)
 {
     size_t first = r->data->tokens.n;
-    dure_err err = dure_dataset_begin_text(&r->data->tokens, r);
+    dure_err err = dure_tokenizer_begin(&r->data->tokens, r->t);
     r->line = line;
     for (size_t i = from; i < to && !err; i++)
         err = dure_tokens_push(&r->data->tokens, all->ids[i], r->data->tokens.n > first);

@@ -362,9 +362,9 @@ bool dure_tokenizer_adds_bos(const dure_tokenizer *t)
     return t->adds_bos;
 }
 
-bool dure_tokenizer_adds_space(const dure_tokenizer *t)
+dure_err dure_tokenizer_begin(dure_tokens *out, const dure_tokenizer *t)
 {
-    return t->adds_space;
+    return t->adds_bos ? dure_tokens_push(out, t->bos, false) : DURE_OK;
 }
 
 dure_span dure_tokenizer_piece(const dure_tokenizer *t, int32_t id)

@@ -45,8 +45,8 @@ int32_t dure_tokenizer_special(const dure_tokenizer *t, const char *text);
 int32_t dure_tokenizer_bos(const dure_tokenizer *t);
 /* Whether the model expects that token before a plain text (a chat template says so itself). */
 bool dure_tokenizer_adds_bos(const dure_tokenizer *t);
-/* Whether a text at the start or after a special token gets a space, which its decoding drops. */
-bool dure_tokenizer_adds_space(const dure_tokenizer *t);
+/* Appends that token if the model expects it; the start of a plain text. */
+DURE_MUST_USE dure_err dure_tokenizer_begin(dure_tokens *out, const dure_tokenizer *t);
 /* The bytes of one token, borrowed; special tokens give their text. Empty for an id out of
  * range. */
 dure_span dure_tokenizer_piece(const dure_tokenizer *t, int32_t id);

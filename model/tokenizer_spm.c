@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <utf8proc.h>
 
 static const uint8_t space[3] = {0xe2, 0x96, 0x81}; /* U+2581 */
 
@@ -72,11 +73,13 @@ static void escape(uint8_t *out, const uint8_t *text, size_t n, bool space_prefi
     }
 }
 
+/* A byte that begins no character of UTF-8 stands alone: it must not swallow a space. */
 static size_t character_bytes(const uint8_t *text, size_t n)
 {
-    static const uint8_t lengths[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 3, 4};
-    size_t length = lengths[text[0] >> 4];
-    return length < n ? length : n;
+    if (text[0] < 0x80) return 1;
+    utf8proc_int32_t code;
+    utf8proc_ssize_t used = utf8proc_iterate(text, n < 4 ? (utf8proc_ssize_t)n : 4, &code);
+    return used > 0 ? (size_t)used : 1;
 }
 
 /* The characters from *at up to a place that no token crosses. */

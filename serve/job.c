@@ -294,7 +294,8 @@ static dure_err tokenize(choice *c, dure_api_error *error)
     const dure_api_prompt *prompt = &j->request.prompts[c->index];
     if (prompt->ids)
         return put_ids(&c->tokens, prompt->ids, dure_tokenizer_size(context->tokenizer), error);
-    err = dure_tokenizer_encode(&c->tokens, context->tokenizer, prompt->text, false);
+    if (prompt->text.n) err = dure_tokenizer_begin(&c->tokens, context->tokenizer);
+    if (!err) err = dure_tokenizer_encode(&c->tokens, context->tokenizer, prompt->text, false);
     if (err) return out_of_memory(error);
     if (c->tokens.n == 0) return dure_api_refuse(error, 400, "prompt", "the prompt is empty");
     return DURE_OK;

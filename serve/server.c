@@ -185,10 +185,11 @@ static dure_err load_model(dure_server *server, dure_diag *diag)
     if (!err) err = dure_tokenizer_new(&server->tokenizer, server->gguf, diag);
     if (err) return err;
     dure_diag why = {0};
-    server->has_chat =
-        dure_chat_template_find(&server->chat, server->gguf, server->tokenizer, &why) == DURE_OK;
-    if (!server->has_chat)
-        dure_log(DURE_LOG_WARN, "serve", "no_chat_template", "reason=\"%s\"", why.text);
+    err = dure_chat_template_open(&server->chat, opts->chat_template, server->gguf,
+                                  server->tokenizer, &why);
+    if (err && opts->chat_template) return dure_diag_set(diag, err, "%s", why.text);
+    server->has_chat = !err;
+    if (err) dure_log(DURE_LOG_WARN, "serve", "no_chat_template", "reason=\"%s\"", why.text);
     const dure_transformer_opts compute = {.threads = opts->threads};
     return dure_transformer_new(&server->model, server->gguf, &compute, diag);
 }

@@ -68,7 +68,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     if (dure_tokenizer_new(&t, g, &diag) == DURE_OK) {
         dure_span text = dure_span_of(data, n < 256 ? n : 256);
         if (dure_tokenizer_encode(&tokens, t, text, false) == DURE_OK) sink += (unsigned)tokens.n;
-        if (dure_chat_template_find(&chat, g, t, &diag) == DURE_OK) sink += (unsigned)chat.end;
+        if (dure_chat_template_open(&chat, NULL, g, t, &diag) == DURE_OK)
+            sink += (unsigned)chat.end;
         dure_tokenizer_free(&t);
     }
     dure_tokens_fini(&tokens);

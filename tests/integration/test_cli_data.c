@@ -92,6 +92,24 @@ static void test_data_preview_shows_what_is_learned(void **state)
     json_decref(records);
 }
 
+static void test_data_writes_conversations_as_asked(void **state)
+{
+    (void)state;
+    const char *const preview = "data preview --data good.jsonl --model model.gguf --records 1 "
+                                "--chat-template ";
+    char line[256];
+    snprintf(line, sizeof line, "%schatml", preview);
+    assert_int_equal(program_run(&p, line), 0);
+    program_prints(&p, "  masked  | <|im_start|>user\n  masked  | Hi<|im_end|>\n");
+    assert_null(strstr(p.out, "SmolLM")); /* plain ChatML adds no system message */
+    snprintf(line, sizeof line, "%svicuna", preview);
+    assert_int_equal(program_run(&p, line), 2);
+    program_says(&p, "the chat template 'vicuna' is unknown; it must be one of chatml, smollm2");
+    snprintf(line, sizeof line, "%sllama3", preview);
+    assert_int_equal(program_run(&p, line), 1);
+    program_says(&p, "needs the special token <|start_header_id|>");
+}
+
 static void test_data_preview_starts_at_a_line(void **state)
 {
     (void)state;
@@ -195,6 +213,7 @@ int main(void)
         cmocka_unit_test(test_data_check_counts_and_finds_repeats),
         cmocka_unit_test(test_data_check_names_bad_lines_and_fails),
         cmocka_unit_test(test_data_preview_shows_what_is_learned),
+        cmocka_unit_test(test_data_writes_conversations_as_asked),
         cmocka_unit_test(test_data_preview_starts_at_a_line),
         cmocka_unit_test(test_data_reads_other_formats),
         cmocka_unit_test(test_data_check_counts_what_does_not_fit),

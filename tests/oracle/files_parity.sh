@@ -1,15 +1,14 @@
 #!/bin/sh
-# files_parity.sh DURE ADAPTER_ORACLE: tokenizer, chat template and adapter files against the
-# libraries that other people use, in a Python environment of its own.
+# files_parity.sh DURE ADAPTER_ORACLE: adapter files against the libraries that other people use, in
+# a Python environment of its own.
 #
 # DURE_MODEL is the GGUF to compare on; DURE_ORACLE_VENV the environment (made when missing), which
-# may also hold llama-cpp-python. DURE_VOCABS is a folder with llama.cpp's ggml-vocab-*.gguf files
-# and their .inp and .out; left out when it is not set.
+# may also hold llama-cpp-python.
 # Skipped, with the reason, when there is no model or the packages cannot be installed.
 set -eu
 here=$(dirname "$0")
 if [ -z "${DURE_MODEL:-}" ]; then
-    echo "SKIPPED: set DURE_MODEL=/path/model.gguf to compare with tokenizers, PEFT and llama.cpp"
+    echo "SKIPPED: set DURE_MODEL=/path/model.gguf to compare with PEFT and llama.cpp"
     exit 77
 fi
 venv=${DURE_ORACLE_VENV:-${TMPDIR:-/tmp}/dure-oracle-venv}
@@ -19,12 +18,5 @@ if ! "$venv/bin/python" -c "import $(echo $packages | sed 's/ /, /g')" 2>/dev/nu
         echo "SKIPPED: $packages cannot be installed into $venv"
         exit 77
     fi
-fi
-"$venv/bin/python" "$here/tokenizer_parity.py" "$1" "$DURE_MODEL"
-if [ -n "${DURE_VOCABS:-}" ]; then
-    for splitter in starcoder refact command-r; do
-        "$venv/bin/python" "$here/llama_cpp_vocab.py" "$1" \
-            "$DURE_VOCABS/ggml-vocab-$splitter.gguf"
-    done
 fi
 "$venv/bin/python" "$here/adapter_parity.py" "$DURE_MODEL" "$1" "$2"

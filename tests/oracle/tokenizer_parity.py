@@ -109,7 +109,7 @@ def dure(binary, model, lines, *flags):
 def compare(what, inputs, got, wanted):
     assert len(got) == len(wanted) == len(inputs)
     wrong = [(i, g, w) for i, g, w in zip(inputs, got, wanted) if g != w]
-    print(f"{what}\t{len(inputs)} compared\t{sum(map(len, wanted))} tokens\t{len(wrong)} differ",
+    print(f"{what}\t{len(inputs)} compared\t{sum(map(len, wanted))} long\t{len(wrong)} differ",
           flush=True)
     for item, g, w in wrong[:5]:
         print(f"  {item!r}\n    dure      {g}\n    reference {w}", file=sys.stderr)

@@ -31,7 +31,7 @@ int trainer_set_up(void **state)
     tiny_model_write(path, &tiny);
     if (dure_gguf_open(&f->gguf, path, NULL, &f->diag)) fail_msg("%s", f->diag.text);
     assert_ok(dure_tokenizer_new(&f->tokenizer, f->gguf, &f->diag));
-    assert_ok(dure_chat_template_find(&f->chat, f->gguf, f->tokenizer, &f->diag));
+    assert_ok(dure_chat_template_open(&f->chat, NULL, f->gguf, f->tokenizer, &f->diag));
     assert_ok(dure_transformer_new(&f->model, f->gguf, &opts, &f->diag));
     make_data(f);
     *state = f;

@@ -243,7 +243,7 @@ static dure_err find(dure_chat_template *chat, const char *text, dure_diag *diag
     vocabulary_file f;
     v.chat_template = text;
     assert_ok(vocabulary_open(&f, &v, NULL));
-    dure_err err = dure_chat_template_find(chat, f.gguf, f.t, diag);
+    dure_err err = dure_chat_template_open(chat, NULL, f.gguf, f.t, diag);
     vocabulary_close(&f);
     return err;
 }
@@ -287,6 +287,19 @@ static void test_refuses_what_it_does_not_know(void **state)
     assert_err(find(&chat, "{{ '[INST]' }}", &diag), DURE_ERR_UNSUPPORTED);
     assert_non_null(strstr(diag.text, "--chat-template: chatml, "));
     assert_err(find(&chat, "", &diag), DURE_ERR_UNSUPPORTED);
+}
+
+static void test_what_could_not_be_opened_renders_nothing_and_says_why(void **state)
+{
+    (void)state;
+    dure_chat_template chat;
+    dure_diag opened = {{0}}, rendered = {{0}};
+    dure_tokens tokens = {0};
+    assert_err(find(&chat, "{{ '[INST]' }}", &opened), DURE_ERR_UNSUPPORTED);
+    assert_err(dure_chat_render(&tokens, &chat, file.t, hello, 3, false, &rendered),
+               DURE_ERR_STATE);
+    assert_string_equal(rendered.text, opened.text);
+    assert_int_equal(tokens.n, 0);
 }
 
 static void test_a_name_overrides_the_model(void **state)
@@ -338,6 +351,7 @@ int main(void)
         cmocka_unit_test(test_what_is_generated_from_is_a_prefix_of_what_is_trained),
         cmocka_unit_test(test_knows_the_templates_of_models_by_their_text),
         cmocka_unit_test(test_refuses_what_it_does_not_know),
+        cmocka_unit_test(test_what_could_not_be_opened_renders_nothing_and_says_why),
         cmocka_unit_test(test_a_name_overrides_the_model),
         cmocka_unit_test(test_needs_the_special_tokens_of_the_template),
     };

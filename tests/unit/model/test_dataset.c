@@ -23,7 +23,7 @@ static int setup(void **state)
     const char *path = temp_dir_file(&f->dir, "m.gguf");
     tiny_model_write(path, &(tiny_model_opts){.seed = 1});
     if (dure_gguf_open(&f->gguf, path, NULL, NULL) || dure_tokenizer_new(&f->t, f->gguf, NULL) ||
-        dure_chat_template_find(&f->chat, f->gguf, f->t, NULL))
+        dure_chat_template_open(&f->chat, NULL, f->gguf, f->t, NULL))
         return 1;
     *state = f;
     return 0;

@@ -25,7 +25,7 @@ static int set_up(void **state)
     tiny_model_write(path, &(tiny_model_opts){.seed = 1});
     assert_ok(dure_gguf_open(&f->gguf, path, NULL, NULL));
     assert_ok(dure_tokenizer_new(&f->t, f->gguf, NULL));
-    assert_ok(dure_chat_template_find(&f->chat, f->gguf, f->t, NULL));
+    assert_ok(dure_chat_template_open(&f->chat, NULL, f->gguf, f->t, NULL));
     *state = f;
     return 0;
 }

@@ -104,7 +104,6 @@ static void test_split_other_scripts(void **state)
 
 static void test_split_takes_unassigned_code_points_for_other(void **state)
 {
-    /* As `tokenizers` does; llama.cpp cuts each of them off. */
     (void)state;
     split_is("a \u0378\u0379! b", "a| \u0378\u0379!| b");
     split_by(DURE_SPLIT_LLAMA3, "\u0378\u0379b", "\u0378\u0379|b");
@@ -178,6 +177,18 @@ static void test_tokenizer_merges_by_rank(void **state)
     encode_is(*state, "there", (int32_t[]){TINY_BYTES + 't', TINY_MERGES + 1, TINY_MERGES + 5}, 3);
     encode_is(*state, "singing", (int32_t[]){TINY_BYTES + 's', TINY_MERGES + 10, TINY_MERGES + 10},
               3);
+}
+
+static void test_tokenizer_drops_a_missing_byte_before_the_merges(void **state)
+{
+    /* As `tokenizers` does without an unknown token; llama.cpp drops it after them. */
+    (void)state;
+    const vocabulary v = {.tokens = {"=", "=="}, .n = 2, .merges = {"= ="}, .n_merges = 1};
+    vocabulary_file f;
+    dure_diag diag = {{0}};
+    assert_ok(vocabulary_open(&f, &v, &diag));
+    pieces_are(f.t, "=\x04=", "==");
+    vocabulary_close(&f);
 }
 
 static void test_tokenizer_leaves_special_text_as_text(void **state)
@@ -379,6 +390,7 @@ int main(void)
         cmocka_unit_test(test_split_llama3_joins_one_character_to_a_word),
         cmocka_unit_test(test_split_llama3_white_space_ends_with_its_lines),
         cmocka_unit_test(test_tokenizer_merges_by_rank),
+        cmocka_unit_test(test_tokenizer_drops_a_missing_byte_before_the_merges),
         cmocka_unit_test(test_tokenizer_leaves_special_text_as_text),
         cmocka_unit_test(test_tokenizer_knows_its_special_tokens),
         cmocka_unit_test(test_tokenizer_pieces_give_the_text_back),
