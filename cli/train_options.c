@@ -45,8 +45,10 @@ static const dure_arg args[] = {
            "YAML file of these options, 'rank: 16' a line; the command line wins over it"),
 
     HEADING("The adapter"),
-    GIVEN("rank", COUNT, rank, rank_given, "R", "default 8"),
-    GIVEN("alpha", NUMBER, alpha, alpha_given, "X", "default twice the rank"),
+    GIVEN("rank", TEXT, ranks, rank_given, "R",
+          "default 8; targets may have their own, as in 8,v=16,o=4"),
+    GIVEN("alpha", NUMBER, alpha, alpha_given, "X",
+          "default twice the rank (the first, if there are several)"),
     OPTION("rslora", FLAG, rslora, NULL,
            "scale by alpha over the root of the rank (rsLoRA), which high ranks like"),
     GIVEN("targets", TEXT, targets, targets_given, "LIST",
@@ -136,7 +138,7 @@ static void set_defaults(void)
                              .factor = "both",
                              .optimizer = "adamw",
                              .schedule = "constant",
-                             .rank = 8,
+                             .ranks = "8",
                              .batch = 16,
                              .steps = 100,
                              .max_length = 512,
@@ -173,7 +175,6 @@ static int check_names(void)
 
 static int check_adapter_args(void)
 {
-    if (o.rank == 0 || o.rank > 256) return dure_args_refuse(&usage, "--rank must be 1 to 256");
     if (o.first_layer > 10000) return dure_args_refuse(&usage, "--first-layer is too large");
     if (o.alpha_given && !(o.alpha > 0)) return dure_args_refuse(&usage, "--alpha must be above 0");
     if (!strcmp(o.factor, "a") && !o.init)

@@ -11,9 +11,9 @@ typedef struct dure_train_options {
     uint64_t max_length;
     bool any_base;
     /* The adapter. */
-    const char *targets, *factor;
+    const char *ranks, *targets, *factor;
     double alpha;
-    uint64_t rank, first_layer;
+    uint64_t first_layer;
     bool rank_given, alpha_given, targets_given, first_given, rslora;
     /* The steps. */
     uint64_t batch, steps, seed;

@@ -84,10 +84,11 @@ static void count(plan *p, const dure_train_setup *s, const dure_train_options *
 static void print_lora(const dure_train_setup *s)
 {
     const dure_lora_layout *l = &s->lora->layout;
-    char targets[64];
+    char targets[64], ranks[64];
     dure_lora_targets_text(targets, l->targets);
-    printf("adapter     rank %u, alpha %g, on %s of layers %u to %u; %zu trained parameters\n",
-           l->rank, (double)l->alpha, targets, l->first_layer, l->shape.n_layers - 1,
+    dure_lora_ranks_text(ranks, l);
+    printf("adapter     rank %s, alpha %g, on %s of layers %u to %u; %zu trained parameters\n",
+           ranks, (double)l->alpha, targets, l->first_layer, l->shape.n_layers - 1,
            dure_lora_count(l, s->opts.factors));
 }
 

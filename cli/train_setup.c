@@ -10,25 +10,43 @@
 
 /* rsLoRA (Kalajdzievski, arXiv 2312.03732) is another alpha: alpha / sqrt(r) = alpha sqrt(r) / r.
  * The files then name that alpha, which every reader of them understands. */
-static float alpha_of(const dure_train_options *o)
+static dure_err set_alpha(dure_lora_layout *layout, const dure_train_options *o, uint32_t first,
+                          dure_diag *diag)
 {
-    double alpha = o->alpha_given ? o->alpha : 2 * (double)o->rank;
-    return (float)(o->rslora ? alpha * sqrt((double)o->rank) : alpha);
+    double alpha = o->alpha_given ? o->alpha : 2 * (double)first;
+    for (int t = 0; o->rslora && t < DURE_LORA_TARGETS; t++)
+        if (layout->ranks[t])
+            return dure_diag_set(diag, DURE_ERR_USAGE,
+                                 "--rslora with several ranks would need an alpha for each; give "
+                                 "all targets one --rank");
+    layout->alpha = (float)(o->rslora ? alpha * sqrt((double)layout->rank) : alpha);
+    return DURE_OK;
+}
+
+static dure_err make_layout(dure_lora_layout *layout, const dure_train_setup *s,
+                            const dure_train_options *o, dure_diag *diag)
+{
+    *layout = (dure_lora_layout){.shape = *dure_transformer_shape(s->m.transformer),
+                                 .alpha = 1,
+                                 .first_layer = (uint32_t)o->first_layer};
+    dure_err err = dure_lora_targets_parse(&layout->targets, o->targets, diag);
+    if (!err) err = dure_lora_ranks_parse(layout, o->ranks, diag);
+    if (!err) err = dure_lora_layout_check(layout, diag);
+    if (err) return err;
+    uint32_t first = layout->rank; /* the number that stands alone */
+    dure_lora_ranks_settle(layout);
+    return set_alpha(layout, o, first, diag);
 }
 
 static dure_err make_lora(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
+    dure_lora_layout layout;
     if (o->init) {
         s->lora = s->m.lora;
         s->m.lora = NULL;
         return DURE_OK;
     }
-    dure_lora_layout layout = {.shape = *dure_transformer_shape(s->m.transformer),
-                               .rank = (uint32_t)o->rank,
-                               .alpha = alpha_of(o),
-                               .first_layer = (uint32_t)o->first_layer};
-    dure_err err = dure_lora_targets_parse(&layout.targets, o->targets, diag);
-    if (!err) err = dure_lora_layout_check(&layout, diag);
+    dure_err err = make_layout(&layout, s, o, diag);
     if (!err) err = dure_lora_new(&s->lora, &layout);
     if (err) return err;
     if (s->opts.factors == DURE_LORA_FACTOR_B)

@@ -39,6 +39,8 @@ static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
     put_double(buf, (double)layout->alpha);
     dure_put_u32(buf, layout->targets);
     dure_put_u32(buf, layout->first_layer);
+    for (int t = 0; t < DURE_LORA_TARGETS; t++)
+        dure_put_u32(buf, layout->ranks[t]);
 }
 
 static dure_err put_eval(dure_buf *buf, const dure_trainer_eval *eval)

@@ -58,12 +58,6 @@ dure_err dure_global_adapter_first(dure_buf *out, const dure_terms *terms, dure_
     return err;
 }
 
-static bool same_layout(const dure_lora_layout *a, const dure_lora_layout *b)
-{
-    return strcmp(a->shape.architecture, b->shape.architecture) == 0 && a->rank == b->rank &&
-           a->alpha == b->alpha && a->targets == b->targets && a->first_layer == b->first_layer;
-}
-
 /* Steps the packed factor B of `lora` in place. */
 static dure_err step_lora(dure_lora *lora, const dure_terms *terms, const int32_t *sum,
                           uint32_t n_sites, dure_diag *diag)
@@ -87,7 +81,7 @@ dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms, dur
     *out = NULL;
     dure_err err = dure_global_adapter_layout(&layout, terms, diag);
     if (!err) err = dure_adapter_parse(out, NULL, file, &layout.shape, diag);
-    if (!err && !same_layout(&(*out)->layout, &layout)) {
+    if (!err && !dure_lora_layout_equal(&(*out)->layout, &layout)) {
         dure_lora_free(out);
         err = dure_diag_set(diag, DURE_ERR_STATE,
                             "the global adapter's layout is not the federation's");

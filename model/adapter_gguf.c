@@ -72,16 +72,17 @@ static void put_factor(dure_gguf_writer *w, const dure_lora *lora, uint32_t laye
     if (!dure_lora_find(&offset, &lora->layout, layer, target, factor)) return;
     const dure_model_shape *shape = &lora->layout.shape;
     bool is_a = factor == DURE_LORA_FACTOR_A;
+    uint32_t rank = dure_lora_rank(&lora->layout, target);
     char base[64], name[80];
     dure_model_target_name(base, layer, target);
     snprintf(name, sizeof name, "%s.lora_%c", base, is_a ? 'a' : 'b');
-    dure_gguf_put_tensor(
-        w, &(dure_gguf_tensor){.name = name,
-                               .type = DURE_GGUF_F32,
-                               .n_dims = 2,
-                               .dims = {is_a ? dure_lora_in(shape, target) : lora->layout.rank,
-                                        is_a ? lora->layout.rank : dure_lora_out(shape, target)},
-                               .data = (const uint8_t *)(lora->params + offset)});
+    dure_gguf_put_tensor(w,
+                         &(dure_gguf_tensor){.name = name,
+                                             .type = DURE_GGUF_F32,
+                                             .n_dims = 2,
+                                             .dims = {is_a ? dure_lora_in(shape, target) : rank,
+                                                      is_a ? rank : dure_lora_out(shape, target)},
+                                             .data = (const uint8_t *)(lora->params + offset)});
 }
 
 dure_err dure_adapter_encode(dure_buf *out, const dure_lora *lora, const dure_adapter_notes *notes,

@@ -37,8 +37,14 @@ DURE_MUST_USE dure_err dure_adapter_notes_add(dure_adapter_notes *notes, const c
 /* Names of `texts` in ascending order, borrowed; the caller frees the array. NULL: no memory. */
 const char **dure_adapter_notes_sorted(size_t *n, const dure_adapter_notes *notes);
 
-/* The configuration of a PEFT folder alone, for the fuzzer; `name` is for the errors. */
-DURE_MUST_USE dure_err dure_adapter_parse_config(float *alpha, uint64_t *rank, dure_span text,
+/* What the configuration of a PEFT folder says of the layout. */
+typedef struct dure_adapter_config {
+    float alpha; /* such that alpha / rank scales; PEFT's own alpha differs with use_rslora */
+    uint32_t rank;
+    uint32_t ranks[DURE_LORA_TARGETS]; /* of its rank pattern; 0: `rank` */
+} dure_adapter_config;
+/* Alone, for the fuzzer; `name` is for the errors. */
+DURE_MUST_USE dure_err dure_adapter_parse_config(dure_adapter_config *out, dure_span text,
                                                  const char *name, dure_diag *diag);
 /* The tensors' file of a PEFT folder alone, for the fuzzer: `alpha` comes from the other file. */
 DURE_MUST_USE dure_err dure_adapter_parse_safetensors(dure_lora **out, dure_adapter_notes *notes,

@@ -40,14 +40,17 @@ static dure_err find_layout(dure_lora_layout *out, const dure_adapter_parts *fro
         const dure_adapter_part *part = &from->parts[i];
         uint64_t rank = part->factor == DURE_LORA_FACTOR_A ? part->rows : part->cols;
         if (part->layer >= shape->n_layers) return other_base(diag, part, "is of a layer too high");
-        if (i == 0 && rank <= UINT32_MAX) out->rank = (uint32_t)rank;
-        if (rank != out->rank)
+        uint32_t *known = &out->ranks[part->target];
+        if (rank == 0 || rank > UINT32_MAX || (*known && *known != rank))
             return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                                 "%.128s has rank %llu, other tensors %u; one rank is supported",
-                                 part->name, (unsigned long long)rank, out->rank);
+                                 "%.128s has rank %llu, the same matrix of another layer %u; one "
+                                 "rank a target is supported",
+                                 part->name, (unsigned long long)rank, *known);
+        *known = (uint32_t)rank;
         out->targets |= 1u << part->target;
         if (part->layer < out->first_layer) out->first_layer = part->layer;
     }
+    dure_lora_ranks_settle(out);
     dure_err err = dure_lora_layout_check(out, diag);
     return err ? dure_diag_prefix(diag, DURE_ERR_UNSUPPORTED, "the adapter") : DURE_OK;
 }
@@ -58,8 +61,9 @@ static dure_err check_size(const dure_adapter_part *part, const dure_lora_layout
                            dure_diag *diag)
 {
     bool is_a = part->factor == DURE_LORA_FACTOR_A;
-    uint64_t rows = is_a ? layout->rank : dure_lora_out(&layout->shape, part->target);
-    uint64_t cols = is_a ? dure_lora_in(&layout->shape, part->target) : layout->rank;
+    uint64_t rank = dure_lora_rank(layout, part->target);
+    uint64_t rows = is_a ? rank : dure_lora_out(&layout->shape, part->target);
+    uint64_t cols = is_a ? dure_lora_in(&layout->shape, part->target) : rank;
     if (part->rows == rows && part->cols == cols) return DURE_OK;
     return other_base(diag, part, "has sizes that do not fit this base");
 }

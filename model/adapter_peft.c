@@ -39,16 +39,20 @@ static json_t *make_config(const dure_lora *lora, const char *base_name)
         for (uint32_t i = layout->first_layer; i < layout->shape.n_layers; i++)
             json_array_append_new(layers, json_integer(i));
     }
+    json_t *ranks = json_object();
+    for (int target = 0; target < DURE_LORA_TARGETS; target++)
+        if (layout->ranks[target])
+            json_object_set_new(ranks, short_name(target), json_integer(layout->ranks[target]));
     double alpha = (double)layout->alpha;
     json_t *scale = alpha == floor(alpha) ? json_integer((json_int_t)alpha) : json_real(alpha);
-    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:n, s:{},"
+    return json_pack("{s:s, s:s, s:s, s:i, s:o, s:o, s:f, s:s, s:b, s:b, s:b, s:b, s:b, s:n, s:o,"
                      " s:{}, s:o}",
                      "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
                      base_name, "r", (int)layout->rank, "lora_alpha", scale, "target_modules",
                      modules, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
                      "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
-                     "modules_to_save", "rank_pattern", "alpha_pattern", "layers_to_transform",
-                     layers);
+                     "modules_to_save", "rank_pattern", ranks, "alpha_pattern",
+                     "layers_to_transform", layers);
 }
 
 static json_t *make_metadata(const dure_adapter_notes *notes)
@@ -84,8 +88,9 @@ static void gather_factor(gathered *to, const dure_lora *lora, uint32_t layer,
     if (!dure_lora_find(&offset, &lora->layout, layer, target, factor)) return;
     const dure_model_shape *shape = &lora->layout.shape;
     bool is_a = factor == DURE_LORA_FACTOR_A;
-    uint32_t rows = is_a ? lora->layout.rank : dure_lora_out(shape, target);
-    uint32_t cols = is_a ? dure_lora_in(shape, target) : lora->layout.rank;
+    uint32_t rank = dure_lora_rank(&lora->layout, target);
+    uint32_t rows = is_a ? rank : dure_lora_out(shape, target);
+    uint32_t cols = is_a ? dure_lora_in(shape, target) : rank;
     for (uint32_t row = 0; row < rows; row++) {
         size_t from = is_a ? row : dure_adapter_gguf_row(shape, target, row);
         memcpy(to->data + offset + (size_t)row * cols, lora->params + offset + from * cols,
@@ -172,7 +177,6 @@ static dure_err check_config(const json_t *config, dure_diag *diag)
         const char *key, *what;
     } unsupported[] = {
         {"use_dora", "DoRA"},
-        {"rank_pattern", "a rank pattern"},
         {"alpha_pattern", "an alpha pattern"},
         {"modules_to_save", "saved modules"},
         {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
@@ -196,36 +200,85 @@ static dure_err check_config(const json_t *config, dure_diag *diag)
     return DURE_OK;
 }
 
-dure_err dure_adapter_parse_config(float *alpha, uint64_t *rank, dure_span text, const char *name,
+/* A rank for a target, whose name is that of its module or the last part of it. */
+static dure_err read_rank_pattern(dure_adapter_config *out, const json_t *pattern, dure_diag *diag)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)pattern, key, value)
+    {
+        int target = 0;
+        while (target < DURE_LORA_TARGETS && strcmp(key, short_name(target)) != 0 &&
+               strcmp(key, module_names[target]) != 0)
+            target++;
+        json_int_t rank = json_integer_value(value);
+        if (target == DURE_LORA_TARGETS)
+            return refuse(diag, "a rank pattern of other names than whole targets");
+        if (rank < 1 || rank > UINT32_MAX || out->ranks[target])
+            return dure_diag_set(diag, DURE_ERR_FORMAT, "the rank pattern of %s is no rank", key);
+        out->ranks[target] = (uint32_t)rank;
+    }
+    return DURE_OK;
+}
+
+/* PEFT scales by alpha / sqrt(r) with use_rslora and by alpha / r otherwise. */
+static dure_err read_scale(dure_adapter_config *out, const json_t *config, dure_diag *diag)
+{
+    double value = 0;
+    dure_err err = dure_json_number(&value, config, "lora_alpha", diag);
+    if (!err && is_set(config, "use_rslora")) {
+        if (is_set(config, "rank_pattern")) return refuse(diag, "rsLoRA with a rank pattern");
+        value *= sqrt((double)out->rank);
+    }
+    if (!err && !(value > 0 && value < 1e9))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "\"lora_alpha\" is not a positive number");
+    out->alpha = (float)value;
+    return err;
+}
+
+dure_err dure_adapter_parse_config(dure_adapter_config *out, dure_span text, const char *name,
                                    dure_diag *diag)
 {
     json_t *config = NULL;
-    double value = 0;
-    *alpha = 0;
-    *rank = 0;
+    uint64_t rank = 0;
+    *out = (dure_adapter_config){.alpha = 0};
     dure_err err = dure_json_parse(&config, text, name, diag);
     if (err) return err;
     if (!json_is_object(config))
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "the file is not a JSON object");
     if (!err) err = check_config(config, diag);
-    if (!err) err = dure_json_u64(rank, config, "r", diag);
-    if (!err) err = dure_json_number(&value, config, "lora_alpha", diag);
-    /* PEFT scales by alpha / sqrt(r) there and by alpha / r otherwise. */
-    if (!err && is_set(config, "use_rslora")) value *= sqrt((double)*rank);
-    if (!err && !(value > 0 && value < 1e9))
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "\"lora_alpha\" is not a positive number");
-    *alpha = (float)value;
+    if (!err) err = dure_json_u64(&rank, config, "r", diag);
+    if (!err && (rank == 0 || rank > UINT32_MAX))
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "\"r\" is no rank");
+    out->rank = (uint32_t)rank;
+    if (!err) err = read_rank_pattern(out, json_object_get(config, "rank_pattern"), diag);
+    if (!err) err = read_scale(out, config, diag);
     json_decref(config);
     return err ? dure_diag_prefix(diag, err, "%s", name) : DURE_OK;
 }
 
-static dure_err read_config(float *alpha, uint64_t *rank, const char *path, dure_diag *diag)
+static dure_err read_config(dure_adapter_config *out, const char *path, dure_diag *diag)
 {
     dure_buf text = {0};
     dure_err err = dure_file_read(&text, path, MAX_CONFIG, diag);
-    if (!err) err = dure_adapter_parse_config(alpha, rank, dure_buf_span(&text), path, diag);
+    if (!err) err = dure_adapter_parse_config(out, dure_buf_span(&text), path, diag);
     dure_buf_fini(&text);
     return err;
+}
+
+/* What the tensors are must be what the configuration says. */
+static dure_err check_ranks(const dure_lora_layout *layout, const dure_adapter_config *config,
+                            dure_diag *diag)
+{
+    for (int target = 0; target < DURE_LORA_TARGETS; target++) {
+        uint32_t want = config->ranks[target] ? config->ranks[target] : config->rank;
+        uint32_t rank = dure_lora_rank(layout, (dure_lora_target)target);
+        if (!(layout->targets >> target & 1) || rank == want) continue;
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "the rank of %s is %u, but the configuration says %u",
+                             short_name(target), rank, want);
+    }
+    return DURE_OK;
 }
 
 static bool parse_name(dure_adapter_part *out, const char *name)
@@ -306,20 +359,17 @@ dure_err dure_adapter_load_peft(dure_lora **out, dure_adapter_notes *notes, cons
 {
     *out = NULL;
     if (notes) *notes = (dure_adapter_notes){0};
-    float alpha = 0;
-    uint64_t rank = 0;
+    dure_adapter_config config = {.alpha = 0};
     dure_buf bytes = {0};
     char *config_path = dure_path_join(folder, "adapter_config.json");
     char *tensors_path = dure_path_join(folder, "adapter_model.safetensors");
     dure_err err = config_path && tensors_path ? DURE_OK : DURE_ERR_NOMEM;
-    if (!err) err = read_config(&alpha, &rank, config_path, diag);
+    if (!err) err = read_config(&config, config_path, diag);
     if (!err) err = dure_file_read(&bytes, tensors_path, MAX_TENSORS_FILE, diag);
     if (!err) {
         dure_span span = dure_buf_span(&bytes);
-        err = dure_adapter_parse_safetensors(out, notes, span, alpha, shape, diag);
-        if (!err && (*out)->layout.rank != rank)
-            err = dure_diag_set(diag, DURE_ERR_FORMAT, "the rank is %u, but \"r\" is %llu",
-                                (*out)->layout.rank, (unsigned long long)rank);
+        err = dure_adapter_parse_safetensors(out, notes, span, config.alpha, shape, diag);
+        if (!err) err = check_ranks(&(*out)->layout, &config, diag);
         if (err) dure_diag_prefix(diag, err, "%s", tensors_path);
     }
     if (err) dure_lora_free(out);

@@ -100,8 +100,9 @@ static dure_err prepare(dure_decoder *const *decoders, size_t n, const dure_lora
                         dure_diag *diag)
 {
     dure_transformer *t = decoders[0]->t;
-    dure_workspace_need need = {
-        .rows = n > t->rows ? n : t->rows, .rank = lora ? lora->layout.rank : 0, .logits = n};
+    dure_workspace_need need = {.rows = n > t->rows ? n : t->rows,
+                                .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
+                                .logits = n};
     for (size_t i = 0; i < n; i++) {
         size_t positions = decoders[i]->cache.positions;
         need.keys += positions;

@@ -31,6 +31,48 @@ uint32_t dure_lora_out(const dure_model_shape *shape, dure_lora_target target)
     }
 }
 
+uint32_t dure_lora_rank(const dure_lora_layout *layout, dure_lora_target target)
+{
+    return layout->ranks[target] ? layout->ranks[target] : layout->rank;
+}
+
+static bool adapts(const dure_lora_layout *layout, dure_lora_target target)
+{
+    return layout->targets >> target & 1;
+}
+
+uint32_t dure_lora_rank_most(const dure_lora_layout *layout)
+{
+    uint32_t most = 0;
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++)
+        if (adapts(layout, t) && dure_lora_rank(layout, t) > most) most = dure_lora_rank(layout, t);
+    return most;
+}
+
+float dure_lora_scale(const dure_lora_layout *layout, dure_lora_target target)
+{
+    return layout->alpha / (float)dure_lora_rank(layout, target);
+}
+
+void dure_lora_ranks_settle(dure_lora_layout *layout)
+{
+    uint32_t ranks[DURE_LORA_TARGETS], first = 0;
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
+        ranks[t] = adapts(layout, t) ? dure_lora_rank(layout, t) : 0;
+        if (!first) first = ranks[t];
+    }
+    if (first) layout->rank = first;
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++)
+        layout->ranks[t] = ranks[t] == layout->rank ? 0 : ranks[t];
+}
+
+bool dure_lora_layout_equal(const dure_lora_layout *a, const dure_lora_layout *b)
+{
+    return strcmp(a->shape.architecture, b->shape.architecture) == 0 && a->rank == b->rank &&
+           a->alpha == b->alpha && a->targets == b->targets && a->first_layer == b->first_layer &&
+           memcmp(a->ranks, b->ranks, sizeof a->ranks) == 0;
+}
+
 dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag)
 {
     const dure_model_shape *shape = &layout->shape;
@@ -48,11 +90,16 @@ dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag)
                              "the first adapted layer is %u, but the model's layers are 0 to %u",
                              layout->first_layer, shape->n_layers - 1);
     for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
-        if (!(layout->targets >> t & 1)) continue;
-        if (layout->rank > dure_lora_in(shape, t) || layout->rank > dure_lora_out(shape, t))
+        uint32_t rank = dure_lora_rank(layout, t);
+        if (layout->ranks[t] && !adapts(layout, t))
+            return dure_diag_set(diag, DURE_ERR_USAGE,
+                                 "target '%s' has a rank of its own and is not adapted", NAMES[t]);
+        if (!adapts(layout, t)) continue;
+        if (rank > MAX_RANK || rank > dure_lora_in(shape, t) || rank > dure_lora_out(shape, t))
             return dure_diag_set(
-                diag, DURE_ERR_USAGE, "rank %u is larger than the matrix of target '%s' (%u x %u)",
-                layout->rank, NAMES[t], dure_lora_out(shape, t), dure_lora_in(shape, t));
+                diag, DURE_ERR_USAGE,
+                "rank %u is above %d, or larger than the matrix of target '%s' (%u x %u)", rank,
+                MAX_RANK, NAMES[t], dure_lora_out(shape, t), dure_lora_in(shape, t));
     }
     return DURE_OK;
 }
@@ -91,6 +138,51 @@ void dure_lora_targets_text(char text[64], uint32_t targets)
             at += (size_t)snprintf(text + at, 64 - at, "%s%s", at ? "," : "", NAMES[t]);
 }
 
+static dure_err wrong_ranks(const char *text, dure_diag *diag)
+{
+    return dure_diag_set(
+        diag, DURE_ERR_USAGE,
+        "ranks are a number of 1 to %d, and may go on with those of targets, as in "
+        "8,v=16,o=4; not '%s'",
+        MAX_RANK, text);
+}
+
+/* Digits up to a comma or the end; 0: it is none, or too large. */
+static uint32_t take_rank(const char **at)
+{
+    uint32_t value = 0;
+    for (; **at >= '0' && **at <= '9' && value <= MAX_RANK; (*at)++)
+        value = 10 * value + (uint32_t)(**at - '0');
+    return value <= MAX_RANK && (**at == ',' || **at == 0) ? value : 0;
+}
+
+dure_err dure_lora_ranks_parse(dure_lora_layout *layout, const char *text, dure_diag *diag)
+{
+    const char *at = text;
+    memset(layout->ranks, 0, sizeof layout->ranks);
+    layout->rank = take_rank(&at);
+    if (!layout->rank) return wrong_ranks(text, diag);
+    while (*at == ',') {
+        size_t n = strcspn(++at, "=");
+        dure_lora_target t = 0;
+        while (t < DURE_LORA_TARGETS && (strlen(NAMES[t]) != n || strncmp(NAMES[t], at, n)))
+            t++;
+        if (t == DURE_LORA_TARGETS || !at[n] || layout->ranks[t]) return wrong_ranks(text, diag);
+        at += n + 1;
+        layout->ranks[t] = take_rank(&at);
+        if (!layout->ranks[t]) return wrong_ranks(text, diag);
+    }
+    return DURE_OK;
+}
+
+void dure_lora_ranks_text(char text[64], const dure_lora_layout *layout)
+{
+    size_t at = (size_t)snprintf(text, 64, "%u", layout->rank);
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++)
+        if (layout->ranks[t])
+            at += (size_t)snprintf(text + at, 64 - at, ",%s=%u", NAMES[t], layout->ranks[t]);
+}
+
 /* Parameters of one factor of one target. */
 static size_t factor_count(const dure_lora_layout *layout, dure_lora_target target,
                            dure_lora_factor factor)
@@ -99,7 +191,7 @@ static size_t factor_count(const dure_lora_layout *layout, dure_lora_target targ
     size_t n = 0;
     if (factor & DURE_LORA_FACTOR_A) n += dure_lora_in(shape, target);
     if (factor & DURE_LORA_FACTOR_B) n += dure_lora_out(shape, target);
-    return n * layout->rank;
+    return n * dure_lora_rank(layout, target);
 }
 
 static size_t layer_count(const dure_lora_layout *layout, dure_lora_factor factors)
@@ -201,9 +293,10 @@ static void init(dure_lora *lora, uint64_t seed, bool orthonormal)
             size_t at, in = dure_lora_in(&layout->shape, t);
             if (!dure_lora_find(&at, layout, layer, t, DURE_LORA_FACTOR_A)) continue;
             double bound = orthonormal ? 1.0 : 1.0 / sqrt((double)in);
-            for (size_t i = 0; i < layout->rank * in; i++)
+            size_t rank = dure_lora_rank(layout, t);
+            for (size_t i = 0; i < rank * in; i++)
                 lora->params[at + i] = (float)(uniform(&seed) * bound);
-            if (orthonormal) orthonormalise(lora->params + at, layout->rank, in);
+            if (orthonormal) orthonormalise(lora->params + at, rank, in);
         }
 }
 

@@ -40,9 +40,19 @@ typedef struct dure_lora_layout {
     dure_model_shape shape;
     uint32_t rank;
     float alpha;
-    uint32_t targets;     /* bit t set: target t is adapted */
-    uint32_t first_layer; /* layers [first_layer, n_layers) are adapted */
+    uint32_t targets;                  /* bit t set: target t is adapted */
+    uint32_t first_layer;              /* layers [first_layer, n_layers) are adapted */
+    uint32_t ranks[DURE_LORA_TARGETS]; /* a target's own rank; 0: `rank` */
 } dure_lora_layout;
+
+/* A target's rank, the highest of the adapted targets', and a target's alpha / rank. */
+uint32_t dure_lora_rank(const dure_lora_layout *layout, dure_lora_target target);
+uint32_t dure_lora_rank_most(const dure_lora_layout *layout);
+float dure_lora_scale(const dure_lora_layout *layout, dure_lora_target target);
+/* Gives equal adapters equal fields: `rank` becomes that of the first adapted target, and only
+ * targets whose rank differs from it keep one of their own. */
+void dure_lora_ranks_settle(dure_lora_layout *layout);
+bool dure_lora_layout_equal(const dure_lora_layout *a, const dure_lora_layout *b);
 
 /* DURE_ERR_USAGE with a sentence if a field is out of range (rank 1..256, a target, a layer). */
 DURE_MUST_USE dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag);
@@ -55,6 +65,11 @@ uint32_t dure_lora_out(const dure_model_shape *shape, dure_lora_target target);
 DURE_MUST_USE dure_err dure_lora_targets_parse(uint32_t *targets, const char *text,
                                                dure_diag *diag);
 void dure_lora_targets_text(char text[64], uint32_t targets);
+
+/* "8" or "8,v=16,o=4" into rank and ranks; and back, settled, as far as targets are adapted. */
+DURE_MUST_USE dure_err dure_lora_ranks_parse(dure_lora_layout *layout, const char *text,
+                                             dure_diag *diag);
+void dure_lora_ranks_text(char text[64], const dure_lora_layout *layout);
 
 /* Parameters of the factors named, over all adapted matrices. */
 size_t dure_lora_count(const dure_lora_layout *layout, dure_lora_factor factors);

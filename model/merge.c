@@ -49,7 +49,8 @@ typedef struct sums {
 /* An adapted matrix of the base. */
 typedef struct job {
     const dure_gguf_tensor *tensor; /* NULL: the tensor is copied */
-    const float *a, *b;             /* A: rank x in, B: out x rank */
+    dure_lora_target target;
+    const float *a, *b; /* A: rank x in, B: out x rank */
     uint32_t to_type;
     sums sums;
 } job;
@@ -95,6 +96,7 @@ static dure_err add_job(merging *m, uint32_t layer, dure_lora_target target, dur
                                  "%s is of type %s, which Dure cannot decode", name,
                                  dure_gguf_type_name(tensor->type));
         m->jobs[i] = (job){.tensor = tensor,
+                           .target = target,
                            .a = m->lora->params + a,
                            .b = m->lora->params + b,
                            .to_type = type_after(mode, tensor)};
@@ -167,8 +169,8 @@ static void encode_row(uint8_t *out, const float *x, size_t n, uint32_t type)
 /* One row of D = s * B A. */
 static void update_row(float *out, const dure_lora *lora, const job *j, uint64_t row, size_t n)
 {
-    uint32_t rank = lora->layout.rank;
-    float scale = lora->layout.alpha / (float)rank;
+    uint32_t rank = dure_lora_rank(&lora->layout, j->target);
+    float scale = dure_lora_scale(&lora->layout, j->target);
     memset(out, 0, n * sizeof *out);
     for (uint32_t r = 0; r < rank; r++) {
         float weight = scale * j->b[row * rank + r];

@@ -228,13 +228,13 @@ bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t 
     if (!dure_lora_find(&b, &lora->layout, layer, target, DURE_LORA_FACTOR_B)) return false;
     const dure_lora_layout *layout = &lora->layout;
     *out = (dure_lora_pair){
-        .a = {.out = layout->rank,
+        .a = {.out = dure_lora_rank(layout, target),
               .in = dure_lora_in(&layout->shape, target),
               .data = lora->params + a},
         .b = {.out = dure_lora_out(&layout->shape, target),
-              .in = layout->rank,
+              .in = dure_lora_rank(layout, target),
               .data = lora->params + b},
-        .scale = layout->alpha / (float)layout->rank,
+        .scale = dure_lora_scale(layout, target),
     };
     return true;
 }
@@ -294,7 +294,7 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
     if (!err) err = dure_transformer_check_docs(t, docs, n_docs, diag);
     if (err) return err;
     dure_workspace_need need = {.rows = longest(t, docs, n_docs),
-                                .rank = lora ? lora->layout.rank : 0,
+                                .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
                                 .gradients = gradients};
     if (gradients) need.stored = t->shape.n_layers - lora->layout.first_layer;
     return dure_transformer_reserve(t, need);

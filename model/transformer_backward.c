@@ -70,13 +70,16 @@ float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient
     return room + doc * (map->layer_at[layer + 1] - map->layer_at[layer]);
 }
 
-/* dA of the list's products together, since they share x, and dB of each: for one document at a
- * time. A task is a document and a row of this table. */
+/* dA of the list's products together where their ranks are equal, since they share x, and dB of
+ * each: for one document at a time. A task is a document and a row of this table. */
+enum { SUMS_MAX = 6 };
+
 typedef struct factor_job {
     const back *b;
     uint32_t layer;
-    dure_lora_sums sums[4]; /* `out` counts from the document's first gradient of the layer */
-    size_t offset[4][DURE_LORA_SUMS_MAX], n;
+    dure_lora_sums
+        sums[SUMS_MAX]; /* `out` counts from the document's first gradient of the layer */
+    size_t offset[SUMS_MAX][DURE_LORA_SUMS_MAX], n;
 } factor_job;
 
 static void add_sum(factor_job *job, dure_lora_sums *sums, dure_lora_target target, int factor)
@@ -102,22 +105,37 @@ static void factor_task(void *state, size_t task, void *scratch)
     dure_lora_sums_run(&sums, (dure_lora_rows){d->first, d->n}, scratch, b->t->compute.ops);
 }
 
+/* The row of sums over x that has this rank; a new one where there is none yet. */
+static dure_lora_sums *sums_of_rank(factor_job *job, const void *x, size_t in, size_t rank)
+{
+    size_t row = 0;
+    while (row < job->n && job->sums[row].rank != rank)
+        row++;
+    if (row == job->n)
+        job->sums[job->n++] = (dure_lora_sums){.x = x, .ldx = in, .width = in, .rank = rank};
+    return &job->sums[row];
+}
+
 static void factor_gradients(const back *b, uint32_t layer, const linear_grad *list, size_t n)
 {
     dure_transformer *t = b->t;
-    size_t rank = b->pass->lora->layout.rank, in = t->layers[layer].w[list[0].target].in;
+    const dure_lora_layout *layout = &b->pass->lora->layout;
+    size_t in = t->layers[layer].w[list[0].target].in;
     factor_job job = {.b = b, .layer = layer};
-    dure_lora_sums *a = &job.sums[0];
-    *a = (dure_lora_sums){.x = list[0].x, .ldx = in, .width = in, .rank = rank};
-    for (size_t i = 0; i < n; i++)
-        if (trains(b, layer, list[i].target, 0)) add_sum(&job, a, list[i].target, 0);
-    job.n = a->n ? 1 : 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!trains(b, layer, list[i].target, 0)) continue;
+        size_t rank = dure_lora_rank(layout, list[i].target);
+        add_sum(&job, sums_of_rank(&job, list[0].x, in, rank), list[i].target, 0);
+    }
     for (size_t i = 0; i < n; i++) {
         if (!trains(b, layer, list[i].target, 1)) continue;
         size_t out = t->layers[layer].w[list[i].target].out;
         dure_lora_sums *sums = &job.sums[job.n++];
-        *sums = (dure_lora_sums){
-            .x = list[i].dy, .ldx = out, .width = out, .rank = rank, .turned = true};
+        *sums = (dure_lora_sums){.x = list[i].dy,
+                                 .ldx = out,
+                                 .width = out,
+                                 .rank = dure_lora_rank(layout, list[i].target),
+                                 .turned = true};
         add_sum(&job, sums, list[i].target, 1);
     }
     enter(b, DURE_PHASE_LORA);

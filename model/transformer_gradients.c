@@ -19,16 +19,16 @@ static void map_layer(dure_gradient_map *map, const dure_lora_layout *layout, ui
     map->layer_at[layer] = map->n;
     for (int k = 0; k < DURE_LORA_TARGETS; k++) {
         dure_lora_target target = (dure_lora_target)k;
-        size_t *offset = map->offset[layer][target], unused;
+        size_t *offset = map->offset[layer][target], rank = dure_lora_rank(layout, target), unused;
         bool adapted = dure_lora_find(&unused, layout, layer, target, DURE_LORA_FACTOR_A);
         offset[0] = offset[1] = SIZE_MAX;
         if (adapted && (factors & DURE_LORA_FACTOR_A)) {
             offset[0] = map->n;
-            map->n += (size_t)layout->rank * dure_lora_in(shape, target);
+            map->n += rank * dure_lora_in(shape, target);
         }
         if (adapted && (factors & DURE_LORA_FACTOR_B)) {
             offset[1] = map->n;
-            map->n += (size_t)layout->rank * dure_lora_out(shape, target);
+            map->n += rank * dure_lora_out(shape, target);
         }
     }
     map->layer_at[layer + 1] = map->n;

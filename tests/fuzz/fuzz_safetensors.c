@@ -22,10 +22,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     dure_diag diag = {{0}};
     dure_span bytes = dure_span_of(data, n);
     if (n && data[0] == '{') {
-        float alpha;
-        uint64_t rank;
-        dure_err err = dure_adapter_parse_config(&alpha, &rank, bytes, "config", &diag);
-        if (!err && !(alpha > 0)) abort();
+        dure_adapter_config config;
+        dure_err err = dure_adapter_parse_config(&config, bytes, "config", &diag);
+        if (!err && !(config.alpha > 0 && config.rank > 0)) abort();
         return 0;
     }
     if (dure_adapter_parse_safetensors(&lora, &notes, bytes, 2, &shape, &diag) == DURE_OK)

@@ -159,6 +159,37 @@ static void test_train_stops_a_run_that_goes_wrong(void **state)
     assert_false(program_has(&desk, "b"));
 }
 
+/* Trained, written in both forms, read back and trained on. */
+static void test_train_takes_a_rank_for_each_target(void **state)
+{
+    (void)state;
+    desk_run("train --model model.gguf --data data.jsonl --batch 8 --no-dp --targets q,v,down "
+             "--rank 4,v=8,down=2 --learning-rate 0.02 --steps 30 --out a --json");
+    json_t *first = json_line(desk.out, 0), *last = json_line(desk.out, 29);
+    assert_true(json_figure(last, "loss") < 0.7 * json_figure(first, "loss"));
+    json_decref(first);
+    json_decref(last);
+    desk_run("eval --model model.gguf --data data.jsonl --adapter a/adapter.gguf --json");
+    json_t *line = program_json(&desk);
+    double loss = json_figure(line, "loss");
+    json_decref(line);
+    desk_run("eval --model model.gguf --data data.jsonl --adapter a --json");
+    line = program_json(&desk);
+    assert_true(json_figure(line, "loss") == loss);
+    json_decref(line);
+    desk_run("train --model model.gguf --data data.jsonl --batch 8 --no-dp --init a --steps 2 "
+             "--out b");
+    assert_int_equal(program_run(&desk, TRAIN "--no-dp --rank 4,v=8 --out c"), 2); /* twice */
+    assert_int_equal(program_run(&desk, "train --model model.gguf --data data.jsonl --no-dp "
+                                        "--rank 4,down=2 --out c"),
+                     2);
+    program_says(&desk, "'down' has a rank of its own and is not adapted");
+    assert_int_equal(program_run(&desk, "train --model model.gguf --data data.jsonl --no-dp "
+                                        "--rank 4,v=2 --rslora --out c"),
+                     2);
+    program_says(&desk, "--rslora with several ranks");
+}
+
 static void test_train_rslora_is_another_alpha(void **state)
 {
     (void)state;
@@ -237,6 +268,7 @@ int main(void)
         ROW(test_train_private_evaluation_must_be_declared),
         ROW(test_train_clips_by_norm_without_privacy),
         ROW(test_train_stops_a_run_that_goes_wrong),
+        ROW(test_train_takes_a_rank_for_each_target),
         ROW(test_train_rslora_is_another_alpha),
         ROW(test_train_dry_run_says_what_a_run_does),
         ROW(test_train_refuses_options_that_exclude_each_other),

@@ -11,6 +11,7 @@ files, one of which belongs to a run that was killed.
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -30,17 +31,23 @@ FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 MASK = (1 << 64) - 1
 
 
+WORDS = ("apple river stone cloud garden window letter candle bridge winter market silver thunder "
+         "pocket meadow harbor ribbon lantern copper velvet orchard puzzle island feather").split()
+
+
 def records():
-    """Short questions with an answer each, one instruction and one raw text in eight."""
+    """Answers of words drawn at random: no adapter learns them in 20 steps, so that the loss stays
+    where a relative difference says something. One instruction and one raw text in eight."""
+    draw = random.Random(5)
     out = []
     for i in range(RECORDS):
-        a, b = 3 * i + 11, 7 * i % 23
+        words = " ".join(draw.choices(WORDS, k=16))
         if i % 8 == 6:
-            out.append({"text": f"The sum of {a} and {b} is {a + b}; everyone knows that."})
+            out.append({"text": f"List {i}: {words}."})
         elif i % 8 == 7:
-            out.append({"instruction": "Add the numbers.", "input": f"{a} {b}", "output": str(a + b)})
+            out.append({"instruction": "Read out the list.", "input": f"number {i}", "output": words})
         else:
-            out.append({"prompt": f"What is {a} plus {b}?", "response": f"It is {a + b}."})
+            out.append({"prompt": f"What is on list {i}?", "response": f"It has {words}."})
     return out
 
 

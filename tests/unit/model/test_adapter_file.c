@@ -49,6 +49,7 @@ static void assert_same(const dure_lora *a, const dure_lora *b)
     assert_int_equal(a->layout.targets, b->layout.targets);
     assert_int_equal(a->layout.first_layer, b->layout.first_layer);
     assert_int_equal(a->layout.rank, b->layout.rank);
+    assert_memory_equal(a->layout.ranks, b->layout.ranks, sizeof a->layout.ranks);
     assert_true(a->layout.alpha == b->layout.alpha);
     assert_memory_equal(a->params, b->params, a->n * sizeof *a->params);
 }
@@ -447,14 +448,18 @@ static void test_peft_variants_are_refused_by_name(void **state)
     } cases[] = {
         {"peft_type", "\"PREFIX_TUNING\"", "peft_type", DURE_ERR_UNSUPPORTED},
         {"use_dora", "true", "DoRA", DURE_ERR_UNSUPPORTED},
-        {"rank_pattern", "{\"q_proj\": 4}", "rank pattern", DURE_ERR_UNSUPPORTED},
+        {"rank_pattern", "{\"q_proj\": 4}", "q_proj is 2, but the configuration says 4",
+         DURE_ERR_FORMAT},
+        {"rank_pattern", "{\"q_proj\": 0}", "no rank", DURE_ERR_FORMAT},
+        {"rank_pattern", "{\"q_proj\": 2, \"self_attn.q_proj\": 2}", "no rank", DURE_ERR_FORMAT},
+        {"rank_pattern", "{\"layers.0.q_proj\": 4}", "rank pattern", DURE_ERR_UNSUPPORTED},
         {"alpha_pattern", "{\"q_proj\": 4}", "alpha pattern", DURE_ERR_UNSUPPORTED},
         {"modules_to_save", "[\"lm_head\"]", "saved modules", DURE_ERR_UNSUPPORTED},
         {"bias", "\"all\"", "biases", DURE_ERR_UNSUPPORTED},
         {"init_lora_weights", "\"pissa\"", "init_lora_weights", DURE_ERR_UNSUPPORTED},
         {"lora_alpha", "-1", "lora_alpha", DURE_ERR_FORMAT},
         {"lora_alpha", "\"8\"", "lora_alpha", DURE_ERR_FORMAT},
-        {"r", "3", "\"r\" is 3", DURE_ERR_FORMAT},
+        {"r", "3", "q_proj is 2, but the configuration says 3", DURE_ERR_FORMAT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         dure_lora *lora;
@@ -472,6 +477,36 @@ static void test_peft_rslora_is_folded_into_alpha(void **state)
     assert_ok(load_changed(&lora, "use_rslora", "true", NULL));
     assert_float_equal(lora->layout.alpha, 4 * sqrtf(2), 1e-6);
     dure_lora_free(&lora);
+}
+
+/* Targets may have ranks of their own; both formats say so, and give the same layout back. */
+static void test_adapter_survives_with_a_rank_a_target(void **state)
+{
+    (void)state;
+    dure_lora_layout layout = small;
+    dure_buf b;
+    temp_dir dir;
+    layout.ranks[DURE_LORA_V] = 5;
+    layout.ranks[DURE_LORA_DOWN] = 1;
+    dure_lora *lora = make(&layout), *back;
+    encode(&b, lora, NULL);
+    assert_ok(dure_adapter_parse(&back, NULL, dure_buf_span(&b), &small.shape, NULL));
+    assert_same(lora, back);
+    dure_lora_free(&back);
+    temp_dir_make(&dir);
+    assert_ok(dure_adapter_save_peft(dir.path, lora, "base", NULL, NULL));
+    json_t *config = NULL;
+    assert_ok(dure_json_read(&config, temp_dir_file(&dir, "adapter_config.json"), 1 << 16, NULL));
+    json_t *want = json_pack("{s:i, s:i}", "v_proj", 5, "down_proj", 1);
+    assert_true(json_equal(json_object_get(config, "rank_pattern"), want));
+    json_decref(want);
+    json_decref(config);
+    assert_ok(dure_adapter_load_peft(&back, NULL, dir.path, &small.shape, NULL));
+    assert_same(lora, back);
+    dure_lora_free(&back);
+    dure_lora_free(&lora);
+    dure_buf_fini(&b);
+    temp_dir_remove(&dir);
 }
 
 static void refuse_tensors(const char *header, uint64_t length, size_t n_data, dure_err err)
@@ -546,6 +581,7 @@ int main(void)
         cmocka_unit_test(test_adapter_survives_a_peft_folder),
         cmocka_unit_test(test_peft_variants_are_refused_by_name),
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
+        cmocka_unit_test(test_adapter_survives_with_a_rank_a_target),
         cmocka_unit_test(test_safetensors_hostile_headers_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -41,6 +41,59 @@ static void test_lora_layout_is_canonical(void **state)
     assert_false(dure_lora_find(&at, &layout, 3, DURE_LORA_Q, DURE_LORA_FACTOR_A));
 }
 
+static void test_lora_targets_may_have_their_own_rank(void **state)
+{
+    (void)state;
+    dure_lora_layout l = layout;
+    size_t at = 0;
+    l.ranks[DURE_LORA_DOWN] = 3;
+    assert_ok(dure_lora_layout_check(&l, NULL));
+    assert_int_equal(dure_lora_count(&l, DURE_LORA_FACTOR_A), 2 * (24 + 60));
+    assert_true(dure_lora_find(&at, &l, 2, DURE_LORA_DOWN, DURE_LORA_FACTOR_B));
+    assert_int_equal(at, 24 + 32 + 60 + 36 + 24 + 32 + 60);
+    assert_int_equal(dure_lora_rank_most(&l), 3);
+    assert_true(dure_lora_scale(&l, DURE_LORA_Q) == 2.0f);
+    assert_true(dure_lora_scale(&l, DURE_LORA_DOWN) == 4.0f / 3);
+    l.ranks[DURE_LORA_K] = 3; /* not adapted */
+    assert_err(dure_lora_layout_check(&l, NULL), DURE_ERR_USAGE);
+    l.ranks[DURE_LORA_K] = 0;
+    l.ranks[DURE_LORA_DOWN] = 13; /* the matrix has 12 rows */
+    assert_err(dure_lora_layout_check(&l, NULL), DURE_ERR_USAGE);
+}
+
+static void test_lora_ranks_settle_to_one_form(void **state)
+{
+    (void)state;
+    dure_lora_layout a = layout, b = layout;
+    a.rank = 7;
+    a.ranks[DURE_LORA_Q] = 2;
+    a.ranks[DURE_LORA_DOWN] = 2;
+    a.ranks[DURE_LORA_K] = 9;
+    assert_false(dure_lora_layout_equal(&a, &b));
+    dure_lora_ranks_settle(&a);
+    assert_true(dure_lora_layout_equal(&a, &b));
+    a.ranks[DURE_LORA_DOWN] = 3;
+    assert_false(dure_lora_layout_equal(&a, &b));
+}
+
+static void test_lora_ranks_are_read_and_written(void **state)
+{
+    (void)state;
+    dure_lora_layout l = layout;
+    char text[64];
+    assert_ok(dure_lora_ranks_parse(&l, "8,down=4", NULL));
+    assert_int_equal(l.rank, 8);
+    assert_int_equal(l.ranks[DURE_LORA_DOWN], 4);
+    dure_lora_ranks_text(text, &l);
+    assert_string_equal(text, "8,down=4");
+    static const char *const wrong[] = {
+        "",      "0",      "257",       "8,", "8,v",    "8,v=", "v=8",    "8,x=3",
+        "8,v=0", "8,v=3x", "8,v=3,v=4", "-1", "8 ,v=3", "8,=3", "8,v=3,", "8,down=257"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+        if (dure_lora_ranks_parse(&l, wrong[i], NULL) != DURE_ERR_USAGE)
+            fail_msg("'%s' is accepted", wrong[i]);
+}
+
 static void test_lora_pack_keeps_the_order(void **state)
 {
     (void)state;
@@ -153,6 +206,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lora_layout_is_canonical),
+        cmocka_unit_test(test_lora_targets_may_have_their_own_rank),
+        cmocka_unit_test(test_lora_ranks_settle_to_one_form),
+        cmocka_unit_test(test_lora_ranks_are_read_and_written),
         cmocka_unit_test(test_lora_pack_keeps_the_order),
         cmocka_unit_test(test_lora_orthonormal_rows),
         cmocka_unit_test(test_lora_start_is_pinned),

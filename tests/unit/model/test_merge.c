@@ -18,7 +18,7 @@ typedef struct fixture {
     dure_lora *lora;
 } fixture;
 
-/* The base in `type` and an adapter on q and down of relative size about `size`. */
+/* The base in `type` and an adapter on q (rank 4) and down (2) of relative size about `size`. */
 static void open_pair(fixture *f, uint32_t type, float size)
 {
     temp_dir_make(&f->dir);
@@ -27,6 +27,7 @@ static void open_pair(fixture *f, uint32_t type, float size)
     assert_ok(dure_gguf_open(&f->base, path, NULL, NULL));
     dure_lora_layout layout = {
         .rank = 4, .alpha = 4, .targets = 1u << DURE_LORA_Q | 1u << DURE_LORA_DOWN};
+    layout.ranks[DURE_LORA_DOWN] = 2;
     assert_ok(dure_model_shape_read(&layout.shape, f->base, NULL));
     assert_ok(dure_lora_new(&f->lora, &layout));
     uint32_t random = 7;
@@ -121,6 +122,27 @@ static void test_merge_copies_the_rest_bit_for_bit(void **state)
     close_pair(&f);
 }
 
+/* One element of the merged matrix is that of W + alpha / rank B A. */
+static void check_element(const fixture *f, const dure_gguf *merged, dure_lora_target target,
+                          size_t rank, size_t in)
+{
+    char name[64];
+    dure_model_target_name(name, 1, target);
+    const dure_gguf_tensor *w = dure_gguf_find(f->base, name), *m = dure_gguf_find(merged, name);
+    assert_int_equal(m->type, DURE_GGUF_F32);
+    size_t a = 0, b = 0, row = 5, col = 9;
+    assert_true(dure_lora_find(&a, &f->lora->layout, 1, target, DURE_LORA_FACTOR_A));
+    assert_true(dure_lora_find(&b, &f->lora->layout, 1, target, DURE_LORA_FACTOR_B));
+    float old, new;
+    memcpy(&old, w->data + (row * in + col) * 4, 4);
+    memcpy(&new, m->data + (row * in + col) * 4, 4);
+    double sum = 0;
+    for (size_t r = 0; r < rank; r++)
+        sum +=
+            (double)f->lora->params[b + row * rank + r] * (double)f->lora->params[a + r * in + col];
+    assert_true(fabs((double)new - ((double)old + 4.0 / (double)rank * sum)) < 1e-6);
+}
+
 static void test_merge_into_f32_is_the_sum(void **state)
 {
     (void)state;
@@ -129,20 +151,8 @@ static void test_merge_into_f32_is_the_sum(void **state)
     dure_gguf *merged;
     open_pair(&f, TINY_F32, 0.5f);
     merge(&report, &merged, &f, DURE_MERGE_MIXED);
-    const dure_gguf_tensor *w = dure_gguf_find(f.base, "blk.1.attn_q.weight");
-    const dure_gguf_tensor *m = dure_gguf_find(merged, "blk.1.attn_q.weight");
-    assert_int_equal(m->type, DURE_GGUF_F32);
-    size_t a = 0, b = 0, in = 64, row = 5, col = 9;
-    assert_true(dure_lora_find(&a, &f.lora->layout, 1, DURE_LORA_Q, DURE_LORA_FACTOR_A));
-    assert_true(dure_lora_find(&b, &f.lora->layout, 1, DURE_LORA_Q, DURE_LORA_FACTOR_B));
-    float old, new;
-    memcpy(&old, w->data + (row * in + col) * 4, 4);
-    memcpy(&new, m->data + (row * in + col) * 4, 4);
-    double wanted = (double)old;
-    for (size_t r = 0; r < 4; r++)
-        wanted +=
-            (double)f.lora->params[b + row * 4 + r] * (double)f.lora->params[a + r * in + col];
-    assert_float_equal(new, wanted, 1e-6);
+    check_element(&f, merged, DURE_LORA_Q, 4, 64);
+    check_element(&f, merged, DURE_LORA_DOWN, 2, 96);
     assert_float_equal(report.gain, 1, 1e-5);
     dure_merge_report_fini(&report);
     dure_gguf_close(&merged);
