@@ -221,7 +221,7 @@ static void print_findings(const findings *f, const dure_site *site)
         return;
     }
     printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
-           "plan\n",
+           "plan (" DURE_CALIBRATE_ACCOUNTANT " accountant)\n",
            dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
            site->policy.budget.delta);
     printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",

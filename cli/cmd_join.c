@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "client/enrol.h"
+#include "dp/calibrate.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,8 +20,9 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
 {
     if (as_json) {
         return dure_print_json(
-            json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:I}", "federation", e->federation,
+            json_pack("{s:s, s:s, s:s, s:f, s:f, s:s, s:f, s:I, s:I}", "federation", e->federation,
                       "site", e->name, "dir", dir, "epsilon", e->epsilon, "delta", e->delta,
+                      "accountant", e->plan.steps ? DURE_CALIBRATE_ACCOUNTANT : "none",
                       "noise_multiplier", dure_dp_plan_sigma(&e->plan), "batch",
                       (json_int_t)e->plan.batch, "steps", (json_int_t)e->plan.steps));
     }
@@ -28,7 +30,8 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
     if (e->plan.steps) {
         fprintf(stderr,
                 "The whole plan is reserved: %llu steps of %llu records on average, noise "
-                "multiplier %.4g, epsilon %.4g at delta %.3g.\nNext: dure client check %s\n",
+                "multiplier %.4g, epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
+                " accountant).\nNext: dure client check %s\n",
                 (unsigned long long)e->plan.steps, (unsigned long long)e->plan.batch,
                 dure_dp_plan_sigma(&e->plan), e->epsilon, e->delta, dir);
     }

@@ -2,131 +2,15 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "cli/privacy_plan.h"
 #include "common/clock.h"
 #include "common/file.h"
-#include "dp/calibrate.h"
 #include "ledger/site_ledger.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct question {
-    double rate, noise, epsilon, delta;
-    uint64_t steps, batch, records;
-    bool rate_given, noise_given, epsilon_given, steps_given, batch_given, records_given, json;
-} question;
-
-/* The rate from --sample-rate, or from --batch and --records as training takes it. */
-static dure_err set_rate(dure_dp_plan *plan, const question *q, dure_diag *diag)
-{
-    if (q->rate_given == (q->batch_given || q->records_given) || q->batch_given != q->records_given)
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "give either --sample-rate, or --batch and --records");
-    if (q->rate_given) return dure_dp_plan_set_rate(plan, q->rate, diag);
-    return dure_dp_plan_set_batch(plan, q->batch, q->records, diag);
-}
-
-/* Two of noise, steps and epsilon are given; this finds the third. */
-static dure_err answer(double *epsilon, dure_dp_plan *plan, const question *q, dure_diag *diag)
-{
-    dure_privacy target = {q->epsilon, q->delta};
-    if (q->noise_given + q->steps_given + q->epsilon_given != 2)
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "give two of --noise, --steps and --epsilon; the third is the answer");
-    dure_err err = set_rate(plan, q, diag);
-    if (err) return err;
-    err = dure_privacy_check((dure_privacy){q->epsilon_given ? q->epsilon : 1, q->delta}, diag);
-    if (err) return err;
-    if (q->steps_given && (q->steps == 0 || q->steps > DURE_DP_STEPS_MAX))
-        return dure_diag_set(diag, DURE_ERR_USAGE, "--steps must be 1 to %u", DURE_DP_STEPS_MAX);
-    plan->steps = q->steps;
-    if (q->noise_given) err = dure_dp_plan_set_sigma(plan, q->noise, diag);
-    if (!err && !q->noise_given) err = dure_calibrate_sigma(plan, NULL, target, diag);
-    if (!err && !q->steps_given)
-        err = dure_calibrate_steps(plan, NULL, target, DURE_DP_STEPS_MAX, diag);
-    if (!err) err = dure_calibrate_epsilon(epsilon, plan, NULL, q->delta);
-    return err;
-}
-
-static int print_answer(double epsilon, const dure_dp_plan *plan, const question *q)
-{
-    double noise = dure_dp_plan_sigma(plan), rate = dure_dp_plan_rate(plan);
-    if (q->json)
-        return dure_print_json(json_pack(
-            "{s:o, s:f, s:f, s:I, s:f, s:s}", "epsilon",
-            isfinite(epsilon) ? json_real(epsilon) : json_null(), "delta", q->delta, "noise", noise,
-            "steps", (json_int_t)plan->steps, "sample_rate", rate, "accountant", "rdp"));
-    printf("epsilon      %.6g\ndelta        %.3g\nnoise        %.6g times the clip\n"
-           "steps        %llu\nsample rate  %.6g\naccountant   Renyi (RDP), add or remove one "
-           "record\n",
-           epsilon, q->delta, noise, (unsigned long long)plan->steps, rate);
-    return 0;
-}
-
-static int privacy_plan(int argc, char **argv)
-{
-    question q = {.delta = 1e-5};
-    const dure_arg args[] = {
-        {.name = "sample-rate",
-         .kind = DURE_ARG_NUMBER,
-         .out = &q.rate,
-         .given = &q.rate_given,
-         .value = "Q",
-         .help = "probability that a record enters a step"},
-        {.name = "batch",
-         .kind = DURE_ARG_COUNT,
-         .out = &q.batch,
-         .given = &q.batch_given,
-         .value = "B",
-         .help = "with --records, in place of --sample-rate: B / N"},
-        {.name = "records",
-         .kind = DURE_ARG_COUNT,
-         .out = &q.records,
-         .given = &q.records_given,
-         .value = "N",
-         .help = "the public number of records"},
-        {.name = "noise",
-         .kind = DURE_ARG_NUMBER,
-         .out = &q.noise,
-         .given = &q.noise_given,
-         .value = "X",
-         .help = "noise multiplier: standard deviation over the clip"},
-        {.name = "steps",
-         .kind = DURE_ARG_COUNT,
-         .out = &q.steps,
-         .given = &q.steps_given,
-         .value = "T",
-         .help = "steps in all"},
-        {.name = "epsilon",
-         .kind = DURE_ARG_NUMBER,
-         .out = &q.epsilon,
-         .given = &q.epsilon_given,
-         .value = "E",
-         .help = "the most privacy loss, in place of --noise or --steps"},
-        {.name = "delta",
-         .kind = DURE_ARG_NUMBER,
-         .out = &q.delta,
-         .value = "D",
-         .help = "default 1e-5"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &q.json, .help = "one JSON object"},
-    };
-    const dure_usage usage = {"privacy plan",
-                              "what a plan of private training costs, or the noise or the steps "
-                              "that an epsilon allows; touches no data",
-                              args, sizeof args / sizeof args[0],
-                              "dure privacy plan --batch 128 --records 10000 --steps 100 "
-                              "--epsilon 8 --delta 1e-5"};
-    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    dure_diag diag = {0};
-    dure_dp_plan plan = {.mechanism = DURE_DP_POISSON_GAUSSIAN};
-    double epsilon = INFINITY;
-    dure_err err = answer(&epsilon, &plan, &q, &diag);
-    if (err == DURE_ERR_USAGE) return dure_args_refuse(&usage, "%s", diag.text);
-    return err ? dure_fail("privacy plan", err, &diag) : print_answer(epsilon, &plan, &q);
-}
 
 static json_t *real_or_null(double value)
 {
@@ -135,11 +19,12 @@ static json_t *real_or_null(double value)
 
 static json_t *status_json(const dure_source_status *s)
 {
-    return json_pack("{s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:I}", "source", s->name,
-                     "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
+    return json_pack("{s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:I}", "source",
+                     s->name, "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
                      (json_int_t)s->n_pub, "epsilon_spent", real_or_null(s->epsilon_spent),
                      "epsilon_committed", real_or_null(s->epsilon_committed), "epsilon_remaining",
-                     real_or_null(s->epsilon_remaining), "filter_used",
+                     real_or_null(s->epsilon_remaining), "accountant", "pld",
+                     "epsilon_committed_rdp", real_or_null(s->epsilon_committed_rdp), "filter_used",
                      real_or_null(s->filter_used), "reserved", (json_int_t)s->n_reserved, "spent",
                      (json_int_t)s->n_spent, "released", (json_int_t)s->n_released);
 }
@@ -188,7 +73,7 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
         dure_source_status s;
         dure_site_ledger_source_at(&s, ledger, i);
         printf("\n%s\n  budget     epsilon %.4g at delta %.3g, %llu records\n"
-               "  spent      epsilon %.4g (%zu plans)\n"
+               "  spent      epsilon %.4g (%zu plans; PLD accountant)\n"
                "  committed  epsilon %.4g (%zu more reserved)\n"
                "  remaining  epsilon %.4g\n",
                s.name, s.budget.epsilon, s.budget.delta, (unsigned long long)s.n_pub,
@@ -248,7 +133,7 @@ static int privacy_status(int argc, char **argv)
 int dure_cmd_privacy(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
-    if (!strcmp(verb, "plan")) return privacy_plan(argc - 1, argv + 1);
+    if (!strcmp(verb, "plan")) return dure_privacy_plan(argc - 1, argv + 1);
     if (!strcmp(verb, "status")) return privacy_status(argc - 1, argv + 1);
     bool help = !strcmp(verb, "--help");
     FILE *to = help ? stdout : stderr;

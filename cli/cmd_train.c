@@ -8,6 +8,7 @@
 #include "client/private_run.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "dp/calibrate.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,8 +101,9 @@ static void say_start(const training *t)
                 data->n_cut, (unsigned long long)o->max_length, data->n_unusable);
     if (!o->no_dp)
         fprintf(stderr,
-                "source '%s': epsilon %.4g at delta %.3g for %llu steps of %llu in %llu records, "
-                "noise %.4g, clip %g; the plan is reserved\n",
+                "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
+                " accountant) for %llu "
+                "steps of %llu in %llu records, noise %.4g, clip %g; the plan is reserved\n",
                 o->source, t->private_run.epsilon, o->delta, (unsigned long long)t->s.steps,
                 (unsigned long long)o->batch, (unsigned long long)o->records,
                 dure_dp_plan_sigma(&t->private_run.plan), o->clip);

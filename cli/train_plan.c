@@ -2,6 +2,7 @@
 
 #include "cli/output.h"
 #include "common/clock.h"
+#include "dp/calibrate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -112,8 +113,9 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
     if (o->no_dp)
         printf("privacy     none\n");
     else
-        printf("privacy     epsilon %.4g of %.4g that are left to '%s', at delta %.3g; noise %.4g, "
-               "clip %g\n",
+        printf("privacy     epsilon %.4g of %.4g that are left to '%s', at delta %.3g "
+               "(" DURE_CALIBRATE_ACCOUNTANT " accountant); "
+               "noise %.4g, clip %g\n",
                p->privacy.epsilon, p->privacy.remaining, o->source, o->delta,
                dure_dp_plan_sigma(&p->privacy.plan), o->clip);
     printf("memory      about %s\n", memory);

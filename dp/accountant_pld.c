@@ -353,6 +353,8 @@ dure_err dure_pld_epsilon(double *epsilon, const dure_dp_plan *plans, size_t n, 
     if (!(delta > 0 && delta < 1)) return DURE_ERR_USAGE;
     dure_err err = gather(&p, &bare, plans, n);
     if (err || bare) goto out;
+    if (p.n_events > DURE_PLD_EVENTS_MAX) err = DURE_ERR_LIMIT;
+    if (err) goto out;
     if (p.n_events == 0)
         *epsilon = 0;
     else if (p.n_events == 1 && p.events[0].steps == 1)
@@ -373,6 +375,8 @@ dure_err dure_pld_delta(double *delta, const dure_dp_plan *plans, size_t n, doub
     if (!(epsilon >= 0 && isfinite(epsilon))) return DURE_ERR_USAGE;
     dure_err err = gather(&p, &bare, plans, n);
     if (err || bare) goto out;
+    if (p.n_events > DURE_PLD_EVENTS_MAX) err = DURE_ERR_LIMIT;
+    if (err) goto out;
     if (p.n_events == 0)
         *delta = 0;
     else if (p.n_events == 1 && p.events[0].steps == 1)

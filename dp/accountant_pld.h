@@ -41,9 +41,13 @@
 
 #include <stddef.h>
 
+/* Different kinds of step that are composed; each costs two transforms. */
+#define DURE_PLD_EVENTS_MAX 64
+
 /* The smallest epsilon >= 0 that was found for the composition of plans[0..n) at delta; infinite
  * if one has no noise, 0 for none. Of a plan, rate, sigma and steps count. DURE_ERR_USAGE unless
- * 0 < delta < 1; DURE_ERR_NOMEM. *epsilon is infinite on failure. */
+ * 0 < delta < 1; DURE_ERR_LIMIT for more kinds of step than are composed, or losses beyond any
+ * grid; DURE_ERR_NOMEM. *epsilon is infinite on failure. */
 DURE_MUST_USE dure_err dure_pld_epsilon(double *epsilon, const dure_dp_plan *plans, size_t n,
                                         double delta);
 /* The smallest delta at epsilon >= 0, at most 1; 1 on failure. */

@@ -3,7 +3,7 @@
  * mechanism.
  *
  * Scales of 16 to 2^23 grid units, which all sensible plans have, are drawn from tables
- * (dp/noise_table.h), whose distribution is within a total variation distance of 2^-100 of the
+ * (dp/noise_table.h), whose distribution is within a total variation distance of 2^-108 of the
  * ideal one a draw: it is part of delta (dure_noise_delta()). Other scales are drawn
  * exactly (dp/noise_exact.h). docs/noise.md has the proof.
  *

@@ -116,8 +116,8 @@ static dure_fixed weigh(dure_fixed *weights, size_t n, variance v, bool cells)
 
 /* ---- The alias table ---- */
 
-/* masses[m] = floor(2^128 weight / sum); what is cut off goes to 0, the likeliest but for others
- * near it. DURE_ERR_LIMIT if more is left than cutting off leaves: a bug. */
+/* masses[m] = floor(2^128 weight / sum); what is left of 2^128, less than n, goes to the first
+ * ones, a unit each. DURE_ERR_LIMIT if more is left than cutting off leaves: a bug. */
 static dure_err share_out(wide *masses, const dure_fixed *weights, size_t n, dure_fixed sum)
 {
     dure_fixed inverse = dure_fixed_inverse(sum);
@@ -127,8 +127,9 @@ static dure_err share_out(wide *masses, const dure_fixed *weights, size_t n, dur
         masses[m] = (wide)share.limb[3] << 64 | share.limb[2];
         left -= masses[m];
     }
-    if (left > 2 * n) return DURE_ERR_LIMIT;
-    masses[0] += left;
+    if (left > n) return DURE_ERR_LIMIT;
+    for (size_t m = 0; m < left; m++)
+        masses[m]++;
     return DURE_OK;
 }
 

@@ -19,8 +19,8 @@
 #include <stdbool.h>
 
 #define DURE_NOISE_BLOCK 512
-/* 2^-100, over the sum of what docs/noise.md adds up. */
-#define DURE_NOISE_TABLE_DISTANCE 0x1p-100
+/* Over the sum of what docs/noise.md adds up. */
+#define DURE_NOISE_TABLE_DISTANCE 0x1p-108
 
 /* Alias table of a magnitude. Column c stands for c with probability threshold / 2^(128 - bits),
  * else for the alias. */

@@ -1,8 +1,8 @@
 #include "ledger/replay.h"
 
 #include "crypto/wipe.h"
-#include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
+#include "dp/calibrate.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -431,7 +431,7 @@ dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_
         out->steps += plans[k].steps;
     }
     if (!err) err = dure_rdp_epsilon(&out->epsilon_rdp, rdp, out->delta);
-    if (!err) err = dure_pld_epsilon(&out->epsilon, plans, n, out->delta);
+    if (!err) err = dure_calibrate_history(&out->epsilon, (dure_dp_history){plans, n}, out->delta);
     free(plans);
     free(rdp);
     return err;

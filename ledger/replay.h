@@ -3,7 +3,7 @@
  * A member is charged with the round's plan when anything of its masked update left it (part
  * UPLOADED or SUMMED in the CLOSED or ABORTED leaf), and for every OPENED round that has no end in
  * the log: in doubt counts as spent. All its charges compose, across runs, since they concern the
- * same records; in the accountant of privacy loss distributions (dp/accountant_pld.h) and again in
+ * same records; in the accountant of privacy loss distributions (dp/calibrate.h) and again in
  * the Renyi accountant (dp/accountant_rdp.h), which has nothing in common with the first.
  *
  * This is what the federation caused; a site's own ledger may hold more, from other uses of its

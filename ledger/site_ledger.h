@@ -11,10 +11,11 @@
  *    the trained state and noise key are erased. A crash in doubt leaves it counted.
  *    What a plan's rounds have used of its steps is noted as well, so that whoever is put back to
  * an older state of his own learns it here and no step's noise is drawn twice.
- * 3. A source's first plan is fixed before its first release and is held to the smallest epsilon
- *    over all Renyi orders. Plans chosen later, perhaps because of earlier results, are held
+ * 3. A source's first plan is fixed before its first release and is held to the PLD accountant's
+ *    epsilon (dp/calibrate.h). Plans chosen later, perhaps because of earlier results, are held
  *    together with all before them by a Renyi filter at one order that was fixed with the budget
- *    (Feldman and Zrnic, arXiv 2008.11193).
+ *    (Feldman and Zrnic, arXiv 2008.11193); the PLD of such a history is shown and not enforced.
+ *    What the noise sampler is off by is taken from delta first, in both.
  * 4. Whoever was shown a head (the hash of the last line) can tell a ledger that was rolled back
  *    to an older copy: it no longer contains that head.
  *
@@ -112,16 +113,17 @@ typedef struct dure_reservation {
     uint64_t last_round; /* and the highest round */
 } dure_reservation;
 
-/* A source's figures, composed over all its events at budget.delta. `committed` counts reserved
- * and spent; `remaining` is budget.epsilon - epsilon_committed, at least 0. filter_used is the
- * part of the filter of rule 3 that is committed: a second or later plan fits while it stays
- * within 1. */
+/* A source's figures, composed over all its events at budget.delta by the PLD accountant, and by
+ * the Renyi one where the name says so. `committed` counts reserved and spent; `remaining` is
+ * budget.epsilon - epsilon_committed, at least 0. filter_used is the part of the filter of rule 3
+ * that is committed: a second or later plan fits while it stays within 1. */
 typedef struct dure_source_status {
     char name[DURE_SOURCE_NAME_SIZE];
     dure_privacy budget;
     uint64_t n_pub;
     double order; /* of the filter for later plans */
     double epsilon_spent, epsilon_committed, epsilon_remaining;
+    double epsilon_committed_rdp;
     double filter_used;
     size_t n_reserved, n_spent, n_released;
 } dure_source_status;

@@ -1,7 +1,11 @@
 #include "ledger/site_ledger_int.h"
 
+#include "dp/calibrate.h"
+#include "dp/noise.h"
+
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* What a history may have at one order if it is to convert to the budget there: the inverse of
@@ -32,72 +36,103 @@ static double total_at(const dure_rdp *rdp, double order)
     return INFINITY; /* an order this version does not keep: nothing more is admitted */
 }
 
-static double epsilon_of(const dure_rdp *rdp, double delta)
+/* Everything of the source that counts. */
+typedef struct room {
+    const dure_ledger_source *source;
+    dure_dp_plan *plans; /* owned */
+    size_t n_plans;
+    dure_rdp before;      /* their cost */
+    double sampler_delta; /* what their noise takes of delta, should the whole budget be used */
+} room;
+
+static void room_fini(room *r)
 {
-    return dure_rdp_to_epsilon(dure_rdp_orders, rdp->total, DURE_RDP_ORDERS, delta, NULL);
+    free(r->plans);
 }
 
-/* Everything of the source that counts; returns how many plans that is. */
-static size_t committed(dure_rdp *total, const dure_site_ledger *ledger,
-                        const dure_ledger_source *source, bool spent_only)
+static bool counts(const dure_ledger_item *item, const char *source, bool spent_only)
 {
-    size_t n = 0;
-    *total = (dure_rdp){{0}};
+    dure_reservation_state state = item->reservation.state;
+    if (state == DURE_RESERVATION_RELEASED) return false;
+    if (spent_only && state != DURE_RESERVATION_SPENT) return false;
+    return !strcmp(item->reservation.source, source);
+}
+
+static dure_err room_init(room *r, const dure_site_ledger *ledger, const dure_ledger_source *source,
+                          bool spent_only)
+{
+    *r = (room){.source = source};
+    r->plans = calloc(ledger->n_items + 1, sizeof *r->plans);
+    if (!r->plans) return DURE_ERR_NOMEM;
     for (size_t i = 0; i < ledger->n_items; i++) {
         dure_ledger_item *item = &ledger->items[i];
-        dure_reservation_state state = item->reservation.state;
-        if (strcmp(item->reservation.source, source->name) != 0) continue;
-        if (state == DURE_RESERVATION_RELEASED) continue;
-        if (spent_only && state != DURE_RESERVATION_SPENT) continue;
+        if (!counts(item, source->name, spent_only)) continue;
         if (!item->has_cost) {
             dure_rdp_add(&item->cost, &item->reservation.plan);
             item->has_cost = true;
         }
-        dure_rdp_merge(total, &item->cost);
-        n++;
+        dure_rdp_merge(&r->before, &item->cost);
+        r->plans[r->n_plans++] = item->reservation.plan;
+        r->sampler_delta += dure_noise_delta(&item->reservation.plan, source->budget.epsilon);
     }
-    return n;
+    return DURE_OK;
 }
 
-/* The question that is asked of many plans while looking for one that fits. */
-typedef struct room {
-    const dure_ledger_source *source;
-    dure_rdp before;
-    size_t n_before;
-} room;
+static double epsilon_of(const room *r)
+{
+    double epsilon = INFINITY;
+    dure_dp_history history = {r->plans, r->n_plans};
+    dure_err err = dure_calibrate_history(&epsilon, history, r->source->budget.delta);
+    return err ? INFINITY : epsilon;
+}
 
-/* Whether `times` times `cost` fits beside what is there. */
-static bool cost_fits(const room *r, const dure_rdp *cost, double times)
+/* Whether a later plan of this cost stays within the filter. */
+static bool filter_admits(const room *r, const dure_rdp *cost, const dure_dp_plan *plan)
 {
     dure_rdp total = r->before;
-    for (size_t i = 0; i < DURE_RDP_ORDERS; i++)
-        total.total[i] += times * cost->total[i];
     dure_privacy budget = r->source->budget;
-    if (r->n_before == 0) return epsilon_of(&total, budget.delta) <= budget.epsilon;
+    budget.delta -= r->sampler_delta + dure_noise_delta(plan, budget.epsilon);
+    dure_rdp_merge(&total, cost);
+    if (!(budget.delta > 0)) return false;
     return total_at(&total, r->source->order) <= allowed_at(r->source->order, budget);
 }
 
-static bool fits(const room *r, const dure_dp_plan *plan)
+static bool later_fits(const room *r, const dure_dp_plan *plan)
 {
     dure_rdp cost = {{0}};
     dure_rdp_add(&cost, plan);
-    return cost_fits(r, &cost, 1);
+    return filter_admits(r, &cost, plan);
+}
+
+/* Rule 3 of the header. */
+static dure_err fits(bool *answer, const room *r, const dure_dp_plan *plan)
+{
+    if (r->n_plans == 0) return dure_calibrate_fits(answer, plan, NULL, r->source->budget);
+    *answer = later_fits(r, plan);
+    return DURE_OK;
 }
 
 /* The most steps of this plan that fit; 0 if none. */
 static uint64_t fitting_steps(const room *r, const dure_dp_plan *plan)
 {
-    dure_dp_plan one = *plan;
-    dure_rdp cost = {{0}};
+    dure_dp_plan trial = *plan;
+    if (r->n_plans == 0) {
+        dure_err err = dure_calibrate_steps(&trial, NULL, r->source->budget, plan->steps - 1, NULL);
+        return err ? 0 : trial.steps;
+    }
+    dure_rdp one = {{0}};
     uint64_t fitting = 0, over = plan->steps;
-    one.steps = 1;
-    dure_rdp_add(&cost, &one);
+    trial.steps = 1;
+    dure_rdp_add(&one, &trial);
     while (over - fitting > 1) {
-        uint64_t middle = fitting + (over - fitting) / 2;
-        if (cost_fits(r, &cost, (double)middle))
-            fitting = middle;
+        dure_rdp cost = one;
+        trial.steps = fitting + (over - fitting) / 2;
+        for (size_t i = 0; i < DURE_RDP_ORDERS; i++)
+            cost.total[i] *= (double)trial.steps;
+        if (filter_admits(r, &cost, &trial))
+            fitting = trial.steps;
         else
-            over = middle;
+            over = trial.steps;
     }
     return fitting;
 }
@@ -105,17 +140,21 @@ static uint64_t fitting_steps(const room *r, const dure_dp_plan *plan)
 /* The least noise with which the plan fits; 0 if none does. */
 static uint32_t fitting_sigma(const room *r, dure_dp_plan plan)
 {
+    if (r->n_plans == 0) {
+        dure_err err = dure_calibrate_sigma(&plan, NULL, r->source->budget, NULL);
+        return err ? 0 : plan.sigma_num;
+    }
     uint32_t low = plan.sigma_num, high = low > DURE_DP_SIGMA_DEN / 4 ? low : DURE_DP_SIGMA_DEN / 4;
     for (;;) {
         plan.sigma_num = high;
-        if (fits(r, &plan)) break;
+        if (later_fits(r, &plan)) break;
         if (high > UINT32_MAX / 2) return 0;
         low = high;
         high *= 2;
     }
     while (high - low > 1) {
         plan.sigma_num = low + (high - low) / 2;
-        if (fits(r, &plan))
+        if (later_fits(r, &plan))
             high = plan.sigma_num;
         else
             low = plan.sigma_num;
@@ -140,65 +179,85 @@ static void say_what_fits(char *text, size_t size, const room *r, const dure_dp_
         snprintf(text, size, "no plan of this kind fits any more");
 }
 
-dure_err dure_ledger_check_fits(dure_site_ledger *ledger, const dure_ledger_source *source,
-                                const dure_dp_plan *plan, dure_diag *diag)
+static dure_err refuse(const room *r, const dure_dp_plan *plan, dure_diag *diag)
 {
-    room r = {.source = source};
     char would_fit[128];
-    r.n_before = committed(&r.before, ledger, source, false);
-    if (fits(&r, plan)) return DURE_OK;
-    dure_rdp total = r.before;
-    dure_rdp_add(&total, plan);
-    double before = epsilon_of(&r.before, source->budget.delta);
-    double after = epsilon_of(&total, source->budget.delta);
-    say_what_fits(would_fit, sizeof would_fit, &r, plan);
+    dure_privacy budget = r->source->budget;
+    double before = epsilon_of(r), after = INFINITY;
+    dure_dp_history history = {r->plans, r->n_plans};
+    dure_err err = dure_calibrate_epsilon(&after, plan, &history, budget.delta);
+    if (err) return err;
+    say_what_fits(would_fit, sizeof would_fit, r, plan);
     return dure_diag_set(
         diag, DURE_ERR_BUDGET,
         "the privacy budget of '%s' does not allow this plan: %llu steps with "
         "noise %.5g would bring it from epsilon %.4g to %.4g of %.4g allowed at "
         "delta %.3g%s; %s",
-        source->name, (unsigned long long)plan->steps, dure_dp_plan_sigma(plan), before, after,
-        source->budget.epsilon, source->budget.delta,
-        after <= source->budget.epsilon ? ", past the filter that later plans are held to" : "",
-        would_fit);
+        r->source->name, (unsigned long long)plan->steps, dure_dp_plan_sigma(plan), before, after,
+        budget.epsilon, budget.delta,
+        after <= budget.epsilon ? ", past the filter that later plans are held to" : "", would_fit);
+}
+
+dure_err dure_ledger_check_fits(dure_site_ledger *ledger, const dure_ledger_source *source,
+                                const dure_dp_plan *plan, dure_diag *diag)
+{
+    room r;
+    bool good = false;
+    dure_err err = room_init(&r, ledger, source, false);
+    if (!err) err = fits(&good, &r, plan);
+    if (!err && !good) err = refuse(&r, plan, diag);
+    room_fini(&r);
+    return err;
 }
 
 dure_err dure_ledger_least_noise(dure_dp_plan *plan, const dure_site_ledger *ledger,
                                  const dure_ledger_source *source, dure_diag *diag)
 {
-    room r = {.source = source};
+    room r;
     dure_dp_plan bare = *plan;
     bare.sigma_num = 0;
-    r.n_before = committed(&r.before, ledger, source, false);
-    uint32_t least = fitting_sigma(&r, bare);
-    if (least == 0)
-        return dure_diag_set(
-            diag, DURE_ERR_BUDGET,
-            "the privacy budget of '%s', epsilon %.4g at delta %.3g, is used up: "
-            "plans so far (%zu) have committed epsilon %.4g of it, and no amount of "
-            "noise lets another %llu steps fit; see 'dure privacy status', and "
-            "train on records of another source",
-            source->name, source->budget.epsilon, source->budget.delta, r.n_before,
-            epsilon_of(&r.before, source->budget.delta), (unsigned long long)plan->steps);
-    plan->sigma_num = least;
-    return DURE_OK;
+    dure_err err = room_init(&r, ledger, source, false);
+    uint32_t least = err ? 0 : fitting_sigma(&r, bare);
+    if (!err && least == 0)
+        err =
+            dure_diag_set(diag, DURE_ERR_BUDGET,
+                          "the privacy budget of '%s', epsilon %.4g at delta %.3g, is used up: "
+                          "plans so far (%zu) have committed epsilon %.4g of it, and no amount of "
+                          "noise lets another %llu steps fit; see 'dure privacy status', and "
+                          "train on records of another source",
+                          source->name, source->budget.epsilon, source->budget.delta, r.n_plans,
+                          epsilon_of(&r), (unsigned long long)plan->steps);
+    if (!err) plan->sigma_num = least;
+    room_fini(&r);
+    return err;
 }
 
 void dure_ledger_status(dure_source_status *out, const dure_site_ledger *ledger,
                         const dure_ledger_source *source)
 {
-    dure_rdp total;
-    *out = (dure_source_status){
-        .budget = source->budget, .n_pub = source->n_pub, .order = source->order};
+    room spent, all;
+    dure_privacy budget = source->budget;
+    *out = (dure_source_status){.budget = budget, .n_pub = source->n_pub, .order = source->order};
     snprintf(out->name, sizeof out->name, "%s", source->name);
-    out->n_spent = committed(&total, ledger, source, true);
-    out->epsilon_spent = epsilon_of(&total, source->budget.delta);
-    out->n_reserved = committed(&total, ledger, source, false) - out->n_spent;
-    out->epsilon_committed = epsilon_of(&total, source->budget.delta);
-    out->epsilon_remaining = fmax(0, source->budget.epsilon - out->epsilon_committed);
-    out->filter_used = total_at(&total, source->order) / allowed_at(source->order, source->budget);
+    dure_err err = room_init(&spent, ledger, source, true);
+    dure_err all_err = room_init(&all, ledger, source, false);
+    out->epsilon_spent = err ? INFINITY : epsilon_of(&spent);
+    out->epsilon_committed = out->epsilon_spent;
+    if (err || all_err || all.n_plans != spent.n_plans)
+        out->epsilon_committed = all_err ? INFINITY : epsilon_of(&all);
+    out->n_spent = spent.n_plans;
+    out->n_reserved = all.n_plans - spent.n_plans;
+    out->epsilon_remaining = fmax(0, budget.epsilon - out->epsilon_committed);
+    out->epsilon_committed_rdp =
+        dure_rdp_to_epsilon(dure_rdp_orders, all.before.total, DURE_RDP_ORDERS, budget.delta, NULL);
+    budget.delta -= all.sampler_delta;
+    out->filter_used =
+        budget.delta > 0 ? total_at(&all.before, source->order) / allowed_at(source->order, budget)
+                         : INFINITY;
     for (size_t i = 0; i < ledger->n_items; i++) {
         const dure_reservation *r = &ledger->items[i].reservation;
         out->n_released += r->state == DURE_RESERVATION_RELEASED && !strcmp(r->source, out->name);
     }
+    room_fini(&spent);
+    room_fini(&all);
 }

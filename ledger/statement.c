@@ -1,7 +1,7 @@
 /* Collecting: one pass over the verified leaves, with a replay of its own for the curves. */
 #include "ledger/statement.h"
 
-#include "dp/accountant_pld.h"
+#include "dp/calibrate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -74,8 +74,8 @@ static dure_err begin_curves(dure_statement *s)
         curve->points = calloc(DURE_STATEMENT_POINTS_MAX + 1, sizeof *curve->points);
         if (!curve->points) return DURE_ERR_NOMEM;
         if (!curve->site) continue;
-        dure_err err =
-            dure_pld_epsilon(&curve->planned, &curve->site->plan, 1, curve->account->delta);
+        dure_err err = dure_calibrate_epsilon(&curve->planned, &curve->site->plan, NULL,
+                                              curve->account->delta);
         if (err) return err;
     }
     return DURE_OK;

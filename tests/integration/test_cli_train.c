@@ -327,9 +327,10 @@ static void test_privacy_plan_answers_each_question(void **state)
     (void)state;
     assert_int_equal(run("privacy plan --sample-rate 0.04 --noise 1.5 --steps 2250 --json"), 0);
     double epsilon = number_of("epsilon");
-    assert_true(fabs(epsilon - 7.3293) < 1e-3);
+    assert_true(fabs(epsilon - 6.769) < 3e-3);
+    assert_true(fabs(number_of("epsilon_rdp") - 7.3293) < 1e-3);
     assert_int_equal(run("privacy plan --sample-rate 0.04 --epsilon 8 --steps 2250 --json"), 0);
-    assert_true(fabs(number_of("noise") - 1.416) < 2e-3 && number_of("epsilon") <= 8);
+    assert_true(fabs(number_of("noise") - 1.346) < 3e-3 && number_of("epsilon") <= 8);
     assert_int_equal(run("privacy plan --batch 40 --records 1000 --noise 1.5 --epsilon 8 --json"),
                      0);
     assert_true(number_of("steps") > 2250 && number_of("epsilon") <= 8);
@@ -349,6 +350,67 @@ static void test_privacy_plan_answers_each_question(void **state)
         snprintf(arguments, sizeof arguments, "privacy plan %s", wrong[i]);
         if (run(arguments) != 2) fail_msg("%s: %s", wrong[i], d.output);
     }
+}
+
+/* Batch over noise and the root of the parameters, and over all steps. */
+static void test_privacy_plan_says_whether_it_can_learn(void **state)
+{
+    (void)state;
+    assert_int_equal(run("privacy plan --batch 128 --records 10000 --noise 0.8 --steps 20 "
+                         "--params 230400 --json"),
+                     0);
+    double signal = 128 / (0.8 * 480);
+    assert_true(fabs(number_of("signal_to_noise_step") / signal - 1) < 1e-4);
+    assert_true(fabs(number_of("signal_to_noise") / (signal * sqrt(20)) - 1) < 1e-4);
+    assert_true(number_of("sampler_delta") > 0 && number_of("sampler_delta") < 1e-20);
+    assert_true(fabs(number_of("epsilon") - 1.2945) < 2e-3);
+    /* Four sites halve the noise, and a model says how many parameters there are. */
+    assert_int_equal(run("privacy plan --batch 128 --records 10000 --noise 0.8 --steps 20 "
+                         "--params 230400 --sites 4 --json"),
+                     0);
+    assert_true(fabs(number_of("signal_to_noise_step") / (2 * signal) - 1) < 1e-4);
+    assert_int_equal(run("privacy plan --batch 8 --records 1000 --noise 1 --steps 20 --model "
+                         "model.gguf --rank 2 --targets q --factor b"),
+                     0);
+    says("rank 2 on q, factor b");
+    says("PLD");
+    static const char *const wrong[] = {
+        "--params 10 --model model.gguf",
+        "--params 0",
+        "--sites 0",
+        "--delta 0.001",
+        "--model model.gguf --factor c",
+        "--model x.gguf",
+        "--targets q,z --model model.gguf",
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments,
+                 "privacy plan --batch 8 --records 1000 --noise 1 --steps 2 %s", wrong[i]);
+        if (run(arguments) == 0) fail_msg("%s: %s", wrong[i], d.output);
+    }
+}
+
+static void test_privacy_plan_draws_a_page_of_its_own(void **state)
+{
+    (void)state;
+    assert_int_equal(run("privacy plan --sample-rate 0.01 --noise 1.1 --steps 50 --html p.html"),
+                     0);
+    dure_buf text;
+    assert_ok(dure_file_read(&text, temp_dir_file(&d.dir, "p.html"), 1 << 20, NULL));
+    dure_put_u8(&text, 0);
+    const char *page = (const char *)text.data;
+    const char *svg = page;
+    for (int i = 0; i < 3; i++)
+        assert_non_null(svg = strstr(svg + 1, "<svg"));
+    assert_null(strstr(svg + 1, "<svg"));
+    assert_non_null(strstr(page, "prefers-color-scheme:dark"));
+    assert_non_null(strstr(page, "@media print"));
+    assert_null(strstr(page, "<script"));
+    assert_null(strstr(page, "http"));
+    assert_null(strstr(page, "nan"));
+    dure_buf_fini(&text);
+    assert_int_equal(run("privacy plan --sample-rate 0.01 --noise 0 --steps 50 --html p.html"), 2);
 }
 
 static void test_privacy_status_names_a_damaged_entry(void **state)
@@ -388,6 +450,8 @@ int main(void)
         ROW(test_train_without_privacy_names_the_bad_line),
         ROW(test_train_refuses_wrong_usage),
         ROW(test_privacy_plan_answers_each_question),
+        ROW(test_privacy_plan_says_whether_it_can_learn),
+        ROW(test_privacy_plan_draws_a_page_of_its_own),
         ROW(test_privacy_status_names_a_damaged_entry),
 #undef ROW
     };

@@ -180,7 +180,7 @@ static void test_noise_delta_is_the_sum_over_all_draws(void **state)
 {
     (void)state;
     dure_dp_plan plan = {.sigma_num = 52429, .grid_bits = 15, .steps = 1000};
-    double expected = (1 + exp(8)) * 512 * 512 * 1000 * 0x1p-100;
+    double expected = (1 + exp(8)) * 512 * 512 * 1000 * 0x1p-108;
     assert_true(fabs(dure_noise_delta(&plan, 8) / expected - 1) < 1e-12);
     plan.sigma_num = 1; /* half a unit of the grid: drawn exactly */
     assert_true(dure_noise_delta(&plan, 8) == 0);

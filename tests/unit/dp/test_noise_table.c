@@ -126,7 +126,7 @@ static void test_noise_table_is_within_its_distance(void **state)
         variances v = variances_of(t);
         real apart = distance(&t->fine, v.fine, true) + lattice_distance(t, v);
         if (t->w) apart += distance(&t->coarse, v.coarse, false);
-        if (!(apart < DURE_NOISE_TABLE_DISTANCE / 4))
+        if (!(apart < DURE_NOISE_TABLE_DISTANCE))
             fail_msg("scale %zu: 2^%.1f", i, log2((double)apart));
         assert_true(dure_noise_distance(scales[i]) == DURE_NOISE_TABLE_DISTANCE);
         dure_noise_table_release(&t);

@@ -154,7 +154,7 @@ static void test_site_ledger_refusal_says_what_would_fit(void **state)
                             &steps, &noise),
                      2);
     dure_dp_plan fewer = plan, quieter = plan_of(1000, noise, 1000);
-    fewer.steps = steps + 1;
+    fewer.steps = steps + steps / 500 + 1;
     assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &fewer, "x", &f->diag),
                DURE_ERR_BUDGET);
     fewer.steps = steps;

@@ -1,0 +1,294 @@
+#include "cli/privacy_plan.h"
+
+#include "cli/args.h"
+#include "cli/output.h"
+#include "common/file.h"
+#include "dp/accountant_pld.h"
+#include "dp/accountant_rdp.h"
+#include "dp/calibrate.h"
+#include "dp/gaussian.h"
+#include "dp/noise.h"
+#include "model/lora.h"
+#include "model/shape.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct question {
+    double rate, noise, epsilon, delta;
+    uint64_t steps, batch, records, params, rank, first_layer, sites;
+    const char *model, *targets, *factor, *html;
+    bool rate_given, noise_given, epsilon_given, steps_given, batch_given, records_given;
+    bool delta_given, params_given, json;
+} question;
+
+double dure_plan_signal(const dure_plan_answer *answer)
+{
+    double sigma = dure_dp_plan_sigma(&answer->plan);
+    if (answer->n_params == 0 || answer->batch == 0 || sigma == 0) return 0;
+    return answer->batch * sqrt((double)answer->sites) / (sigma * sqrt((double)answer->n_params));
+}
+
+/* ---- from options to a plan ---- */
+
+/* The rate from --sample-rate, or from --batch and --records as training takes it; --batch beside
+ * --sample-rate says how many records that is. */
+static dure_err set_rate(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    if (q->rate_given == q->records_given || (q->records_given && !q->batch_given))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "give either --sample-rate, or --batch and --records");
+    a->batch = (double)q->batch;
+    if (q->rate_given) return dure_dp_plan_set_rate(&a->plan, q->rate, diag);
+    return dure_dp_plan_set_batch(&a->plan, q->batch, q->records, diag);
+}
+
+/* 1e-5, or the most that this many records allow. */
+static dure_err set_delta(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    double most = q->records_given && q->records ? 1 / (10 * (double)q->records) : 1;
+    a->delta = q->delta_given ? q->delta : fmin(1e-5, most);
+    if (a->delta <= most * (1 + 1e-12)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "--delta %g would allow a record in %g to be given away whole; for %llu "
+                         "records take %.3g or less",
+                         a->delta, 1 / a->delta, (unsigned long long)q->records, most);
+}
+
+static dure_err count_of_model(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    static const struct {
+        const char *name;
+        dure_lora_factor factors;
+    } choices[] = {
+        {"a", DURE_LORA_FACTOR_A}, {"b", DURE_LORA_FACTOR_B}, {"both", DURE_LORA_FACTOR_BOTH}};
+    dure_gguf *gguf = NULL;
+    dure_lora_layout layout = {
+        .rank = (uint32_t)q->rank, .alpha = 1, .first_layer = (uint32_t)q->first_layer};
+    size_t k = 0;
+    while (k < 3 && strcmp(q->factor, choices[k].name) != 0)
+        k++;
+    if (k == 3 || q->rank > 256 || q->first_layer > UINT32_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "--factor is a, b or both, --rank 1 to 256, --first-layer a layer");
+    dure_err err = dure_gguf_open(&gguf, q->model, NULL, diag);
+    if (!err) err = dure_model_shape_read(&layout.shape, gguf, diag);
+    if (!err) err = dure_lora_targets_parse(&layout.targets, q->targets, diag);
+    if (!err) err = dure_lora_layout_check(&layout, diag);
+    if (!err) {
+        a->n_params = dure_lora_count(&layout, choices[k].factors);
+        snprintf(a->model, sizeof a->model, "%s of %u layers, rank %u on %s, factor %s",
+                 layout.shape.architecture, layout.shape.n_layers - layout.first_layer, layout.rank,
+                 q->targets, q->factor);
+    }
+    dure_gguf_close(&gguf);
+    return err;
+}
+
+static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    if (q->params_given && q->model)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "give --params or --model, which says how many they are");
+    if (q->params_given && q->params == 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--params must be above 0");
+    a->n_params = q->params;
+    a->sites = q->sites;
+    if (q->sites == 0 || q->sites > 1000000)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--sites must be 1 to 1000000");
+    dure_err err = q->model ? count_of_model(a, q, diag) : DURE_OK;
+    if (!err && a->n_params) err = dure_dp_grid_bits(&a->plan.grid_bits, a->n_params, diag);
+    return err;
+}
+
+/* Two of noise, steps and epsilon are given; this finds the third. */
+static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    dure_privacy target = {q->epsilon_given ? q->epsilon : 1, a->delta};
+    if (q->noise_given + q->steps_given + q->epsilon_given != 2)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "give two of --noise, --steps and --epsilon; the third is the answer");
+    dure_err err = dure_privacy_check(target, diag);
+    if (err) return err;
+    if (q->steps_given && (q->steps == 0 || q->steps > DURE_DP_STEPS_MAX))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--steps must be 1 to %u", DURE_DP_STEPS_MAX);
+    a->plan.steps = q->steps;
+    if (q->noise_given) err = dure_dp_plan_set_sigma(&a->plan, q->noise, diag);
+    if (!err && !q->noise_given) err = dure_calibrate_sigma(&a->plan, NULL, target, diag);
+    if (!err && !q->steps_given)
+        err = dure_calibrate_steps(&a->plan, NULL, target, DURE_DP_STEPS_MAX, diag);
+    return err;
+}
+
+/* At one false alarm in a hundred a test finds at most e^epsilon / 100 + delta(epsilon) of the
+ * members, whatever epsilon: the least over some of them. */
+static dure_err find_hit_rate(dure_plan_answer *a)
+{
+    a->hit_rate = 1;
+    if (!isfinite(a->epsilon)) return DURE_OK;
+    for (double epsilon = 0; epsilon < fmin(a->epsilon, 4.6); epsilon += 0.2) {
+        double delta = 1;
+        dure_err err = dure_pld_delta(&delta, &a->plan, 1, epsilon);
+        if (err == DURE_ERR_LIMIT) continue;
+        if (err) return err;
+        a->hit_rate = fmin(a->hit_rate, exp(epsilon) / 100 + delta);
+    }
+    a->hit_rate = fmin(a->hit_rate, exp(a->epsilon) / 100 + a->delta);
+    return DURE_OK;
+}
+
+static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    dure_rdp rdp = {{0}};
+    a->plan.mechanism = DURE_DP_POISSON_GAUSSIAN;
+    dure_err err = set_rate(a, q, diag);
+    if (!err) err = set_delta(a, q, diag);
+    if (!err) err = set_params(a, q, diag);
+    if (!err) err = solve(a, q, diag);
+    if (!err) err = dure_calibrate_epsilon(&a->epsilon, &a->plan, NULL, a->delta);
+    if (err) return err;
+    dure_rdp_add(&rdp, &a->plan);
+    err = dure_rdp_epsilon(&a->epsilon_rdp, &rdp, a->delta);
+    a->gdp_mu = dure_gaussian_limit_mu(dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma(&a->plan),
+                                       (double)a->plan.steps);
+    a->sampler_delta = isfinite(a->epsilon) ? dure_noise_delta(&a->plan, a->epsilon) : 0;
+    return err ? err : find_hit_rate(a);
+}
+
+/* ---- printing ---- */
+
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static int print_json(const dure_plan_answer *a)
+{
+    double signal = dure_plan_signal(a);
+    json_t *out = json_pack(
+        "{s:o, s:f, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon", number(a->epsilon),
+        "delta", a->delta, "noise", dure_dp_plan_sigma(&a->plan), "steps",
+        (json_int_t)a->plan.steps, "sample_rate", dure_dp_plan_rate(&a->plan), "accountant", "pld",
+        "epsilon_rdp", number(a->epsilon_rdp), "gdp_mu", number(a->gdp_mu), "sampler_delta",
+        a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
+    if (out && signal > 0) {
+        json_object_set_new(out, "parameters", json_integer((json_int_t)a->n_params));
+        json_object_set_new(out, "signal_to_noise_step", json_real(signal));
+        json_object_set_new(out, "signal_to_noise",
+                            json_real(signal * sqrt((double)a->plan.steps)));
+    }
+    return dure_print_json(out);
+}
+
+static void print_signal(const dure_plan_answer *a)
+{
+    double signal = dure_plan_signal(a);
+    if (signal == 0) return;
+    double whole = signal * sqrt((double)a->plan.steps);
+    printf("parameters   %llu%s%s\n"
+           "signal       %.3g times the noise at most in a step, %.3g over all steps: %s\n",
+           (unsigned long long)a->n_params, a->model[0] ? ", " : "", a->model, signal, whole,
+           whole >= 1     ? "this can learn"
+           : whole >= 0.3 ? "this learns little"
+                          : "this cannot learn; take a larger batch or fewer parameters");
+}
+
+static void print_words(const dure_plan_answer *a)
+{
+    printf("epsilon      %.6g at delta %.3g, for adding or removing one record\n"
+           "accountant   PLD; %.6g by Renyi (RDP), the looser cross-check\n",
+           a->epsilon, a->delta, a->epsilon_rdp);
+    printf("noise        %.6g times the clip\n"
+           "steps        %llu\n"
+           "sample rate  %.6g\n",
+           dure_dp_plan_sigma(&a->plan), (unsigned long long)a->plan.steps,
+           dure_dp_plan_rate(&a->plan));
+    if (isfinite(a->epsilon))
+        printf(
+            "meaning      who tests for a record, and is wrong about 1 %% of those that were not "
+            "there, finds at most %.3g %% of those that were\n",
+            100 * a->hit_rate);
+    if (a->sampler_delta > 0)
+        printf("sampler      %.2g of delta is for the distance of the noise from an ideal normal "
+               "one\n",
+               a->sampler_delta);
+    print_signal(a);
+}
+
+static int finish(const dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    if (q->html) {
+        dure_buf page;
+        dure_buf_init(&page, 1 << 20);
+        dure_err err = dure_plan_page(&page, a, diag);
+        if (!err) err = dure_buf_err(&page);
+        if (!err) err = dure_file_write_atomic(q->html, dure_buf_span(&page), 0644, diag);
+        dure_buf_fini(&page);
+        if (err) return dure_fail("privacy plan", err, diag);
+        fprintf(stderr, "The picture is in %s\n", q->html);
+    }
+    if (q->json) return print_json(a);
+    print_words(a);
+    return 0;
+}
+
+static question q = {.rank = 8, .targets = "q,v", .factor = "both", .sites = 1};
+
+#define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
+#define OPTION(option, type, member, shown, words)                                                 \
+    {.name = option, .kind = DURE_ARG_##type, .out = &q.member, .value = shown, .help = words}
+#define GIVEN(option, type, member, shown, words)                                                  \
+    {.name = option,                                                                               \
+     .kind = DURE_ARG_##type,                                                                      \
+     .out = &q.member,                                                                             \
+     .given = &q.member##_given,                                                                   \
+     .value = shown,                                                                               \
+     .help = words}
+
+static const dure_arg args[] = {
+    HEADING("How records are chosen"),
+    GIVEN("sample-rate", NUMBER, rate, "Q", "probability that a record enters a step"),
+    GIVEN("batch", COUNT, batch, "B", "records a step on average; with --records, Q = B / N"),
+    GIVEN("records", COUNT, records, "N", "the public number of records"),
+
+    HEADING("Two of these; the third is the answer"),
+    GIVEN("noise", NUMBER, noise, "X", "noise multiplier: standard deviation over the clip"),
+    GIVEN("steps", COUNT, steps, "T", "steps in all: rounds times steps of a round"),
+    GIVEN("epsilon", NUMBER, epsilon, "E", "the most privacy loss"),
+
+    HEADING("The guarantee"),
+    GIVEN("delta", NUMBER, delta, "D", "default 1e-5, or 1/(10 N) if that is smaller"),
+
+    HEADING("Whether it can learn (with --batch)"),
+    GIVEN("params", COUNT, params, "D", "trained parameters, or --model and what is adapted:"),
+    OPTION("model", TEXT, model, "FILE", "the base model, GGUF"),
+    OPTION("rank", COUNT, rank, "R", "default 8"),
+    OPTION("targets", TEXT, targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
+    OPTION("first-layer", COUNT, first_layer, "N", "adapt layers from this one on; default 0"),
+    OPTION("factor", TEXT, factor, "a|b|both", "which factor is trained; default both"),
+    OPTION("sites", COUNT, sites, "N", "sites that train alike and are averaged; default 1"),
+
+    HEADING("The answer"),
+    OPTION("html", TEXT, html, "FILE", "a page with the curves around this plan"),
+    OPTION("json", FLAG, json, NULL, "one JSON object"),
+};
+
+int dure_privacy_plan(int argc, char **argv)
+{
+    const dure_usage usage = {
+        "privacy plan",
+        "what a plan of private training costs, or the noise or the steps that an epsilon allows, "
+        "and whether it can learn; touches no data",
+        args, sizeof args / sizeof args[0],
+        "dure privacy plan --sample-rate 0.01 --noise 1.1 --steps 1000 --delta 1e-5\n"
+        "  dure privacy plan --batch 128 --records 10000 --epsilon 8 --steps 100 \\\n"
+        "      --model M.gguf --rank 4 --targets v --factor b --html plan.html"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_diag diag = {0};
+    dure_plan_answer a = {.epsilon = INFINITY};
+    dure_err err = answer(&a, &q, &diag);
+    if (err == DURE_ERR_USAGE) return dure_args_refuse(&usage, "%s", diag.text);
+    return err ? dure_fail("privacy plan", err, &diag) : finish(&a, &q, &diag);
+}
