@@ -5,15 +5,17 @@
 
 #include <stdio.h>
 
-/* Where a file that cannot be taken apart is damaged: the first entry that is cut, or that does not
- * have its hash. */
-static void blame_file(dure_audit *audit, const dure_diag *diag)
+/* A file that cannot be taken apart is damaged at the first entry that is cut or does not have its
+ * hash, which is often before the place where reading ends. */
+static void blame_file(dure_audit *audit, dure_err err, dure_diag *diag)
 {
     dure_verify_report *report = &audit->report;
     dure_verify_line *line = &report->lines[DURE_VERIFY_ENTRIES];
     uint64_t entry = 0;
     report->entry_known = dure_export_first_fault(&entry, dure_buf_span(&audit->bytes));
     report->bad_first = report->bad_last = entry;
+    if (report->entry_known)
+        (void)dure_diag_prefix(diag, err, "entry %llu is not whole", (unsigned long long)entry);
     line->outcome = DURE_OUTCOME_FAILED;
     (void)snprintf(line->text, sizeof line->text, "%.*s", (int)sizeof line->text - 1, diag->text);
 }
@@ -36,7 +38,7 @@ dure_err dure_audit_open(dure_audit *out, const dure_audit_source *source, dure_
     options.checkpoint = dure_buf_span(&out->note);
     err = dure_export_parse(&out->export_, dure_buf_span(&out->bytes), diag);
     if (err)
-        blame_file(out, diag);
+        blame_file(out, err, diag);
     else
         err = dure_verify_export(&out->report, out->export_, &options, diag);
     return err ? dure_diag_prefix(diag, err, "%s", source->file) : DURE_OK;

@@ -1,0 +1,19 @@
+#!/bin/sh
+# ledger_parity.sh DURE COPIES: two verifiers on one real export and its tampered copies. COPIES is
+# test_cli_audit_copies, which trains five sites and writes them.
+#
+# DURE_LEDGER_VENV is a Python environment with the package `cryptography` (made when missing).
+# Skipped, with the reason, when it cannot be installed.
+set -eu
+here=$(dirname "$0")
+venv=${DURE_LEDGER_VENV:-${TMPDIR:-/tmp}/dure-ledger-venv}
+if ! "$venv/bin/python" -c 'import cryptography' 2>/dev/null; then
+    if ! { python3 -m venv "$venv" && "$venv/bin/pip" install -q cryptography; }; then
+        echo "SKIPPED: the cryptography package cannot be installed into $venv"
+        exit 77
+    fi
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$2" --write "$work" > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+"$venv/bin/python" "$here/ledger_parity.py" "$1" "$work"
