@@ -146,7 +146,7 @@ static dure_err take_up(dure_aggregate *a, spool *s, dure_diag *diag)
             err = DURE_OK;
             break;
         }
-        if (!err) err = dure_receiver_resume(s->receiver, chunk);
+        if (!err) err = dure_receiver_resume(s->receiver, chunk.n);
         if (!err) err = dure_vector_tree_add(&s->tree, a->config, chunk);
         if (err) return err;
     }
@@ -225,7 +225,7 @@ dure_err dure_aggregate_accept(dure_aggregate *a, uint32_t member, uint32_t chun
                              chunk, bytes.n, want);
     bool fresh = false;
     dure_err err =
-        dure_receiver_accept(&fresh, s->receiver, chunk * (uint64_t)full_chunk(a), bytes, now_ms);
+        dure_receiver_accept(&fresh, s->receiver, chunk * (uint64_t)full_chunk(a), bytes.n, now_ms);
     if (err)
         return dure_diag_set(diag, err, "chunk %" PRIu32 " of the masked vector was not asked for",
                              chunk);
