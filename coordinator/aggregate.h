@@ -57,9 +57,9 @@ bool dure_aggregate_root(dure_hash *root, const dure_aggregate *aggregate, uint3
 uint64_t dure_aggregate_received(const dure_aggregate *aggregate);
 uint64_t dure_aggregate_last_ms(const dure_aggregate *aggregate, uint32_t member);
 
-/* sum[0..n_words) over the members of `u3`, unmasked and with its sign. The spools are read and
- * checked against the roots that dure_aggregate_root() gave: DURE_ERR_AUTH if a byte on disk
- * changed. `masks` is used up. On error `sum` is zeroed. */
+/* sum[0..n_words) over the members of `u3`, unmasked and with its sign, on all cores. The spools
+ * are read again and compared with what came: DURE_ERR_AUTH if a byte on disk changed. On error
+ * `sum` is zeroed. */
 DURE_MUST_USE dure_err dure_aggregate_sum(int32_t *sum, dure_aggregate *aggregate,
-                                          const dure_members *u3, dure_masks *masks,
+                                          const dure_members *u3, const dure_masks *masks,
                                           dure_diag *diag);

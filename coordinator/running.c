@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ASK_AGAIN_MS = 2000, REPEAT_MS = 10000 };
+/* A chunk takes 26 s at 60 kbit/s, below which no connection lives; one that is under way must not
+ * be asked for again, since it would only come twice. */
+enum { ASK_AGAIN_MS = 30000, REPEAT_MS = 10000 };
 
 bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site)
 {
@@ -38,12 +40,18 @@ static dure_err ask(dure_coordinator *c, uint32_t member, uint64_t now_ms, dure_
     return dure_coordinator_send(c, c->now.sites[member], &msg, diag);
 }
 
-/* All members draw from one budget, so one's chunk may free another's credit. */
+/* All members draw from one budget, so one's chunk may free another's credit. Who is not waited for
+ * any more holds none. */
 static dure_err ask_all(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     dure_err err = DURE_OK;
-    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++)
-        err = ask(c, m, now_ms, diag);
+    const dure_members missing = dure_secagg_server_missing(dure_round_sum(c->now.round));
+    for (uint32_t m = 0; !err && m < c->now.config->n_members; m++) {
+        if (dure_members_has(&missing, m))
+            err = ask(c, m, now_ms, diag);
+        else
+            dure_aggregate_rewind(c->now.aggregate, m);
+    }
     return err;
 }
 
@@ -59,11 +67,12 @@ static dure_err ask_final(dure_coordinator *c, uint32_t member, uint64_t now_ms,
     return err;
 }
 
-/* A site that was still training, or whose connection broke, is asked again. */
+/* What a connection lost is asked for again at its HELLO; this is for what was lost otherwise, as
+ * by a full queue. */
 static dure_err ask_again(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
-    dure_err err = DURE_OK;
     const dure_members missing = dure_secagg_server_missing(dure_round_sum(c->now.round));
+    dure_err err = DURE_OK;
     for (uint32_t m = 0; !err && m < c->now.config->n_members; m++) {
         dure_hash root;
         if (c->now.asked_ms[m] == 0 || !dure_members_has(&missing, m)) continue;
@@ -72,13 +81,11 @@ static dure_err ask_again(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
             continue;
         }
         const uint64_t last = dure_aggregate_last_ms(c->now.aggregate, m);
-        if (dure_elapsed_ms(now_ms, c->now.asked_ms[m]) < ASK_AGAIN_MS ||
-            dure_elapsed_ms(now_ms, last) < ASK_AGAIN_MS)
-            continue;
-        dure_aggregate_rewind(c->now.aggregate, m);
-        err = ask(c, m, now_ms, diag);
+        if (dure_elapsed_ms(now_ms, c->now.asked_ms[m]) >= ASK_AGAIN_MS &&
+            dure_elapsed_ms(now_ms, last) >= ASK_AGAIN_MS)
+            dure_aggregate_rewind(c->now.aggregate, m);
     }
-    return err;
+    return err ? err : ask_all(c, now_ms, diag);
 }
 
 /* Takes a member out that broke the protocol: its spool goes, the round goes on without it. */
@@ -110,7 +117,8 @@ static dure_err on_chunk(dure_coordinator *c, uint32_t member, const dure_msg_ch
                             chunk->chunk, chunk->n_bytes, payload.n);
     if (err == DURE_ERR_PROTO) return expel(c, member, why.text, now_ms, diag);
     if (err) return dure_diag_set(diag, err, "%s", why.text);
-    return ask_all(c, now_ms, diag);
+    err = ask_all(c, now_ms, diag);
+    return err ? err : ask(c, member, now_ms, diag); /* also of one that had been given up */
 }
 
 /* ---- actions ---- */
@@ -136,6 +144,8 @@ static dure_err send_to_member(dure_coordinator *c, const dure_secagg_action *a)
 static dure_err collect(dure_coordinator *c, uint32_t member, uint64_t now_ms, dure_diag *diag)
 {
     dure_err err = dure_aggregate_collect(c->now.aggregate, member, now_ms, diag);
+    /* After a HELLO: what was in flight went with the old connection. */
+    if (!err) dure_aggregate_rewind(c->now.aggregate, member);
     c->now.asked_ms[member] = now_ms;
     return err ? err : ask(c, member, now_ms, diag);
 }

@@ -25,6 +25,7 @@ enum {
     /* A first block that begins before the tile, whole strides of blocks, and wide loads that read
      * past the last word. */
     TILE_SPARE = BLOCK_BYTES + BLOCK_BYTES * DURE_VAES_STRIDE + 64,
+    ADD_TAIL_WORDS = 32, /* more bytes than a wide load */
 };
 static_assert(TILE_WORDS_24 * 3 % 64 == 0 && TILE_WORDS_24 * 3 <= TILE_BYTES, "whole cache lines");
 
@@ -75,6 +76,24 @@ dure_err dure_mask_stream_new_openssl(dure_mask_stream **out,
                                       const uint8_t key[DURE_MASK_KEY_BYTES])
 {
     return stream_new(out, key, NULL);
+}
+
+dure_err dure_mask_stream_copy(dure_mask_stream **out, const dure_mask_stream *stream)
+{
+    *out = NULL;
+    dure_mask_stream *copy = calloc(1, sizeof *copy);
+    if (!copy) return DURE_ERR_NOMEM;
+    copy->vaes = stream->vaes;
+    copy->key = stream->key;
+    if (stream->cipher) {
+        copy->cipher = EVP_CIPHER_CTX_new();
+        if (!copy->cipher || EVP_CIPHER_CTX_copy(copy->cipher, stream->cipher) != 1) {
+            dure_mask_stream_free(&copy);
+            return DURE_ERR_CRYPTO;
+        }
+    }
+    *out = copy;
+    return DURE_OK;
 }
 
 void dure_mask_stream_free(dure_mask_stream **stream)
@@ -232,6 +251,19 @@ dure_err dure_mask_apply(uint32_t *words, const dure_mask_range *range, const du
     dure_wipe(key_stream, sizeof key_stream);
     if (err) dure_wipe(words, range->n * sizeof *words);
     return err;
+}
+
+void dure_mask_add_packed(uint32_t *words, const uint8_t *bytes, size_t n, unsigned bits)
+{
+    DURE_ASSERT(bits == 24 || bits == 32);
+    /* The wide loads read past their last word: they end before the bytes do. */
+    size_t wide = n > ADD_TAIL_WORDS ? n - ADD_TAIL_WORDS : 0;
+    const dure_vaes *vaes = dure_vaes_get();
+    if (vaes)
+        vaes->add_words(words, bytes, wide, bits, false);
+    else
+        apply(words, bytes, wide, bits, false);
+    apply_plain(words + wide, bytes + wide * (bits / 8), n - wide, bits, false);
 }
 
 void dure_mask_pack(uint8_t *bytes, const uint32_t *words, size_t n, unsigned bits)

@@ -25,6 +25,9 @@ DURE_MUST_USE dure_err dure_mask_stream_new(dure_mask_stream **out,
  * comparison. */
 DURE_MUST_USE dure_err dure_mask_stream_new_openssl(dure_mask_stream **out,
                                                     const uint8_t key[DURE_MASK_KEY_BYTES]);
+/* The same stream for another thread. */
+DURE_MUST_USE dure_err dure_mask_stream_copy(dure_mask_stream **out,
+                                             const dure_mask_stream *stream);
 void dure_mask_stream_free(dure_mask_stream **stream); /* wipes; NULL-safe, nulls */
 
 /* One stream and its sign. */
@@ -46,6 +49,10 @@ typedef struct dure_mask_range {
  * On every error words[0..n) is zeroed, since a vector masked in part must never be sent. */
 DURE_MUST_USE dure_err dure_mask_apply(uint32_t *words, const dure_mask_range *range,
                                        const dure_mask_term *terms, size_t n_terms);
+
+/* words[j] += packed word j, modulo 2^32, for j < n: sums of packed vectors, to be reduced by
+ * dure_mask_apply(). */
+void dure_mask_add_packed(uint32_t *words, const uint8_t *bytes, size_t n, unsigned bits);
 
 /* n words of `bits` bits (24 or 32) to and from n * bits/8 little-endian bytes. Higher bits of a
  * word are dropped when packing and zero after unpacking. */

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-#define WINDOW_DEFAULT 4
+#define WINDOW_DEFAULT 32
 
 struct dure_receiver {
     uint64_t total;
@@ -16,20 +16,32 @@ struct dure_receiver {
     /* Chunks of fetches that a rewind has forgotten may still come; they end below this. */
     uint64_t asked_max;
     uint64_t last_ms;
-    dure_hasher *hasher;
+    uint32_t open; /* chunks that may be in flight; one more for each that came, up to `window` */
+    uint64_t held; /* of the budget */
+    bool flowing;  /* counted in budget->n_flowing */
     bool started;
 };
 
-static void budget_take(dure_byte_budget *budget, uint64_t n)
+/* The first chunk in flight is always free: whoever waits, everybody moves. */
+static void hold(dure_receiver *r)
 {
-    if (budget) budget->used += n;
+    const uint64_t in_flight = r->asked - r->received;
+    const uint64_t held = in_flight > r->chunk ? in_flight - r->chunk : 0;
+    if (!r->budget) return;
+    DURE_ASSERT(r->budget->used >= r->held);
+    r->budget->used += held - r->held;
+    r->held = held;
 }
 
-static void budget_return(dure_byte_budget *budget, uint64_t n)
+static void set_flowing(dure_receiver *r, bool flowing)
 {
-    if (!budget) return;
-    DURE_ASSERT(budget->used >= n);
-    budget->used -= n;
+    if (r->flowing == flowing) return;
+    r->flowing = flowing;
+    if (!r->budget) return;
+    if (flowing)
+        r->budget->n_flowing++;
+    else
+        r->budget->n_flowing--;
 }
 
 dure_err dure_receiver_new(dure_receiver **out, const dure_receiver_opts *opts, uint64_t now_ms)
@@ -40,14 +52,11 @@ dure_err dure_receiver_new(dure_receiver **out, const dure_receiver_opts *opts, 
     r->total = opts->total_bytes;
     r->chunk = opts->chunk_bytes ? opts->chunk_bytes : (uint32_t)DURE_NET_CHUNK_BYTES;
     r->window = opts->window ? opts->window : WINDOW_DEFAULT;
+    r->open = 1;
     r->budget = opts->budget;
     r->last_ms = now_ms;
-    dure_err err = dure_hasher_new(&r->hasher);
-    if (err)
-        free(r);
-    else
-        *out = r;
-    return err;
+    *out = r;
+    return DURE_OK;
 }
 
 void dure_receiver_free(dure_receiver **receiver)
@@ -55,18 +64,15 @@ void dure_receiver_free(dure_receiver **receiver)
     dure_receiver *r = *receiver;
     if (!r) return;
     dure_receiver_rewind(r);
-    dure_hasher_free(&r->hasher);
     free(r);
     *receiver = NULL;
 }
 
-dure_err dure_receiver_resume(dure_receiver *r, dure_span stored)
+dure_err dure_receiver_resume(dure_receiver *r, uint64_t n_stored)
 {
     if (r->started) return DURE_ERR_STATE;
-    if (stored.n > r->total - r->received) return DURE_ERR_LIMIT;
-    dure_err err = dure_hasher_update(r->hasher, stored.data, stored.n);
-    if (err) return err;
-    r->received += stored.n;
+    if (n_stored > r->total - r->received) return DURE_ERR_LIMIT;
+    r->received += n_stored;
     r->asked = r->asked_max = r->received;
     return DURE_OK;
 }
@@ -77,31 +83,37 @@ static uint32_t chunk_at(const dure_receiver *r, uint64_t offset)
     return left < r->chunk ? (uint32_t)left : r->chunk;
 }
 
+/* Beyond the first chunk: within its own window, its part of the budget and the whole budget. */
+static bool may_ask(const dure_receiver *r, uint32_t n)
+{
+    const uint64_t in_flight = r->asked - r->received;
+    const dure_byte_budget *budget = r->budget;
+    if (in_flight == 0) return true;
+    if (in_flight + n > (uint64_t)r->open * r->chunk) return false;
+    if (!budget) return true;
+    const uint64_t share = budget->limit / (budget->n_flowing ? budget->n_flowing : 1);
+    return in_flight + n <= r->chunk + share && budget->used + n <= budget->limit;
+}
+
 bool dure_receiver_next(dure_fetch *out, dure_receiver *r)
 {
     if (r->asked == r->total) return false;
     uint32_t n = chunk_at(r, r->asked);
-    if (r->asked - r->received + n > (uint64_t)r->window * r->chunk) return false;
-    /* While nothing at all is in flight one chunk may be asked for, so that a budget below one
-     * chunk slows the transfers down and does not stop them. */
-    const dure_byte_budget *budget = r->budget;
-    if (budget && budget->used > 0 &&
-        (budget->used >= budget->limit || n > budget->limit - budget->used))
-        return false;
-    budget_take(r->budget, n);
+    if (!may_ask(r, n)) return false;
     *out = (dure_fetch){.offset = r->asked, .length = n};
     r->asked += n;
     if (r->asked > r->asked_max) r->asked_max = r->asked;
     r->started = true;
+    hold(r);
     return true;
 }
 
-dure_err dure_receiver_accept(bool *fresh, dure_receiver *r, uint64_t offset, dure_span chunk,
+dure_err dure_receiver_accept(bool *fresh, dure_receiver *r, uint64_t offset, size_t n_bytes,
                               uint64_t now_ms)
 {
     *fresh = false;
-    if (chunk.n == 0 || offset >= r->asked_max || chunk.n > r->chunk ||
-        chunk.n > r->asked_max - offset)
+    if (n_bytes == 0 || offset >= r->asked_max || n_bytes > r->chunk ||
+        n_bytes > r->asked_max - offset)
         return DURE_ERR_PROTO;
     if (offset < r->received) return DURE_OK;
     if (offset > r->received) {
@@ -109,23 +121,23 @@ dure_err dure_receiver_accept(bool *fresh, dure_receiver *r, uint64_t offset, du
         dure_receiver_rewind(r);
         return DURE_OK;
     }
-    if (chunk.n != chunk_at(r, offset)) return DURE_ERR_PROTO;
-    dure_err err = dure_hasher_update(r->hasher, chunk.data, chunk.n);
-    if (err) return err;
-    if (r->asked < offset + chunk.n)
-        r->asked = offset + chunk.n; /* of a fetch that a rewind forgot: no credit is held for it */
-    else
-        budget_return(r->budget, chunk.n);
-    r->received += chunk.n;
+    if (n_bytes != chunk_at(r, offset)) return DURE_ERR_PROTO;
+    r->received += n_bytes;
+    if (r->asked < r->received) r->asked = r->received; /* of a fetch that a rewind forgot */
+    if (r->open < r->window) r->open++;
     r->last_ms = now_ms;
+    set_flowing(r, r->received < r->total);
+    hold(r);
     *fresh = true;
     return DURE_OK;
 }
 
 void dure_receiver_rewind(dure_receiver *r)
 {
-    budget_return(r->budget, r->asked - r->received);
     r->asked = r->received;
+    r->open = 1;
+    set_flowing(r, false);
+    hold(r);
 }
 
 bool dure_receiver_complete(const dure_receiver *r)
@@ -139,15 +151,6 @@ dure_receiver_progress dure_receiver_progress_of(const dure_receiver *r)
                                     .total_bytes = r->total,
                                     .in_flight_bytes = r->asked - r->received,
                                     .last_ms = r->last_ms};
-}
-
-dure_err dure_receiver_digest(dure_hash *out, dure_receiver *r, const dure_hash *expected)
-{
-    *out = (dure_hash){{0}};
-    if (!dure_receiver_complete(r)) return DURE_ERR_STATE;
-    dure_err err = dure_hasher_final(out, r->hasher);
-    if (!err && expected && !dure_hash_equal(out, expected)) err = DURE_ERR_AUTH;
-    return err;
 }
 
 dure_err dure_fetch_slice(dure_span *out, const dure_fetch *fetch, dure_span whole,

@@ -31,17 +31,7 @@ size_t dure_vector_chunk_words(const dure_config *config, uint32_t chunk)
 
 void dure_vector_add_packed(uint32_t *sum, dure_span chunk, const dure_config *config)
 {
-    enum { TILE = 1024 };
-    uint32_t tile[TILE];
-    size_t word_bytes = config->word_bits / 8, n = chunk.n / word_bytes;
-    uint32_t low_bits = UINT32_MAX >> (32 - config->word_bits);
-    for (size_t first = 0; first < n; first += TILE) {
-        size_t m = n - first < TILE ? n - first : TILE;
-        dure_mask_unpack(tile, chunk.data + first * word_bytes, m, config->word_bits);
-        for (size_t j = 0; j < m; j++) {
-            sum[first + j] = (sum[first + j] + tile[j]) & low_bits;
-        }
-    }
+    dure_mask_add_packed(sum, chunk.data, chunk.n / (config->word_bits / 8), config->word_bits);
 }
 
 struct dure_masks {
@@ -83,6 +73,20 @@ dure_err dure_masks_add(dure_masks *masks, const uint8_t key[DURE_MASK_KEY_BYTES
     if (err) return err;
     masks->terms[masks->n++] = (dure_mask_term){stream, subtract};
     return DURE_OK;
+}
+
+dure_err dure_masks_copy(dure_masks **out, const dure_masks *masks)
+{
+    dure_err err = dure_masks_new(out, masks->config, masks->capacity);
+    for (size_t i = 0; !err && i < masks->n; i++) {
+        dure_mask_term *term = &(*out)->terms[i];
+        err = dure_mask_stream_copy(&term->stream, masks->terms[i].stream);
+        if (err) break;
+        term->subtract = masks->terms[i].subtract;
+        (*out)->n++;
+    }
+    if (err) dure_masks_free(out);
+    return err;
 }
 
 dure_err dure_masks_apply(uint32_t *words, dure_masks *masks, uint32_t chunk)

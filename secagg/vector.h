@@ -37,6 +37,8 @@ DURE_MUST_USE dure_err dure_masks_new(dure_masks **out, const dure_config *confi
 void dure_masks_free(dure_masks **masks); /* wipes; NULL-safe, nulls */
 DURE_MUST_USE dure_err dure_masks_add(dure_masks *masks, const uint8_t key[DURE_MASK_KEY_BYTES],
                                       bool subtract);
+/* The same masks for another thread. */
+DURE_MUST_USE dure_err dure_masks_copy(dure_masks **out, const dure_masks *masks);
 /* Applies all streams to the words of chunk `chunk`, modulo 2^b. words[] has as many words as the
  * chunk. DURE_ERR_USAGE past the last chunk; on every error the words are zeroed. */
 DURE_MUST_USE dure_err dure_masks_apply(uint32_t *words, dure_masks *masks, uint32_t chunk);
@@ -44,6 +46,6 @@ DURE_MUST_USE dure_err dure_masks_apply(uint32_t *words, dure_masks *masks, uint
 /* Words in chunk `chunk`; 0 past the last. */
 size_t dure_vector_chunk_words(const dure_config *config, uint32_t chunk);
 
-/* sum[j] = (sum[j] + word j of the packed chunk) mod 2^b, for the chunk's words. The coordinator
- * adds the chunks of all of U3 this way, then unmasks. */
+/* sum[j] += word j of the packed chunk, modulo 2^32: the coordinator adds the chunks of all of U3
+ * this way, then unmasks, which reduces modulo 2^b. */
 void dure_vector_add_packed(uint32_t *sum, dure_span chunk, const dure_config *config);

@@ -25,6 +25,7 @@ static void send_frame(script_site *s, dure_span control, const dure_payload *pa
     /* While the connection is away, HELLO will bring everything up again. */
     assert_true(err == DURE_OK || err == DURE_ERR_NET || err == DURE_ERR_BUSY);
     if (!err && s->hook) s->hook(s->hook_state, true, (dure_msg_type)control.data[1]);
+    if (!err) s->sent_bytes += control.n + (payload ? payload->bytes.n : 0);
 }
 
 static void send_msg(script_site *s, const dure_msg *msg, const dure_payload *payload)
@@ -66,6 +67,7 @@ static void leave_round(script_site *s)
     free(s->units);
     s->units = NULL;
     s->mask_ready = false;
+    s->fetch.n_chunks = 0;
 }
 
 void script_site_die(script_site *s)
@@ -238,14 +240,15 @@ static void on_open(script_site *s, const dure_msg_open *open)
     }
     s->config = config;
     s->config_hash = hash;
-    dure_secagg_client_opts opts = {.config = config,
-                                    .config_hash = hash,
-                                    .sign = &s->own,
-                                    .coordinator_sign = s->invitation.coordinator_sign,
-                                    .rng = dure_rng_system(),
-                                    .floors = {.collusion = 1, .threshold = 3, .u_min = 3},
-                                    .last_round = s->last_round,
-                                    .chain_length = s->chain_length};
+    dure_secagg_client_opts opts = {
+        .config = config,
+        .config_hash = hash,
+        .sign = &s->own,
+        .coordinator_sign = s->invitation.coordinator_sign,
+        .rng = dure_rng_system(),
+        .floors = {.collusion = s->collusion ? s->collusion : 1, .threshold = 3, .u_min = 3},
+        .last_round = s->last_round,
+        .chain_length = s->chain_length};
     memset(opts.chain_head.b, (int)s->chain_length, 32);
     err = dure_secagg_client_new(&s->client, &opts, &diag);
     if (err) {
@@ -272,11 +275,14 @@ static void send_chunk(script_site *s, uint32_t chunk, size_t n_bytes)
     send_msg(s, &msg, &payload);
 }
 
-static void on_fetch(script_site *s, const dure_msg_fetch *fetch)
+/* What the coordinator gave credit for, as soon as there is a vector to send. */
+static void serve_fetch(script_site *s)
 {
-    if (!s->client || dure_secagg_client_vector(s->client).n == 0) return;
-    const uint32_t first = fetch->first_chunk;
-    for (uint32_t i = 0; i < fetch->n_chunks && s->client; i++) {
+    if (!s->client || s->hold_upload || dure_secagg_client_vector(s->client).n == 0) return;
+    const dure_msg_fetch fetch = s->fetch;
+    const uint32_t first = fetch.first_chunk;
+    s->fetch.n_chunks = 0;
+    for (uint32_t i = 0; i < fetch.n_chunks && s->client; i++) {
         const size_t n = dure_config_chunk_bytes(s->config, first + i);
         dure_secagg_actions actions = {0};
         if (s->vice == SCRIPT_SHORT_CHUNK) {
@@ -313,6 +319,12 @@ static void on_fetch(script_site *s, const dure_msg_fetch *fetch)
             return;
         }
     }
+}
+
+static void on_fetch(script_site *s, const dure_msg_fetch *fetch)
+{
+    s->fetch = *fetch;
+    serve_fetch(s);
 }
 
 static dure_err take_result(script_site *s, const dure_msg_result *r, dure_diag *diag)
@@ -450,6 +462,7 @@ static void keep_up(script_site *s)
         say_heartbeat(s);
     }
     if (s->client && s->mask_ready && !s->hold) give_update(s);
+    serve_fetch(s);
 }
 
 void script_site_turn(script_site *s, uint32_t wait_ms)

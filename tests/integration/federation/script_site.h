@@ -36,16 +36,20 @@ typedef struct script_site {
     dure_dealer *dealer; /* NULL: dead */
     dure_roster *roster;
     dure_witness *witness;
-    uint32_t connects; /* handshakes greeted with HELLO */
+    uint32_t connects;   /* handshakes greeted with HELLO */
+    uint64_t sent_bytes; /* frames and payloads */
+    uint32_t collusion;  /* the floor of its policy; 0: 1 */
 
     dure_config *config; /* of the round it is in; NULL: none */
     dure_hash config_hash;
     dure_secagg_client *client;
-    int32_t *units;  /* its update of this round */
-    uint64_t seed;   /* of the next update */
-    bool hold;       /* the update is kept back until the test clears it */
-    bool mask_ready; /* held back */
-    bool hold_r3;    /* A3 is not heard until the test clears it */
+    int32_t *units;       /* its update of this round */
+    uint64_t seed;        /* of the next update */
+    bool hold;            /* the update is kept back until the test clears it */
+    bool mask_ready;      /* held back */
+    bool hold_upload;     /* the masked vector is kept back until the test clears it */
+    dure_msg_fetch fetch; /* credit that is not used yet */
+    bool hold_r3;         /* A3 is not heard until the test clears it */
     uint64_t last_round, beat_ms;
     uint64_t chain_length; /* of its ledger, as it shows it; its head is that number in each byte */
     script_vice vice;

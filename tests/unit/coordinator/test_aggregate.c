@@ -103,10 +103,10 @@ static void test_aggregate_root_comes_with_the_last_chunk(void **state)
     dure_vector_tree tree = {0};
     make(&s);
     assert_ok(dure_aggregate_collect(s.aggregate, 0, 0, NULL));
-    assert_true(dure_aggregate_next(&first, &n, s.aggregate, 0));
-    assert_int_equal(n, 4);
     for (uint32_t i = 0; i < 4; i++) {
         assert_false(dure_aggregate_root(&root, s.aggregate, 0));
+        while (dure_aggregate_next(&first, &n, s.aggregate, 0))
+            assert_true(first + n > i);
         assert_ok(give(&s, 0, i));
         assert_ok(dure_vector_tree_add(
             &tree, &s.config,
@@ -152,6 +152,7 @@ static void test_aggregate_goes_on_after_a_restart(void **state)
     assert_ok(dure_aggregate_collect(s.aggregate, 2, 0, NULL));
     assert_true(dure_aggregate_next(&first, &n, s.aggregate, 2));
     assert_ok(give(&s, 2, 0));
+    assert_true(dure_aggregate_next(&first, &n, s.aggregate, 2));
     assert_ok(give(&s, 2, 1));
     dure_aggregate_free(&s.aggregate);
     /* A chunk that was torn by the crash. */
@@ -167,8 +168,10 @@ static void test_aggregate_goes_on_after_a_restart(void **state)
     assert_ok(dure_aggregate_collect(s.aggregate, 2, 0, NULL));
     assert_true(dure_aggregate_next(&first, &n, s.aggregate, 2));
     assert_int_equal(first, 1);
-    for (uint32_t i = first; i < first + n; i++)
-        assert_ok(give(&s, 2, i));
+    do
+        for (uint32_t i = first; i < first + n; i++)
+            assert_ok(give(&s, 2, i));
+    while (dure_aggregate_next(&first, &n, s.aggregate, 2));
     assert_ok(sum_of(sum, &s, SITES, NULL));
     assert_memory_equal(sum, s.plain, sizeof sum);
     end(&s);
@@ -215,14 +218,17 @@ static void test_aggregate_keeps_to_the_budget(void **state)
     spools s;
     uint32_t first, n;
     make(&s);
-    s.budget.limit = 2 * 96;
-    for (uint32_t m = 0; m < 2; m++)
+    s.budget.limit = 96;
+    for (uint32_t m = 0; m < 2; m++) {
         assert_ok(dure_aggregate_collect(s.aggregate, m, 0, NULL));
+        assert_true(dure_aggregate_next(&first, &n, s.aggregate, m));
+        assert_ok(give(&s, m, 0));
+    }
     assert_true(dure_aggregate_next(&first, &n, s.aggregate, 0));
-    assert_int_equal(n, 2);
-    assert_false(dure_aggregate_next(&first, &n, s.aggregate, 1));
+    assert_int_equal(n, 1); /* its part is less than a chunk while both flow */
     dure_aggregate_discard(s.aggregate, 0);
     assert_true(dure_aggregate_next(&first, &n, s.aggregate, 1));
+    assert_int_equal(n, 2);
     end(&s);
 }
 

@@ -218,6 +218,57 @@ static void test_mask_words_are_twos_complement(void **state)
     assert_int_equal(dure_mask_word(-1, 32), 0xffffffff);
 }
 
+static void test_mask_adds_packed_words_and_never_reads_past_them(void **state)
+{
+    (void)state;
+    static const size_t lengths[] = {0, 1, 31, 32, 33, 100, 5000};
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
+        for (unsigned bits = 24; bits <= 32; bits += 8) {
+            const size_t n = lengths[k];
+            /* Of the very length, so that the sanitizer sees a read past it. */
+            uint8_t *bytes = malloc(n * (bits / 8) + (n == 0));
+            uint32_t *words = malloc((n + 1) * sizeof *words), *sum = calloc(n + 1, sizeof *sum);
+            assert_true(bytes && words && sum);
+            for (size_t i = 0; i < n; i++) {
+                words[i] = (uint32_t)(i * 2654435761u) & (UINT32_MAX >> (32 - bits));
+                sum[i] = UINT32_MAX - (uint32_t)i;
+            }
+            sum[n] = 77;
+            dure_mask_pack(bytes, words, n, bits);
+            dure_mask_add_packed(sum, bytes, n, bits);
+            for (size_t i = 0; i < n; i++)
+                assert_int_equal(sum[i], (uint32_t)(UINT32_MAX - (uint32_t)i + words[i]));
+            assert_int_equal(sum[n], 77);
+            free(bytes);
+            free(words);
+            free(sum);
+        }
+    }
+}
+
+static void test_mask_copy_is_the_same_stream(void **state)
+{
+    (void)state;
+    typedef dure_err make(dure_mask_stream **, const uint8_t *);
+    make *const makers[] = {dure_mask_stream_new, dure_mask_stream_new_openssl};
+    const dure_mask_range range = {.first = 777, .n = 2000, .bits = 24};
+    uint8_t key[32] = {9, 8, 7};
+    for (int k = 0; k < 2; k++) {
+        uint32_t words[2000] = {0};
+        dure_mask_stream *stream = NULL, *copy = NULL;
+        assert_ok(makers[k](&stream, key));
+        assert_ok(dure_mask_stream_copy(&copy, stream));
+        const dure_mask_term add = {.stream = stream}, take = {.stream = copy, .subtract = true};
+        assert_ok(dure_mask_apply(words, &range, &add, 1));
+        dure_mask_stream_free(&stream);
+        assert_int_not_equal(words[0] | words[1], 0);
+        assert_ok(dure_mask_apply(words, &range, &take, 1));
+        for (size_t i = 0; i < 2000; i++)
+            assert_int_equal(words[i], 0);
+        dure_mask_stream_free(&copy);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,6 +279,8 @@ int main(void)
         cmocka_unit_test(test_mask_refuses_other_widths_and_zeroes),
         cmocka_unit_test(test_mask_refuses_to_run_past_the_key_s_limit),
         cmocka_unit_test(test_mask_packs_little_endian_words),
+        cmocka_unit_test(test_mask_adds_packed_words_and_never_reads_past_them),
+        cmocka_unit_test(test_mask_copy_is_the_same_stream),
         cmocka_unit_test(test_mask_words_are_twos_complement),
     };
     return cmocka_run_group_tests_name("crypto.mask", tests, NULL, NULL);

@@ -1,0 +1,319 @@
+/* A whole round of the secure sum, training left out: a real `dure coordinator run` process, n
+ * sites with sockets and keys of their own as threads of this program, and in the same run the
+ * plain CURVE transfer of the same bytes. Prints TSV, one figure a line.
+ *
+ *   bench_round SITES [DROPPED]     DROPPED sites vanish after the shares, before their vectors
+ *
+ * The phases are held apart, so that what the sites compute on machines of their own (the masks)
+ * does not hide in what the federation shares (the wire and the coordinator): every site waits
+ * until all have masked before it uploads. */
+#include "bench/curve_transfer.h"
+
+#include "common/clock.h"
+#include "common/file.h"
+#include "integration/federation/script_site.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+    SITES_MAX = 100,
+    RANK = 64,
+    N_EMBD = 128,
+    N_FF = 18824, /* with the rank, 4,884,480 parameters of factor B */
+    WAIT_S = 80,
+};
+
+/* How far a site is. */
+typedef enum progress { STARTED, OPENED, SHARED, MASKED, SURVIVED, RESULT } progress;
+
+typedef struct bench_site {
+    script_site script;
+    pthread_t thread;
+    atomic_int progress;
+    uint64_t received_bytes;
+    double mask_seconds;
+} bench_site;
+
+static bench_site sites[SITES_MAX];
+static atomic_bool may_mask, may_upload, over;
+static temp_dir dir;
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_round: %s; its files are in %s\n", what, dir.path);
+    exit(1);
+}
+
+/* ---- the federation's folders ---- */
+
+static void run(const char *format, ...)
+{
+    char arguments[1024], command[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(arguments, sizeof arguments, format, args);
+    va_end(args);
+    snprintf(command, sizeof command, "cd '%s' && '%s' %s >words.log 2>&1", dir.path, DURE_BINARY,
+             arguments);
+    if (system(command)) die(arguments);
+}
+
+static void make_federation(uint32_t n)
+{
+    static const char record[] = "{\"prompt\":\"one\",\"response\":\"two\"}\n";
+    tiny_model_write(
+        temp_dir_file(&dir, "base.gguf"),
+        &(tiny_model_opts){.seed = 1, .n_embd = N_EMBD, .n_ff = N_FF, .type = TINY_F16});
+    if (dure_file_write_atomic(temp_dir_file(&dir, "eval.jsonl"), dure_span_of_text(record), 0644,
+                               NULL))
+        die("the evaluation file");
+    const uint32_t collusion = n / 5 > 1 ? n / 5 : 1;
+    run("init fed --model base.gguf --eval eval.jsonl --endpoint tcp://127.0.0.1:%u --rounds 1 "
+        "--targets all --rank %d --min-sites %u --collusion %u",
+        20000 + (unsigned)getpid() % 20000, RANK, n, collusion);
+    for (uint32_t i = 0; i < n; i++) {
+        char name[32], folder[300];
+        run("invite fed/admin site%u -o site%u.invitation", i, i);
+        snprintf(name, sizeof name, "site%u.invitation", i);
+        snprintf(folder, sizeof folder, "%s/site%u", dir.path, i);
+        script_site_make(&sites[i].script, temp_dir_file(&dir, name), folder);
+        sites[i].script.seed = 100 + i;
+        sites[i].script.collusion = collusion;
+    }
+}
+
+/* A site that masks does not beat, and here all mask on the same cores. */
+static pid_t start_coordinator(const char *silence_s)
+{
+    const pid_t pid = fork();
+    if (pid < 0) die("fork");
+    if (pid > 0) return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (chdir(dir.path)) _exit(127);
+    const int out = open("events.jsonl", O_WRONLY | O_CREAT, 0644);
+    const int err = open("coordinator.log", O_WRONLY | O_CREAT, 0644);
+    if (out < 0 || err < 0) _exit(127);
+    dup2(out, STDOUT_FILENO);
+    dup2(err, STDERR_FILENO);
+    execl(DURE_BINARY, "dure", "coordinator", "run", "fed", "--json", "--no-gate", "--silence",
+          silence_s, (char *)NULL);
+    _exit(127);
+}
+
+/* A number of the last event of that name; negative before there is one. */
+static double event_number(const char *name, const char *key)
+{
+    dure_buf text;
+    char wanted[64];
+    double number = -1;
+    if (dure_file_read(&text, temp_dir_file(&dir, "events.jsonl"), 1 << 24, NULL)) return -1;
+    snprintf(wanted, sizeof wanted, "\"event\":\"%s\"", name);
+    const char *line = (const char *)text.data, *end = line + text.n, *stop;
+    for (; line < end && (stop = memchr(line, '\n', (size_t)(end - line))); line = stop + 1) {
+        json_t *event = json_loadb(line, (size_t)(stop - line), 0, NULL);
+        const char *there = json_string_value(json_object_get(event, "event"));
+        if (there && strcmp(there, name) == 0)
+            number = json_number_value(json_object_get(event, key));
+        json_decref(event);
+    }
+    dure_buf_fini(&text);
+    return number;
+}
+
+/* The most memory the process has held, in MB. */
+static double peak_mb(pid_t pid)
+{
+    char path[64], line[256];
+    double kb = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *status = fopen(path, "r");
+    while (status && fgets(line, sizeof line, status))
+        if (strncmp(line, "VmHWM:", 6) == 0) kb = atof(line + 6);
+    if (status) (void)fclose(status);
+    return kb / 1024;
+}
+
+/* ---- sites ---- */
+
+static progress progress_of(const script_site *s)
+{
+    if (s->n_results) return RESULT;
+    if (!s->client) return STARTED;
+    switch (dure_secagg_client_stage(s->client)) {
+    case DURE_STAGE_ADVERTISED:
+    case DURE_STAGE_SHARED:
+        return OPENED;
+    case DURE_STAGE_TRAINING:
+        return SHARED;
+    case DURE_STAGE_UPLOADING:
+    case DURE_STAGE_MASKED:
+        return MASKED;
+    case DURE_STAGE_CONSISTENT:
+    case DURE_STAGE_UNMASKED:
+        return SURVIVED;
+    default:
+        return STARTED;
+    }
+}
+
+static void *run_site(void *state)
+{
+    bench_site *site = state;
+    script_site *s = &site->script;
+    s->hold = s->hold_upload = true;
+    script_site_connect(s, true);
+    while (!over && s->dealer) {
+        const bool masks = s->hold && may_mask;
+        const double begin_s = dure_clock_monotonic_s();
+        s->hold = !may_mask;
+        s->hold_upload = !may_upload;
+        script_site_turn(s, 50);
+        const progress now = progress_of(s);
+        if (masks && now == MASKED) site->mask_seconds = dure_clock_monotonic_s() - begin_s;
+        site->progress = now;
+    }
+    return NULL;
+}
+
+static void wake_all(uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (sites[i].script.vice == SCRIPT_HONEST) dure_dealer_wake(sites[i].script.dealer);
+}
+
+/* Until `n` sites are there. */
+static void wait_for(uint32_t n_sites, uint32_t n, progress wanted)
+{
+    const double end_s = dure_clock_monotonic_s() + WAIT_S;
+    for (;;) {
+        uint32_t there = 0;
+        for (uint32_t i = 0; i < n_sites; i++)
+            there += sites[i].progress >= (int)wanted;
+        if (there >= n) return;
+        if (dure_clock_monotonic_s() > end_s) die("the round does not get on");
+        dure_clock_sleep_ms(1);
+    }
+}
+
+/* ---- a round ---- */
+
+typedef struct figures {
+    double keys_s, masks_s, upload_s, closing_s, sum_s, result_s, wire_s;
+    double upload_peak_mb, sum_peak_mb, peak_mb, sent_bytes, vector_bytes;
+} figures;
+
+static void wait_for_sum(void)
+{
+    const double end_s = dure_clock_monotonic_s() + WAIT_S;
+    while (event_number("round_summed", "seconds") < 0) {
+        if (dure_clock_monotonic_s() > end_s) die("there is no sum");
+        dure_clock_sleep_ms(5);
+    }
+}
+
+static void run_round(figures *f, uint32_t n, uint32_t n_dropped, pid_t coordinator)
+{
+    const uint32_t n_left = n - n_dropped;
+    wait_for(n, 1, OPENED);
+    const double start_s = dure_clock_monotonic_s();
+    wait_for(n, n, SHARED);
+    const double shared_s = dure_clock_monotonic_s();
+    may_mask = true;
+    wake_all(n);
+    wait_for(n, n_left, MASKED);
+    const double masked_s = dure_clock_monotonic_s();
+    may_upload = true;
+    wake_all(n);
+    wait_for(n, 1, SURVIVED);
+    const double survived_s = dure_clock_monotonic_s();
+    f->upload_peak_mb = peak_mb(coordinator);
+    wait_for_sum();
+    const double summed_s = dure_clock_monotonic_s();
+    f->sum_peak_mb = peak_mb(coordinator);
+    wait_for(n, n_left, RESULT);
+    f->result_s = dure_clock_monotonic_s() - summed_s;
+    f->keys_s = shared_s - start_s;
+    f->masks_s = masked_s - shared_s;
+    f->upload_s = survived_s - masked_s;
+    f->closing_s = summed_s - survived_s;
+    f->sum_s = event_number("round_summed", "seconds");
+}
+
+static void measure(figures *f, uint32_t n, uint32_t n_dropped)
+{
+    temp_dir_make(&dir);
+    make_federation(n);
+    const pid_t coordinator = start_coordinator(n_dropped ? "20" : "60");
+    for (uint32_t i = 0; i < n; i++) {
+        if (i < n_dropped) sites[i].script.vice = SCRIPT_DIES_TRAINING;
+        if (pthread_create(&sites[i].thread, NULL, run_site, &sites[i])) die("no thread");
+    }
+    run_round(f, n, n_dropped, coordinator);
+    f->peak_mb = peak_mb(coordinator);
+    f->vector_bytes = 3.0 * (double)sites[0].script.invitation.terms.layout.n_active;
+    over = true;
+    for (uint32_t i = 0; i < n; i++) {
+        pthread_join(sites[i].thread, NULL);
+        if (sites[i].script.sent_bytes > f->sent_bytes)
+            f->sent_bytes = (double)sites[i].script.sent_bytes;
+        script_site_end(&sites[i].script);
+    }
+    kill(coordinator, SIGKILL);
+    waitpid(coordinator, NULL, 0);
+    temp_dir_remove(&dir);
+}
+
+static void print(uint32_t n, uint32_t n_dropped, const char *name, double value, double ratio,
+                  const char *to)
+{
+    printf("%u\t%u\t%s\t%.3f\t%.3f\t%s\n", n, n_dropped, name, value, ratio, to);
+}
+
+int main(int argc, char **argv)
+{
+    const uint32_t n = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 10;
+    const uint32_t n_dropped = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 0;
+    figures f = {0};
+    if (n < 3 || n > SITES_MAX || n_dropped >= n) {
+        fprintf(stderr, "usage: bench_round SITES [DROPPED], at most %d sites\n", SITES_MAX);
+        return 2;
+    }
+    measure(&f, n, n_dropped);
+    if (dure_bench_curve_transfer(&f.wire_s, n - n_dropped, (size_t)f.vector_bytes)) return 1;
+    const double adapter_mb = f.vector_bytes / (1 << 20);
+    printf("sites\tdropped\tfigure\tvalue\tratio\tratio_to\n");
+    print(n, n_dropped, "curve_transfer_s", f.wire_s, 1, "itself");
+    print(n, n_dropped, "keys_and_shares_s", f.keys_s, f.keys_s / f.wire_s, "curve_transfer_s");
+    print(n, n_dropped, "masking_by_all_sites_s", f.masks_s, f.masks_s / f.wire_s,
+          "curve_transfer_s");
+    /* With dropped sites it is the time until they are given up. */
+    print(n, n_dropped, "upload_s", f.upload_s, f.upload_s / f.wire_s, "curve_transfer_s");
+    print(n, n_dropped, "closing_s", f.closing_s, f.closing_s / f.wire_s, "curve_transfer_s");
+    print(n, n_dropped, "sum_s", f.sum_s, f.sum_s / f.wire_s, "curve_transfer_s");
+    const double round_s = f.keys_s + f.upload_s + f.closing_s;
+    print(n, n_dropped, "round_s", round_s, round_s / f.wire_s, "curve_transfer_s");
+    print(n, n_dropped, "round_with_masking_s", round_s + f.masks_s,
+          (round_s + f.masks_s) / f.wire_s, "curve_transfer_s");
+    print(n, n_dropped, "results_s", f.result_s, f.result_s / f.wire_s, "curve_transfer_s");
+    const double limit_mb = 3 * adapter_mb + 64;
+    print(n, n_dropped, "coordinator_peak_mb_until_vectors", f.upload_peak_mb,
+          f.upload_peak_mb / limit_mb, "3_packed_adapters_and_64_mb");
+    print(n, n_dropped, "coordinator_peak_mb_until_sum", f.sum_peak_mb, f.sum_peak_mb / limit_mb,
+          "3_packed_adapters_and_64_mb");
+    print(n, n_dropped, "coordinator_peak_mb", f.peak_mb, f.peak_mb / limit_mb,
+          "3_packed_adapters_and_64_mb");
+    print(n, n_dropped, "site_sent_bytes", f.sent_bytes, f.sent_bytes / f.vector_bytes,
+          "packed_vector");
+    return 0;
+}

@@ -1,0 +1,119 @@
+/* The sum over the spools, chunk by chunk, on all cores: a thread takes every n-th chunk with
+ * streams and buffers of its own, reads it from each spool of U3, compares it with the leaf that it
+ * had when it came, adds, and takes the masks off. */
+#include "coordinator/aggregate_int.h"
+
+#include "kernels/threads.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One thread's part. */
+typedef struct part {
+    dure_masks *masks; /* owned */
+    uint32_t *words;   /* owned: the chunk's sum */
+    uint8_t *block;    /* owned: one member's chunk */
+    dure_err err;
+    dure_diag diag;
+} part;
+
+typedef struct summing {
+    int32_t *sum;
+    const dure_aggregate *aggregate;
+    const dure_members *u3;
+    uint32_t n_parts;
+    part *parts;
+} summing;
+
+/* Adds one member's chunk to the words. DURE_ERR_AUTH: it is not what came from the site. */
+static dure_err add_chunk(part *p, const dure_aggregate *a, uint32_t member, uint32_t chunk)
+{
+    dure_span bytes;
+    dure_hash leaf;
+    dure_err err = aggregate_read_chunk(&bytes, p->block, a, member, chunk, &p->diag);
+    if (!err) err = dure_merkle_leaf(&leaf, bytes);
+    if (err == DURE_ERR_NOT_FOUND ||
+        (!err && !dure_hash_equal(&leaf, &a->spools[member].leaves[chunk])))
+        return dure_diag_set(&p->diag, DURE_ERR_AUTH,
+                             "the spooled vector of \"%s\" changed on disk",
+                             a->config->members[member].name);
+    if (!err) dure_vector_add_packed(p->words, bytes, a->config);
+    return err;
+}
+
+static dure_err sum_chunk(const summing *s, part *p, uint32_t chunk)
+{
+    const dure_aggregate *a = s->aggregate;
+    const size_t n = dure_vector_chunk_words(a->config, chunk);
+    dure_err err = DURE_OK;
+    memset(p->words, 0, n * sizeof *p->words);
+    for (uint32_t m = 0; !err && m < a->config->n_members; m++)
+        if (dure_members_has(s->u3, m)) err = add_chunk(p, a, m, chunk);
+    if (!err) err = dure_masks_apply(p->words, p->masks, chunk);
+    if (err) return err;
+    int32_t *to = s->sum + (size_t)chunk * a->config->chunk_words;
+    for (size_t i = 0; i < n; i++)
+        to[i] = (int32_t)dure_mask_value(p->words[i], a->config->word_bits);
+    return DURE_OK;
+}
+
+static void sum_part(void *state, size_t task, void *scratch)
+{
+    const summing *s = state;
+    part *p = &s->parts[task];
+    const uint32_t n_chunks = dure_config_chunks(s->aggregate->config);
+    (void)scratch;
+    for (uint32_t c = (uint32_t)task; !p->err && c < n_chunks; c += s->n_parts)
+        p->err = sum_chunk(s, p, c);
+}
+
+static dure_err part_init(part *p, const dure_config *config, const dure_masks *masks)
+{
+    p->words = malloc(config->chunk_words * sizeof *p->words);
+    p->block = malloc(dure_config_chunk_bytes(config, 0));
+    return p->words && p->block ? dure_masks_copy(&p->masks, masks) : DURE_ERR_NOMEM;
+}
+
+static void part_fini(part *p)
+{
+    dure_masks_free(&p->masks);
+    free(p->words);
+    free(p->block);
+}
+
+static dure_err run(summing *s, const dure_masks *masks, dure_diag *diag)
+{
+    const dure_config *config = s->aggregate->config;
+    dure_pool *pool = NULL;
+    dure_err err = dure_pool_new(&pool, 0, 0);
+    if (err) return err;
+    s->n_parts = dure_pool_threads(pool);
+    s->parts = calloc(s->n_parts, sizeof *s->parts);
+    if (!s->parts) err = DURE_ERR_NOMEM;
+    for (uint32_t i = 0; !err && i < s->n_parts; i++)
+        err = part_init(&s->parts[i], config, masks);
+    if (!err) dure_pool_run(pool, s->n_parts, sum_part, s);
+    dure_pool_free(&pool);
+    for (uint32_t i = 0; s->parts && i < s->n_parts; i++) {
+        part *p = &s->parts[i];
+        if (!err && p->err)
+            err = dure_diag_set(diag, p->err, "%s",
+                                p->diag.text[0] ? p->diag.text : dure_err_text(p->err));
+        part_fini(p);
+    }
+    free(s->parts);
+    return err;
+}
+
+dure_err dure_aggregate_sum(int32_t *sum, dure_aggregate *a, const dure_members *u3,
+                            const dure_masks *masks, dure_diag *diag)
+{
+    for (uint32_t m = 0; m < a->config->n_members; m++)
+        if (dure_members_has(u3, m) && !a->spools[m].complete)
+            return dure_diag_set(diag, DURE_ERR_STATE, "the vector of \"%s\" is not complete",
+                                 a->config->members[m].name);
+    summing s = {.sum = sum, .aggregate = a, .u3 = u3};
+    dure_err err = run(&s, masks, diag);
+    if (err) memset(sum, 0, a->config->n_words * sizeof *sum);
+    return err;
+}
