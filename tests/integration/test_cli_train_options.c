@@ -106,11 +106,11 @@ static void test_train_keeps_the_adapter_that_evaluates_best(void **state)
 static void test_train_shows_what_the_adapter_answers(void **state)
 {
     (void)state;
-    desk_run(PLAIN "--steps 40 --learning-rate 0.02 --sample-prompt 'say apple 1' "
-                   "--sample-every 20 --sample-tokens 6 --out a");
-    program_says(&desk, "step 20 answers:\n  | ");
-    program_says(&desk, "step 40 answers:\n  | apple");
-    desk_run(PLAIN "--steps 40 --learning-rate 0.02 --out b");
+    desk_run(PLAIN "--steps 90 --learning-rate 0.02 --sample-prompt 'say apple 1' "
+                   "--sample-every 45 --sample-tokens 6 --out a");
+    program_says(&desk, "step 45 answers:\n  | ");
+    program_says(&desk, "step 90 answers:\n  | apple");
+    desk_run(PLAIN "--steps 90 --learning-rate 0.02 --out b");
     desk_same_bytes("a/adapter.gguf", "b/adapter.gguf");
     desk_run(PLAIN "--steps 2 --sample-prompt x --sample-tokens 3 --out c --json");
     json_t *line = json_line(desk.out, 1);
