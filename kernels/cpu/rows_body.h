@@ -74,10 +74,15 @@ static float dot(const float *x, const float *y, size_t n)
 static float dot_acts(const void *x, const void *y, size_t n)
 {
     const act *a = x, *b = y;
-    vec s[2] = {v_set(0), v_set(0)};
-    for (size_t i = 0; i < n; i += W)
-        s[i / W % 2] = v_fma(a_some(a + i, n - i), a_some(b + i, n - i), s[i / W % 2]);
-    return v_sum(s[0] + s[1]);
+    vec even = v_set(0), odd = v_set(0);
+    size_t i = 0;
+    for (; i + 2 * W <= n; i += 2 * W) {
+        even = v_fma(a_load(a + i), a_load(b + i), even);
+        odd = v_fma(a_load(a + i + W), a_load(b + i + W), odd);
+    }
+    for (; i < n; i += W)
+        even = v_fma(a_some(a + i, n - i), a_some(b + i, n - i), even);
+    return v_sum(even + odd);
 }
 
 static void rmsnorm(void *y, void *kept, const float *x, const float *w, size_t n, float eps)
