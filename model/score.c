@@ -26,7 +26,7 @@ dure_err dure_score(dure_transformer *t, const dure_lora *lora, const int32_t *t
     memset(labels, 1, n);
     labels[0] = 0;
     const dure_document doc = {.tokens = tokens, .supervised = labels, .n = n};
-    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, 0, diag);
+    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, NULL, diag);
     dure_workspace_need need = t->ws.has;
     need.logits = ROWS;
     if (!err) err = dure_transformer_reserve(t, need);

@@ -287,16 +287,17 @@ void dure_transformer_collect(dure_document_loss *losses, const dure_transformer
 }
 
 dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
-                                  const dure_document *docs, size_t n_docs, size_t gradients,
-                                  dure_diag *diag)
+                                  const dure_document *docs, size_t n_docs,
+                                  const dure_gradient_map *map, dure_diag *diag)
 {
     dure_err err = dure_transformer_check_lora(t, lora, diag);
     if (!err) err = dure_transformer_check_docs(t, docs, n_docs, diag);
     if (err) return err;
     dure_workspace_need need = {.rows = longest(t, docs, n_docs),
                                 .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
-                                .gradients = gradients};
-    if (gradients) need.stored = t->shape.n_layers - lora->layout.first_layer;
+                                .gradients = map ? map->widest : 0,
+                                .gradient = map ? map->n : 0};
+    if (map) need.stored = t->shape.n_layers - lora->layout.first_layer;
     return dure_transformer_reserve(t, need);
 }
 
@@ -304,7 +305,7 @@ dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
                                const dure_lora *lora, const dure_document *docs, size_t n_docs,
                                dure_diag *diag)
 {
-    dure_err err = dure_transformer_prepare(t, lora, docs, n_docs, 0, diag);
+    dure_err err = dure_transformer_prepare(t, lora, docs, n_docs, NULL, diag);
     if (err) return err;
     for (size_t d = 0; d < n_docs; d++)
         losses[d] = (dure_document_loss){.finite = true};
@@ -327,7 +328,7 @@ dure_err dure_transformer_logprobs(float *logprobs, dure_transformer *t, const d
     memset(all, 1, n);
     all[0] = 0;
     dure_document doc = {.tokens = tokens, .supervised = all, .n = n};
-    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, 0, diag);
+    dure_err err = dure_transformer_prepare(t, lora, &doc, 1, NULL, diag);
     logprobs[0] = 0;
     if (!err && n > 1) {
         dure_pass pass = {.lora = lora};

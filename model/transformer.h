@@ -72,13 +72,16 @@ DURE_MUST_USE dure_err dure_transformer_logprobs(float *logprobs, dure_transform
 
 /* Receives, in order of the documents, the gradient of one record's loss with respect to the
  * trained factors (dure_lora_pack order); `gradient` is borrowed for the call and is NULL for a
- * record without labels. The loss is the mean over the record's labels, or their sum. */
+ * record without labels. The loss is the mean over the record's labels, or their sum.
+ * With `together`, records that were worked on together share one gradient, the sum of theirs: it
+ * comes with the last of them that has labels, the others get NULL. */
 typedef dure_err dure_gradient_sink(void *state, size_t doc, const float *gradient,
                                     const dure_document_loss *loss);
 
 typedef struct dure_gradient_opts {
     dure_lora_factor factors;
     bool sum_of_labels; /* false: mean over the record's labels */
+    bool together;      /* faster, where nobody asks for a record's own gradient */
 } dure_gradient_opts;
 
 DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,

@@ -102,7 +102,9 @@ static void factor_task(void *state, size_t task, void *scratch)
     for (size_t i = 0; i < sums.n; i++)
         sums.list[i].out = room + job->offset[row][i];
     const dure_attention_doc *d = &b->t->ws.docs[doc];
-    dure_lora_sums_run(&sums, (dure_lora_rows){d->first, d->n}, scratch, b->t->compute.ops);
+    dure_lora_rows rows = {d->first, d->n};
+    if (b->map->together) rows = (dure_lora_rows){0, b->pass->rows};
+    dure_lora_sums_run(&sums, rows, scratch, b->t->compute.ops);
 }
 
 /* The row of sums over x that has this rank; a new one where there is none yet. */
@@ -139,7 +141,7 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
         add_sum(&job, sums, list[i].target, 1);
     }
     enter(b, DURE_PHASE_LORA);
-    dure_pool_run(t->pool, b->pass->n_docs * job.n, factor_task, &job);
+    dure_pool_run(t->pool, (b->map->together ? 1 : b->pass->n_docs) * job.n, factor_task, &job);
 }
 
 /* Finishes the sum of dy W + dz A over the list, whose dz is there. */

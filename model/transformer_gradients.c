@@ -82,7 +82,6 @@ typedef struct teller {
     void *state;
     size_t told;
     const dure_gradient_map *map;
-    float *gradient; /* map->n floats */
 } teller;
 
 typedef struct gather_job {
@@ -99,10 +98,21 @@ static void gather_layers(void *state, size_t first, size_t last, void *scratch)
     for (size_t layer = first; layer < last; layer++) {
         size_t n = map->layer_at[layer + 1] - map->layer_at[layer];
         if (n == 0) continue;
-        memcpy(job->to->gradient + map->layer_at[layer],
+        memcpy(job->t->ws.gradient + map->layer_at[layer],
                dure_transformer_layer_gradients(job->t, map, (uint32_t)layer, job->doc),
                n * sizeof(float));
     }
+}
+
+/* The gradient of document `in_pass` of the pass, or of all of them, or NULL: it comes later. */
+static const float *gradient_of(const teller *to, dure_transformer *t, const dure_pass *pass,
+                                size_t in_pass)
+{
+    if (to->map->together && in_pass + 1 < pass->n_docs) return NULL;
+    gather_job job = {.to = to, .t = t, .doc = to->map->together ? 0 : in_pass};
+    dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
+    dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
+    return t->ws.gradient;
 }
 
 static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, size_t end)
@@ -121,10 +131,7 @@ static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, siz
                 loss.n_labels++;
             }
             loss.finite = isfinite(loss.nll_sum);
-            dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
-            gather_job job = {.to = to, .t = t, .doc = in_pass++};
-            dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
-            gradient = to->gradient;
+            gradient = gradient_of(to, t, pass, in_pass++);
         }
         dure_err err = to->sink(to->state, to->told, gradient, &loss);
         if (err) return err;
@@ -144,7 +151,7 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
                            const dure_gradient_opts *opts, const dure_document *docs, size_t n_docs)
 {
     /* As many documents as a set has room for their gradients. */
-    size_t max_docs = t->ws.set_floats / to->map->widest;
+    size_t max_docs = opts->together ? SIZE_MAX : t->ws.set_floats / to->map->widest;
     dure_err err = DURE_OK;
     for (size_t next = 0; next < n_docs && !err;) {
         dure_pass pass = {.lora = lora};
@@ -162,16 +169,12 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
                                     size_t n_docs, dure_gradient_sink *sink, void *state,
                                     dure_diag *diag)
 {
-    dure_gradient_map map = {0};
+    dure_gradient_map map = {.together = opts->together};
     teller to = {.sink = sink, .state = state, .map = &map};
     dure_err err = check_opts(lora, opts, diag);
     if (!err) err = map_make(&map, &lora->layout, opts->factors);
-    if (!err) err = dure_transformer_prepare(t, lora, docs, n_docs, map.widest, diag);
-    if (err) goto out;
-    to.gradient = malloc(map.n * sizeof *to.gradient);
-    err = to.gradient ? all_passes(&to, t, lora, opts, docs, n_docs) : DURE_ERR_NOMEM;
-out:
-    free(to.gradient);
+    if (!err) err = dure_transformer_prepare(t, lora, docs, n_docs, &map, diag);
+    if (!err) err = all_passes(&to, t, lora, opts, docs, n_docs);
     map_free(&map);
     return err;
 }

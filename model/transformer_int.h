@@ -34,6 +34,7 @@ typedef struct dure_workspace_need {
     size_t rows, rank, stored; /* stored: layers with a set of their own, counted from the top */
     size_t keys, longest;      /* of all documents of a pass, and of one; at least `rows` */
     size_t gradients;          /* floats of one document's gradient in one layer; 0: no backward */
+    size_t gradient;           /* and in all layers */
     size_t logits;             /* rows of logits that are asked for as such */
 } dure_workspace_need;
 
@@ -47,6 +48,7 @@ typedef struct dure_workspace {
     void *h;               /* rows x F */
     void *packed;          /* of attention */
     float *spare;          /* gradients of the top layer */
+    float *gradient;       /* all of one document's */
     /* Backward: gradients of the arrays of the same name; dy is dres as activations. */
     float *dres, *dnorm;
     void *dy, *dq, *dk, *dv, *datt, *dz;
@@ -130,11 +132,6 @@ void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
 /* DURE_ERR_USAGE when the adapter was made for a model of another shape; NULL is fine. */
 DURE_MUST_USE dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,
                                                    dure_diag *diag);
-/* Checks the adapter and the documents, and reserves what a pass over them needs; `gradients` as in
- * dure_workspace_need. */
-DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
-                                                const dure_document *docs, size_t n_docs,
-                                                size_t gradients, dure_diag *diag);
 /* Adds the pass's ws.nll to the losses of its documents, in their order. */
 void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
                               const dure_pass *pass);
@@ -152,9 +149,16 @@ void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, b
 typedef struct dure_gradient_map {
     size_t (*offset)[DURE_LORA_TARGETS][2];
     size_t *layer_at; /* n_layers + 1 */
+    bool together;    /* all documents of a pass as one */
     size_t n;         /* floats a document */
     size_t widest;    /* floats of the layer with the most */
 } dure_gradient_map;
+
+/* Checks the adapter and the documents, and reserves what a pass over them needs; `map` NULL: no
+ * backward. */
+DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
+                                                const dure_document *docs, size_t n_docs,
+                                                const dure_gradient_map *map, dure_diag *diag);
 
 /* From ws.dres down to the first adapted layer, where the gradients of all documents of the pass
  * are written: see dure_transformer_layer_gradients(). */

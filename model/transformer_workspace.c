@@ -90,6 +90,7 @@ static void slice_backward(dure_workspace *ws, slicer *s, const dure_model_shape
     size_t n = ws->has.rows;
     widths w = widths_of(shape);
     ws->spare = floats(s, ws->set_floats);
+    ws->gradient = floats(s, ws->has.gradient);
     ws->dres = floats(s, n * w.d);
     ws->dnorm = floats(s, n * w.d);
     ws->dy = acts(s, n * w.d);
@@ -187,6 +188,7 @@ dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
         .keys = larger(larger(need.keys, has->keys), need.rows),
         .longest = larger(larger(need.longest, has->longest), need.rows),
         .gradients = larger(need.gradients, has->gradients),
+        .gradient = larger(need.gradient, has->gradient),
         .logits = larger(need.logits, has->logits),
     };
     if (ws->arena && !memcmp(&grown, has, sizeof grown)) return DURE_OK;

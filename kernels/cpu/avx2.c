@@ -2,6 +2,7 @@
 #include "kernels/cpu/gemm_body.h"
 #include "kernels/cpu/pack_body.h"
 #include "kernels/cpu/rows_body.h"
+#include "kernels/cpu/scores_body.h"
 #include "kernels/ref/dequant_body.h"
 
 #include "kernels/cpu/levels.h"

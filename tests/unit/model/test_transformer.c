@@ -298,6 +298,48 @@ static void test_transformer_sum_of_labels_scales_the_mean(void **state)
     tear_down(&f);
 }
 
+static dure_err add_whole(void *state, size_t doc, const float *gradient,
+                          const dure_document_loss *loss)
+{
+    collected *c = state;
+    c->loss[doc] = *loss;
+    c->none[doc] = !gradient;
+    for (size_t i = 0; gradient && i < c->n; i++)
+        c->gradients[i] += gradient[i];
+    return DURE_OK;
+}
+
+static void test_transformer_together_gives_the_sum(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, &(tiny_model_opts){.seed = 19},
+           &(dure_transformer_opts){.threads = 2, .rows = 70, .precision = DURE_PRECISION_F32});
+    collected each = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+    collected sum = {.n = each.n, .gradients = calloc(each.n, sizeof(float))};
+    dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_BOTH, .together = true};
+    assert_ok(
+        dure_transformer_gradients(f.t, f.lora, &opts, f.docs, N_DOCS, add_whole, &sum, NULL));
+    /* 17 and 2 tokens fit 70 rows beside each other, 61 do not fit beside them, and so on. */
+    static const bool shares[N_DOCS] = {true, false, false, true, false};
+    double error = 0, size = 0;
+    for (size_t i = 0; i < each.n; i++) {
+        double expected = 0;
+        for (size_t d = 0; d < N_DOCS; d++)
+            expected += (double)each.gradients[d * each.n + i];
+        error += pow((double)sum.gradients[i] - expected, 2);
+        size += expected * expected;
+    }
+    assert_true(sqrt(error / size) < 1e-6);
+    for (size_t d = 0; d < N_DOCS; d++) {
+        assert_int_equal(sum.none[d], shares[d]);
+        assert_true(sum.loss[d].nll_sum == each.loss[d].nll_sum);
+    }
+    free(each.gradients);
+    free(sum.gradients);
+    tear_down(&f);
+}
+
 static void test_transformer_vector_code_agrees_with_plain_c(void **state)
 {
     (void)state;
@@ -533,6 +575,7 @@ int main(void)
         cmocka_unit_test(test_transformer_factors_are_parts_of_the_whole),
         cmocka_unit_test(test_transformer_stops_at_the_first_adapted_layer),
         cmocka_unit_test(test_transformer_sum_of_labels_scales_the_mean),
+        cmocka_unit_test(test_transformer_together_gives_the_sum),
         cmocka_unit_test(test_transformer_vector_code_agrees_with_plain_c),
         cmocka_unit_test(test_transformer_training_steps_lower_the_loss),
         cmocka_unit_test(test_transformer_bf16_is_close_to_f32),
