@@ -106,9 +106,6 @@ static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *di
 static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
     dure_privacy target = {q->epsilon_given ? q->epsilon : 1, a->delta};
-    if (q->noise_given + q->steps_given + q->epsilon_given != 2)
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "give two of --noise, --steps and --epsilon; the third is the answer");
     dure_err err = dure_privacy_check(target, diag);
     if (err) return err;
     if (q->steps_given && (q->steps == 0 || q->steps > DURE_DP_STEPS_MAX))
@@ -141,6 +138,9 @@ static dure_err find_hit_rate(dure_plan_answer *a)
 static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
     dure_rdp rdp = {{0}};
+    if (q->noise_given + q->steps_given + q->epsilon_given != 2)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "give two of --noise, --steps and --epsilon; the third is the answer");
     a->plan.mechanism = DURE_DP_POISSON_GAUSSIAN;
     dure_err err = set_rate(a, q, diag);
     if (!err) err = set_delta(a, q, diag);

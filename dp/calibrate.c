@@ -21,21 +21,16 @@ static double sampler_delta(dure_dp_history h, double epsilon)
     return sum;
 }
 
-/* Both accountants bound epsilon, so the smaller one does: nearly always the PLD's, but not for
- * losses that are small beside its grid, nor where it has none. */
 static dure_err account(double *epsilon, dure_dp_history h, double delta)
 {
-    dure_rdp rdp = {{0}};
-    double looser = INFINITY;
     *epsilon = INFINITY;
     if (!(delta > 0)) return DURE_OK; /* the sampler's part is all of it */
     dure_err err = dure_pld_epsilon(epsilon, h.plans, h.n, delta);
-    if (err && err != DURE_ERR_LIMIT) return err;
+    if (err != DURE_ERR_LIMIT) return err;
+    dure_rdp rdp = {{0}};
     for (size_t i = 0; i < h.n; i++)
         dure_rdp_add(&rdp, &h.plans[i]);
-    err = dure_rdp_epsilon(&looser, &rdp, delta);
-    *epsilon = fmin(*epsilon, looser);
-    return err;
+    return dure_rdp_epsilon(epsilon, &rdp, delta);
 }
 
 dure_err dure_calibrate_history(double *epsilon, dure_dp_history history, double delta)

@@ -2,9 +2,9 @@
  * with its own rounded rationals, is at or below the target.
  *
  * Everything here is the PLD accountant's (dp/accountant_pld.h), at a delta from which the noise
- * sampler's part (dure_noise_delta()) has been taken first. The Renyi accountant bounds the same,
- * and answers where the first has too much to do (DURE_PLD_EVENTS_MAX different kinds of step) or
- * losses are small beside its grid.
+ * sampler's part (dure_noise_delta()) has been taken first. Where that accountant has too much to
+ * do (DURE_PLD_EVENTS_MAX different kinds of step) the Renyi accountant answers, which is sound,
+ * too.
  *
  * `before` (NULL: nothing) is what the same data have spent already, and composes. It has to have
  * been fixed together with the plan: for a plan that is chosen later, because of what came out of

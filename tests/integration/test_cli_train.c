@@ -363,7 +363,7 @@ static void test_privacy_plan_says_whether_it_can_learn(void **state)
     assert_true(fabs(number_of("signal_to_noise_step") / signal - 1) < 1e-4);
     assert_true(fabs(number_of("signal_to_noise") / (signal * sqrt(20)) - 1) < 1e-4);
     assert_true(number_of("sampler_delta") > 0 && number_of("sampler_delta") < 1e-20);
-    assert_true(fabs(number_of("epsilon") - 1.2945) < 2e-3);
+    assert_true(fabs(number_of("epsilon") - 1.2918) < 2e-3);
     /* Four sites halve the noise, and a model says how many parameters there are. */
     assert_int_equal(run("privacy plan --batch 128 --records 10000 --noise 0.8 --steps 20 "
                          "--params 230400 --sites 4 --json"),

@@ -1,5 +1,3 @@
-#include "dp/accountant_pld.h"
-#include "dp/accountant_rdp.h"
 #include "dp/calibrate.h"
 #include "dp/noise.h"
 #include "support/check.h"
@@ -118,20 +116,6 @@ static void test_calibrate_history_of_many_kinds_is_bounded(void **state)
     assert_true(one == 0);
 }
 
-/* Far finer losses than the PLD accountant's grid. */
-static void test_calibrate_takes_the_smaller_bound(void **state)
-{
-    (void)state;
-    dure_dp_plan plan = plan_of(1e-5, 100, 50000);
-    dure_rdp rdp = {{0}};
-    double by_renyi = 0, by_grid = 0;
-    dure_rdp_add(&rdp, &plan);
-    assert_ok(dure_rdp_epsilon(&by_renyi, &rdp, 1e-6));
-    assert_ok(dure_pld_epsilon(&by_grid, &plan, 1, 1e-6));
-    assert_true(by_grid > by_renyi);
-    assert_true(epsilon_of(&plan, NULL, 1e-6) == by_renyi);
-}
-
 /* The noise sampler's part comes off delta first. */
 static void test_calibrate_charges_the_sampler(void **state)
 {
@@ -188,7 +172,6 @@ int main(void)
         cmocka_unit_test(test_calibrate_steps_is_the_most_that_fits),
         cmocka_unit_test(test_calibrate_steps_refuses_when_none_fits),
         cmocka_unit_test(test_calibrate_history_of_many_kinds_is_bounded),
-        cmocka_unit_test(test_calibrate_takes_the_smaller_bound),
         cmocka_unit_test(test_calibrate_charges_the_sampler),
         cmocka_unit_test(test_calibrate_refuses_targets_out_of_range),
         cmocka_unit_test(test_calibrate_epsilon_without_noise_is_infinite),
