@@ -110,7 +110,8 @@ static dure_err take_plain(void *state, size_t doc, const float *gradient,
         sum += (double)gradient[i] * 0; /* NaN if one is not finite */
     }
     if (isnan(sum) && !c->refused) {
-        /* The gradient is that of several records: the one with the highest loss is the likeliest. */
+        /* The gradient is that of several records: the one with the highest loss is the likeliest.
+         */
         c->refused = 1;
         c->refused_line = c->worst_line;
     }
@@ -245,9 +246,8 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
 {
     double started = dure_clock_monotonic_s();
     collector c = {.trainer = t};
-    const dure_gradient_opts gradient = {.factors = t->opts.factors,
-                                         .sum_of_labels = !t->opts.plan,
-                                         .together = !t->opts.plan};
+    const dure_gradient_opts gradient = {
+        .factors = t->opts.factors, .sum_of_labels = !t->opts.plan, .together = !t->opts.plan};
     size_t n_docs = 0;
     double norm = 0;
     dure_err err = t->opts.plan ? private_docs(&n_docs, t) : plain_docs(&n_docs, t);

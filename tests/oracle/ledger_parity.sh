@@ -2,11 +2,15 @@
 # ledger_parity.sh DURE COPIES: two verifiers on one real export and its tampered copies. COPIES is
 # test_cli_audit_copies, which trains five sites and writes them.
 #
-# DURE_LEDGER_VENV is a Python environment with the package `cryptography` (made when missing).
-# Skipped, with the reason, when it cannot be installed.
+# DURE_ORACLE_VENV is a Python environment for the package `cryptography` (made when missing, and
+# required). Skipped, with the reason, when it is not set or the package cannot be installed.
 set -eu
 here=$(dirname "$0")
-venv=${DURE_LEDGER_VENV:-${TMPDIR:-/tmp}/dure-ledger-venv}
+if [ -z "${DURE_ORACLE_VENV:-}" ]; then
+    echo "SKIPPED: set DURE_ORACLE_VENV=/path/venv to compare with the second verifier"
+    exit 77
+fi
+venv=$DURE_ORACLE_VENV
 if ! "$venv/bin/python" -c 'import cryptography' 2>/dev/null; then
     if ! { python3 -m venv "$venv" && "$venv/bin/pip" install -q cryptography; }; then
         echo "SKIPPED: the cryptography package cannot be installed into $venv"
