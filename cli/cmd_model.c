@@ -23,12 +23,14 @@ typedef struct facts {
     uint64_t parameters, bytes;
     type_total types[MAX_TYPES];
     size_t n_types;
-    bool supported; /* shape, tokenizer and template are all known */
+    bool supported; /* shape and tokenizer are known */
     dure_diag why;  /* when not */
     bool has_shape;
     dure_model_shape shape;
-    size_t n_tokens;  /* 0: the tokenizer is not supported */
-    const char *chat; /* NULL: not known */
+    const char *tokenizer;
+    size_t n_tokens;   /* 0: the tokenizer is not supported */
+    const char *chat;  /* NULL: not known; plain texts need none */
+    dure_diag no_chat; /* why */
     uint64_t memory_bytes;
     char digest[65];
 } facts;
@@ -84,10 +86,8 @@ static void judge(facts *f, const dure_gguf *g)
         return;
     }
     f->n_tokens = dure_tokenizer_size(t);
-    if (dure_chat_template_open(&chat, NULL, g, t, diag))
-        f->supported = false;
-    else
-        f->chat = chat.name;
+    f->tokenizer = dure_tokenizer_name(t);
+    if (dure_chat_template_open(&chat, NULL, g, t, &f->no_chat) == DURE_OK) f->chat = chat.name;
     dure_tokenizer_free(&t);
 }
 
@@ -140,6 +140,8 @@ static int print_json(const facts *f)
                             json_integer((json_int_t)f->memory_bytes));
     }
     json_object_set_new(out, "chat_template", f->chat ? json_string(f->chat) : json_null());
+    if (f->no_chat.text[0])
+        json_object_set_new(out, "chat_reason", dure_text_json(dure_span_of_text(f->no_chat.text)));
     return dure_print_json(out);
 }
 
@@ -171,8 +173,8 @@ static void print_facts(const facts *f)
                bytes);
     }
     if (f->has_shape) print_shape(f);
-    if (f->n_tokens) printf("tokenizer     smollm, %zu tokens\n", f->n_tokens);
-    printf("chat template %s\n", f->chat ? f->chat : "not supported");
+    if (f->n_tokens) printf("tokenizer     %s, %zu tokens\n", f->tokenizer, f->n_tokens);
+    if (f->n_tokens) printf("chat template %s%s\n", f->chat ? f->chat : "none: ", f->no_chat.text);
     printf("supported     %s%s\n", f->supported ? "yes" : "no: ", f->supported ? "" : f->why.text);
 }
 

@@ -382,3 +382,8 @@ size_t dure_tokenizer_size(const dure_tokenizer *t)
 {
     return t->vocab.n;
 }
+
+const char *dure_tokenizer_name(const dure_tokenizer *t)
+{
+    return t->splitter ? t->splitter->name : "SentencePiece";
+}

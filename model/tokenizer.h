@@ -53,3 +53,5 @@ dure_span dure_tokenizer_piece(const dure_tokenizer *t, int32_t id);
 bool dure_tokenizer_is_special(const dure_tokenizer *t, int32_t id);
 bool dure_tokenizer_is_end(const dure_tokenizer *t, int32_t id); /* ends a generation */
 size_t dure_tokenizer_size(const dure_tokenizer *t);
+/* "llama-bpe", "SentencePiece": for people. Static. */
+const char *dure_tokenizer_name(const dure_tokenizer *t);

@@ -184,7 +184,10 @@ static void test_model_info_describes_and_judges(void **state)
     assert_true(json_is_true(json_object_get(facts, "supported")));
     assert_int_equal(number(json_object_get(facts, "shape"), "layers"), 2);
     assert_int_equal(strlen(json_string_value(json_object_get(facts, "sha256"))), 64);
+    assert_string_equal(json_string_value(json_object_get(facts, "chat_template")), "smollm2");
     json_decref(facts);
+    assert_int_equal(program_run(&p, "model info model.gguf"), 0);
+    program_prints(&p, "tokenizer     smollm, 272 tokens\nchat template smollm2\n");
     assert_int_equal(program_run(&p, "model info other.gguf"), 0);
     program_prints(&p, "supported     no: the architecture 'mamba' is not supported");
     assert_int_equal(program_run(&p, "model info good.jsonl"), 1);

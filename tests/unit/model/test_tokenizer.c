@@ -327,8 +327,15 @@ static void test_tokenizer_says_whether_a_text_begins_with_bos(void **state)
     vocabulary_close(&f);
     v.bos = &(uint32_t){256};
     assert_ok(vocabulary_open(&f, &v, &diag));
+    dure_tokens tokens = {0};
+    assert_ok(dure_tokenizer_begin(&tokens, f.t));
+    assert_int_equal(tokens.n, 1);
+    assert_int_equal(tokens.ids[0], 256);
+    assert_int_equal(tokens.supervised[0], 0);
+    dure_tokens_fini(&tokens);
     assert_int_equal(dure_tokenizer_bos(f.t), 256);
     assert_true(dure_tokenizer_adds_bos(f.t));
+    assert_string_equal(dure_tokenizer_name(f.t), "llama-bpe");
     vocabulary_close(&f);
     v.adds_bos = &(bool){false};
     assert_ok(vocabulary_open(&f, &v, &diag));
