@@ -53,6 +53,8 @@ static const dure_arg args[] = {
            "scale by alpha over the root of the rank (rsLoRA), which high ranks like"),
     GIVEN("targets", TEXT, targets, targets_given, "LIST",
           "all, or some of q,k,v,o,gate,up,down; default q,v"),
+    OPTION("dropout", NUMBER, dropout, "P",
+           "share of each adapter input that a step leaves out; default 0"),
     GIVEN("first-layer", COUNT, first_layer, first_given, "N",
           "adapt layers from this one on; default 0"),
     OPTION("factor", TEXT, factor, "a|b|both",
@@ -311,5 +313,6 @@ dure_trainer_opts dure_train_options_trainer(const dure_train_options *opts)
                                .momentum = sgd ? opts->momentum : 0,
                                .batch = opts->batch,
                                .seed = opts->seed,
-                               .clip_norm = opts->clip_norm};
+                               .clip_norm = opts->clip_norm,
+                               .dropout = opts->dropout};
 }

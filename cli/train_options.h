@@ -12,7 +12,7 @@ typedef struct dure_train_options {
     bool any_base;
     /* The adapter. */
     const char *ranks, *targets, *factor;
-    double alpha;
+    double alpha, dropout;
     uint64_t first_layer;
     bool rank_given, alpha_given, targets_given, first_given, rslora;
     /* The steps. */

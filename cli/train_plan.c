@@ -33,7 +33,9 @@ static dure_err ignore(void *state, size_t doc, const float *gradient,
 static dure_err measure(double *seconds, const dure_train_setup *s, dure_diag *diag)
 {
     dure_document docs[TRIED_RECORDS];
-    const dure_gradient_opts how = {.factors = s->opts.factors};
+    uint64_t seeds[TRIED_RECORDS] = {0};
+    const dure_gradient_opts how = {
+        .factors = s->opts.factors, .dropout = s->opts.dropout, .dropout_seeds = seeds};
     size_t n = 0, tokens = 0;
     for (size_t i = 0; i < s->data.n && n < TRIED_RECORDS && tokens < TRIED_TOKENS; i++) {
         docs[n] = dure_dataset_document(&s->data, i);

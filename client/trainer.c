@@ -152,6 +152,9 @@ static dure_err reserve_docs(dure_trainer *t, size_t n)
     dure_document *docs = realloc(t->docs, n * sizeof *docs);
     if (!docs) return DURE_ERR_NOMEM;
     t->docs = docs;
+    uint64_t *masks = realloc(t->masks, n * sizeof *masks);
+    if (!masks) return DURE_ERR_NOMEM;
+    t->masks = masks;
     t->docs_capacity = n;
     return DURE_OK;
 }
@@ -178,6 +181,30 @@ static dure_err plain_docs(size_t *n_docs, dure_trainer *t)
         t->docs[i] = dure_dataset_document(t->data, t->chosen[i]);
     }
     memset(t->total, 0, t->n * sizeof *t->total);
+    return DURE_OK;
+}
+
+/* A seed for each record of the step: of the attempt's key or the run's seed, of the step, and of
+ * the record's place in the file. */
+static dure_err draw_masks(dure_trainer *t, size_t n_docs)
+{
+    uint64_t state = t->opts.seed;
+    if (t->opts.dropout <= 0) return DURE_OK;
+    if (t->opts.plan) {
+        dure_stream *stream = NULL;
+        dure_err err = dure_attempt_stream(&stream, t->opts.attempt, "dropout", t->step, 0);
+        if (err) return err;
+        dure_rng rng = dure_stream_rng(stream);
+        err = dure_rng_fill(&rng, &state, sizeof state);
+        dure_stream_free(&stream);
+        if (err) return err;
+    }
+    uint64_t of_step = next_word(&state) ^ t->step;
+    of_step = next_word(&of_step);
+    for (size_t i = 0; i < n_docs; i++) {
+        uint64_t of_record = of_step ^ t->chosen[i];
+        t->masks[i] = next_word(&of_record);
+    }
     return DURE_OK;
 }
 
@@ -246,14 +273,19 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
 {
     double started = dure_clock_monotonic_s();
     collector c = {.trainer = t};
-    const dure_gradient_opts gradient = {
-        .factors = t->opts.factors, .sum_of_labels = !t->opts.plan, .together = !t->opts.plan};
     size_t n_docs = 0;
     double norm = 0;
     dure_err err = t->opts.plan ? private_docs(&n_docs, t) : plain_docs(&n_docs, t);
     if (err)
         return dure_diag_set(diag, err, "cannot prepare step %llu: %s",
                              (unsigned long long)t->step + 1, dure_err_text(err));
+    err = draw_masks(t, n_docs);
+    if (err) return dure_diag_set(diag, err, "cannot draw the dropout of a step");
+    const dure_gradient_opts gradient = {.factors = t->opts.factors,
+                                         .sum_of_labels = !t->opts.plan,
+                                         .together = !t->opts.plan,
+                                         .dropout = t->opts.dropout,
+                                         .dropout_seeds = t->masks};
     /* An empty batch is a step all the same: its noise is released like any other's. */
     if (n_docs)
         err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
@@ -323,6 +355,9 @@ static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *da
     dure_err err = dure_schedule_check(&opts->schedule, diag);
     if (!err && opts->eval) err = dure_trainer_eval_check(opts->eval, diag);
     if (err) return err;
+    if (!(opts->dropout >= 0 && opts->dropout <= 0.95))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "dropout must be from 0 to 0.95, not %g",
+                             opts->dropout);
     if (!opts->plan != !opts->attempt)
         return dure_diag_set(diag, DURE_ERR_USAGE, "a plan and an attempt go together");
     if (opts->plan) return check_plan(opts, n, diag);
@@ -397,6 +432,7 @@ void dure_trainer_free(dure_trainer **trainer)
     free(t->total);
     free(t->order);
     free(t->docs);
+    free(t->masks);
     dure_trainer_eval_fini(t);
     free(t);
     *trainer = NULL;

@@ -44,6 +44,9 @@ typedef struct dure_trainer_opts {
     dure_trainer_optimizer optimizer;
     double learning_rate, weight_decay, momentum; /* decay: AdamW alone; momentum: SGD alone */
     dure_schedule schedule;
+    /* Share of each adapter input that a step zeroes (model/transformer.h); 0: none. The
+     * masks come from the attempt under a plan, from `seed` without one. */
+    double dropout;
     const dure_trainer_eval *eval; /* NULL: none. Borrowed */
     /* With differential privacy: both, or neither. Borrowed; the attempt until another is used. */
     const dure_dp_plan *plan;

@@ -36,6 +36,7 @@ struct dure_trainer {
     size_t *order;       /* data->n, this epoch's */
     uint64_t epoch;      /* of `order`; UINT64_MAX before the first */
     dure_document *docs; /* n_docs of this step, from a buffer that grows */
+    uint64_t *masks;     /* the same number: the seeds of their dropout */
     size_t docs_capacity;
     dure_verdict verdict; /* pointers are NULL without opts.eval */
 };

@@ -74,6 +74,7 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
     dure_put_u64(buf, opts->schedule.warmup_steps);
     dure_put_u64(buf, opts->schedule.kind == DURE_SCHEDULE_CONSTANT ? 0 : opts->schedule.steps);
     put_double(buf, opts->plan ? 0 : opts->clip_norm);
+    put_double(buf, opts->dropout);
     dure_put_u8(buf, opts->eval != NULL);
     return opts->eval ? put_eval(buf, opts->eval) : DURE_OK;
 }

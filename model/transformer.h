@@ -82,6 +82,10 @@ typedef struct dure_gradient_opts {
     dure_lora_factor factors;
     bool sum_of_labels; /* false: mean over the record's labels */
     bool together;      /* faster, where nobody asks for a record's own gradient */
+    /* Share of each adapter input that is zeroed, by a mask that is a function of the record's
+     * seed; the loss is then that of what is left. 0: none. At most 0.95. */
+    double dropout;
+    const uint64_t *dropout_seeds; /* one a document */
 } dure_gradient_opts;
 
 DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,

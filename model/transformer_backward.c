@@ -3,6 +3,7 @@
 #include "kernels/lora.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
+#include "model/transformer_dropout.h"
 
 #include <string.h>
 
@@ -50,6 +51,7 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
         void *dz = plane(b, t->ws.dz, list[i].target);
         if (pair->a.out % t->compute.ops->group)
             memset(dz, 0, b->pass->rows * ldz * t->compute.ops->act_bytes);
+        if (b->pass->dropout) pair->scale *= b->pass->dropout->scale;
         stores[k] = (dure_store){.y = dz, .ldy = ldz, .scale = pair->scale};
         products[k] = (dure_product){
             .terms = {{.x = list[i].dy, .ldx = pair->b.out, .w = &pair->b, .transposed = true}},
@@ -124,10 +126,12 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
     const dure_lora_layout *layout = &b->pass->lora->layout;
     size_t in = t->layers[layer].w[list[0].target].in;
     factor_job job = {.b = b, .layer = layer};
+    const void *x = NULL;
     for (size_t i = 0; i < n; i++) {
         if (!trains(b, layer, list[i].target, 0)) continue;
+        if (!x) x = dure_dropout_masked(t, b->pass, layer, list[0].target, list[0].x, in);
         size_t rank = dure_lora_rank(layout, list[i].target);
-        add_sum(&job, sums_of_rank(&job, list[0].x, in, rank), list[i].target, 0);
+        add_sum(&job, sums_of_rank(&job, x, in, rank), list[i].target, 0);
     }
     for (size_t i = 0; i < n; i++) {
         if (!trains(b, layer, list[i].target, 1)) continue;
@@ -144,26 +148,45 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
     dure_pool_run(t->pool, (b->map->together ? 1 : b->pass->n_docs) * job.n, factor_task, &job);
 }
 
+/* Appends dz A of the list's adapted products. */
+static void add_lora_terms(dure_product *p, dure_lora_pair *pairs, const back *b, uint32_t layer,
+                           const linear_grad *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!dure_transformer_pair(&pairs[i], b->pass->lora, layer, list[i].target)) continue;
+        p->terms[p->n_terms++] = (dure_term){.x = plane(b, b->t->ws.dz, list[i].target),
+                                             .ldx = b->t->ws.ldz,
+                                             .w = &pairs[i].a,
+                                             .transposed = true};
+    }
+}
+
 /* Finishes the sum of dy W + dz A over the list, whose dz is there. */
 static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, size_t n,
                         dure_finisher *finish, void *state)
 {
     dure_transformer *t = b->t;
     dure_lora_pair pairs[3];
-    dure_product p = {.finish = finish, .state = state};
+    dure_product p = {.finish = finish, .state = state}, extra = {.n_terms = 0};
+    dure_dropout_sums sums = {.t = t,
+                              .pass = b->pass,
+                              .layer = layer,
+                              .input = list[0].target,
+                              .width = t->layers[layer].w[list[0].target].in,
+                              .finish = finish,
+                              .state = state};
     for (size_t i = 0; i < n; i++) {
         const dure_weight *w = &t->layers[layer].w[list[i].target];
         p.terms[p.n_terms++] =
             (dure_term){.x = list[i].dy, .ldx = w->out, .w = w, .transposed = true};
     }
-    for (size_t i = 0; i < n; i++) {
-        if (!dure_transformer_pair(&pairs[i], b->pass->lora, layer, list[i].target)) continue;
-        p.terms[p.n_terms++] = (dure_term){.x = plane(b, t->ws.dz, list[i].target),
-                                           .ldx = t->ws.ldz,
-                                           .w = &pairs[i].a,
-                                           .transposed = true};
+    add_lora_terms(b->pass->dropout ? &extra : &p, pairs, b, layer, list, n);
+    if (extra.n_terms) {
+        extra.finish = dure_dropout_finish_extra;
+        p.finish = dure_dropout_finish_rest;
+        extra.state = p.state = &sums;
+        dure_matmul(&extra, 1, b->pass->rows, &t->compute);
     }
-    enter(b, DURE_PHASE_MATMUL);
     dure_matmul(&p, 1, b->pass->rows, &t->compute);
 }
 

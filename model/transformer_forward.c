@@ -3,6 +3,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
+#include "model/transformer_dropout.h"
 
 #include <string.h>
 
@@ -39,7 +40,8 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
     dure_product main[3], down[3];
     dure_lora_pair pairs[3];
     dure_store stores[3];
-    size_t adapted = 0, ldz = t->ws.ldz;
+    size_t adapted = 0, ldz = t->ws.ldz, in = t->layers[layer].w[list[0].target].in;
+    const void *x = dure_dropout_masked(t, pass, layer, list[0].target, list[0].x, in);
     for (size_t i = 0; i < n; i++) {
         const linear *l = &list[i];
         const dure_weight *w = &t->layers[layer].w[l->target];
@@ -53,8 +55,9 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
         /* A group of activations may reach past an odd rank. */
         if (pair->a.out % t->compute.ops->group)
             memset(z, 0, pass->rows * ldz * t->compute.ops->act_bytes);
+        if (pass->dropout) pair->scale *= pass->dropout->scale;
         stores[adapted] = (dure_store){.y = z, .ldy = ldz, .scale = pair->scale};
-        down[adapted] = (dure_product){.terms = {{.x = l->x, .ldx = w->in, .w = &pair->a}},
+        down[adapted] = (dure_product){.terms = {{.x = x, .ldx = w->in, .w = &pair->a}},
                                        .n_terms = 1,
                                        .finish = dure_finish_store,
                                        .state = &stores[adapted]};

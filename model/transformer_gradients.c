@@ -1,3 +1,4 @@
+#include "model/transformer_dropout.h"
 #include "model/transformer_int.h"
 
 #include <math.h>
@@ -82,6 +83,7 @@ typedef struct teller {
     void *state;
     size_t told;
     const dure_gradient_map *map;
+    const dure_dropout *dropout;
 } teller;
 
 typedef struct gather_job {
@@ -144,6 +146,10 @@ static dure_err check_opts(const dure_lora *lora, const dure_gradient_opts *opts
     if (!lora) return dure_diag_set(diag, DURE_ERR_USAGE, "gradients need an adapter to train");
     if (opts->factors < DURE_LORA_FACTOR_A || opts->factors > DURE_LORA_FACTOR_BOTH)
         return dure_diag_set(diag, DURE_ERR_USAGE, "the trained factors must be A, B or both");
+    if (!(opts->dropout >= 0 && opts->dropout <= 0.95) ||
+        (opts->dropout > 0 && !opts->dropout_seeds))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "dropout must be from 0 to 0.95, not %g",
+                             opts->dropout);
     return DURE_OK;
 }
 
@@ -154,7 +160,7 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
     size_t max_docs = opts->together ? SIZE_MAX : t->ws.set_floats / to->map->widest;
     dure_err err = DURE_OK;
     for (size_t next = 0; next < n_docs && !err;) {
-        dure_pass pass = {.lora = lora};
+        dure_pass pass = {.lora = lora, .dropout = to->dropout};
         dure_transformer_pack(&pass, &next, t, docs, n_docs, max_docs);
         weigh_labels(t, &pass, opts->sum_of_labels);
         if (pass.n_docs) pass_gradients(t, &pass, to->map);
@@ -170,11 +176,17 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
                                     dure_diag *diag)
 {
     dure_gradient_map map = {.together = opts->together};
+    dure_dropout dropout = {.seeds = NULL};
     teller to = {.sink = sink, .state = state, .map = &map};
     dure_err err = check_opts(lora, opts, diag);
     if (!err) err = map_make(&map, &lora->layout, opts->factors);
     if (!err) err = dure_transformer_prepare(t, lora, docs, n_docs, &map, diag);
+    if (!err && opts->dropout > 0) {
+        err = dure_dropout_init(&dropout, t, opts->dropout, opts->dropout_seeds);
+        to.dropout = &dropout;
+    }
     if (!err) err = all_passes(&to, t, lora, opts, docs, n_docs);
+    dure_dropout_fini(&dropout);
     map_free(&map);
     return err;
 }

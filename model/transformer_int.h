@@ -101,6 +101,7 @@ typedef struct dure_pass {
     size_t rows, n_docs, n_labels;
     dure_kv_cache **caches; /* one a document; NULL: the pass is whole documents */
     bool few;               /* a handful of rows whose bits may depend on their number */
+    const struct dure_dropout *dropout; /* NULL: none */
 } dure_pass;
 
 /* A and B of one adapted matrix as weights, and alpha / rank; false when it is not adapted. */

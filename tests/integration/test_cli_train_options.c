@@ -246,6 +246,8 @@ static void test_train_refuses_options_that_exclude_each_other(void **state)
         "--no-dp --optimizer sgd --weight-decay 0.1",
         "--no-dp --momentum 0.5",
         "--no-dp --any-base",
+        "--no-dp --dropout 1",
+        "--no-dp --dropout -0.1",
         "--source s --records 1000 --epsilon 8 --clip-norm 1",
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

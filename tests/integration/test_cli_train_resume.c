@@ -9,7 +9,7 @@
 /* Everything that has a state of its own: schedule, evaluation, the best factors, momentum. */
 #define FULL                                                                                       \
     "--schedule cosine --warmup 0.1 --eval held.jsonl --eval-every 3 --learning-rate 0.02 "        \
-    "--weight-decay 0.01 "
+    "--weight-decay 0.01 --dropout 0.2 "
 
 static void train(const char *options, const char *out)
 {
