@@ -101,9 +101,16 @@ typedef struct tile {
     size_t doc, head, head_kv, first, n;
     size_t row;    /* of the pass */
     size_t before; /* keys that query 0 of the document sees besides its own */
-    size_t keys;   /* that the last row of the tile sees */
+    size_t begin;  /* of the keys that its rows see, down to a whole panel */
+    size_t keys;   /* end of those that the last row sees */
     size_t depth;  /* the same, up to a whole group */
 } tile;
+
+/* The first key that the query at `place` sees, places and keys counted from the document's. */
+static size_t first_seen(const dure_attention *a, size_t place)
+{
+    return a->window && place >= a->window ? place + 1 - a->window : 0;
+}
 
 static tile tile_of(const job *j, size_t doc, size_t head, size_t index)
 {
@@ -119,6 +126,7 @@ static tile tile_of(const job *j, size_t doc, size_t head, size_t index)
     t.n = d->n - t.first < TILE ? d->n - t.first : TILE;
     t.keys = t.before + t.first + t.n;
     t.depth = dure_round_up(t.keys, j->ops->group);
+    t.begin = first_seen(a, t.before + t.first) / LANE * LANE;
     return t;
 }
 
@@ -127,15 +135,15 @@ static void scores(float *s, const job *j, const tile *t, const void *x, panel_k
 {
     const dure_attention *a = j->a;
     dure_panels b = panels_of(a, t->doc, t->head_kv, kind, j->ops);
-    j->ops->gemm(&(dure_gemm){.c = s,
+    j->ops->gemm(&(dure_gemm){.c = s + t->begin,
                               .ldc = padded(t->d->n_keys),
                               .a = dure_act_in(j->ops, x, t->row * a->ldq + t->head * a->dim),
                               .a_row = a->ldq,
                               .a_step = j->ops->group,
-                              .b = b.at,
+                              .b = dure_act_in(j->ops, b.at, t->begin / j->ops->width * b.panel),
                               .b_panel = b.panel,
                               .m = t->n,
-                              .n = t->keys,
+                              .n = t->keys - t->begin,
                               .k = a->dim});
 }
 
@@ -145,14 +153,19 @@ static void combine(const work *w, const job *j, const tile *t, const void *x, p
     dure_panels b = panels_of(j->a, t->doc, t->head_kv, kind, j->ops);
     j->ops->gemm(&(dure_gemm){.c = w->tile,
                               .ldc = padded(j->a->dim),
-                              .a = x,
+                              .a = dure_act_in(j->ops, x, t->begin),
                               .a_row = padded(t->d->n_keys),
                               .a_step = j->ops->group,
-                              .b = b.at,
+                              .b = dure_act_in(j->ops, b.at, t->begin * j->ops->width),
                               .b_panel = b.panel,
                               .m = t->n,
                               .n = j->a->dim,
-                              .k = t->depth});
+                              .k = t->depth - t->begin});
+}
+
+static void clear_acts(const job *j, void *acts, size_t at, size_t n)
+{
+    memset(dure_act_at(j->ops, acts, at), 0, n * j->ops->act_bytes);
 }
 
 static void forward_task(void *state, size_t task, void *scratch)
@@ -167,8 +180,10 @@ static void forward_task(void *state, size_t task, void *scratch)
     size_t ld = padded(t.d->n_keys);
     scores(w.s, j, &t, a->q, KEYS_NT);
     for (size_t i = 0; i < t.n; i++) {
-        float lse = j->ops->softmax(dure_act_at(j->ops, w.p, i * ld), w.s + i * ld,
-                                    t.before + t.first + i + 1, t.depth, a->scale);
+        size_t place = t.before + t.first + i, from = first_seen(a, place), at = i * ld + from;
+        clear_acts(j, w.p, i * ld + t.begin, from - t.begin);
+        float lse = j->ops->softmax(dure_act_at(j->ops, w.p, at), w.s + at, place + 1 - from,
+                                    t.depth - from, a->scale);
         if (j->lse) j->lse[(t.row + i) * a->heads + t.head] = lse;
     }
     combine(&w, j, &t, w.p, VALUES_NN);
@@ -198,18 +213,21 @@ static void score_gradient(const work *w, const job *j, const tile *t)
     scores(w->dp, j, t, g->dout, VALUES_NT);
     for (size_t i = 0; i < t->n; i++) {
         size_t at = (t->row + i) * a->ldq + t->head * a->dim;
+        size_t place = t->before + t->first + i, from = first_seen(a, place), key = i * ld + from;
+        clear_acts(j, w->p, i * ld + t->begin, from - t->begin);
+        clear_acts(j, w->ds, i * ld + t->begin, from - t->begin);
         dure_score_row row = {
-            .s = w->s + i * ld,
-            .dp = w->dp + i * ld,
-            .seen = t->before + t->first + i + 1,
-            .padded = t->depth,
+            .s = w->s + key,
+            .dp = w->dp + key,
+            .seen = place + 1 - from,
+            .padded = t->depth - from,
             .scale = a->scale,
             .lse = g->lse[(t->row + i) * a->heads + t->head],
             .d = j->ops->dot_acts(dure_act_in(j->ops, g->dout, at), dure_act_in(j->ops, g->out, at),
                                   a->dim),
         };
-        j->ops->softmax_backward(dure_act_at(j->ops, w->p, i * ld),
-                                 dure_act_at(j->ops, w->ds, i * ld), &row);
+        j->ops->softmax_backward(dure_act_at(j->ops, w->p, key), dure_act_at(j->ops, w->ds, key),
+                                 &row);
     }
 }
 
@@ -220,33 +238,29 @@ static void add_to_keys(float *sums, const work *w, const job *j, const tile *t,
     const dure_attention *a = j->a;
     const dure_cpu_ops *ops = j->ops;
     size_t rows = dure_round_up(t->n, ops->group), panel = rows * ops->width;
-    ops->pack_nn(&(dure_pack){
-        .to = {w->left, panel}, .x = x, .ld = padded(t->d->n_keys), .n = t->keys, .k = t->n});
+    size_t n = t->keys - t->begin;
+    ops->pack_nn(&(dure_pack){.to = {w->left, panel},
+                              .x = dure_act_in(ops, x, t->begin),
+                              .ld = padded(t->d->n_keys),
+                              .n = n,
+                              .k = t->n});
     ops->pack_nn(&(dure_pack){.to = {w->right, panel},
                               .x = dure_act_in(ops, y, t->row * a->ldq + t->head * a->dim),
                               .ld = a->ldq,
                               .n = a->dim,
                               .k = t->n});
-    for (size_t key = 0; key < t->keys; key += ops->width)
-        ops->gemm(&(dure_gemm){.c = sums + key * padded(a->dim),
+    for (size_t key = 0; key < n; key += ops->width)
+        ops->gemm(&(dure_gemm){.c = sums + (t->begin + key) * padded(a->dim),
                                .ldc = padded(a->dim),
                                .a = dure_act_in(ops, w->left, key * rows),
                                .a_row = ops->group,
                                .a_step = ops->width * ops->group,
                                .b = w->right,
                                .b_panel = panel,
-                               .m = t->keys - key < ops->width ? t->keys - key : ops->width,
+                               .m = n - key < ops->width ? n - key : ops->width,
                                .n = a->dim,
                                .k = rows,
                                .accumulate = true});
-}
-
-/* Stores a row of dq or dk, turned back. */
-static void put_turned(const job *j, void *to, float *x, size_t row)
-{
-    const dure_attention *a = j->a;
-    if (j->grad->rope) dure_rope_turn(x, a->dim, j->grad->rope, row, 0, -1.0f, j->ops);
-    j->ops->store(to, x, a->dim, 1.0f);
 }
 
 static void backward_tile(const work *w, const job *j, const tile *t)
@@ -255,8 +269,9 @@ static void backward_tile(const work *w, const job *j, const tile *t)
     score_gradient(w, j, t);
     combine(w, j, t, w->ds, KEYS_NN);
     for (size_t i = 0; i < t->n; i++)
-        put_turned(j, dure_act_at(j->ops, j->grad->dq, (t->row + i) * a->ldq + t->head * a->dim),
-                   w->tile + i * padded(a->dim), t->row + i);
+        dure_heads_back(dure_act_at(j->ops, j->grad->dq, (t->row + i) * a->ldq + t->head * a->dim),
+                        w->tile + i * padded(a->dim), j->grad->heads_q, t->row + i, t->head,
+                        j->ops);
     add_to_keys(w->dk, w, j, t, w->ds, a->q);
     add_to_keys(w->dv, w, j, t, w->p, j->grad->dout);
 }
@@ -278,8 +293,8 @@ static void backward_task(void *state, size_t task, void *scratch)
         }
     for (size_t i = 0; i < d->n; i++) {
         size_t row = d->first + i, at = i * padded(a->dim);
-        put_turned(j, dure_act_at(j->ops, j->grad->dk, row * a->ldk + head_kv * a->dim), w.dk + at,
-                   row);
+        dure_heads_back(dure_act_at(j->ops, j->grad->dk, row * a->ldk + head_kv * a->dim),
+                        w.dk + at, j->grad->heads_k, row, head_kv, j->ops);
         j->ops->store(dure_act_at(j->ops, j->grad->dv, row * a->ldv + head_kv * a->dim), w.dv + at,
                       a->dim, 1.0f);
     }

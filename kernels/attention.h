@@ -2,10 +2,11 @@
  * its own document and itself. Dao et al., arXiv 2205.14135, for the backward from lse.
  *
  * Each document is worked on from its own first row in tiles of fixed height, so its numbers do
- * not depend on where it lies in the pack. q, k, v, out and their gradients are activations. */
+ * not depend on where it lies in the pack. With a window, a token sees only the last `window` of
+ * these, itself included. q, k, v, out and their gradients are activations. */
 #pragma once
 
-#include "kernels/rope.h"
+#include "kernels/heads.h"
 
 /* Queries are rows [first, first + n) of q; keys and values are n_keys rows of k and v from this
  * document's first on. Query i sees keys [0, n_keys - n + i]. */
@@ -21,6 +22,7 @@ typedef struct dure_attention {
     const void *q; /* rows x heads*dim */
     size_t ldq, ldk, ldv;
     size_t heads, heads_kv, dim; /* dim is even */
+    size_t window;               /* 0: all */
     float scale;
     void *packed; /* dure_attention_packed_bytes(), for panels of keys and values */
 } dure_attention;
@@ -36,14 +38,14 @@ void dure_attention_forward(void *out, float *lse, const dure_attention *args,
                             const dure_compute *c);
 
 /* dq, dk, dv are written whole (strides ldq, ldk, ldv); dk and dv point at the rows of the pack
- * as q does, so this needs n_keys == n for every document. dq and dk are turned back by `rope`
- * (NULL: not) before they are rounded. */
+ * as q does, so this needs n_keys == n for every document. dq and dk are taken back to the products
+ * (dure_heads_back) before they are rounded. */
 typedef struct dure_attention_grad {
     const dure_attention *args;
     const void *out, *dout;
     const float *lse;
     void *dq, *dk, *dv;
-    const dure_rope *rope;
+    const dure_heads *heads_q, *heads_k;
 } dure_attention_grad;
 
 void dure_attention_backward(const dure_attention_grad *grad, const dure_compute *c);

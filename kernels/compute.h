@@ -92,6 +92,8 @@ typedef struct dure_cpu_ops {
     void (*rmsnorm)(void *y, void *kept, const float *x, const float *w, size_t n, float eps);
     /* y from what was kept. */
     void (*rmsnorm_again)(void *y, const void *kept, const float *w, size_t n, float eps);
+    /* The same in float32: y may be x. */
+    void (*norm)(float *y, void *kept, const float *x, const float *w, size_t n, float eps);
     /* dx += the gradient through rmsnorm of one row; `out` (may be NULL) gets dx. */
     void (*rmsnorm_backward)(float *dx, void *out, const float *dy, const void *kept,
                              const float *w, size_t n, float eps);
@@ -99,9 +101,15 @@ typedef struct dure_cpu_ops {
     void (*swiglu)(void *h, const void *e, const void *u, size_t n);
     /* h again, and e and u become their own gradients. */
     void (*swiglu_backward)(void *h, void *e, void *u, const float *dh, size_t n);
+    /* The same with gelu (the form with tanh) for silu. */
+    void (*geglu)(void *h, const void *e, const void *u, size_t n);
+    void (*geglu_backward)(void *h, void *e, void *u, const float *dh, size_t n);
     /* Turns pairs (x[2i], x[2i+1]) by the angle whose (cos, sin) is at cos_sin[2i]; `sign` -1 turns
      * back. n is even. */
     void (*rotate)(float *x, const float *cos_sin, size_t n, float sign);
+    /* Turns pairs (x[i], x[i + n/2]) by the angles with the cosines cos_sin[0..n/2) and the sines
+     * after them. */
+    void (*rotate_halves)(float *x, const float *cos_sin, size_t n, float sign);
     /* p = softmax(scale s) over s[0..seen), zero up to `padded`; returns log sum exp(scale s). What
      * s holds is lost. */
     float (*softmax)(void *p, float *s, size_t seen, size_t padded, float scale);

@@ -271,13 +271,25 @@ static size_t pieces(size_t n, size_t of)
     return (n + of - 1) / of;
 }
 
+/* The least number that both divide. */
+static size_t multiple_of(size_t a, size_t b)
+{
+    size_t x = a, y = b;
+    while (y) {
+        size_t rest = x % y;
+        x = y;
+        y = rest;
+    }
+    return a / x * b;
+}
+
 /* What a width must be a multiple of: whole vectors, the grain, and whole blocks of weights that
  * are decoded along their rows. */
 static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops *ops)
 {
     size_t unit = ops->width > 2 ? ops->width : 2, weights, bytes;
     for (size_t i = 0; i < n; i++) {
-        if (products[i].grain > unit) unit = dure_round_up(products[i].grain, unit);
+        if (products[i].grain) unit = multiple_of(unit, products[i].grain);
         for (size_t k = 0; k < products[i].n_terms; k++) {
             const dure_term *t = &products[i].terms[k];
             DURE_ASSERT((t->transposed ? t->w->in : t->w->out) == columns_of(&products[i]));
@@ -436,6 +448,7 @@ void dure_matmul_few(const dure_product *products, size_t n, size_t rows, const 
     DURE_ASSERT(rows <= DURE_MATMUL_FEW);
     job j = {.products = products, .n = n, .rows = rows, .height = rows, .ops = c->ops};
     j.width = unit_of(products, n, c->ops) * 2;
+    if (j.width > COLUMNS_MAX) j.width /= 2;
     for (size_t i = 0; i < n; i++)
         j.tasks[i + 1] = j.tasks[i] + pieces(columns_of(&products[i]), j.width);
     dure_pool_run(c->pool, j.tasks[n], few_task, &j);

@@ -32,6 +32,30 @@ void dure_rmsnorm_forward(void *y, void *kept, const float *x, const dure_rmsnor
     dure_compute_rows(c, args->rows, GRAIN, forward_rows, &j);
 }
 
+typedef struct add_job {
+    job j;
+    float *x, *sum;
+} add_job;
+
+static void add_rows(void *state, size_t first, size_t last, void *scratch)
+{
+    const add_job *a = state;
+    const dure_rmsnorm *args = a->j.args;
+    (void)scratch;
+    for (size_t i = first; i < last; i++) {
+        float *x = a->x + i * args->width;
+        a->j.ops->norm(x, at(&a->j, a->j.kept, i), x, args->w, args->width, args->eps);
+        a->j.ops->add(a->sum + i * args->width, x, args->width);
+    }
+}
+
+void dure_rmsnorm_add(float *y, void *kept, float *x, const dure_rmsnorm *args,
+                      const dure_compute *c)
+{
+    add_job a = {.j = {.args = args, .kept = kept, .ops = c->ops}, .x = x, .sum = y};
+    dure_compute_rows(c, args->rows, GRAIN, add_rows, &a);
+}
+
 typedef struct kept_job {
     job j;
     const void *kept;

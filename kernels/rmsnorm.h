@@ -13,6 +13,9 @@ typedef struct dure_rmsnorm {
 /* y from x; `kept` (may be NULL) gets x as the backward pass wants it. */
 void dure_rmsnorm_forward(void *y, void *kept, const float *x, const dure_rmsnorm *args,
                           const dure_compute *c);
+/* y += the norm of x, in float32; x is lost. */
+void dure_rmsnorm_add(float *y, void *kept, float *x, const dure_rmsnorm *args,
+                      const dure_compute *c);
 /* y once more, from what was kept. */
 void dure_rmsnorm_again(void *y, const void *kept, const dure_rmsnorm *args, const dure_compute *c);
 /* dx += dL/dx for dy = dL/dy; `out` (may be NULL) gets the new dx as activations. */

@@ -71,16 +71,6 @@ void dure_rope_table_fini(dure_rope_table *table)
     *table = (dure_rope_table){0};
 }
 
-static void turn_halves(float *x, const float *cos_sin, size_t dim, float sign)
-{
-    size_t half = dim / 2;
-    for (size_t i = 0; i < half; i++) {
-        float c = cos_sin[i], s = cos_sin[half + i] * sign, a = x[i], b = x[half + i];
-        x[i] = a * c - b * s;
-        x[half + i] = a * s + b * c;
-    }
-}
-
 void dure_rope_turn(float *x, size_t n, const dure_rope *rope, size_t row, size_t column,
                     float sign, const dure_cpu_ops *ops)
 {
@@ -92,7 +82,7 @@ void dure_rope_turn(float *x, size_t n, const dure_rope *rope, size_t row, size_
         size_t left = rope->head_dim - in_head < n - i ? rope->head_dim - in_head : n - i;
         if (table->halves) {
             DURE_ASSERT(in_head == 0 && left == rope->head_dim);
-            turn_halves(x + i, cos_sin, table->dim, sign);
+            ops->rotate_halves(x + i, cos_sin, table->dim, sign);
         } else if (in_head < table->dim) {
             size_t turned = table->dim - in_head < left ? table->dim - in_head : left;
             ops->rotate(x + i, cos_sin + in_head, turned, sign);

@@ -13,13 +13,9 @@
 #pragma once
 
 #include "kernels/rope.h"
+#include "kernels/swiglu.h"
 #include "model/gguf.h"
 #include "model/lora.h"
-
-typedef enum dure_activation {
-    DURE_ACTIVATION_SILU,
-    DURE_ACTIVATION_GELU, /* the form with tanh */
-} dure_activation;
 
 enum { DURE_ARCH_MAX_LAYERS = 1024 };
 

@@ -46,16 +46,19 @@ static dure_err read_vector(const float **vector, float **out, const dure_gguf *
     return DURE_OK;
 }
 
-static dure_err bind_layer(dure_layer_weights *layer, float **norms, const dure_transformer *t,
+static dure_err bind_layer(dure_layer_weights *layer, float **vectors, const dure_transformer *t,
                            const dure_gguf *gguf, dure_diag *diag)
 {
     char name[64];
     uint32_t index = (uint32_t)(layer - t->layers);
-    snprintf(name, sizeof name, "blk.%u.attn_norm.weight", index);
-    dure_err err = read_vector(&layer->attn_norm, norms, gguf, name, t->shape.n_embd, diag);
-    if (err) return err;
-    snprintf(name, sizeof name, "blk.%u.ffn_norm.weight", index);
-    err = read_vector(&layer->ffn_norm, norms, gguf, name, t->shape.n_embd, diag);
+    dure_err err = DURE_OK;
+    for (int v = 0; v < DURE_MODEL_VECTORS && !err; v++) {
+        dure_model_vector which = (dure_model_vector)v;
+        uint32_t n = dure_model_vector_size(&t->shape, &t->arch, which);
+        if (n == 0) continue;
+        dure_model_vector_name(name, index, which);
+        err = read_vector(&layer->vector[v], vectors, gguf, name, n, diag);
+    }
     for (int k = 0; k < DURE_LORA_TARGETS && !err; k++) {
         dure_model_target_name(name, index, (dure_lora_target)k);
         err = bind_weight(&layer->w[k], gguf, name, diag);
@@ -63,15 +66,17 @@ static dure_err bind_layer(dure_layer_weights *layer, float **norms, const dure_
     return err;
 }
 
-/* What this forward pass would leave out changes the model's meaning: refused by name. */
-static dure_err check_arch(const dure_transformer *t, dure_diag *diag)
+/* A product hands over whole heads, as many as vectors fit together with: 256 columns at most. */
+static dure_err check_heads(const dure_transformer *t, dure_diag *diag)
 {
-    const dure_model_arch *a = &t->arch;
-    if (!a->qkv_bias && !a->qk_norm && !a->post_norms && a->window == 0) return DURE_OK;
+    uint32_t dim = t->shape.head_dim, columns = dim;
+    if (!t->arch.qk_norm && !t->arch.rope_halves) return DURE_OK;
+    while (columns % 16)
+        columns += dim;
+    if (columns <= DURE_HEADS_WIDEST) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                         "the architecture '%s' is read, but cannot be computed with; use a model "
-                         "of the architecture llama, such as SmolLM2",
-                         t->shape.architecture);
+                         "heads of %u elements are not supported; up to 256, in steps of 16, are",
+                         dim);
 }
 
 static dure_err bind_globals(dure_transformer *t, float **norms, const dure_gguf *gguf,
@@ -94,22 +99,34 @@ static dure_err bind_globals(dure_transformer *t, float **norms, const dure_gguf
 static dure_err make_rope(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag)
 {
     dure_err err = dure_model_rope_read(&t->rope, gguf, &t->shape, &t->arch, false, diag);
-    return err ? err : dure_rope_table_reserve(&t->rope, t->shape.n_context);
+    if (!err) err = dure_model_rope_read(&t->rope_sliding, gguf, &t->shape, &t->arch, true, diag);
+    if (!err) err = dure_rope_table_reserve(&t->rope, t->shape.n_context);
+    if (!err && t->arch.window) err = dure_rope_table_reserve(&t->rope_sliding, t->shape.n_context);
+    return err;
+}
+
+/* Floats of all vectors. */
+static size_t vector_floats(const dure_transformer *t)
+{
+    size_t layer = 0;
+    for (int v = 0; v < DURE_MODEL_VECTORS; v++)
+        layer += dure_model_vector_size(&t->shape, &t->arch, (dure_model_vector)v);
+    return t->shape.n_layers * layer + t->shape.n_embd;
 }
 
 static dure_err bind(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag)
 {
     const dure_model_shape *s = &t->shape;
-    t->layers = calloc(s->n_layers, sizeof *t->layers);
-    t->norms = calloc((2 * (size_t)s->n_layers + 1) * s->n_embd, sizeof *t->norms);
-    if (!t->layers || !t->norms) return DURE_ERR_NOMEM;
-    float *norms = t->norms;
     dure_err err = dure_model_arch_read(&t->arch, gguf, s, diag);
-    if (!err) err = check_arch(t, diag);
-    t->eps = t->arch.norm_eps;
-    if (!err) err = bind_globals(t, &norms, gguf, diag);
+    if (!err) err = check_heads(t, diag);
+    if (err) return err;
+    t->layers = calloc(s->n_layers, sizeof *t->layers);
+    t->norms = calloc(vector_floats(t), sizeof *t->norms);
+    if (!t->layers || !t->norms) return DURE_ERR_NOMEM;
+    float *vectors = t->norms;
+    err = bind_globals(t, &vectors, gguf, diag);
     for (uint32_t l = 0; l < s->n_layers && !err; l++)
-        err = bind_layer(&t->layers[l], &norms, t, gguf, diag);
+        err = bind_layer(&t->layers[l], &vectors, t, gguf, diag);
     if (!err) err = make_rope(t, gguf, diag);
     return err;
 }
@@ -183,7 +200,6 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     if (!err) err = choose_path(t, opts, diag);
     if (!err && t->compute.ops->act_bytes == 2) err = pack_weights(t, gguf);
     if (!err) {
-        t->attention_scale = t->arch.attention_scale;
         *out = t;
     } else {
         dure_transformer_free(&t);
@@ -196,6 +212,7 @@ void dure_transformer_free(dure_transformer **t)
     if (!*t) return;
     dure_workspace_fini(&(*t)->ws);
     dure_rope_table_fini(&(*t)->rope);
+    dure_rope_table_fini(&(*t)->rope_sliding);
     dure_pool_free(&(*t)->pool);
     dure_block_free((*t)->packed, (*t)->packed_bytes);
     free((*t)->layers);

@@ -193,7 +193,20 @@ static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, 
 static dure_rmsnorm norm_args(const back *b, const float *w)
 {
     return (dure_rmsnorm){
-        .w = w, .rows = b->pass->rows, .width = b->t->shape.n_embd, .eps = b->t->eps};
+        .w = w, .rows = b->pass->rows, .width = b->t->shape.n_embd, .eps = b->t->arch.norm_eps};
+}
+
+/* ws.dy, the gradient of what a half of a layer adds: that of the residual stream, or of the norm's
+ * input where the half ends in one. */
+static void into_half(const back *b, uint32_t layer, dure_model_vector which, const void *kept)
+{
+    dure_workspace *ws = &b->t->ws;
+    const float *w = b->t->layers[layer].vector[which];
+    if (!w) return; /* ws.dy is ws.dres already */
+    dure_rmsnorm norm = norm_args(b, w);
+    enter(b, DURE_PHASE_ELEMENTWISE);
+    memset(ws->dnorm, 0, norm.rows * norm.width * sizeof *ws->dnorm);
+    dure_rmsnorm_backward(ws->dnorm, ws->dy, ws->dres, kept, &norm, &b->t->compute);
 }
 
 /* The feed-forward half: ws.dres and ws.dy go from the layer's output to acts->mid. */
@@ -203,15 +216,19 @@ static void feed_forward_back(const back *b, uint32_t layer)
     dure_workspace *ws = &t->ws;
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     const linear_grad down = {DURE_LORA_DOWN, ws->dy, ws->h};
+    into_half(b, layer, DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
     lora_inputs(b, layer, &down, 1);
     /* Gate and up become their gradients, and h is there once more. */
-    dure_swiglu_grad swiglu = {
-        .h = ws->h, .gate = acts->gate, .up = acts->up, .width = t->shape.n_ff};
+    dure_swiglu_grad swiglu = {.h = ws->h,
+                               .gate = acts->gate,
+                               .up = acts->up,
+                               .width = t->shape.n_ff,
+                               .of_gate = t->arch.activation};
     inputs_back(b, layer, &down, 1, dure_finish_swiglu_backward, &swiglu);
     factor_gradients(b, layer, &down, 1);
     const linear_grad both[] = {{DURE_LORA_GATE, acts->gate, ws->norm},
                                 {DURE_LORA_UP, acts->up, ws->norm}};
-    dure_rmsnorm norm = norm_args(b, t->layers[layer].ffn_norm);
+    dure_rmsnorm norm = norm_args(b, t->layers[layer].vector[DURE_VECTOR_FFN_NORM]);
     enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_again(ws->norm, acts->mid, &norm, &t->compute);
     lora_inputs(b, layer, both, 2);
@@ -222,7 +239,7 @@ static void feed_forward_back(const back *b, uint32_t layer)
     dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->mid, &norm, &t->compute);
 }
 
-/* dq, dk, dv before the rotation, from ws.datt. */
+/* dq, dk, dv of the products, from ws.datt. */
 static void scores_back(const back *b, uint32_t layer)
 {
     dure_transformer *t = b->t;
@@ -243,9 +260,11 @@ static void scores_back(const back *b, uint32_t layer)
                            .heads = s->n_head,
                            .heads_kv = s->n_head_kv,
                            .dim = s->head_dim,
-                           .scale = t->attention_scale,
+                           .window = dure_transformer_window(t, layer),
+                           .scale = t->arch.attention_scale,
                            .packed = ws->packed};
-    dure_rope rope = {.table = &t->rope, .position = ws->position, .head_dim = s->head_dim};
+    dure_heads to_q = dure_transformer_heads(t, layer, DURE_LORA_Q);
+    dure_heads to_k = dure_transformer_heads(t, layer, DURE_LORA_K);
     dure_attention_grad grad = {.args = &args,
                                 .out = acts->att,
                                 .lse = acts->lse,
@@ -253,7 +272,8 @@ static void scores_back(const back *b, uint32_t layer)
                                 .dq = ws->dq,
                                 .dk = ws->dk,
                                 .dv = ws->dv,
-                                .rope = &rope};
+                                .heads_q = &to_q,
+                                .heads_k = &to_k};
     enter(b, DURE_PHASE_ATTENTION);
     dure_attention_backward(&grad, &t->compute);
 }
@@ -268,6 +288,7 @@ static void attention_back(const back *b, uint32_t layer)
     const linear_grad out = {DURE_LORA_O, ws->dy, acts->att};
     dure_store datt = {
         .y = ws->datt, .ldy = (size_t)t->shape.n_head * t->shape.head_dim, .scale = 1.0f};
+    into_half(b, layer, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
     lora_inputs(b, layer, &out, 1);
     factor_gradients(b, layer, &out, 1);
     inputs_back(b, layer, &out, 1, dure_finish_store, &datt);
@@ -275,7 +296,7 @@ static void attention_back(const back *b, uint32_t layer)
     const linear_grad three[] = {{DURE_LORA_Q, ws->dq, ws->norm},
                                  {DURE_LORA_K, ws->dk, ws->norm},
                                  {DURE_LORA_V, ws->dv, ws->norm}};
-    dure_rmsnorm norm = norm_args(b, t->layers[layer].attn_norm);
+    dure_rmsnorm norm = norm_args(b, t->layers[layer].vector[DURE_VECTOR_ATTN_NORM]);
     enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_again(ws->norm, acts->x, &norm, &t->compute);
     lora_inputs(b, layer, three, 3);

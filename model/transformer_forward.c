@@ -49,6 +49,7 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
                                  .n_terms = 1,
                                  .finish = l->finish,
                                  .state = l->state};
+        if (l->finish == dure_finish_heads) main[i].grain = dure_heads_grain(l->state);
         dure_lora_pair *pair = &pairs[adapted];
         if (!dure_transformer_pair(pair, pass->lora, layer, l->target)) continue;
         void *z = z_of(t, layer, l->target);
@@ -72,7 +73,7 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
 
 static dure_rmsnorm norm_args(const dure_transformer *t, const float *w, size_t rows)
 {
-    return (dure_rmsnorm){.w = w, .rows = rows, .width = t->shape.n_embd, .eps = t->eps};
+    return (dure_rmsnorm){.w = w, .rows = rows, .width = t->shape.n_embd, .eps = t->arch.norm_eps};
 }
 
 /* Points every document at its keys and values: those of the pass, or the whole of its cache,
@@ -96,24 +97,51 @@ static void point_at_keys(dure_transformer *t, const dure_pass *pass, uint32_t l
     }
 }
 
-/* Turns rows of q or k by their positions and stores them. */
-typedef struct turned {
-    dure_store store;
-    dure_rope rope;
-} turned;
-
-static void finish_turned(void *state, const dure_sums *sums, const dure_cpu_ops *ops)
-{
-    turned *t = state;
-    for (size_t r = 0; r < sums->rows; r++)
-        dure_rope_turn(sums->at + r * sums->ld, sums->columns, &t->rope, sums->row + r,
-                       sums->column, 1.0f, ops);
-    dure_finish_store(&t->store, sums, ops);
-}
-
 static dure_store store_at(void *y, size_t ldy)
 {
     return (dure_store){.y = y, .ldy = ldy, .scale = 1.0f};
+}
+
+dure_heads dure_transformer_heads(dure_transformer *t, uint32_t layer, dure_lora_target target)
+{
+    const dure_model_shape *s = &t->shape;
+    const float *const *vector = t->layers[layer].vector;
+    dure_layer_acts *acts = dure_transformer_acts(t, layer);
+    dure_heads h = {.dim = s->head_dim, .eps = t->arch.norm_eps, .position = t->ws.position};
+    bool is_q = target == DURE_LORA_Q;
+    h.ldy = (size_t)(is_q ? s->n_head : s->n_head_kv) * s->head_dim;
+    if (target == DURE_LORA_V) {
+        h.y = acts->v;
+        h.bias = vector[DURE_VECTOR_V_BIAS];
+        return h;
+    }
+    h.y = is_q ? acts->q : acts->k;
+    h.kept = is_q ? acts->q_kept : acts->k_kept;
+    h.bias = vector[is_q ? DURE_VECTOR_Q_BIAS : DURE_VECTOR_K_BIAS];
+    h.norm = vector[is_q ? DURE_VECTOR_Q_NORM : DURE_VECTOR_K_NORM];
+    h.table = dure_model_arch_slides(&t->arch, layer) ? &t->rope_sliding : &t->rope;
+    return h;
+}
+
+size_t dure_transformer_window(const dure_transformer *t, uint32_t layer)
+{
+    return dure_model_arch_slides(&t->arch, layer) ? t->arch.window : 0;
+}
+
+/* Finishes the products of a half of a layer: their sums go to the residual stream, or first
+ * through a norm. */
+static void add_half(dure_transformer *t, const dure_pass *pass, uint32_t layer, linear last,
+                     dure_model_vector which, void *kept)
+{
+    const float *w = t->layers[layer].vector[which];
+    dure_floats sums = {.y = w ? t->ws.added : t->ws.res, .ldy = t->shape.n_embd, .accumulate = !w};
+    last.finish = dure_finish_floats;
+    last.state = &sums;
+    linears(t, pass, layer, &last, 1);
+    if (!w) return;
+    dure_rmsnorm norm = norm_args(t, w, pass->rows);
+    dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
+    dure_rmsnorm_add(t->ws.res, kept, t->ws.added, &norm, &t->compute);
 }
 
 static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
@@ -121,16 +149,16 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     const dure_model_shape *s = &t->shape;
     size_t q = (size_t)s->n_head * s->head_dim, kv = (size_t)s->n_head_kv * s->head_dim;
-    dure_rmsnorm norm = norm_args(t, t->layers[layer].attn_norm, pass->rows);
+    dure_rmsnorm norm = norm_args(t, t->layers[layer].vector[DURE_VECTOR_ATTN_NORM], pass->rows);
     dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_forward(t->ws.norm, acts->x, t->ws.res, &norm, &t->compute);
-    dure_rope rope = {.table = &t->rope, .position = t->ws.position, .head_dim = s->head_dim};
-    turned to_q = {store_at(acts->q, q), rope}, to_k = {store_at(acts->k, kv), rope};
-    dure_store to_v = store_at(acts->v, kv);
+    dure_heads to_q = dure_transformer_heads(t, layer, DURE_LORA_Q);
+    dure_heads to_k = dure_transformer_heads(t, layer, DURE_LORA_K);
+    dure_heads to_v = dure_transformer_heads(t, layer, DURE_LORA_V);
     linears(t, pass, layer,
-            (linear[]){{DURE_LORA_Q, t->ws.norm, finish_turned, &to_q},
-                       {DURE_LORA_K, t->ws.norm, finish_turned, &to_k},
-                       {DURE_LORA_V, t->ws.norm, dure_finish_store, &to_v}},
+            (linear[]){{DURE_LORA_Q, t->ws.norm, dure_finish_heads, &to_q},
+                       {DURE_LORA_K, t->ws.norm, dure_finish_heads, &to_k},
+                       {DURE_LORA_V, t->ws.norm, dure_finish_heads, &to_v}},
             3);
     dure_profile_enter(t->compute.profile, DURE_PHASE_ATTENTION);
     point_at_keys(t, pass, layer);
@@ -143,18 +171,19 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
                            .heads = s->n_head,
                            .heads_kv = s->n_head_kv,
                            .dim = s->head_dim,
-                           .scale = t->attention_scale,
+                           .window = dure_transformer_window(t, layer),
+                           .scale = t->arch.attention_scale,
                            .packed = t->ws.packed};
     dure_attention_forward(acts->att, acts->lse, &args, &t->compute);
-    dure_floats residual = {.y = t->ws.res, .ldy = s->n_embd, .accumulate = true};
-    linears(t, pass, layer, (linear[]){{DURE_LORA_O, acts->att, dure_finish_floats, &residual}}, 1);
+    add_half(t, pass, layer, (linear){DURE_LORA_O, acts->att, NULL, NULL},
+             DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
 }
 
 static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t layer)
 {
     dure_layer_acts *acts = dure_transformer_acts(t, layer);
     size_t f = t->shape.n_ff;
-    dure_rmsnorm norm = norm_args(t, t->layers[layer].ffn_norm, pass->rows);
+    dure_rmsnorm norm = norm_args(t, t->layers[layer].vector[DURE_VECTOR_FFN_NORM], pass->rows);
     dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_forward(t->ws.norm, acts->mid, t->ws.res, &norm, &t->compute);
     dure_store gate = store_at(acts->gate, f), up = store_at(acts->up, f);
@@ -163,18 +192,25 @@ static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t la
                        {DURE_LORA_UP, t->ws.norm, dure_finish_store, &up}},
             2);
     dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
-    dure_swiglu_forward(t->ws.h, acts->gate, acts->up, pass->rows * f, &t->compute);
-    dure_floats residual = {.y = t->ws.res, .ldy = t->shape.n_embd, .accumulate = true};
-    linears(t, pass, layer, (linear[]){{DURE_LORA_DOWN, t->ws.h, dure_finish_floats, &residual}},
-            1);
+    dure_swiglu gated = {.h = t->ws.h,
+                         .gate = acts->gate,
+                         .up = acts->up,
+                         .n = pass->rows * f,
+                         .of_gate = t->arch.activation};
+    dure_swiglu_forward(&gated, &t->compute);
+    add_half(t, pass, layer, (linear){DURE_LORA_DOWN, t->ws.h, NULL, NULL},
+             DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
 }
 
 void dure_transformer_run(dure_transformer *t, dure_pass *pass)
 {
     size_t d = t->shape.n_embd;
     dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
-    for (size_t i = 0; i < pass->rows; i++)
-        dure_weight_row(t->ws.res + i * d, &t->embedding, (size_t)t->ws.tokens[i], &t->compute);
+    for (size_t i = 0; i < pass->rows; i++) {
+        float *x = t->ws.res + i * d, by = t->arch.embedding_scale;
+        dure_weight_row(x, &t->embedding, (size_t)t->ws.tokens[i], &t->compute);
+        if (by > 1 || by < 1) t->compute.ops->scale(x, by, d);
+    }
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
         attend(t, pass, l);
         feed_forward(t, pass, l);

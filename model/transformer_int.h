@@ -13,21 +13,24 @@
 #include "model/transformer.h"
 
 typedef struct dure_layer_weights {
-    const float *attn_norm, *ffn_norm; /* D */
+    const float *vector[DURE_MODEL_VECTORS]; /* NULL: the architecture has none */
     dure_weight w[DURE_LORA_TARGETS];
 } dure_layer_weights;
 
 /* What one layer keeps for its backward pass: activations (kernels/compute.h), rows x width,
  * dense. When that has used them, the gradients of the layer below take their place. */
 typedef struct dure_layer_acts {
-    void *x;          /* D: input */
-    void *mid;        /* D: after attention */
-    void *q, *k, *v;  /* Q, KV, KV: rotated */
-    void *att;        /* Q: attention's output */
-    void *gate, *up;  /* F */
-    void *z;          /* targets x rows x ldz: s x A^T */
-    float *lse;       /* heads */
-    float *gradients; /* the whole set, as room for them */
+    void *x;         /* D: input */
+    void *mid;       /* D: after attention */
+    void *q, *k, *v; /* Q, KV, KV: rotated */
+    void *att;       /* Q: attention's output */
+    void *gate, *up; /* F */
+    void *z;         /* targets x rows x ldz: s x A^T */
+    /* Where the architecture has these norms: what they normed. */
+    void *q_kept, *k_kept;     /* Q, KV */
+    void *att_kept, *ffn_kept; /* D */
+    float *lse;                /* heads */
+    float *gradients;          /* the whole set, as room for them */
 } dure_layer_acts;
 
 typedef struct dure_workspace_need {
@@ -44,6 +47,7 @@ typedef struct dure_workspace {
     dure_layer_acts *sets; /* stored + 1 */
     size_t set_floats;     /* room in a set's `gradients` */
     float *res;            /* rows x D: the residual stream */
+    float *added;          /* rows x D: what is normed before it is added to it */
     void *norm;            /* rows x D activations */
     void *h;               /* rows x F */
     void *packed;          /* of attention */
@@ -71,13 +75,12 @@ typedef struct dure_workspace {
 struct dure_transformer {
     dure_model_shape shape;
     dure_model_arch arch;
-    float eps, attention_scale;
     uint32_t rows; /* of a pass */
     dure_layer_weights *layers;
     dure_weight embedding, head;
     const float *output_norm;
-    float *norms; /* owns every norm's gain */
-    dure_rope_table rope;
+    float *norms; /* owns every vector */
+    dure_rope_table rope, rope_sliding;
     dure_pool *pool;
     dure_compute compute;
     dure_profile profile; /* compute.profile points here, or nowhere */
@@ -116,6 +119,10 @@ bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t 
 DURE_MUST_USE dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need);
 void dure_workspace_fini(dure_workspace *ws);
 
+/* What becomes of the heads of q or k of a layer of the pass, whose activations are `y`. */
+dure_heads dure_transformer_heads(dure_transformer *t, uint32_t layer, dure_lora_target target);
+/* Tokens that a query of the layer sees; 0: all before it. */
+size_t dure_transformer_window(const dure_transformer *t, uint32_t layer);
 /* The set of layer `layer`; layers that are not stored share one. */
 dure_layer_acts *dure_transformer_acts(dure_transformer *t, uint32_t layer);
 

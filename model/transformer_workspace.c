@@ -65,8 +65,10 @@ static widths widths_of(const dure_model_shape *s)
 
 /* A set is also room for the gradients of at least one document. */
 static void slice_set(dure_layer_acts *set, slicer *s, dure_workspace *ws,
-                      const dure_model_shape *shape)
+                      const dure_transformer *t)
 {
+    const dure_model_shape *shape = &t->shape;
+    const dure_model_arch *arch = &t->arch;
     size_t n = ws->has.rows, start = s->used;
     widths w = widths_of(shape);
     set->gradients = floats(s, 0);
@@ -79,6 +81,14 @@ static void slice_set(dure_layer_acts *set, slicer *s, dure_workspace *ws,
     set->gate = acts(s, n * w.f);
     set->up = acts(s, n * w.f);
     set->z = acts(s, n * ws->ldz * DURE_LORA_TARGETS);
+    if (arch->qk_norm) {
+        set->q_kept = acts(s, n * w.q);
+        set->k_kept = acts(s, n * w.kv);
+    }
+    if (arch->post_norms) {
+        set->att_kept = acts(s, n * w.d);
+        set->ffn_kept = acts(s, n * w.d);
+    }
     set->lse = floats(s, n * shape->n_head);
     size_t used = (s->used - start) / sizeof(float);
     if (used < ws->has.gradients) floats(s, ws->has.gradients - used);
@@ -127,8 +137,9 @@ static size_t slice_all(dure_workspace *ws, void *base, const dure_transformer *
     size_t n = ws->has.rows;
     widths w = widths_of(shape);
     for (size_t i = 0; i <= ws->has.stored; i++)
-        slice_set(&ws->sets[i], &s, ws, shape);
+        slice_set(&ws->sets[i], &s, ws, t);
     ws->res = floats(&s, n * w.d);
+    if (t->arch.post_norms) ws->added = floats(&s, n * w.d);
     ws->norm = acts(&s, n * w.d);
     ws->h = acts(&s, n * w.f);
     ws->packed = slice(

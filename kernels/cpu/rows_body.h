@@ -96,6 +96,14 @@ static void rmsnorm(void *y, void *kept, const float *x, const float *w, size_t 
     }
 }
 
+static void norm(float *y, void *kept, const float *x, const float *w, size_t n, float eps)
+{
+    vec r = v_set(1.0f / sqrtf(dot(x, x, n) / (float)n + eps));
+    if (kept) store(kept, x, n, 1.0f);
+    for (size_t i = 0; i < n; i += W)
+        v_put(y + i, v_some(x + i, n - i) * r * v_some(w + i, n - i), n - i);
+}
+
 static void rmsnorm_again(void *y, const void *kept, const float *w, size_t n, float eps)
 {
     const act *x = kept;
@@ -121,52 +129,6 @@ static void rmsnorm_backward(float *dx, void *out, const float *dy, const void *
         g = v_some(dx + i, n - i) + g;
         v_put(dx + i, g, n - i);
         if (to) a_put(to + i, g, n - i);
-    }
-}
-
-static inline vec sigmoid(vec x)
-{
-    return v_set(1) / (v_set(1) + v_exp(-x));
-}
-
-static void swiglu(void *h, const void *e, const void *u, size_t n)
-{
-    const act *gate = e, *up = u;
-    act *to = h;
-    for (size_t i = 0; i < n; i += W) {
-        vec x = a_some(gate + i, n - i);
-        a_put(to + i, x * sigmoid(x) * a_some(up + i, n - i), n - i);
-    }
-}
-
-/* du = dh silu(e), de = dh u sig(e) (1 + e (1 - sig(e))) */
-static void swiglu_backward(void *h, void *e, void *u, const float *dh, size_t n)
-{
-    act *to = h, *gate = e, *up = u;
-    for (size_t i = 0; i < n; i += W) {
-        vec x = a_some(gate + i, n - i), y = a_some(up + i, n - i), g = v_some(dh + i, n - i);
-        vec s = sigmoid(x), silu = x * s;
-        a_put(to + i, silu * y, n - i);
-        a_put(up + i, g * silu, n - i);
-        a_put(gate + i, g * y * s * (v_set(1) + x * (v_set(1) - s)), n - i);
-    }
-}
-
-static void rotate(float *restrict x, const float *restrict cos_sin, size_t n, float sign)
-{
-    size_t i = 0;
-#if defined(__AVX512F__)
-    for (; i + W <= n; i += W) {
-        vec cs = v_load(cos_sin + i), a = v_load(x + i);
-        vec s = _mm512_movehdup_ps(cs) * v_set(sign);
-        vec turned = _mm512_permute_ps(a, 0xB1) * s;
-        v_store(x + i, _mm512_fmaddsub_ps(a, _mm512_moveldup_ps(cs), turned));
-    }
-#endif
-    for (; i < n; i += 2) {
-        float c = cos_sin[i], s = cos_sin[i + 1] * sign, a = x[i], b = x[i + 1];
-        x[i] = a * c - b * s;
-        x[i + 1] = a * s + b * c;
     }
 }
 

@@ -100,6 +100,11 @@ static void rmsnorm(void *y, void *kept, const float *x, const float *w, size_t 
     rmsnorm_again(y, x, w, n, eps);
 }
 
+static void norm(float *y, void *kept, const float *x, const float *w, size_t n, float eps)
+{
+    rmsnorm(y, kept, x, w, n, eps);
+}
+
 static void rmsnorm_backward(float *dx, void *out, const float *dy, const void *kept,
                              const float *w, size_t n, float eps)
 {
@@ -133,6 +138,43 @@ static void swiglu_backward(void *h, void *e, void *u, const float *dh, size_t n
         to[i] = x * s * y;
         up[i] = dh[i] * x * s;
         gate[i] = dh[i] * y * s * (1 + x * (1 - s));
+    }
+}
+
+/* gelu in its form with tanh, and its slope. */
+static float gelu(float at, float *slope)
+{
+    double x = (double)at, a = 0.79788456080286536, t = tanh(a * (x + 0.044715 * x * x * x));
+    *slope = (float)(0.5 * (1 + t) + 0.5 * x * (1 - t * t) * a * (1 + 3 * 0.044715 * x * x));
+    return (float)(0.5 * x * (1 + t));
+}
+
+static void geglu(void *h, const void *e, const void *u, size_t n)
+{
+    const float *gate = e, *up = u;
+    float slope;
+    for (size_t i = 0; i < n; i++)
+        ((float *)h)[i] = gelu(gate[i], &slope) * up[i];
+}
+
+static void geglu_backward(void *h, void *e, void *u, const float *dh, size_t n)
+{
+    float *to = h, *gate = e, *up = u, slope;
+    for (size_t i = 0; i < n; i++) {
+        float y = up[i], value = gelu(gate[i], &slope);
+        to[i] = value * y;
+        up[i] = dh[i] * value;
+        gate[i] = dh[i] * y * slope;
+    }
+}
+
+static void rotate_halves(float *x, const float *cos_sin, size_t n, float sign)
+{
+    size_t half = n / 2;
+    for (size_t i = 0; i < half; i++) {
+        float c = cos_sin[i], s = cos_sin[half + i] * sign, a = x[i], b = x[half + i];
+        x[i] = a * c - b * s;
+        x[half + i] = a * s + b * c;
     }
 }
 

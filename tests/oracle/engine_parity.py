@@ -37,9 +37,10 @@ def run(command, lines, env=AS_IT_COMES):
 def to_kind(model, kind):
     """All weights as `kind`; the angles of the rotation stay as they are, as transformers loads them."""
     rotary = model.model.rotary_emb
-    angles = rotary.inv_freq
+    angles = {name: value for name, value in rotary.named_buffers() if name.endswith("inv_freq")}
     model.to(kind)
-    rotary.inv_freq = angles.to(torch.promote_types(kind, torch.float32))
+    for name, value in angles.items():
+        setattr(rotary, name, value.to(torch.promote_types(kind, torch.float32)))
 
 
 def logprobs_of(model, tokens):

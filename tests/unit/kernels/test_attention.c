@@ -66,7 +66,7 @@ static void results_of(data *d, const acts *a, const dure_cpu_ops *ops)
     ops->load(d->dv, a->dv, ROWS * KV);
 }
 
-static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level)
+static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level, size_t window)
 {
     dure_compute c = {.ops = dure_cpu_ops_of(level)};
     dure_attention_doc docs[N_DOCS];
@@ -86,8 +86,10 @@ static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level
                            .heads = HEADS,
                            .heads_kv = HEADS_KV,
                            .dim = DIM,
+                           .window = window,
                            .scale = 0.35f,
                            .packed = packed};
+    const dure_heads plain = {.dim = DIM}; /* as the products made them */
     dure_attention_forward(in->out, d->lse, &args, &c);
     dure_attention_grad grad = {.args = &args,
                                 .out = in->out,
@@ -95,7 +97,9 @@ static void run(data *d, const size_t *from, size_t n_docs, dure_cpu_level level
                                 .dout = in->w,
                                 .dq = in->dq,
                                 .dk = in->dk,
-                                .dv = in->dv};
+                                .dv = in->dv,
+                                .heads_q = &plain,
+                                .heads_k = &plain};
     dure_attention_backward(&grad, &c);
     results_of(d, in, c.ops);
     free(in);
@@ -112,10 +116,12 @@ static size_t doc_start(size_t row)
 }
 
 /* One row of one head in double. */
-static void naive_row(double out[DIM], const data *d, size_t row, size_t head)
+static void naive_row(double out[DIM], const data *d, size_t row, size_t head, size_t window)
 {
     double score[ROWS], sum = 0;
-    size_t first = doc_start(row), kv = head / (HEADS / HEADS_KV) * DIM;
+    size_t first = doc_start(row);
+    if (window && row - first >= window) first = row + 1 - window;
+    size_t kv = head / (HEADS / HEADS_KV) * DIM;
     memset(out, 0, DIM * sizeof *out);
     for (size_t j = first; j <= row; j++) {
         score[j] = 0;
@@ -137,18 +143,21 @@ static bool is_bf16(dure_cpu_level level)
     return dure_cpu_ops_of(level)->act_bytes == 2;
 }
 
-static void test_attention_matches_sums_in_double(void **state)
+/* Windows from one token to more than any document has; 0 is none. */
+static const size_t windows[] = {0, 1, 5, 40, 60, 200};
+enum { N_WINDOWS = sizeof windows / sizeof windows[0] };
+
+static void check_sums(size_t window)
 {
-    (void)state;
     data *d = random_data();
     for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
         if (!dure_cpu_ops_of((dure_cpu_level)level)) continue;
-        run(d, starts, N_DOCS, (dure_cpu_level)level);
+        run(d, starts, N_DOCS, (dure_cpu_level)level, window);
         double tolerance = is_bf16((dure_cpu_level)level) ? 0x1p-6 : 1e-5;
         for (size_t row = 0; row < ROWS; row++)
             for (size_t head = 0; head < HEADS; head++) {
                 double expected[DIM];
-                naive_row(expected, d, row, head);
+                naive_row(expected, d, row, head, window);
                 for (size_t x = 0; x < DIM; x++)
                     assert_true(fabs((double)d->out[row * Q + head * DIM + x] - expected[x]) <
                                 tolerance);
@@ -157,60 +166,80 @@ static void test_attention_matches_sums_in_double(void **state)
     free(d);
 }
 
+static void test_attention_matches_sums_in_double(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_WINDOWS; i++)
+        check_sums(windows[i]);
+}
+
 /* sum(w . out) over the rows that row `row` can change. */
-static double objective(const data *d, size_t row)
+static double objective(const data *d, size_t row, size_t window)
 {
     double sum = 0, out[DIM];
     for (size_t i = row; i < ROWS && doc_start(i) == doc_start(row); i++)
         for (size_t head = 0; head < HEADS; head++) {
-            naive_row(out, d, i, head);
+            naive_row(out, d, i, head, window);
             for (size_t x = 0; x < DIM; x++)
                 sum += out[x] * (double)d->w[i * Q + head * DIM + x];
         }
     return sum;
 }
 
-static void check_slope(data *d, float *x, float slope, size_t row, double tolerance)
+/* Where a slope is looked for: the row that changes, and what rounding may do. */
+typedef struct place {
+    size_t row, window;
+    double tolerance;
+} place;
+
+static void check_slope(data *d, float *x, float slope, const place *at)
 {
     float saved = *x;
     *x = saved + 0x1p-9f;
-    double above = objective(d, row);
+    double above = objective(d, at->row, at->window);
     *x = saved - 0x1p-9f;
-    double below = objective(d, row), expected = (above - below) * 0x1p8;
+    double below = objective(d, at->row, at->window), expected = (above - below) * 0x1p8;
     *x = saved;
-    assert_true(fabs(expected - (double)slope) < tolerance * (1 + fabs(expected)));
+    assert_true(fabs(expected - (double)slope) < at->tolerance * (1 + fabs(expected)));
 }
 
-static void test_attention_backward_matches_differences(void **state)
+static void check_slopes(size_t window)
 {
-    (void)state;
     data *d = random_data();
     for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
         if (!dure_cpu_ops_of((dure_cpu_level)level)) continue;
-        run(d, starts, N_DOCS, (dure_cpu_level)level);
-        double most = is_bf16((dure_cpu_level)level) ? 0x1p-5 : 1e-3;
-        for (size_t row = 0; row < ROWS; row += 7)
-            for (size_t x = row % 5; x < KV; x += 5) {
-                check_slope(d, &d->q[row * Q + x], d->dq[row * Q + x], row, most);
-                check_slope(d, &d->k[row * KV + x], d->dk[row * KV + x], row, most);
-                check_slope(d, &d->v[row * KV + x], d->dv[row * KV + x], row, most);
+        run(d, starts, N_DOCS, (dure_cpu_level)level, window);
+        place at = {.window = window};
+        at.tolerance = is_bf16((dure_cpu_level)level) ? 0x1p-5 : 1e-3;
+        for (at.row = 0; at.row < ROWS; at.row += 7)
+            for (size_t x = at.row % 5; x < KV; x += 5) {
+                check_slope(d, &d->q[at.row * Q + x], d->dq[at.row * Q + x], &at);
+                check_slope(d, &d->k[at.row * KV + x], d->dk[at.row * KV + x], &at);
+                check_slope(d, &d->v[at.row * KV + x], d->dv[at.row * KV + x], &at);
             }
     }
     free(d);
 }
 
-static void test_attention_document_is_itself_alone(void **state)
+static void test_attention_backward_matches_differences(void **state)
 {
     (void)state;
+    check_slopes(0);
+    check_slopes(5);
+    check_slopes(60);
+}
+
+static void check_alone(size_t window)
+{
     data *d = random_data(), *alone = malloc(sizeof *alone);
-    run(d, starts, N_DOCS, dure_cpu_best());
+    run(d, starts, N_DOCS, dure_cpu_best(), window);
     for (size_t i = 0; i < N_DOCS; i++) {
         size_t first = starts[i], n = starts[i + 1] - first, own[2] = {0, n};
         memcpy(alone->q, d->q + first * Q, n * Q * sizeof(float));
         memcpy(alone->k, d->k + first * KV, n * KV * sizeof(float));
         memcpy(alone->v, d->v + first * KV, n * KV * sizeof(float));
         memcpy(alone->w, d->w + first * Q, n * Q * sizeof(float));
-        run(alone, own, 1, dure_cpu_best());
+        run(alone, own, 1, dure_cpu_best(), window);
         assert_memory_equal(alone->out, d->out + first * Q, n * Q * sizeof(float));
         assert_memory_equal(alone->dq, d->dq + first * Q, n * Q * sizeof(float));
         assert_memory_equal(alone->dk, d->dk + first * KV, n * KV * sizeof(float));
@@ -218,6 +247,13 @@ static void test_attention_document_is_itself_alone(void **state)
     }
     free(d);
     free(alone);
+}
+
+static void test_attention_document_is_itself_alone(void **state)
+{
+    (void)state;
+    check_alone(0);
+    check_alone(7);
 }
 
 int main(void)

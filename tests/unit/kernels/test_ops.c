@@ -108,6 +108,10 @@ static void check_norm(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_
     ops->load(d, acts_a, n);
     truth->rmsnorm(e, f, a, b, n, 1e-5f);
     assert_near(d, e, n, 1e-6 + act_error(ops));
+    memcpy(g, a, sizeof g);
+    ops->norm(g, acts_c, g, b, n, 1e-5f); /* in place */
+    assert_near(g, e, n, 1e-6);
+    assert_memory_equal(acts_c, acts_b, n * ops->act_bytes);
     ops->load(a, acts_b, n); /* what was kept */
     assert_near(a, f, n, act_error(ops));
     ops->rmsnorm_again(acts_a, acts_b, b, n, 1e-5f);
@@ -130,26 +134,33 @@ static void test_ops_rmsnorm_agrees(void **state)
     at_every_level(check_norm);
 }
 
-static void check_swiglu(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+/* silu, or gelu, for the gate. */
+static void check_gated(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n, bool gelu)
 {
-    fill(a, n, 20);
+    fill(a, n, gelu ? 6 : 20);
     fill(b, n, 2);
     fill(c, n, 1);
     hold(a, acts_a, n, ops);
     hold(b, acts_b, n, ops);
-    ops->swiglu(acts_c, acts_a, acts_b, n);
+    (gelu ? ops->geglu : ops->swiglu)(acts_c, acts_a, acts_b, n);
     ops->load(d, acts_c, n);
-    truth->swiglu(e, a, b, n);
+    (gelu ? truth->geglu : truth->swiglu)(e, a, b, n);
     assert_near(d, e, n, 1e-6 + act_error(ops));
     memset(acts_c, 0, sizeof acts_c);
-    ops->swiglu_backward(acts_c, acts_a, acts_b, c, n);
-    truth->swiglu_backward(g, a, b, c, n);
+    (gelu ? ops->geglu_backward : ops->swiglu_backward)(acts_c, acts_a, acts_b, c, n);
+    (gelu ? truth->geglu_backward : truth->swiglu_backward)(g, a, b, c, n);
     ops->load(d, acts_c, n);
     assert_near(d, e, n, 1e-6 + act_error(ops));
     ops->load(d, acts_a, n);
     assert_near(d, a, n, 2e-6 + act_error(ops));
     ops->load(d, acts_b, n);
     assert_near(d, b, n, 2e-6 + act_error(ops));
+}
+
+static void check_swiglu(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+{
+    check_gated(ops, truth, n, false);
+    check_gated(ops, truth, n, true);
 }
 
 static void test_ops_swiglu_agrees(void **state)
@@ -214,6 +225,9 @@ static void check_rotate(const dure_cpu_ops *ops, const dure_cpu_ops *truth, siz
     ops->rotate(a, b, n, -1.0f);
     truth->rotate(c, b, n, -1.0f);
     assert_near(a, c, n, 1e-6);
+    ops->rotate_halves(a, b, n, -1.0f);
+    truth->rotate_halves(c, b, n, -1.0f);
+    assert_near(a, c, n, 2e-6);
 }
 
 static void test_ops_rotate_agrees(void **state)
@@ -376,9 +390,8 @@ static void test_ops_rmsnorm_backward_matches_differences(void **state)
     dure_pool_free(&on.pool);
 }
 
-static void test_ops_swiglu_backward_matches_differences(void **state)
+static void check_gate_slopes(dure_activation of_gate)
 {
-    (void)state;
     enum { N = 20 };
     dure_compute on = compute();
     fill(a, N, 3);
@@ -386,24 +399,69 @@ static void test_ops_swiglu_backward_matches_differences(void **state)
     fill(c, N, 1);
     memcpy(d, a, sizeof d);
     memcpy(e, b, sizeof e);
-    dure_swiglu_grad grad = {.h = f, .gate = d, .up = e, .width = N};
+    dure_swiglu_grad grad = {.h = f, .gate = d, .up = e, .width = N, .of_gate = of_gate};
     dure_sums dh = {.at = c, .ld = N, .rows = 1, .columns = N};
     dure_finish_swiglu_backward(&grad, &dh, on.ops);
+    const dure_swiglu forward = {.h = f, .gate = a, .up = b, .n = N, .of_gate = of_gate};
     for (size_t i = 0; i < N; i++) {
         float h[2], u[2], saved = a[i], step = 0x1p-7f;
         for (int side = 0; side < 2; side++) {
             a[i] = saved + (side ? -step : step);
-            dure_swiglu_forward(f, a, b, N, &on);
+            dure_swiglu_forward(&forward, &on);
             h[side] = f[i];
             a[i] = saved;
             b[i] += side ? -step : step;
-            dure_swiglu_forward(f, a, b, N, &on);
+            dure_swiglu_forward(&forward, &on);
             u[side] = f[i];
             b[i] -= side ? -step : step;
         }
         assert_true(fabsf((h[0] - h[1]) / (2 * step) * c[i] - d[i]) < 1e-3f);
         assert_true(fabsf((u[0] - u[1]) / (2 * step) * c[i] - e[i]) < 1e-3f);
     }
+    dure_pool_free(&on.pool);
+}
+
+static void test_ops_swiglu_backward_matches_differences(void **state)
+{
+    (void)state;
+    check_gate_slopes(DURE_ACTIVATION_SILU);
+    check_gate_slopes(DURE_ACTIVATION_GELU);
+}
+
+/* torch.nn.functional.gelu(x, approximate="tanh") in float64, PyTorch 2.15. */
+static void test_ops_gelu_matches_pytorch(void **state)
+{
+    (void)state;
+    static const float x[6] = {-4, -1, -0.25f, 0, 0.5f, 3};
+    static const double expected[6] = {-7.02459481922713e-05, -0.158808009391723,
+                                       -0.100324649298315,    0,
+                                       0.345714009825144,     2.99636260791823};
+    const float ones[6] = {1, 1, 1, 1, 1, 1};
+    dure_compute on = compute();
+    const dure_swiglu args = {
+        .h = f, .gate = x, .up = ones, .n = 6, .of_gate = DURE_ACTIVATION_GELU};
+    dure_swiglu_forward(&args, &on);
+    for (int i = 0; i < 6; i++)
+        assert_true(fabs((double)f[i] - expected[i]) < 1e-6);
+    dure_pool_free(&on.pool);
+}
+
+static void test_ops_rmsnorm_add_adds_the_norm(void **state)
+{
+    (void)state;
+    enum { ROWS = 3, WIDTH = 40, N = ROWS * WIDTH };
+    dure_compute on = compute();
+    fill(a, N, 2);
+    fill(b, WIDTH, 1);
+    fill(c, N, 1);
+    memcpy(d, a, sizeof d);
+    memcpy(e, c, sizeof e);
+    const dure_rmsnorm args = {.w = b, .rows = ROWS, .width = WIDTH, .eps = 1e-5f};
+    dure_rmsnorm_add(e, g, d, &args, &on);
+    dure_rmsnorm_forward(f, NULL, a, &args, &on);
+    for (size_t i = 0; i < N; i++)
+        assert_true(fabsf(e[i] - c[i] - f[i]) < 1e-6f);
+    assert_memory_equal(g, a, N * sizeof *g); /* kept */
     dure_pool_free(&on.pool);
 }
 
@@ -520,6 +578,8 @@ int main(void)
         cmocka_unit_test(test_ops_nan_is_never_lost),
         cmocka_unit_test(test_ops_rmsnorm_backward_matches_differences),
         cmocka_unit_test(test_ops_swiglu_backward_matches_differences),
+        cmocka_unit_test(test_ops_gelu_matches_pytorch),
+        cmocka_unit_test(test_ops_rmsnorm_add_adds_the_norm),
         cmocka_unit_test(test_ops_cross_entropy_backward_matches_differences),
         cmocka_unit_test(test_ops_cross_entropy_near_certainty),
         cmocka_unit_test(test_ops_adamw_matches_pytorch),

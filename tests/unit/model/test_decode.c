@@ -83,6 +83,27 @@ static void test_decode_pieces_give_what_the_whole_gives(void **state)
     tear_down(&f);
 }
 
+/* With a window shorter than the text, the cache holds more keys than a token sees. */
+static void test_decode_of_every_architecture_gives_what_the_whole_gives(void **state)
+{
+    (void)state;
+    static const tiny_model_opts models[] = {
+        {.seed = 4, .arch = "qwen2", .type = TINY_Q8_0},
+        {.seed = 5, .arch = "qwen3", .head_dim = 32},
+        {.seed = 6, .arch = "gemma3", .head_dim = 32, .n_layers = 4, .window = 7},
+        {.seed = 7, .arch = "gemma3", .head_dim = 256, .n_layers = 1, .n_head = 3, .n_head_kv = 1},
+    };
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        fixture f;
+        set_up(&f, &models[i]);
+        dure_lora *lora = random_lora(&f);
+        check_pieces(&f, lora, 1);
+        check_pieces(&f, lora, 9);
+        dure_lora_free(&lora);
+        tear_down(&f);
+    }
+}
+
 static void test_decode_rewind_forgets(void **state)
 {
     (void)state;
@@ -249,6 +270,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_pieces_give_what_the_whole_gives),
+        cmocka_unit_test(test_decode_of_every_architecture_gives_what_the_whole_gives),
         cmocka_unit_test(test_decode_rewind_forgets),
         cmocka_unit_test(test_decode_together_as_one_by_one),
         cmocka_unit_test(test_decode_refuses_what_does_not_fit),

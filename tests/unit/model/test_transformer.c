@@ -196,6 +196,42 @@ static void test_transformer_gradient_of_plain_c(void **state)
                     &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_REFERENCE});
 }
 
+/* What the architectures have beside llama: biases, norms of heads and of halves, gelu, a scaled
+ * embedding, other pairs to rotate, a window shorter than the records. */
+static const tiny_model_opts architectures[] = {
+    {.seed = 21, .arch = "qwen2"},
+    {.seed = 22, .arch = "qwen3", .head_dim = 32},
+    {.seed = 23, .arch = "gemma3", .head_dim = 32, .n_layers = 3, .window = 9},
+    {.seed = 24, .arch = "gemma3", .n_layers = 1, .n_head_kv = 4},
+};
+enum { N_ARCHITECTURES = sizeof architectures / sizeof architectures[0] };
+
+static void test_transformer_gradient_of_every_architecture(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_ARCHITECTURES; i++)
+        check_gradients(&architectures[i],
+                        &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
+}
+
+static void test_transformer_record_of_every_architecture_is_itself_alone(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_ARCHITECTURES; i++) {
+        fixture f;
+        set_up(&f, &architectures[i], &(dure_transformer_opts){.threads = 2});
+        collected all = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+        for (size_t d = 0; d < N_DOCS; d++) {
+            f.docs[0] = (dure_document){f.tokens[d], f.supervised[d], f.docs[d].n};
+            collected alone = gradients(&f, DURE_LORA_FACTOR_BOTH, 1);
+            assert_memory_equal(alone.gradients, all.gradients + d * all.n, all.n * sizeof(float));
+            free(alone.gradients);
+        }
+        free(all.gradients);
+        tear_down(&f);
+    }
+}
+
 static void test_transformer_record_is_itself_in_any_packing(void **state)
 {
     (void)state;
@@ -340,13 +376,11 @@ static void test_transformer_together_gives_the_sum(void **state)
     tear_down(&f);
 }
 
-static void test_transformer_vector_code_agrees_with_plain_c(void **state)
+static void check_against_plain_c(const tiny_model_opts *model)
 {
-    (void)state;
     fixture fast, plain;
-    tiny_model_opts model = {.seed = 10, .type = TINY_Q4_1};
-    set_up(&fast, &model, &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
-    set_up(&plain, &model,
+    set_up(&fast, model, &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_F32});
+    set_up(&plain, model,
            &(dure_transformer_opts){.threads = 2, .precision = DURE_PRECISION_REFERENCE});
     collected a = gradients(&fast, DURE_LORA_FACTOR_BOTH, N_DOCS);
     collected b = gradients(&plain, DURE_LORA_FACTOR_BOTH, N_DOCS);
@@ -363,6 +397,14 @@ static void test_transformer_vector_code_agrees_with_plain_c(void **state)
     free(b.gradients);
     tear_down(&fast);
     tear_down(&plain);
+}
+
+static void test_transformer_vector_code_agrees_with_plain_c(void **state)
+{
+    (void)state;
+    check_against_plain_c(&(tiny_model_opts){.seed = 10, .type = TINY_Q4_1});
+    for (size_t i = 0; i < N_ARCHITECTURES; i++)
+        check_against_plain_c(&architectures[i]);
 }
 
 static dure_err add_up(void *state, size_t doc, const float *gradient,
@@ -570,6 +612,8 @@ int main(void)
         cmocka_unit_test(test_transformer_gradient_of_untied_head_and_rope_factors),
         cmocka_unit_test(test_transformer_gradient_of_quantized_base),
         cmocka_unit_test(test_transformer_gradient_of_plain_c),
+        cmocka_unit_test(test_transformer_gradient_of_every_architecture),
+        cmocka_unit_test(test_transformer_record_of_every_architecture_is_itself_alone),
         cmocka_unit_test(test_transformer_record_is_itself_in_any_packing),
         cmocka_unit_test(test_transformer_record_is_itself_alone),
         cmocka_unit_test(test_transformer_factors_are_parts_of_the_whole),
