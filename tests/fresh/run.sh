@@ -45,16 +45,17 @@ trap cleanup EXIT
 mount -t proc proc "$tree/proc" && mounted+=("$tree/proc")
 cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
 
-# Behind a proxy that signs with a certificate of its own, the tree needs what this machine has.
+# Behind a proxy that signs with a certificate of its own, the tree needs the certificates that this
+# machine has, at a place that its own package of certificates does not write to.
 pass=()
-for name in http_proxy https_proxy no_proxy PIP_CERT SSL_CERT_FILE PIP_INDEX_URL; do
+for name in http_proxy https_proxy no_proxy PIP_INDEX_URL; do
     if [ -n "${!name:-}" ]; then pass+=("$name=${!name}"); fi
 done
 for name in PIP_CERT SSL_CERT_FILE; do
     file=${!name:-}
     if [ -n "$file" ] && [ -e "$file" ]; then
-        mkdir -p "$tree$(dirname "$file")"
-        cp -L "$file" "$tree$file"
+        cp -L "$file" "$tree/root/$name.pem"
+        pass+=("$name=/root/$name.pem")
     fi
 done
 
