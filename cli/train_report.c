@@ -83,8 +83,9 @@ static dure_err account(dure_train_report *r, uint64_t step, dure_diag *diag)
 {
     if (!r->plan) return DURE_OK;
     double now = dure_clock_monotonic_s();
-    bool due = r->told_s < 0 || now - r->told_s > 10 * r->epsilon_took_s || step == r->steps;
-    if (!due) return DURE_OK;
+    r->epsilon_is_new =
+        r->told_s < 0 || now - r->told_s > 10 * r->epsilon_took_s || step == r->steps;
+    if (!r->epsilon_is_new) return DURE_OK;
     dure_dp_plan so_far = *r->plan;
     so_far.steps = step;
     dure_err err = dure_calibrate_epsilon(&r->epsilon, &so_far, NULL, r->o->delta);
@@ -106,10 +107,9 @@ static json_t *step_json(const dure_train_report *r, const dure_trainer_step *s,
     json_t *line = json_pack("{s:I, s:o, s:I, s:f, s:f}", "step", (json_int_t)s->step + 1, "loss",
                              number_or_null(s->loss), "tokens", (json_int_t)s->tokens, "seconds",
                              s->seconds, "learning_rate", s->learning_rate);
-    if (r->plan)
+    if (r->plan && r->epsilon_is_new)
         json_object_set_new(line, "epsilon", number_or_null(r->epsilon));
-    else
-        json_object_set_new(line, "gradient_norm", number_or_null(s->gradient_norm));
+    if (!r->plan) json_object_set_new(line, "gradient_norm", number_or_null(s->gradient_norm));
     if (s->refused) {
         json_object_set_new(line, "refused", json_integer((json_int_t)s->refused));
         json_object_set_new(line, "refused_line", json_integer(s->refused_line));
@@ -144,7 +144,7 @@ static dure_err put_events(const dure_train_report *r, const dure_trainer_step *
         {"train/learning_rate", s->learning_rate, true},
         {"train/gradient_norm", s->gradient_norm, isfinite(s->gradient_norm)},
         {"train/tokens_per_second", (double)s->tokens / s->seconds, s->tokens && s->seconds > 0},
-        {"privacy/epsilon", r->epsilon, r->plan != NULL},
+        {"privacy/epsilon", r->epsilon, r->plan && r->epsilon_is_new},
         {"eval/loss", s->eval_loss, s->judged && isfinite(s->eval_loss)},
     };
     dure_err err = DURE_OK;

@@ -21,6 +21,7 @@ typedef struct dure_train_report {
     uint64_t tokens;
     double seconds;                         /* of the training steps alone */
     double epsilon, told_s, epsilon_took_s; /* of the steps so far; when and how long it took */
+    bool epsilon_is_new;                    /* it is that of the step at hand */
     double eval_loss;                       /* the last; NaN before the first */
 } dure_train_report;
 
