@@ -7,6 +7,7 @@
 #include "federation/server_step.h"
 #include "registry/blob.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,29 +60,37 @@ dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason, dure_
 
 /* ---- the sum ---- */
 
-static dure_err store_sum(dure_coordinator *c, const int32_t *sum, dure_diag *diag)
+/* What the round has left in the heap so far goes back before more is needed. */
+static void give_memory_back(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
+
+/* Encoded where it lies: memory is counted in adapters here. */
+static dure_err store_sum(dure_coordinator *c, int32_t *sum, dure_diag *diag)
 {
     const size_t n = c->now.config->n_words;
-    uint8_t *bytes = malloc(4 * n);
+    uint8_t *bytes = (uint8_t *)sum;
     char *blobs = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
-    dure_err err = bytes && blobs ? DURE_OK : DURE_ERR_NOMEM;
-    if (!err) {
-        dure_server_step_sum_put(bytes, sum, n);
-        err = dure_blob_put(&c->now.row.sum, blobs, dure_span_of(bytes, 4 * n), diag);
-    }
+    if (!blobs) return DURE_ERR_NOMEM;
+    dure_server_step_sum_put(bytes, sum, n);
+    dure_err err = dure_blob_put(&c->now.row.sum, blobs, dure_span_of(bytes, 4 * n), diag);
+    dure_server_step_sum_take(sum, bytes, n);
     if (!err) err = dure_secagg_server_t3(&c->now.row.t3, dure_round_sum(c->now.round));
     c->now.row.n_survivors = (uint32_t)dure_members_count(&c->now.u3);
     if (!err) err = dure_store_sum_round(c->store, &c->now.row, diag);
     if (!err) c->now.row.status = DURE_STORED_SUMMED;
-    free(bytes);
     free(blobs);
     return err;
 }
 
-static dure_err step_adapter(dure_coordinator *c, const int32_t *sum, dure_diag *diag);
+static dure_err step_adapter(dure_coordinator *c, int32_t **sum, dure_diag *diag);
 
 dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
 {
+    give_memory_back();
     int32_t *sum = malloc(c->now.config->n_words * sizeof *sum);
     if (!sum) return DURE_ERR_NOMEM;
     const uint64_t start_ms = dure_clock_monotonic_ms();
@@ -104,7 +113,7 @@ dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
                       "masked_bytes", (json_int_t)dure_aggregate_received(c->now.aggregate),
                       "seconds", (double)(dure_clock_monotonic_ms() - start_ms) / 1000));
     if (!err) err = dure_aggregate_remove(c->now.aggregate, diag);
-    if (!err) err = step_adapter(c, sum, diag);
+    if (!err) err = step_adapter(c, &sum, diag);
 out:
     free(sum);
     return err;
@@ -125,7 +134,7 @@ dure_err dure_coordinator_take_up_sum(dure_coordinator *c, dure_diag *diag)
         dure_server_step_sum_take(sum, bytes.data, n);
         err = dure_aggregate_remove(c->now.aggregate, diag);
     }
-    if (!err) err = step_adapter(c, sum, diag);
+    if (!err) err = step_adapter(c, &sum, diag);
     dure_buf_fini(&bytes);
     free(sum);
     free(blobs);
@@ -178,17 +187,37 @@ static dure_err register_version(dure_coordinator *c, dure_span file, dure_diag 
 
 static dure_err begin_gate(dure_coordinator *c, dure_diag *diag);
 
-static dure_err step_adapter(dure_coordinator *c, const int32_t *sum, dure_diag *diag)
+/* The file is gone from memory when it is parsed. */
+static dure_err parse_present(dure_lora **out, dure_coordinator *c, const char *blobs,
+                              dure_diag *diag)
+{
+    dure_buf present = {0};
+    dure_err err = dure_blob_get(&present, blobs, &c->now.row.adapter_in,
+                                 DURE_REGISTRY_MAX_ADAPTER_BYTES, diag);
+    if (!err)
+        err = dure_global_adapter_parse(out, &c->folder.settings.terms, dure_buf_span(&present),
+                                        diag);
+    dure_buf_fini(&present);
+    return err;
+}
+
+/* Frees the sum when it is in the adapter: never more than an adapter, the sum and the packed
+ * factor at a time. */
+static dure_err step_adapter(dure_coordinator *c, int32_t **sum, dure_diag *diag)
 {
     char *blobs = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
-    dure_buf present = {0}, next = {0};
+    dure_lora *lora = NULL;
+    dure_buf next = {0};
     dure_diag why = {{0}};
-    dure_err err = blobs ? dure_blob_get(&present, blobs, &c->now.row.adapter_in,
-                                         DURE_REGISTRY_MAX_ADAPTER_BYTES, diag)
-                         : DURE_ERR_NOMEM;
-    if (!err)
-        err = dure_global_adapter_next(&next, &c->folder.settings.terms, dure_buf_span(&present),
-                                       sum, c->now.row.n_survivors, &why);
+    give_memory_back();
+    dure_err err = blobs ? parse_present(&lora, c, blobs, diag) : DURE_ERR_NOMEM;
+    if (err) goto out;
+    const dure_terms *terms = &c->folder.settings.terms;
+    err = dure_global_adapter_step(lora, terms, *sum, c->now.row.n_survivors, &why);
+    free(*sum);
+    *sum = NULL;
+    if (!err) err = dure_global_adapter_encode(&next, lora, terms, &why);
+    dure_lora_free(&lora);
     if (err == DURE_ERR_PROTO) {
         /* No honest sites sum to this: the sum is not used and the round ends. */
         err = dure_coordinator_abandon(c, why.text, diag);
@@ -199,7 +228,7 @@ static dure_err step_adapter(dure_coordinator *c, const int32_t *sum, dure_diag 
     if (!err) err = register_version(c, dure_buf_span(&next), diag);
     if (!err) err = begin_gate(c, diag);
 out:
-    dure_buf_fini(&present);
+    dure_lora_free(&lora);
     dure_buf_fini(&next);
     free(blobs);
     return err;

@@ -34,33 +34,34 @@ dure_err dure_global_adapter_layout(dure_lora_layout *out, const dure_terms *ter
     return DURE_OK;
 }
 
-static dure_err encode(dure_buf *out, const dure_lora *lora, const dure_terms *terms,
-                       dure_diag *diag)
+dure_err dure_global_adapter_encode(dure_buf *out, const dure_lora *lora, const dure_terms *terms,
+                                    dure_diag *diag)
 {
     dure_adapter_notes notes = {.texts = NULL};
+    dure_buf_init(out, SIZE_MAX / 2);
     dure_hex_encode(notes.base_digest, terms->base.digest.b, sizeof terms->base.digest.b);
-    return dure_adapter_encode(out, lora, &notes, diag);
+    dure_err err = dure_adapter_encode(out, lora, &notes, diag);
+    if (err) dure_buf_fini(out);
+    return err;
 }
 
 dure_err dure_global_adapter_first(dure_buf *out, const dure_terms *terms, dure_diag *diag)
 {
     dure_lora_layout layout;
     dure_lora *lora = NULL;
-    dure_buf_init(out, SIZE_MAX / 2);
+    *out = (dure_buf){0};
     dure_err err = dure_global_adapter_layout(&layout, terms, diag);
     if (!err) err = dure_lora_new(&lora, &layout);
     if (!err) {
         dure_lora_init_orthonormal(lora, terms->layout.seed);
-        err = encode(out, lora, terms, diag);
+        err = dure_global_adapter_encode(out, lora, terms, diag);
     }
     dure_lora_free(&lora);
-    if (err) dure_buf_fini(out);
     return err;
 }
 
-/* Steps the packed factor B of `lora` in place. */
-static dure_err step_lora(dure_lora *lora, const dure_terms *terms, const int32_t *sum,
-                          uint32_t n_sites, dure_diag *diag)
+dure_err dure_global_adapter_step(dure_lora *lora, const dure_terms *terms, const int32_t *sum,
+                                  uint32_t n_sites, dure_diag *diag)
 {
     const size_t n = (size_t)terms->layout.n_active;
     const dure_server_step step = {
@@ -122,11 +123,10 @@ dure_err dure_global_adapter_next(dure_buf *out, const dure_terms *terms, dure_s
                                   const int32_t *sum, uint32_t n_sites, dure_diag *diag)
 {
     dure_lora *lora = NULL;
-    dure_buf_init(out, SIZE_MAX / 2);
+    *out = (dure_buf){0};
     dure_err err = dure_global_adapter_parse(&lora, terms, present, diag);
-    if (!err) err = step_lora(lora, terms, sum, n_sites, diag);
-    if (!err) err = encode(out, lora, terms, diag);
+    if (!err) err = dure_global_adapter_step(lora, terms, sum, n_sites, diag);
+    if (!err) err = dure_global_adapter_encode(out, lora, terms, diag);
     dure_lora_free(&lora);
-    if (err) dure_buf_fini(out);
     return err;
 }

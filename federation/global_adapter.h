@@ -37,3 +37,9 @@ DURE_MUST_USE dure_err dure_global_adapter_check(const dure_terms *terms, dure_s
 DURE_MUST_USE dure_err dure_global_adapter_next(dure_buf *out, const dure_terms *terms,
                                                 dure_span present, const int32_t *sum,
                                                 uint32_t n_sites, dure_diag *diag);
+/* Its parts, for who has to watch memory: the parsed adapter stepped in place, and its file. */
+DURE_MUST_USE dure_err dure_global_adapter_step(dure_lora *lora, const dure_terms *terms,
+                                                const int32_t *sum, uint32_t n_sites,
+                                                dure_diag *diag);
+DURE_MUST_USE dure_err dure_global_adapter_encode(dure_buf *out, const dure_lora *lora,
+                                                  const dure_terms *terms, dure_diag *diag);

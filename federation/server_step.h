@@ -32,6 +32,7 @@ DURE_MUST_USE dure_err dure_server_step_apply(float *b_new, const float *b_old, 
                                               size_t n, const dure_server_step *step,
                                               dure_diag *diag);
 
-/* The sum as the blob that Result names by its SHA-256: int32, little-endian. */
+/* The sum as the blob that Result names by its SHA-256: int32, little-endian. `bytes` may be the
+ * sum's own memory. */
 void dure_server_step_sum_put(uint8_t *bytes, const int32_t *sum, size_t n);
 void dure_server_step_sum_take(int32_t *sum, const uint8_t *bytes, size_t n);
