@@ -99,11 +99,12 @@ dure_arg dure_any_base_arg(bool *any_base)
 
 dure_arg dure_chat_template_arg(const char **name)
 {
-    return (dure_arg){.name = "chat-template",
-                      .kind = DURE_ARG_TEXT,
-                      .out = name,
-                      .value = "NAME",
-                      .help = "write conversations as this family does, whatever the model says"};
+    return (dure_arg){
+        .name = "chat-template",
+        .kind = DURE_ARG_TEXT,
+        .out = name,
+        .value = "NAME",
+        .help = "how conversations are written: chatml, llama3.1, gemma3, ... (as the model says)"};
 }
 
 dure_arg dure_data_arg(const char **data)

@@ -34,8 +34,9 @@ static const dure_arg args[] = {
     REQUIRED("out", out, "DIR", "where the adapter goes: adapter.gguf and a PEFT folder"),
     OPTION("format", TEXT, format, "NAME",
            "of --data and --eval: jsonl, json, csv, tsv or text; default by the file's name"),
-    OPTION("chat-template", TEXT, chat_template, "NAME",
-           "write conversations as this family does, whatever the model says"),
+    OPTION(
+        "chat-template", TEXT, chat_template, "NAME",
+        "how conversations are written: chatml, llama3.1, gemma3, ...; default: as the model says"),
     OPTION("max-length", COUNT, max_length, "N", "tokens a record; default 512"),
     OPTION("init", TEXT, init, "PATH",
            "start from this adapter, a GGUF file or PEFT folder (its rank, alpha, targets hold)"),

@@ -2,11 +2,11 @@
 # text_parity.sh DURE: tokenizers and chat templates against llama.cpp's vectors, the tokenizers
 # library and transformers' Jinja, in a Python environment of its own.
 #
-# DURE_ORACLE_VENV is the environment (made when missing, and required); llama.cpp itself is compared with where it
-# has llama-cpp-python. DURE_VOCABS is a folder with llama.cpp's ggml-vocab-*.gguf files and their
-# .inp and .out; without it they are taken from llama-cpp-python's source package. DURE_MODEL is one
-# more GGUF (SmolLM2) and DURE_GEMMA one of Gemma 3; left out when they are not set.
-# Skipped, with the reason, when it is not set or the packages cannot be had.
+# DURE_ORACLE_VENV is the environment (made when missing, and required); llama.cpp itself is compared
+# with where it has llama-cpp-python. DURE_VOCABS is a folder with llama.cpp's ggml-vocab-*.gguf files
+# and their .inp and .out; without it they are taken from llama-cpp-python's source package.
+# DURE_MODEL is one more GGUF (SmolLM2) and DURE_GEMMA one of Gemma 3; left out when they are not set.
+# Skipped, with the reason, when DURE_ORACLE_VENV is not set or the packages cannot be had.
 set -eu
 here=$(dirname "$0")
 if [ -z "${DURE_ORACLE_VENV:-}" ]; then
