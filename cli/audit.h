@@ -33,5 +33,6 @@ void dure_audit_close(dure_audit *audit);
 /* The outcome of every check, as JSON: [{"check", "outcome", "text"}]. NULL when out of memory. */
 json_t *dure_audit_checks_json(const dure_verify_report *report);
 
+int dure_cmd_audit_canary(int argc, char **argv);
 int dure_cmd_audit_report(int argc, char **argv);
 int dure_cmd_audit_verify(int argc, char **argv);

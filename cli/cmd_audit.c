@@ -98,6 +98,7 @@ int dure_cmd_audit(int argc, char **argv)
         {"export", audit_export, "write the ledger to one file"},
         {"verify", dure_cmd_audit_verify, "check such a file, and recompute what each site spent"},
         {"report", dure_cmd_audit_report, "the same as a page to read and print, and as JSON"},
+        {"canary", dure_cmd_audit_canary, "train with planted records: the loss that can be shown"},
     };
     const char *verb = argc > 1 ? argv[1] : "";
     for (size_t i = 0; i < N_ARGS(verbs); i++) {

@@ -84,6 +84,8 @@ static dure_err take_private(void *state, size_t doc, const float *gradient,
 {
     collector *c = state;
     dure_trainer *t = c->trainer;
+    if (t->opts.substitute)
+        gradient = t->opts.substitute(t->opts.substitute_state, t->chosen[doc], gradient);
     if (!gradient) return DURE_OK;
     if (!dure_quantize(t->quantized, gradient, t->n, t->opts.plan)) {
         refuse(c, doc);

@@ -39,6 +39,10 @@ typedef struct dure_trainer_eval {
     uint64_t patience; /* the run ends after so many evaluations without a new best; 0: never */
 } dure_trainer_eval;
 
+/* For audits of the trainer (client/canary.h): the gradient to take for record `record` of the
+ * data in place of its own, which may be NULL. It is clipped and noised like any other. */
+typedef const float *dure_trainer_substitute(void *state, size_t record, const float *gradient);
+
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;
     dure_trainer_optimizer optimizer;
@@ -51,6 +55,8 @@ typedef struct dure_trainer_opts {
     /* With differential privacy: both, or neither. Borrowed; the attempt until another is used. */
     const dure_dp_plan *plan;
     const dure_attempt *attempt;
+    dure_trainer_substitute *substitute; /* NULL: every record's own gradient */
+    void *substitute_state;
     /* Without. */
     uint64_t batch;
     uint64_t seed;

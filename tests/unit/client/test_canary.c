@@ -1,0 +1,195 @@
+/* The empirical audit on the real trainer, and on trainers that are wrong: the linker puts faults
+ * between the trainer and what it calls (-Wl,--wrap), in this program alone. */
+#include "client/canary.h"
+#include "dp/noise.h"
+#include "dp/quantize.h"
+#include "dp/sample.h"
+#include "unit/client/trainer_fixture.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef enum fault {
+    NO_FAULT,
+    NOISE_OFF,
+    NOISE_HALVED,
+    NOISE_ONE_PERCENT_LESS,
+    NOISE_REPEATED,
+    CLIPPING_OFF,
+    SAMPLER_TAKES_ALL,
+} fault;
+static fault present;
+
+/* ---- the faults ---- */
+
+dure_err __real_dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale,
+                                const dure_rng *rng);
+dure_err __wrap_dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale,
+                                const dure_rng *rng);
+dure_err __wrap_dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale, const dure_rng *rng)
+{
+    static int64_t kept[1 << 16];
+    static size_t n_kept;
+    dure_err err = __real_dure_noise_fill(out, n, scale, rng);
+    if (present == NOISE_OFF) memset(out, 0, n * sizeof *out);
+    for (size_t i = 0; i < n && present == NOISE_HALVED; i++)
+        out[i] /= 2;
+    for (size_t i = 0; i < n && present == NOISE_ONE_PERCENT_LESS; i++)
+        out[i] = llround((double)out[i] * 0.99);
+    if (present == NOISE_REPEATED && n_kept == n) memcpy(out, kept, n * sizeof *out);
+    n_kept = present == NOISE_REPEATED && n <= 1 << 16 ? n : 0;
+    if (n_kept) memcpy(kept, out, n * sizeof *out);
+    return err;
+}
+
+bool __real_dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan);
+bool __wrap_dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan);
+bool __wrap_dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan)
+{
+    if (present != CLIPPING_OFF) return __real_dure_quantize(q, gradient, n, plan);
+    for (size_t i = 0; i < n; i++)
+        q[i] = (int32_t)lround(ldexp((double)gradient[i] / plan->clip, (int)plan->grid_bits));
+    return true;
+}
+
+dure_err __real_dure_sample_poisson(size_t *indices, size_t *n_chosen, size_t n_records,
+                                    const dure_dp_plan *plan, const dure_rng *rng);
+dure_err __wrap_dure_sample_poisson(size_t *indices, size_t *n_chosen, size_t n_records,
+                                    const dure_dp_plan *plan, const dure_rng *rng);
+dure_err __wrap_dure_sample_poisson(size_t *indices, size_t *n_chosen, size_t n_records,
+                                    const dure_dp_plan *plan, const dure_rng *rng)
+{
+    if (present != SAMPLER_TAKES_ALL)
+        return __real_dure_sample_poisson(indices, n_chosen, n_records, plan, rng);
+    for (size_t i = 0; i < n_records; i++)
+        indices[i] = i;
+    *n_chosen = n_records;
+    return DURE_OK;
+}
+
+/* ---- the audits ---- */
+
+static dure_canary_report audit(fixture *f, fault with)
+{
+    const dure_canary_opts opts = {.canaries = 10000,
+                                   .claim = {2, 1e-5},
+                                   .significance = 0.05,
+                                   .key_path = temp_dir_file(&f->dir, "canary-key")};
+    dure_canary_report report;
+    present = with;
+    if (dure_canary_audit(&report, f->model, &f->data, &opts, &f->diag))
+        fail_msg("%s", f->diag.text);
+    present = NO_FAULT;
+    for (int kind = 0; kind < DURE_CANARY_KINDS; kind++) {
+        const dure_canary_run *r = &report.runs[kind];
+        print_message("%s: claimed %.3f, at least %.3f (any mechanism: %.3f), %llu of %llu right\n",
+                      kind ? "sampled" : "every record", r->claimed, r->lower, r->lower_any,
+                      (unsigned long long)r->guesses.n_correct,
+                      (unsigned long long)r->guesses.n_guess);
+    }
+    print_message("noise: %.5f of the planned deviation, %.5f repeated\n", report.noise.deviation,
+                  report.noise.repeat);
+    return report;
+}
+
+static void test_canary_bounds_are_below_the_claim(void **state)
+{
+    dure_canary_report r = audit(*state, NO_FAULT);
+    assert_true(dure_canary_holds(&r));
+    for (int kind = 0; kind < DURE_CANARY_KINDS; kind++) {
+        assert_true(r.runs[kind].claimed <= 2 && r.runs[kind].claimed > 1.9);
+        assert_true(r.runs[kind].included > 4700 && r.runs[kind].included < 5300);
+    }
+    /* An attack that tells nothing would find no fault either. */
+    assert_true(r.runs[DURE_CANARY_EVERY_RECORD].lower > 0.5);
+    assert_true(r.noise.n >= DURE_CANARY_NOISE_LEAST && r.noise.deviation_tolerance < 0.005);
+}
+
+static void test_canary_finds_noise_switched_off(void **state)
+{
+    dure_canary_report r = audit(*state, NOISE_OFF);
+    assert_false(r.runs[DURE_CANARY_EVERY_RECORD].holds);
+    assert_true(r.runs[DURE_CANARY_EVERY_RECORD].lower > 4);
+    assert_false(r.noise.holds);
+}
+
+static void test_canary_finds_halved_noise(void **state)
+{
+    dure_canary_report r = audit(*state, NOISE_HALVED);
+    assert_false(r.runs[DURE_CANARY_EVERY_RECORD].holds);
+    assert_false(r.noise.holds);
+}
+
+static void test_canary_finds_clipping_switched_off(void **state)
+{
+    dure_canary_report r = audit(*state, CLIPPING_OFF);
+    assert_false(r.runs[DURE_CANARY_EVERY_RECORD].holds);
+    assert_true(r.runs[DURE_CANARY_EVERY_RECORD].lower > 4);
+}
+
+static void test_canary_finds_a_sampler_that_takes_everyone(void **state)
+{
+    dure_canary_report r = audit(*state, SAMPLER_TAKES_ALL);
+    assert_true(r.runs[DURE_CANARY_EVERY_RECORD].holds);
+    assert_false(r.runs[DURE_CANARY_SAMPLED].holds);
+}
+
+static void test_canary_measures_noise_to_a_percent(void **state)
+{
+    dure_canary_report r = audit(*state, NOISE_ONE_PERCENT_LESS);
+    assert_false(r.noise.holds);
+    assert_true(fabs(r.noise.deviation - 0.99) < r.noise.deviation_tolerance);
+}
+
+static void test_canary_finds_noise_that_repeats(void **state)
+{
+    dure_canary_report r = audit(*state, NOISE_REPEATED);
+    assert_false(r.noise.holds);
+    assert_true(r.noise.repeat > 0.9);
+}
+
+static void test_canary_refuses_options_that_show_nothing(void **state)
+{
+    fixture *f = *state;
+    const dure_canary_opts good = {.canaries = 10000,
+                                   .claim = {2, 1e-5},
+                                   .significance = 0.05,
+                                   .key_path = temp_dir_file(&f->dir, "canary-key")};
+    dure_canary_report report;
+    const dure_dataset nothing = {.n = 0};
+    dure_canary_opts opts;
+#define REFUSES(change, data)                                                                      \
+    do {                                                                                           \
+        opts = good;                                                                               \
+        change;                                                                                    \
+        assert_err(dure_canary_audit(&report, f->model, data, &opts, &f->diag), DURE_ERR_USAGE);   \
+        assert_true(f->diag.text[0] != 0);                                                         \
+    } while (0)
+    REFUSES(opts.canaries = 4999, &f->data);
+    REFUSES(opts.canaries = 1000000, &f->data);
+    REFUSES(opts.canaries = 190000, &f->data); /* more than the model has parameters */
+    REFUSES(opts.claim.epsilon = 2.5, &f->data);
+    REFUSES(opts.claim.epsilon = 0, &f->data);
+    REFUSES(opts.claim.delta = 1e-4, &f->data);
+    REFUSES(opts.claim.delta = 0, &f->data);
+    REFUSES(opts.significance = 0, &f->data);
+    REFUSES((void)0, &nothing);
+#undef REFUSES
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define ROW(name) cmocka_unit_test_setup_teardown(name, trainer_set_up, trainer_tear_down)
+        ROW(test_canary_bounds_are_below_the_claim),
+        ROW(test_canary_finds_noise_switched_off),
+        ROW(test_canary_finds_halved_noise),
+        ROW(test_canary_finds_clipping_switched_off),
+        ROW(test_canary_finds_a_sampler_that_takes_everyone),
+        ROW(test_canary_measures_noise_to_a_percent),
+        ROW(test_canary_finds_noise_that_repeats),
+        ROW(test_canary_refuses_options_that_show_nothing),
+#undef ROW
+    };
+    return cmocka_run_group_tests_name("client.canary", tests, NULL, NULL);
+}
