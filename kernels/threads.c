@@ -76,12 +76,14 @@ static bool take(struct dure_pool *pool, size_t *task)
     return false;
 }
 
-/* Runs tasks until none is open; the last to finish wakes the caller. */
-static void work(struct dure_pool *pool, void *scratch)
+/* Runs tasks until none is open; the last to finish wakes the caller. A worker may come here from
+ * one run late and take a task of the next, before which its scratch may have been replaced: it
+ * looks for it only once it has the task. */
+static void work(struct dure_pool *pool, const worker *w)
 {
     size_t task;
     while (take(pool, &task)) {
-        pool->task(pool->state, task, scratch);
+        pool->task(pool->state, task, w->scratch);
         if (atomic_fetch_sub(&pool->left, 1) != 1 || !atomic_load(&pool->waiting)) continue;
         pthread_mutex_lock(&pool->mutex);
         pthread_cond_signal(&pool->finished);
@@ -114,7 +116,7 @@ static void *worker_main(void *argument)
     float_mode_enter();
     while (!atomic_load(&w->pool->stop)) {
         sleep_until_work(w->pool);
-        work(w->pool, w->scratch);
+        work(w->pool, w);
     }
     return NULL;
 }
@@ -134,7 +136,7 @@ void dure_pool_run(dure_pool *pool, size_t n, dure_pool_task *task, void *state)
         pthread_cond_broadcast(&pool->wake);
         pthread_mutex_unlock(&pool->mutex);
     }
-    work(pool, pool->workers[0].scratch);
+    work(pool, &pool->workers[0]);
     for (int i = 0; i < SPINS && atomic_load(&pool->left); i++)
         relax();
     if (atomic_load(&pool->left)) {

@@ -1,6 +1,7 @@
 #include "kernels/compute.h"
 #include "support/check.h"
 
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,6 +35,37 @@ static void test_threads_every_task_runs_once(void **state)
         }
         dure_pool_free(&pool);
         assert_null(pool);
+    }
+}
+
+typedef struct room {
+    size_t bytes;
+    atomic_size_t small; /* tasks whose scratch was that of an earlier run */
+} room;
+
+static void fill_task(void *state, size_t task, void *scratch)
+{
+    room *r = state;
+    if (malloc_usable_size(scratch) < r->bytes)
+        atomic_fetch_add(&r->small, 1);
+    else
+        memset(scratch, (int)task, r->bytes);
+}
+
+/* A worker that is late from one run takes tasks of the next with the scratch of the next. */
+static void test_threads_scratch_grows_between_runs(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        dure_pool *pool = NULL;
+        room r = {.bytes = 64};
+        assert_ok(dure_pool_new(&pool, 16, r.bytes));
+        for (; r.bytes < 256 * 64; r.bytes += 64) {
+            assert_ok(dure_pool_reserve(pool, r.bytes));
+            dure_pool_run(pool, 40, fill_task, &r);
+        }
+        assert_int_equal(atomic_load(&r.small), 0);
+        dure_pool_free(&pool);
     }
 }
 
@@ -85,6 +117,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads_every_task_runs_once),
+        cmocka_unit_test(test_threads_scratch_grows_between_runs),
         cmocka_unit_test(test_threads_nothing_to_do_returns),
         cmocka_unit_test(test_threads_rows_cover_the_range),
         cmocka_unit_test(test_threads_environment_lowers_the_level),
