@@ -65,7 +65,7 @@ static void refused_with(uint32_t code, const char *words)
 {
     script_site *s = &v.sites[v.n - 1];
     script_site_connect(s, true);
-    assert_true(village_go(&v, last_was_refused, 10000));
+    assert_true(village_go(&v, last_was_refused, 60000));
     assert_int_equal(s->refusal, code);
     if (!strstr(s->words, words)) fail_msg("\"%s\" does not say \"%s\"", s->words, words);
 }
@@ -76,7 +76,7 @@ static void test_an_invitation_works_once(void **state)
     village_make(&v, 3, 0, 1);
     village_start(&v);
     village_join(&v);
-    assert_true(village_go(&v, all_joined, 10000));
+    assert_true(village_go(&v, all_joined, 60000));
     add_site("site1.invitation", "again");
     refused_with(DURE_REFUSAL_INVITATION_USED, "used already");
 }
@@ -139,14 +139,14 @@ static void test_a_revoked_site_is_out_at_once(void **state)
     script_site_connect(&v.sites[1], true);
     const uint32_t n = v.n;
     v.n = 2;
-    assert_true(village_go(&v, all_joined, 10000));
+    assert_true(village_go(&v, all_joined, 60000));
     assert_int_equal(village_run(&v, "site revoke fed/admin site0"), 0);
-    assert_true(village_go(&v, revocation_seen, 10000));
+    assert_true(village_go(&v, revocation_seen, 60000));
     v.n = n;
     script_site_connect(&v.sites[2], true);
     script_site_connect(&v.sites[3], true);
     script_site_die(&v.sites[0]);
-    assert_true(village_go(&v, has_one, 30000));
+    assert_true(village_go(&v, has_one, 60000));
     assert_true(village_saw(&v, "round_done", "of", "3"));
     assert_int_equal(village_run(&v, "site list fed/admin"), 0);
     village_says(&v, "revoked");
@@ -285,7 +285,7 @@ static void test_a_damaged_file_of_the_coordinator_s_own_ends_it(void **state)
     village_make(&v, 3, 0, 2);
     village_start(&v);
     village_join(&v);
-    assert_true(village_go(&v, has_one, 30000));
+    assert_true(village_go(&v, has_one, 60000));
     dure_hash sum;
     dure_buf bytes;
     char *blobs = dure_path_join(temp_dir_file(&v.dir, "fed/coordinator"), DURE_FOLDER_BLOBS);
@@ -298,7 +298,7 @@ static void test_a_damaged_file_of_the_coordinator_s_own_ends_it(void **state)
     free(path);
     free(blobs);
     script_site_fetch_blob(&v.sites[0], sum.b);
-    assert_true(village_go(&v, coordinator_ended, 30000));
+    assert_true(village_go(&v, coordinator_ended, 60000));
     assert_int_equal(village_wait(&v), 1);
     coordinator_says("does not hold what its name says");
 }
@@ -318,21 +318,21 @@ static void test_a_full_disk_ends_plainly_and_loses_nothing(void **state)
         v.sites[i].hold = true;
     village_start(&v);
     village_join(&v);
-    assert_true(village_go(&v, trains, 30000));
+    assert_true(village_go(&v, trains, 60000));
     char filler[600];
     snprintf(filler, sizeof filler, "dd if=/dev/zero of='%s/filler' bs=1k count=64 2>/dev/null",
              spool);
     assert_int_not_equal(system(filler), 0);
     for (uint32_t i = 0; i < v.n; i++)
         v.sites[i].hold = false;
-    const bool ended = village_go(&v, coordinator_ended, 30000);
+    const bool ended = village_go(&v, coordinator_ended, 60000);
     const int status = ended ? village_wait(&v) : 0;
     village_kill(&v);
     assert_int_equal(umount(spool), 0);
     assert_int_equal(status, 1);
     coordinator_says("the disk is full");
     village_start(&v);
-    assert_true(village_go(&v, has_one, 30000));
+    assert_true(village_go(&v, has_one, 60000));
 }
 
 int main(void)

@@ -530,7 +530,7 @@ static void test_a_coordinator_killed_between_any_two_messages_goes_on(void **st
     for (size_t k = 0; k < MOMENTS; k++) {
         const moment *m = &moments[k];
         watch = (watcher){.waits_for = m};
-        if (!village_go(&v, moment_is_hit, 30000)) {
+        if (!village_go(&v, moment_is_hit, 60000)) {
             print_message("%s %u was not %s\n", dure_msg_name(m->type), m->nth,
                           m->sent ? "sent" : "received");
             explain("a moment was not hit");

@@ -258,7 +258,7 @@ void village_check_sum(village *v, dure_buf *present)
             plain[k] += s->units[k];
     }
     script_site_fetch_blob(asking, asking->result.sum_digest);
-    assert_true(village_go(v, blob_is_here, 10000));
+    assert_true(village_go(v, blob_is_here, 60000));
     assert_int_equal(asking->blob.n, 4 * n);
     dure_server_step_sum_take(sum, asking->blob.data, n);
     assert_memory_equal(sum, plain, n * sizeof *sum);
@@ -271,7 +271,7 @@ void village_check_sum(village *v, dure_buf *present)
     assert_ok(dure_hash_bytes(&digest, dure_buf_span(&next)));
     assert_memory_equal(digest.b, asking->result.adapter_digest, 32);
     script_site_fetch_blob(asking, asking->result.adapter_digest);
-    assert_true(village_go(v, blob_is_here, 10000));
+    assert_true(village_go(v, blob_is_here, 60000));
     assert_int_equal(asking->blob.n, next.n);
     assert_memory_equal(asking->blob.data, next.data, next.n);
     dure_buf_fini(present);
