@@ -148,6 +148,38 @@ static void test_canary_finds_noise_that_repeats(void **state)
     assert_true(r.noise.repeat > 0.9);
 }
 
+static dure_err count_records(void *state, const dure_trainer_step *step)
+{
+    *(uint64_t *)state += step->records;
+    return DURE_OK;
+}
+
+/* How many records the trainer takes, over many steps: within six standard errors of q n T, which a
+ * rate that is a tenth too high is beyond by far. The records have no labels, so steps are quick.
+ */
+static void test_trainer_takes_records_at_the_plan_s_rate(void **state)
+{
+    enum { MANY = 2000, STEPS = 200, EXPECTED = MANY / 16 * STEPS };
+    fixture *f = *state;
+    dure_record records[MANY];
+    const dure_dataset own = f->data;
+    uint64_t taken = 0;
+    for (size_t i = 0; i < MANY; i++)
+        records[i] = (dure_record){.first = own.records[0].first, .n = 1};
+    f->data.records = records;
+    f->data.n = MANY;
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, STEPS);
+    assert_ok(dure_dp_plan_set_batch(&f->plan, MANY / 16, MANY, NULL));
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    if (dure_trainer_run(t, STEPS, count_records, &taken, &f->diag)) fail_msg("%s", f->diag.text);
+    double off = (double)taken - EXPECTED;
+    assert_true(fabs(off) < 6 * sqrt(EXPECTED * 15.0 / 16));
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+    f->data = own;
+}
+
 static void test_canary_refuses_options_that_show_nothing(void **state)
 {
     fixture *f = *state;
@@ -188,6 +220,7 @@ int main(void)
         ROW(test_canary_finds_a_sampler_that_takes_everyone),
         ROW(test_canary_measures_noise_to_a_percent),
         ROW(test_canary_finds_noise_that_repeats),
+        ROW(test_trainer_takes_records_at_the_plan_s_rate),
         ROW(test_canary_refuses_options_that_show_nothing),
 #undef ROW
     };
