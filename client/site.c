@@ -2,8 +2,10 @@
 
 #include "crypto/wipe.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define STATE_VERSION 3 /* 2: without result_index */
 #define STATE_OLDEST 2
@@ -296,6 +298,33 @@ static dure_err make_keys(dure_site *site, dure_diag *diag)
     return err;
 }
 
+static dure_err remove_if_there(const char *dir, const char *name, dure_diag *diag)
+{
+    char *path = NULL;
+    dure_err err = with_path(&path, dir, name);
+    if (!err && unlink(path) && errno != ENOENT) err = dure_file_errno(diag, "remove", path);
+    free(path);
+    return err;
+}
+
+/* What a making left that was cut off. Nobody was told its keys, since site.yaml, which comes last,
+ * is missing; but a site that lost that file must not lose its identity with it. */
+static dure_err clear_unfinished(dure_site *site, dure_diag *diag)
+{
+    char *path = NULL;
+    dure_err err = with_path(&path, site->dir, "state.bin");
+    if (!err && dure_file_exists(path)) err = read_state(site, diag);
+    if (!err && (site->state.joined || site->state.reserved))
+        err = dure_diag_set(diag, DURE_ERR_EXISTS,
+                            "%s is a site's folder that has lost its " DURE_SITE_YAML
+                            "; put that back, or choose another folder",
+                            site->dir);
+    if (!err) err = remove_if_there(site->dir, "keys/sign.key", diag);
+    if (!err) err = remove_if_there(site->dir, "keys/curve.key", diag);
+    free(path);
+    return err;
+}
+
 static void init(dure_site *out)
 {
     *out = (dure_site){.lock = {.fd = -1}};
@@ -317,6 +346,7 @@ dure_err dure_site_make(dure_site *out, const char *dir, const dure_policy *poli
         err = dure_diag_set(diag, DURE_ERR_EXISTS, "%s is a site's folder already; choose another",
                             dir);
     }
+    if (!err) err = clear_unfinished(out, diag);
     if (!err) err = make_keys(out, diag);
     if (!err) err = write_invitation(out, diag);
     if (!err) err = dure_roster_new(&out->roster, invitation->root_public);

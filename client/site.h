@@ -65,8 +65,9 @@ typedef struct dure_site {
     dure_lock lock;
 } dure_site;
 
-/* Makes the folder with fresh keys, for the invitation; the policy is written too. DURE_ERR_EXISTS
- * when it is a site's folder already. The caller ends *out with dure_site_close(). */
+/* Makes the folder with fresh keys, for the invitation; the policy is written too, last: what an
+ * earlier making left that was cut off is replaced. DURE_ERR_EXISTS when it is a site's folder
+ * already. The caller ends *out with dure_site_close(). */
 DURE_MUST_USE dure_err dure_site_make(dure_site *out, const char *dir, const dure_policy *policy,
                                       const dure_invitation *invitation, dure_diag *diag);
 /* Opens and locks. DURE_ERR_BUSY when another process uses the folder; DURE_ERR_NOT_FOUND when it

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static temp_dir dir;
 static fixture f;
@@ -156,6 +157,43 @@ static void test_site_folder_is_never_overwritten(void **state)
     assert_non_null(strstr(diag.text, "dure join"));
 }
 
+static void test_site_making_that_was_cut_off_is_begun_again(void **state)
+{
+    (void)state;
+    static const char *const written[] = {"ash/site.yaml", "ash/state.bin", "ash/federation.bin",
+                                          "ash/keys/curve.key"};
+    for (size_t n = 1; n <= sizeof written / sizeof written[0]; n++) {
+        dure_site site;
+        make(&site);
+        dure_site_close(&site);
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(unlink(temp_dir_file(&dir, written[i])), 0);
+        make(&site);
+        dure_site_close(&site);
+        assert_ok(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL));
+        dure_site_close(&site);
+        assert_int_equal(unlink(temp_dir_file(&dir, "ash/site.yaml")), 0);
+    }
+}
+
+static void test_site_that_lost_its_policy_keeps_its_keys(void **state)
+{
+    (void)state;
+    dure_site site, second;
+    dure_diag diag = {0};
+    make(&site);
+    site.state.joined = true;
+    assert_ok(dure_site_save_state(&site, NULL));
+    dure_policy policy = site.policy;
+    dure_invitation invitation = site.invitation;
+    dure_site_close(&site);
+    assert_int_equal(unlink(temp_dir_file(&dir, "ash/site.yaml")), 0);
+    assert_err(dure_site_make(&second, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag),
+               DURE_ERR_EXISTS);
+    assert_non_null(strstr(diag.text, "lost its site.yaml"));
+    assert_int_equal(access(temp_dir_file(&dir, "ash/keys/sign.key"), F_OK), 0);
+}
+
 static void test_site_keys_are_for_the_owner_alone(void **state)
 {
     (void)state;
@@ -271,6 +309,8 @@ int main(void)
         TEST(test_site_reads_older_state_and_keeps_a_copy),
         TEST(test_site_folder_serves_one_process),
         TEST(test_site_folder_is_never_overwritten),
+        TEST(test_site_making_that_was_cut_off_is_begun_again),
+        TEST(test_site_that_lost_its_policy_keeps_its_keys),
         TEST(test_site_keys_are_for_the_owner_alone),
         TEST(test_site_state_is_refused_when_damaged),
         TEST(test_site_refuses_an_older_ledger),

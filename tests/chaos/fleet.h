@@ -1,0 +1,44 @@
+/* The processes of one federation on this machine, killed and started again as a seed says.
+ *
+ * What the nth life of a process is given as its plan follows from the seed, the process and n
+ * alone, and so do the order of those that are killed from outside and the pauses between: another
+ * run of the seed tries the same, though threads and sockets may take other turns. */
+#pragma once
+
+#include "village.h"
+
+#include "support/seeded_rng.h"
+
+#define FLEET_COORDINATOR VILLAGE_MAX /* number of the coordinator's process */
+
+typedef struct fleet_process {
+    pid_t pid;     /* 0: not running */
+    uint32_t life; /* lives begun */
+    bool armed;    /* will die by itself at a point */
+    bool killed;   /* by us: its end is no surprise */
+} fleet_process;
+
+typedef struct fleet {
+    village v;
+    uint64_t seed;
+    fleet_process processes[VILLAGE_MAX + 1];
+    uint32_t n_at_points, n_at_instants; /* kills */
+} fleet;
+
+/* A federation of n sites that nobody runs yet. */
+void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds);
+/* Kills what is left and removes the files, unless they are to be kept. */
+void fleet_end(fleet *f, bool keep);
+
+/* A number below n that depends on the seed and on what it is for alone. */
+uint64_t fleet_draw(const fleet *f, const char *what, uint64_t a, uint64_t b, uint64_t n);
+
+void fleet_start(fleet *f, uint32_t process, bool armed);
+void fleet_kill(fleet *f, uint32_t process);
+/* Every site joins, killed at its points while it does. */
+void fleet_join(fleet *f);
+/* Starts what has died at its point again, unarmed. A process that ended by itself otherwise is a
+ * finding. False with the sentence in f->v.output. */
+bool fleet_reap(fleet *f);
+/* SIGTERM to all; false when one does not end well within the time. */
+bool fleet_stop(fleet *f, uint32_t timeout_ms);

@@ -1,0 +1,247 @@
+/* Where a process of the chaos harness can be killed, and what is written down of it.
+ *
+ * Linked into `dure_chaos`, which is `dure` otherwise: the functions below take the place of libc's
+ * and libzmq's for the program and for the libraries that it loads (SQLite's writes count too).
+ *
+ *   CHAOS_KILL=disk:K:before|torn|after    at the K-th write, sync, rename, removal or truncation
+ * of a regular file; torn: after half of the bytes CHAOS_KILL=frame:K:before|after        at the
+ * K-th control frame sent, heartbeats left out CHAOS_LOG=FILE                         every frame
+ * that is sent, chunks by their hash, and every update that is masked, appended before it happens
+ *
+ * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
+#include "chaos_log.h"
+
+#include "common/buf.h"
+#include "crypto/hash.h"
+#include "secagg/client_int.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zmq.h>
+
+typedef enum where { BEFORE, TORN, AFTER } where;
+
+static atomic_long disk_left, frames_left;
+static where mode;
+static int log_fd = -1;
+
+static void *real(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+    if (!found) abort();
+    return found;
+}
+
+/* The next function of that name as one of this type; ISO C has no cast between the two. */
+#define REAL(type, name)                                                                           \
+    static type *next;                                                                             \
+    if (!next) {                                                                                   \
+        void *found = real(name);                                                                  \
+        memcpy(&next, &found, sizeof next);                                                        \
+    }
+
+typedef ssize_t write_fn(int, const void *, size_t);
+typedef ssize_t pwrite_fn(int, const void *, size_t, off_t);
+typedef int fd_fn(int);
+typedef int truncate_fn(int, off_t);
+typedef int path_fn(const char *);
+typedef int paths_fn(const char *, const char *);
+typedef int zmq_send_fn(void *, const void *, size_t, int);
+typedef int zmq_msg_send_fn(zmq_msg_t *, void *, int);
+
+__attribute__((constructor)) static void read_plan(void)
+{
+    char kind[8] = "", when[8] = "";
+    long k = 0;
+    const char *plan = getenv("CHAOS_KILL"), *log = getenv("CHAOS_LOG");
+    if (plan && sscanf(plan, "%7[a-z]:%ld:%7[a-z]", kind, &k, when) == 3) {
+        mode = strcmp(when, "torn") == 0 ? TORN : strcmp(when, "after") == 0 ? AFTER : BEFORE;
+        if (strcmp(kind, "disk") == 0) disk_left = k;
+        if (strcmp(kind, "frame") == 0) frames_left = k;
+    }
+    if (log) log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+}
+
+static void die(void)
+{
+    kill(getpid(), SIGKILL);
+    for (;;)
+        pause();
+}
+
+/* True once: at the point that was planned. */
+static bool is_due(atomic_long *left)
+{
+    return *left > 0 && atomic_fetch_sub(left, 1) == 1;
+}
+
+static bool is_file(int fd)
+{
+    struct stat about;
+    return fd != log_fd && fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+}
+
+/* Dies here if the point is due and is not to be done; else says whether to die afterwards. */
+static bool meet(atomic_long *left)
+{
+    if (!is_due(left)) return false;
+    if (mode != AFTER) die();
+    return true;
+}
+
+/* ---- files ---- */
+
+ssize_t write(int fd, const void *data, size_t n)
+{
+    REAL(write_fn, "write");
+    if (!is_file(fd) || !is_due(&disk_left)) return next(fd, data, n);
+    if (mode == BEFORE) die();
+    const ssize_t put = next(fd, data, mode == TORN ? n / 2 : n);
+    die();
+    return put;
+}
+
+static ssize_t pwrite_with(pwrite_fn *next, int fd, const void *data, size_t n, off_t at)
+{
+    if (!is_file(fd) || !is_due(&disk_left)) return next(fd, data, n, at);
+    if (mode == BEFORE) die();
+    const ssize_t put = next(fd, data, mode == TORN ? n / 2 : n, at);
+    die();
+    return put;
+}
+
+ssize_t pwrite(int fd, const void *data, size_t n, off_t at)
+{
+    REAL(pwrite_fn, "pwrite");
+    return pwrite_with(next, fd, data, n, at);
+}
+
+ssize_t pwrite64(int fd, const void *data, size_t n, off_t at)
+{
+    REAL(pwrite_fn, "pwrite64");
+    return pwrite_with(next, fd, data, n, at);
+}
+
+static int call_fd(fd_fn *next, int fd)
+{
+    const bool dies = is_file(fd) && meet(&disk_left);
+    const int result = next(fd);
+    if (dies) die();
+    return result;
+}
+
+int fsync(int fd)
+{
+    REAL(fd_fn, "fsync");
+    return call_fd(next, fd);
+}
+
+int fdatasync(int fd)
+{
+    REAL(fd_fn, "fdatasync");
+    return call_fd(next, fd);
+}
+
+static int call_truncate(truncate_fn *next, int fd, off_t n)
+{
+    const bool dies = is_file(fd) && meet(&disk_left);
+    const int result = next(fd, n);
+    if (dies) die();
+    return result;
+}
+
+int ftruncate(int fd, off_t n)
+{
+    REAL(truncate_fn, "ftruncate");
+    return call_truncate(next, fd, n);
+}
+
+int ftruncate64(int fd, off_t n)
+{
+    REAL(truncate_fn, "ftruncate64");
+    return call_truncate(next, fd, n);
+}
+
+int rename(const char *from, const char *to)
+{
+    REAL(paths_fn, "rename");
+    const bool dies = meet(&disk_left);
+    const int result = next(from, to);
+    if (dies) die();
+    return result;
+}
+
+int unlink(const char *path)
+{
+    REAL(path_fn, "unlink");
+    const bool dies = meet(&disk_left);
+    const int result = next(path);
+    if (dies) die();
+    return result;
+}
+
+/* ---- the log ---- */
+
+static void note(chaos_record_kind kind, const void *a, size_t n_a, const void *b, size_t n_b)
+{
+    if (log_fd < 0) return;
+    const size_t n = n_a + n_b;
+    const uint8_t head[5] = {(uint8_t)kind, (uint8_t)(n >> 24), (uint8_t)(n >> 16),
+                             (uint8_t)(n >> 8), (uint8_t)n};
+    uint8_t *record = malloc(sizeof head + n);
+    if (!record) abort();
+    memcpy(record, head, sizeof head);
+    memcpy(record + sizeof head, a, n_a);
+    if (n_b) memcpy(record + sizeof head + n_a, b, n_b);
+    if (write(log_fd, record, sizeof head + n) < 0) abort();
+    free(record);
+}
+
+/* A control frame begins with its version and its type; what else is sent (a router's addresses)
+ * is longer or shorter, or is no message that decodes. */
+static bool is_control(const uint8_t *bytes, size_t n, int flags, bool routed)
+{
+    if (routed && (flags & ZMQ_SNDMORE) && n == 48) return false;
+    return n >= 2 && bytes[0] == DURE_MSG_VERSION && bytes[1] != DURE_MSG_HEARTBEAT;
+}
+
+int zmq_send(void *socket, const void *data, size_t n, int flags)
+{
+    REAL(zmq_send_fn, "zmq_send");
+    if (!is_control(data, n, flags, true)) return next(socket, data, n, flags);
+    note(CHAOS_FRAME, data, n, NULL, 0);
+    const bool dies = meet(&frames_left);
+    const int result = next(socket, data, n, flags);
+    if (dies) die();
+    return result;
+}
+
+int zmq_msg_send(zmq_msg_t *msg, void *socket, int flags)
+{
+    REAL(zmq_msg_send_fn, "zmq_msg_send");
+    dure_hash hash;
+    if (dure_hash_bytes(&hash, dure_span_of(zmq_msg_data(msg), zmq_msg_size(msg)))) abort();
+    note(CHAOS_PAYLOAD, hash.b, sizeof hash.b, NULL, 0);
+    return next(msg, socket, flags);
+}
+
+/* ---- what is masked ---- */
+
+dure_err __real_dure_secagg_client_update(dure_secagg_actions *actions, dure_secagg_client *client,
+                                          const int32_t *units, size_t n, dure_diag *diag);
+dure_err __wrap_dure_secagg_client_update(dure_secagg_actions *actions, dure_secagg_client *client,
+                                          const int32_t *units, size_t n, dure_diag *diag);
+
+dure_err __wrap_dure_secagg_client_update(dure_secagg_actions *actions, dure_secagg_client *client,
+                                          const int32_t *units, size_t n, dure_diag *diag)
+{
+    note(CHAOS_UPDATE, client->opts.config_hash.b, DURE_HASH_BYTES, units, n * sizeof *units);
+    return __real_dure_secagg_client_update(actions, client, units, n, diag);
+}
