@@ -15,6 +15,7 @@ enum {
     PANEL = 192 << 10,
     COLUMNS_MAX = 256,
     COLUMNS_LEAST = 32,
+    DEEP_COLUMNS = 192,
     LINK = 640,
     LINK_STEP = 256, /* a multiple of every ggml type's block */
     DECODED_ROWS = 64,
@@ -164,8 +165,19 @@ typedef struct task {
     range columns, rows;
     const dure_cpu_ops *ops;
     dure_profile *profile;
+    dure_ahead ahead; /* the task's share */
     scratch_parts scratch;
 } task;
+
+/* Part `part` of `of` of the task's share. */
+static void fetch_ahead(const task *t, size_t part, size_t of)
+{
+    enum { LINE = 64 };
+    const char *at = t->ahead.at;
+    size_t end = (part + 1) * t->ahead.bytes / of;
+    for (size_t i = part * t->ahead.bytes / of; i < end; i += LINE)
+        __builtin_prefetch(at + i, 0, 2);
+}
 
 /* Adds rows [row, row + n) of a step to the sums. */
 static void multiply(float *sums, const task *t, const step *s, range rows, bool first)
@@ -192,14 +204,16 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
 static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
 {
+    /* Blocks of even height: a low one would wait for its own sums. */
     size_t blocks = (t->rows.n + t->ops->rows - 1) / t->ops->rows;
-    size_t height = (t->rows.n + blocks - 1) / blocks;
-    for (size_t i = 0; i < t->rows.n; i += height) {
-        range rows = {t->rows.first + i, t->rows.n - i < height ? t->rows.n - i : height};
+    for (size_t b = 0; b < blocks; b++) {
+        size_t i = b * t->rows.n / blocks, end = (b + 1) * t->rows.n / blocks;
+        range rows = {t->rows.first + i, end - i};
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + i * t->columns.n;
         for (size_t s = 0; s < n; s++)
             multiply(sums, t, &steps[s], rows, first && s == 0);
         if (!last) continue;
+        fetch_ahead(t, b, blocks);
         t->p->finish(t->p->state,
                      &(dure_sums){.at = sums,
                                   .ld = t->columns.n,
@@ -263,6 +277,7 @@ typedef struct job {
     size_t n, rows, width, height; /* columns and rows of a task */
     const dure_cpu_ops *ops;
     dure_profile *profile;
+    dure_ahead ahead;
     size_t tasks[DURE_PRODUCTS_MAX + 1];
 } job;
 
@@ -312,7 +327,7 @@ static size_t width_of(const job *j, size_t threads)
         if (depth > deepest) deepest = depth;
     }
     size_t most = PANEL / deepest;
-    if (most < 2 * COLUMNS_LEAST) most = 2 * COLUMNS_LEAST;
+    if (most < DEEP_COLUMNS) most = DEEP_COLUMNS;
     if (most > COLUMNS_MAX) most = COLUMNS_MAX;
     size_t best = unit, shortest = SIZE_MAX;
     for (size_t width = unit; width <= most; width += unit) {
@@ -370,6 +385,9 @@ static task task_at(const job *j, size_t index, void *scratch)
               .scratch = parts_of(scratch)};
     if (columns_of(p) - t.columns.first < j->width) t.columns.n = columns_of(p) - t.columns.first;
     if (j->rows - t.rows.first < j->height) t.rows.n = j->rows - t.rows.first;
+    size_t n = j->tasks[j->n], from = index * j->ahead.bytes / n;
+    t.ahead =
+        (dure_ahead){(const char *)j->ahead.at + from, (index + 1) * j->ahead.bytes / n - from};
     return t;
 }
 
@@ -394,9 +412,16 @@ static void count_work(const dure_product *products, size_t n, size_t rows, cons
 
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
 {
+    dure_matmul_ahead(products, n, rows, (dure_ahead){NULL, 0}, c);
+}
+
+void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure_ahead ahead,
+                       const dure_compute *c)
+{
     if (n == 0 || rows == 0) return;
     count_work(products, n, rows, c);
     job j = share_out(products, n, rows, c);
+    j.ahead = ahead;
     dure_pool_run(c->pool, j.tasks[n], run_task, &j);
 }
 

@@ -231,6 +231,22 @@ const char *dure_transformer_path(const dure_transformer *t)
     return t->path;
 }
 
+dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
+                                  size_t n)
+{
+    /* More than this would push out what is being used. */
+    const size_t most = (size_t)4 << 20;
+    dure_ahead ahead = {NULL, 0};
+    if (layer >= t->shape.n_layers) return ahead;
+    const dure_weight *w = &t->layers[layer].w[first];
+    for (size_t i = 0; i < n && w[i].packed; i++) {
+        if (i == 0) ahead.at = w[i].packed;
+        ahead.bytes += dure_weight_packed_bytes(&w[i], t->compute.ops);
+    }
+    if (ahead.bytes > most) ahead.bytes = most;
+    return ahead;
+}
+
 dure_profile *dure_transformer_profile(dure_transformer *t)
 {
     return t->compute.profile;

@@ -161,6 +161,21 @@ static void add_lora_terms(dure_product *p, dure_lora_pair *pairs, const back *b
     }
 }
 
+/* The weights of the products that follow, on the way back, those of `first`. */
+static dure_ahead after(const back *b, uint32_t layer, dure_lora_target first)
+{
+    switch (first) {
+    case DURE_LORA_DOWN:
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_GATE, 2);
+    case DURE_LORA_GATE:
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_O, 1);
+    case DURE_LORA_O:
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_Q, 3);
+    default:
+        return dure_transformer_ahead(b->t, layer - 1, DURE_LORA_DOWN, 1);
+    }
+}
+
 /* Finishes the sum of dy W + dz A over the list, whose dz is there. */
 static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, size_t n,
                         dure_finisher *finish, void *state)
@@ -187,7 +202,8 @@ static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, 
         extra.state = p.state = &sums;
         dure_matmul(&extra, 1, b->pass->rows, &t->compute);
     }
-    dure_matmul(&p, 1, b->pass->rows, &t->compute);
+    enter(b, DURE_PHASE_MATMUL);
+    dure_matmul_ahead(&p, 1, b->pass->rows, after(b, layer, list[0].target), &t->compute);
 }
 
 static dure_rmsnorm norm_args(const back *b, const float *w)

@@ -16,12 +16,29 @@ typedef struct linear {
 } linear;
 
 static void multiply(const dure_transformer *t, const dure_pass *pass, const dure_product *products,
-                     size_t n)
+                     size_t n, dure_ahead ahead)
 {
     if (pass->few)
         dure_matmul_few(products, n, pass->rows, &t->compute);
     else
-        dure_matmul(products, n, pass->rows, &t->compute);
+        dure_matmul_ahead(products, n, pass->rows, ahead, &t->compute);
+}
+
+static const dure_ahead nothing;
+
+/* The weights of the products that follow those of `last`. */
+static dure_ahead after(const dure_transformer *t, uint32_t layer, dure_lora_target last)
+{
+    switch (last) {
+    case DURE_LORA_V:
+        return dure_transformer_ahead(t, layer, DURE_LORA_O, 1);
+    case DURE_LORA_O:
+        return dure_transformer_ahead(t, layer, DURE_LORA_GATE, 2);
+    case DURE_LORA_UP:
+        return dure_transformer_ahead(t, layer, DURE_LORA_DOWN, 1);
+    default:
+        return dure_transformer_ahead(t, layer + 1, DURE_LORA_Q, 3);
+    }
 }
 
 /* Where s x A^T of a target is kept. */
@@ -66,9 +83,9 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
         adapted++;
     }
     dure_profile_enter(t->compute.profile, DURE_PHASE_LORA);
-    multiply(t, pass, down, adapted);
+    multiply(t, pass, down, adapted, nothing);
     dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
-    multiply(t, pass, main, n);
+    multiply(t, pass, main, n, after(t, layer, list[n - 1].target));
 }
 
 static dure_rmsnorm norm_args(const dure_transformer *t, const float *w, size_t rows)
@@ -245,7 +262,7 @@ void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, b
     head_norm(t, row, n);
     dure_product product = head_product(t, dure_finish_floats, &logits);
     dure_pass pass = {.rows = n, .few = few};
-    multiply(t, &pass, &product, 1);
+    multiply(t, &pass, &product, 1, nothing);
 }
 
 void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gradient)

@@ -115,6 +115,11 @@ typedef struct dure_lora_pair {
 bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,
                            dure_lora_target target);
 
+/* Packed weights of `n` targets of a layer from `first` on, which lie together, for the products
+ * before them to bring nearer; nothing when they are not packed or there is no such layer. */
+dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
+                                  size_t n);
+
 /* Grows the workspace to at least what is named; contents are lost when it grows. */
 DURE_MUST_USE dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need);
 void dure_workspace_fini(dure_workspace *ws);
