@@ -190,7 +190,8 @@ static void repack(dure_panels to, dure_panels from, size_t column, size_t n, si
         for (size_t j = 0; j < n; j += W) {
             /* The next panel lies too far off for the CPU to see it coming. */
             for (size_t line = 0; line < 8; line++)
-                _mm_prefetch((const char *)(x + 2 * from.panel + j * W + line * 2 * W), _MM_HINT_T0);
+                _mm_prefetch((const char *)(x + 2 * from.panel + j * W + line * 2 * W),
+                             _MM_HINT_T0);
             repack_square((act *)to.at + j / W * to.panel + p * W, x + j * W);
         }
     }
