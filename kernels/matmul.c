@@ -22,6 +22,7 @@ enum {
     DECODED = DECODED_ROWS * COLUMNS_MAX, /* floats on their way into panels */
     STEPS_MAX = 64,
     ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
+    TURNED = 256,  /* rows of a factor turned at a time */
 };
 
 typedef struct scratch_parts {
@@ -298,11 +299,11 @@ static size_t multiple_of(size_t a, size_t b)
     return a / x * b;
 }
 
-/* What a width must be a multiple of: whole vectors, the grain, and whole blocks of weights that
+/* What a width must be a multiple of: pairs of vectors, the grain, and whole blocks of weights that
  * are decoded along their rows. */
 static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops *ops)
 {
-    size_t unit = ops->width > 2 ? ops->width : 2, weights, bytes;
+    size_t unit = 2 * ops->width, weights, bytes; /* the kernel takes two vectors */
     for (size_t i = 0; i < n; i++) {
         if (products[i].grain) unit = multiple_of(unit, products[i].grain);
         for (size_t k = 0; k < products[i].n_terms; k++) {
@@ -408,6 +409,93 @@ static void count_work(const dure_product *products, size_t n, size_t rows, cons
             bytes += (double)c->ops->act_bytes * depth * ((double)rows + columns);
         }
     dure_profile_work(c->profile, flops, bytes);
+}
+
+/* --- few columns: an adapter's inner side --- */
+
+enum { NARROW = 64 };
+
+/* Whether the product is of one term, few columns, and a float32 factor that fits the cache. */
+static bool is_narrow(const dure_product *p)
+{
+    size_t columns = dure_round_up(columns_of(p), 4);
+    return p->n_terms == 1 && p->terms[0].w->type == 0 && !p->terms[0].w->packed &&
+           columns <= NARROW && columns * (depth_of(&p->terms[0]) + NARROW) <= PANEL;
+}
+
+/* The factor's columns as rows of activations, `ld` apart, in the task's panels. */
+static void lay_out_factor(const task *t, size_t ld)
+{
+    const dure_term *term = &t->p->terms[0];
+    size_t depth = depth_of(term), columns = columns_of(t->p);
+    const float *data = term->w->data;
+    for (size_t j = 0; j < dure_round_up(columns, 4); j++) {
+        void *to = dure_act_at(t->ops, t->scratch.panels, j * ld);
+        if (j >= columns)
+            memset(to, 0, depth * t->ops->act_bytes);
+        else if (!term->transposed)
+            t->ops->store(to, data + j * depth, depth, 1.0f);
+    }
+    for (size_t k = 0; k < depth && term->transposed; k += TURNED) {
+        size_t n = depth - k < TURNED ? depth - k : TURNED;
+        t->ops->transpose(t->scratch.decoded, n, data + k * columns, columns, n, columns);
+        for (size_t j = 0; j < columns; j++)
+            t->ops->store(dure_act_at(t->ops, t->scratch.panels, j * ld + k),
+                          t->scratch.decoded + j * n, n, 1.0f);
+    }
+}
+
+static void narrow_task(void *state, size_t index, void *scratch)
+{
+    const job *j = state;
+    task t = task_at(j, index, scratch);
+    const dure_term *term = &t.p->terms[0];
+    /* Off a power of two, which would put all rows in the same cache sets. */
+    size_t depth = depth_of(term), ld = dure_round_up(depth, 32) + 32;
+    size_t columns = dure_round_up(columns_of(t.p), 4), height = ROWS_MAX / 6 * 6;
+    lay_out_factor(&t, ld);
+    for (size_t i = 0; i < t.rows.n; i += height) {
+        size_t rows = t.rows.n - i < height ? t.rows.n - i : height, row = t.rows.first + i;
+        t.ops->dots(&(dure_dots){.c = t.scratch.tile,
+                                 .ldc = columns,
+                                 .x = dure_act_in(t.ops, term->x, row * term->ldx),
+                                 .ldx = term->ldx,
+                                 .y = t.scratch.panels,
+                                 .ldy = ld,
+                                 .m = rows,
+                                 .n = columns,
+                                 .k = depth});
+        t.p->finish(t.p->state,
+                    &(dure_sums){.at = t.scratch.tile,
+                                 .ld = columns,
+                                 .row = row,
+                                 .rows = rows,
+                                 .columns = columns_of(t.p)},
+                    t.ops);
+    }
+}
+
+static bool all_narrow(const dure_product *products, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!is_narrow(&products[i])) return false;
+    return true;
+}
+
+/* One piece of the rows for each thread, as each lays the factor out anew. */
+void dure_matmul_narrow(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
+{
+    if (!all_narrow(products, n)) {
+        dure_matmul(products, n, rows, c);
+        return;
+    }
+    if (n == 0 || rows == 0) return;
+    count_work(products, n, rows, c);
+    job j = {.products = products, .n = n, .rows = rows, .width = NARROW, .ops = c->ops};
+    j.height = dure_round_up(pieces(rows, dure_pool_threads(c->pool)), ROWS_MAX / 6 * 6);
+    for (size_t i = 0; i < n; i++)
+        j.tasks[i + 1] = j.tasks[i] + pieces(rows, j.height);
+    dure_pool_run(c->pool, j.tasks[n], narrow_task, &j);
 }
 
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c)

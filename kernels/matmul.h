@@ -59,6 +59,9 @@ typedef struct dure_product {
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c);
 void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure_ahead ahead,
                        const dure_compute *c);
+/* The same for products of one term with a float32 factor of few rows, or with `transposed` few
+ * columns: the inner side of an adapter. Its sums run in another order than dure_matmul()'s. */
+void dure_matmul_narrow(const dure_product *products, size_t n, size_t rows, const dure_compute *c);
 /* The same for at most DURE_MATMUL_FEW rows (one token of generation), without any transposed term:
  * each row of W is decoded and multiplied at once. Its sums run in another order than
  * dure_matmul()'s, so whoever needs results that do not depend on the number of rows must not

@@ -61,7 +61,7 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
         k++;
     }
     enter(b, DURE_PHASE_LORA);
-    dure_matmul(products, k, b->pass->rows, &t->compute);
+    dure_matmul_narrow(products, k, b->pass->rows, &t->compute);
 }
 
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,

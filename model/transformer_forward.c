@@ -83,7 +83,10 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
         adapted++;
     }
     dure_profile_enter(t->compute.profile, DURE_PHASE_LORA);
-    multiply(t, pass, down, adapted, nothing);
+    if (pass->few)
+        dure_matmul_few(down, adapted, pass->rows, &t->compute);
+    else
+        dure_matmul_narrow(down, adapted, pass->rows, &t->compute);
     dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
     multiply(t, pass, main, n, after(t, layer, list[n - 1].target));
 }
