@@ -87,11 +87,10 @@ static dure_err take_private(void *state, size_t doc, const float *gradient,
     if (t->opts.substitute)
         gradient = t->opts.substitute(t->opts.substitute_state, t->chosen[doc], gradient);
     if (!gradient) return DURE_OK;
-    if (!dure_quantize(t->quantized, gradient, t->n, t->opts.plan)) {
+    if (!dure_trainer_add_clipped(t, gradient)) {
         refuse(c, doc);
         return DURE_OK;
     }
-    dure_quantize_add(t->sum, t->quantized, t->n);
     collect_loss(c, doc, loss);
     return DURE_OK;
 }
@@ -385,8 +384,10 @@ static dure_err allocate(dure_trainer *t)
     bool failed = !t->active || !t->mean || !t->chosen;
     if (t->opts.plan) {
         t->sum = calloc(t->n, sizeof *t->sum);
-        t->quantized = calloc(t->n, sizeof *t->quantized);
-        failed = failed || !t->sum || !t->quantized;
+        size_t pieces = t->n / DURE_QUANTIZE_PIECE + 1;
+        t->piece_norms = calloc(pieces, sizeof *t->piece_norms);
+        t->piece_squares = calloc(pieces, sizeof *t->piece_squares);
+        failed = failed || !t->sum || !t->piece_norms || !t->piece_squares;
     } else {
         t->total = calloc(t->n, sizeof *t->total);
         t->order = calloc(n_records, sizeof *t->order);
@@ -429,7 +430,8 @@ void dure_trainer_free(dure_trainer **trainer)
     free(t->active);
     free(t->mean);
     free(t->sum);
-    free(t->quantized);
+    free(t->piece_norms);
+    free(t->piece_squares);
     free(t->chosen);
     free(t->total);
     free(t->order);

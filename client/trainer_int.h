@@ -29,8 +29,9 @@ struct dure_trainer {
     size_t *chosen;     /* data->n: the step's records come first */
     dure_adamw moments; /* SGD uses m alone */
     /* With a plan. */
-    int64_t *sum;       /* n, in grid units */
-    int32_t *quantized; /* n, one record */
+    int64_t *sum;            /* n, in grid units */
+    double *piece_norms;     /* of one record's pieces, see dp/quantize.h */
+    uint64_t *piece_squares; /* the same number */
     /* Without. */
     double *total;       /* n */
     size_t *order;       /* data->n, this epoch's */
@@ -40,6 +41,10 @@ struct dure_trainer {
     size_t docs_capacity;
     dure_verdict verdict; /* pointers are NULL without opts.eval */
 };
+
+/* Clips one record's gradient, puts it on the grid and adds it to t->sum; false if it may not
+ * contribute, and nothing was added. */
+bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient);
 
 DURE_MUST_USE dure_err dure_trainer_eval_check(const dure_trainer_eval *eval, dure_diag *diag);
 DURE_MUST_USE dure_err dure_trainer_eval_init(dure_trainer *t);

@@ -247,6 +247,11 @@ dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dur
     return ahead;
 }
 
+const dure_compute *dure_transformer_compute(const dure_transformer *t)
+{
+    return &t->compute;
+}
+
 dure_profile *dure_transformer_profile(dure_transformer *t)
 {
     return t->compute.profile;

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "common/err.h"
-#include "kernels/profile.h"
+#include "kernels/compute.h"
 #include "model/gguf.h"
 #include "model/lora.h"
 
@@ -41,6 +41,10 @@ void dure_transformer_free(dure_transformer **t);
 const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
+
+/* The threads it computes with, for the work between passes; not during a pass. A sink is between
+ * passes. */
+const dure_compute *dure_transformer_compute(const dure_transformer *t);
 
 /* NULL unless opts.profile. Borrowed; who does more than the transformer in a step enters phases of
  * his own. */
