@@ -3,6 +3,7 @@
  *
  *   bench_train MODEL.gguf [--dp] [--records N] [--length N] [--rank N] [--targets LIST]
  *               [--steps N] [--threads N] [--rows N] [--f32] [--profile] [--peak]
+ *               [--file] [--recompute LAYERS]
  *
  * Records are random tokens, all of them labels but the first. One step takes all records: with
  * --dp through clipping, the integer grid and exact noise, as `dure train` does. Prints one
@@ -26,7 +27,8 @@ enum { STEPS_MAX = 100 };
 typedef struct setup {
     const char *model, *targets;
     unsigned long records, length, rank, steps, threads, rows;
-    bool dp, f32, peak, profile;
+    unsigned long recompute;
+    bool dp, f32, peak, profile, file;
     dure_gguf *gguf;
     dure_transformer *t;
     dure_lora *lora;
@@ -105,7 +107,9 @@ static dure_err open_all(setup *s, dure_diag *diag)
     dure_transformer_opts opts = {.threads = (uint32_t)s->threads,
                                   .rows = (uint32_t)s->rows,
                                   .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO,
-                                  .profile = s->profile};
+                                  .profile = s->profile,
+                                  .recompute = (uint32_t)s->recompute,
+                                  .weights = s->file ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO};
     dure_err err = dure_gguf_open(&s->gguf, s->model, NULL, diag);
     if (!err) err = dure_transformer_new(&s->t, s->gguf, &opts, diag);
     if (!err) err = dure_lora_targets_parse(&layout.targets, s->targets, diag);
@@ -203,6 +207,8 @@ static bool parse(setup *s, int argc, char **argv)
         {"f32", no_argument, NULL, 'f'},
         {"peak", no_argument, NULL, 'p'},
         {"profile", no_argument, NULL, 'P'},
+        {"file", no_argument, NULL, 'F'},
+        {"recompute", required_argument, NULL, 'c'},
         {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -213,6 +219,7 @@ static bool parse(setup *s, int argc, char **argv)
                             : c == 's' ? &s->steps
                             : c == 't' ? &s->threads
                             : c == 'R' ? &s->rows
+                            : c == 'c' ? &s->recompute
                                        : NULL;
         if (to) *to = value;
         if (c == 'm') s->targets = optarg;
@@ -220,6 +227,7 @@ static bool parse(setup *s, int argc, char **argv)
         s->f32 = s->f32 || c == 'f';
         s->peak = s->peak || c == 'p';
         s->profile = s->profile || c == 'P';
+        s->file = s->file || c == 'F';
         if (c == '?') return false;
     }
     s->model = argc > optind ? argv[optind] : NULL;
@@ -233,7 +241,7 @@ int main(int argc, char **argv)
     if (!parse(&s, argc, argv)) {
         fprintf(stderr, "usage: bench_train MODEL.gguf [--dp] [--records N] [--length N] "
                         "[--rank N] [--targets LIST] [--steps N] [--threads N] [--rows N] [--f32] "
-                        "[--profile] [--peak]\n");
+                        "[--profile] [--peak] [--file] [--recompute LAYERS]\n");
         return 2;
     }
     if (s.peak) {

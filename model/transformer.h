@@ -24,11 +24,22 @@ typedef enum dure_precision {
     DURE_PRECISION_REFERENCE, /* the plain C path, f32: the truth that tests compare with */
 } dure_precision;
 
+/* Where the weights of products come from. */
+typedef enum dure_weights {
+    DURE_WEIGHTS_AUTO,   /* packed where that takes no more than half of the machine's memory */
+    DURE_WEIGHTS_PACKED, /* a copy of 2 bytes a weight, made at once; with bf16 alone */
+    DURE_WEIGHTS_FILE,   /* decoded anew for every product */
+} dure_weights;
+
 typedef struct dure_transformer_opts {
     uint32_t threads; /* 0: the physical cores */
     dure_precision precision;
     uint32_t rows; /* rows (tokens) packed to a pass, 0: 512 */
     bool profile;  /* measure where the time goes */
+    dure_weights weights;
+    /* Layers whose activations are not kept for the backward pass but computed a second time; more
+     * than are trained: all. It changes no bit of the results. */
+    uint32_t recompute;
 } dure_transformer_opts;
 
 typedef struct dure_transformer dure_transformer;

@@ -67,6 +67,7 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
                                         uint32_t layer, size_t doc)
 {
+    if (t->ws.has.checkpoints) return t->ws.gradient + map->layer_at[layer];
     bool top = layer + 1 == t->shape.n_layers;
     float *room = top ? t->ws.spare : dure_transformer_acts(t, layer + 1)->gradients;
     return room + doc * (map->layer_at[layer + 1] - map->layer_at[layer]);
@@ -345,6 +346,7 @@ void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
     enter(&b, DURE_PHASE_ELEMENTWISE);
     dure_compute_rows(&t->compute, pass->rows, 16, round_rows, &(round_job){&b});
     for (uint32_t layer = t->shape.n_layers; layer-- > pass->lora->layout.first_layer;) {
+        if (dure_transformer_checkpoint(t, layer)) dure_transformer_run_again(t, pass, layer);
         feed_forward_back(&b, layer);
         attention_back(&b, layer);
     }

@@ -232,11 +232,21 @@ void dure_transformer_run(dure_transformer *t, dure_pass *pass)
         if (by > 1 || by < 1) t->compute.ops->scale(x, by, d);
     }
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
+        float *kept = pass->keep ? dure_transformer_checkpoint(t, l) : NULL;
+        if (kept) memcpy(kept, t->ws.res, pass->rows * d * sizeof *kept);
         attend(t, pass, l);
         feed_forward(t, pass, l);
     }
     for (size_t i = 0; pass->caches && i < pass->n_docs; i++)
         pass->caches[i]->n += t->ws.docs[i].n;
+}
+
+void dure_transformer_run_again(dure_transformer *t, const dure_pass *pass, uint32_t layer)
+{
+    const float *kept = dure_transformer_checkpoint(t, layer);
+    memcpy(t->ws.res, kept, pass->rows * t->shape.n_embd * sizeof *kept);
+    attend(t, pass, layer);
+    feed_forward(t, pass, layer);
 }
 
 /* The norm of rows row[0..n) of the residual stream, for the head. */
