@@ -3,7 +3,7 @@
  *
  *   bench_train MODEL.gguf [--dp] [--records N] [--length N] [--rank N] [--targets LIST]
  *               [--steps N] [--threads N] [--rows N] [--f32] [--profile] [--peak]
- *               [--file] [--recompute LAYERS]
+ *               [--file] [--recompute LAYERS] [--memory MB]
  *
  * Records are random tokens, all of them labels but the first. One step takes all records: with
  * --dp through clipping, the integer grid and exact noise, as `dure train` does. Prints one
@@ -27,7 +27,7 @@ enum { STEPS_MAX = 100 };
 typedef struct setup {
     const char *model, *targets;
     unsigned long records, length, rank, steps, threads, rows;
-    unsigned long recompute;
+    unsigned long recompute, memory;
     bool dp, f32, peak, profile, file;
     dure_gguf *gguf;
     dure_transformer *t;
@@ -101,6 +101,24 @@ static dure_err make_plan(setup *s, dure_diag *diag)
     return dure_attempt_begin(&s->attempt, path, &none, &none, note, diag);
 }
 
+/* Chooses how to stay within --memory, and says what it expects. */
+static dure_err fit(setup *s, const dure_lora_layout *layout, dure_diag *diag)
+{
+    /* The trainer's copy of the factors, gradient, sum and moments. */
+    const uint64_t trainer = 24 * dure_lora_count(layout, DURE_LORA_FACTOR_BOTH);
+    const dure_training_load load = {.layout = layout,
+                                     .factors = DURE_LORA_FACTOR_BOTH,
+                                     .longest = s->length,
+                                     .other_bytes = trainer};
+    dure_transformer_fit fit;
+    dure_err err = dure_transformer_fit_find(&fit, s->t, &load, s->memory * 1000000, diag);
+    if (err) return err;
+    fprintf(stderr, "expected: %.0f MB, %.1f tokens/s, weights %s, %u layers twice, %zu rows\n",
+            (double)fit.bytes / 1e6, 1 / fit.seconds_per_token,
+            fit.packed ? "packed" : "from the file", fit.recompute, fit.rows);
+    return dure_transformer_adopt(s->t, &fit);
+}
+
 static dure_err open_all(setup *s, dure_diag *diag)
 {
     dure_lora_layout layout = {.rank = (uint32_t)s->rank, .alpha = (float)s->rank};
@@ -109,13 +127,15 @@ static dure_err open_all(setup *s, dure_diag *diag)
                                   .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO,
                                   .profile = s->profile,
                                   .recompute = (uint32_t)s->recompute,
-                                  .weights = s->file ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO};
+                                  .weights =
+                                      s->file || s->memory ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO};
     dure_err err = dure_gguf_open(&s->gguf, s->model, NULL, diag);
     if (!err) err = dure_transformer_new(&s->t, s->gguf, &opts, diag);
     if (!err) err = dure_lora_targets_parse(&layout.targets, s->targets, diag);
     if (err) return err;
     layout.shape = *dure_transformer_shape(s->t);
     err = dure_lora_layout_check(&layout, diag);
+    if (!err && s->memory) err = fit(s, &layout, diag);
     if (!err) err = dure_lora_new(&s->lora, &layout);
     if (!err) dure_lora_init_uniform(s->lora, 1);
     if (!err) err = make_data(s);
@@ -209,6 +229,7 @@ static bool parse(setup *s, int argc, char **argv)
         {"profile", no_argument, NULL, 'P'},
         {"file", no_argument, NULL, 'F'},
         {"recompute", required_argument, NULL, 'c'},
+        {"memory", required_argument, NULL, 'M'},
         {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -220,6 +241,7 @@ static bool parse(setup *s, int argc, char **argv)
                             : c == 't' ? &s->threads
                             : c == 'R' ? &s->rows
                             : c == 'c' ? &s->recompute
+                            : c == 'M' ? &s->memory
                                        : NULL;
         if (to) *to = value;
         if (c == 'm') s->targets = optarg;
@@ -241,7 +263,7 @@ int main(int argc, char **argv)
     if (!parse(&s, argc, argv)) {
         fprintf(stderr, "usage: bench_train MODEL.gguf [--dp] [--records N] [--length N] "
                         "[--rank N] [--targets LIST] [--steps N] [--threads N] [--rows N] [--f32] "
-                        "[--profile] [--peak] [--file] [--recompute LAYERS]\n");
+                        "[--profile] [--peak] [--file] [--recompute LAYERS] [--memory MB]\n");
         return 2;
     }
     if (s.peak) {

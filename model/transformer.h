@@ -108,3 +108,31 @@ DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dur
                                                   const dure_document *docs, size_t n_docs,
                                                   dure_gradient_sink *sink, void *state,
                                                   dure_diag *diag);
+
+/* --- memory and time, before anything starts --- */
+
+/* What is to be trained. */
+typedef struct dure_training_load {
+    const dure_lora_layout *layout;
+    dure_lora_factor factors;
+    size_t longest, length; /* tokens of the longest record, and of a usual one (0: the longest) */
+    uint64_t other_bytes;   /* what the caller takes himself: optimizer, records */
+} dure_training_load;
+
+/* A way to do it. */
+typedef struct dure_transformer_fit {
+    bool packed;        /* weights; else from the file */
+    uint32_t recompute; /* layers */
+    size_t rows;
+    uint64_t bytes;           /* of the process, at most */
+    double seconds_per_token; /* of forward and backward */
+} dure_transformer_fit;
+
+/* The quickest way that stays within limit_bytes (0: no limit), from shapes and a few milliseconds
+ * of measuring the multipliers. DURE_ERR_LIMIT with a sentence if there is none; *out is then the
+ * smallest. `t` is best made with DURE_WEIGHTS_FILE: nothing is packed yet. */
+DURE_MUST_USE dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *t,
+                                                 const dure_training_load *load,
+                                                 uint64_t limit_bytes, dure_diag *diag);
+/* From now on `t` works that way; packs its weights if that is so. */
+DURE_MUST_USE dure_err dure_transformer_adopt(dure_transformer *t, const dure_transformer_fit *fit);
