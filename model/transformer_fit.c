@@ -9,9 +9,10 @@
 /* The program itself, the vocabulary and what the allocator keeps. */
 enum { BASE_BYTES = 24 << 20, LEAST_ROWS = 64 };
 
-/* Measured (bench/bench_train): the share of the multipliers' peak that training reaches, and
- * nanoseconds in which one thread decodes a weight and makes a panel of it. */
-static const double reached = 0.66, decode_ns = 0.25;
+/* Measured (bench/bench_train, models of 135 million to 8 billion weights): the shares of the
+ * multipliers' peak that products and attention reach; what else is done, by the bytes of a token's
+ * activations; and how long one thread takes to decode a weight and make a panel of it. */
+static const double product_share = 0.85, attention_share = 0.35, act_ns = 0.45, decode_ns = 0.17;
 
 typedef struct question {
     dure_transformer *t;
@@ -57,13 +58,16 @@ static void weigh(dure_transformer_fit *fit, const question *q)
     double layer = layer_weights(s), head = (double)s->n_embd * (double)q->t->head.out;
     double trained = s->n_layers - l->first_layer, width = (double)s->n_head * s->head_dim;
     double length = (double)(q->load->length ? q->load->length : q->load->longest);
-    double attention = 2 * length * width;
-    double once = 2 * layer + attention; /* a layer, forward */
-    double flops = once * s->n_layers + (2 * layer + 2.5 * attention) * trained + 4 * head +
-                   once * fit->recompute + 6 * (double)params;
-    double decoded = layer * (s->n_layers + trained + fit->recompute) + 2 * head;
+    double again = fit->recompute, passes = s->n_layers + trained + again;
+    /* Scores and values, over half of the record on average; the way back is 2.5 times that. */
+    double attention = 2 * length * width * (s->n_layers + 2.5 * trained + again);
+    double products = 2 * layer * passes + 4 * head + 6 * (double)params;
+    double acts = 2.0 * (s->n_embd + width + (double)s->n_head_kv * s->head_dim + s->n_ff) *
+                  (trained + again) * (double)q->t->compute.ops->act_bytes;
+    double decoded = layer * passes + 2 * head;
     double threads = dure_pool_threads(q->t->pool);
-    fit->seconds_per_token = flops / (q->peak * reached);
+    fit->seconds_per_token = products / (q->peak * product_share) +
+                             attention / (q->peak * attention_share) + acts * act_ns * 1e-9;
     if (!fit->packed)
         fit->seconds_per_token += decoded * decode_ns * 1e-9 / threads / (double)fit->rows;
 }
