@@ -104,8 +104,9 @@ static dure_err make_plan(setup *s, dure_diag *diag)
 /* Chooses how to stay within --memory, and says what it expects. */
 static dure_err fit(setup *s, const dure_lora_layout *layout, dure_diag *diag)
 {
-    /* The trainer's copy of the factors, gradient, sum and moments. */
-    const uint64_t trainer = 24 * dure_lora_count(layout, DURE_LORA_FACTOR_BOTH);
+    const dure_trainer_opts none = {.eval = NULL};
+    const uint64_t trainer =
+        dure_trainer_bytes(dure_lora_count(layout, DURE_LORA_FACTOR_BOTH), &none);
     const dure_training_load load = {.layout = layout,
                                      .factors = DURE_LORA_FACTOR_BOTH,
                                      .longest = s->length,

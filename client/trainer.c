@@ -276,7 +276,10 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     collector c = {.trainer = t};
     size_t n_docs = 0;
     double norm = 0;
+    dure_profile *profile = dure_transformer_profile(t->model);
+    dure_profile_enter(profile, t->opts.plan ? DURE_PHASE_NOISE : DURE_PHASE_OTHER);
     dure_err err = t->opts.plan ? private_docs(&n_docs, t) : plain_docs(&n_docs, t);
+    dure_profile_enter(profile, DURE_PHASE_OTHER);
     if (err)
         return dure_diag_set(diag, err, "cannot prepare step %llu: %s",
                              (unsigned long long)t->step + 1, dure_err_text(err));
@@ -291,9 +294,11 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     if (n_docs)
         err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
                                          t->opts.plan ? take_private : take_plain, &c, diag);
+    dure_profile_enter(profile, DURE_PHASE_OPTIMIZER);
     if (!err) err = finish_gradient(&norm, t, &c, diag);
     if (err) return err;
     update(t);
+    dure_profile_enter(profile, DURE_PHASE_OTHER);
     *done = (dure_trainer_step){.step = t->step,
                                 .loss = c.labels ? c.nll / (double)c.labels : (double)NAN,
                                 .learning_rate = learning_rate(t),
@@ -395,10 +400,14 @@ static dure_err allocate(dure_trainer *t)
     }
     dure_err err = failed ? DURE_ERR_NOMEM : dure_adamw_init(&t->moments, t->n);
     if (!err && t->opts.eval) err = dure_trainer_eval_init(t);
-    /* The update is one sweep over the adapter: not worth a second pool of threads. */
-    if (!err) err = dure_pool_new(&t->pool, 1, 0);
-    t->compute = (dure_compute){.ops = dure_cpu_ops_of(dure_cpu_best()), .pool = t->pool};
+    t->compute = *dure_transformer_compute(t->model);
     return err;
+}
+
+uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts)
+{
+    /* The factors, the gradient, both moments, the sum; and the factors of the best evaluation. */
+    return n * (4 * sizeof(float) + sizeof(int64_t) + (opts->eval ? sizeof(float) : 0));
 }
 
 dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dure_dataset *data,
@@ -425,7 +434,6 @@ void dure_trainer_free(dure_trainer **trainer)
 {
     dure_trainer *t = *trainer;
     if (!t) return;
-    dure_pool_free(&t->pool);
     dure_adamw_fini(&t->moments);
     free(t->active);
     free(t->mean);

@@ -19,15 +19,14 @@ struct dure_trainer {
     const dure_dataset *data;
     dure_lora *lora;
     dure_trainer_opts opts;
-    dure_pool *pool; /* for the optimizer */
-    dure_compute compute;
-    uint64_t step;      /* the next one */
-    double first_loss;  /* of the first step taken; 0: none yet. Kept without a plan alone */
-    size_t n;           /* trained parameters */
-    float *active;      /* n, the trained factors */
-    float *mean;        /* n, the step's gradient */
-    size_t *chosen;     /* data->n: the step's records come first */
-    dure_adamw moments; /* SGD uses m alone */
+    dure_compute compute; /* the model's, between its passes */
+    uint64_t step;        /* the next one */
+    double first_loss;    /* of the first step taken; 0: none yet. Kept without a plan alone */
+    size_t n;             /* trained parameters */
+    float *active;        /* n, the trained factors */
+    float *mean;          /* n, the step's gradient */
+    size_t *chosen;       /* data->n: the step's records come first */
+    dure_adamw moments;   /* SGD uses m alone */
     /* With a plan. */
     int64_t *sum;            /* n, in grid units */
     double *piece_norms;     /* of one record's pieces, see dp/quantize.h */
