@@ -105,12 +105,7 @@ static dure_err take_plain(void *state, size_t doc, const float *gradient,
     if (!loss->finite) refuse(c, doc);
     collect_loss(c, doc, loss);
     if (!gradient) return DURE_OK;
-    double sum = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        t->total[i] += (double)gradient[i];
-        sum += (double)gradient[i] * 0; /* NaN if one is not finite */
-    }
-    if (isnan(sum) && !c->refused) {
+    if (!dure_trainer_add_plain(t, gradient) && !c->refused) {
         /* The gradient is that of several records: the one with the highest loss is the likeliest.
          */
         c->refused = 1;
@@ -386,13 +381,13 @@ static dure_err allocate(dure_trainer *t)
     t->active = calloc(t->n, sizeof *t->active);
     t->mean = calloc(t->n, sizeof *t->mean);
     t->chosen = calloc(n_records, sizeof *t->chosen); /* a batch is no larger */
-    bool failed = !t->active || !t->mean || !t->chosen;
+    size_t pieces = t->n / DURE_QUANTIZE_PIECE + 1;
+    t->piece_norms = calloc(pieces, sizeof *t->piece_norms);
+    bool failed = !t->active || !t->mean || !t->chosen || !t->piece_norms;
     if (t->opts.plan) {
         t->sum = calloc(t->n, sizeof *t->sum);
-        size_t pieces = t->n / DURE_QUANTIZE_PIECE + 1;
-        t->piece_norms = calloc(pieces, sizeof *t->piece_norms);
         t->piece_squares = calloc(pieces, sizeof *t->piece_squares);
-        failed = failed || !t->sum || !t->piece_norms || !t->piece_squares;
+        failed = failed || !t->sum || !t->piece_squares;
     } else {
         t->total = calloc(t->n, sizeof *t->total);
         t->order = calloc(n_records, sizeof *t->order);

@@ -2,6 +2,8 @@
 
 #include "dp/quantize.h"
 
+#include <math.h>
+
 /* One record's gradient on its way into the sum, a piece of coordinates a task. */
 typedef struct clip_job {
     dure_trainer *t;
@@ -53,4 +55,31 @@ bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient)
     if (dure_quantize_fits(squares, t->opts.plan)) return true;
     dure_quantize_take_back(t->sum, gradient, t->n, job.scale);
     return false;
+}
+
+static void total_pieces(void *state, size_t first, size_t last, void *scratch)
+{
+    const clip_job *job = state;
+    dure_trainer *t = job->t;
+    (void)scratch;
+    for (size_t p = first; p < last; p++) {
+        size_t at = p * DURE_QUANTIZE_PIECE, end = at + length_of(t, at);
+        double nothing = 0; /* becomes NaN if one is not finite */
+        for (size_t i = at; i < end; i++) {
+            t->total[i] += (double)job->gradient[i];
+            nothing += (double)job->gradient[i] * 0;
+        }
+        t->piece_norms[p] = nothing;
+    }
+}
+
+bool dure_trainer_add_plain(dure_trainer *t, const float *gradient)
+{
+    size_t pieces = (t->n + DURE_QUANTIZE_PIECE - 1) / DURE_QUANTIZE_PIECE;
+    clip_job job = {.t = t, .gradient = gradient};
+    double nothing = 0;
+    dure_compute_rows(dure_transformer_compute(t->model), pieces, 1, total_pieces, &job);
+    for (size_t p = 0; p < pieces; p++)
+        nothing += t->piece_norms[p];
+    return !isnan(nothing);
 }

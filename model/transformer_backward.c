@@ -74,7 +74,7 @@ float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient
 }
 
 /* dA of the list's products together where their ranks are equal, since they share x, and dB of
- * each: for one document at a time. A task is a document and a row of this table. */
+ * each: for one document at a time. A task is a document and a piece of a row of this table. */
 enum { SUMS_MAX = 6 };
 
 typedef struct factor_job {
@@ -83,6 +83,7 @@ typedef struct factor_job {
     dure_lora_sums
         sums[SUMS_MAX]; /* `out` counts from the document's first gradient of the layer */
     size_t offset[SUMS_MAX][DURE_LORA_SUMS_MAX], n;
+    size_t pieces[SUMS_MAX + 1]; /* of the rows before */
 } factor_job;
 
 static void add_sum(factor_job *job, dure_lora_sums *sums, dure_lora_target target, int factor)
@@ -99,15 +100,19 @@ static void factor_task(void *state, size_t task, void *scratch)
 {
     const factor_job *job = state;
     const back *b = job->b;
-    size_t doc = task / job->n, row = task % job->n;
+    size_t doc = task / job->pieces[job->n], piece = task % job->pieces[job->n], row = 0;
+    while (piece >= job->pieces[row + 1])
+        row++;
     dure_lora_sums sums = job->sums[row];
+    size_t column = (piece - job->pieces[row]) * DURE_LORA_PIECE, left = sums.width - column;
+    dure_lora_columns columns = {column, left < DURE_LORA_PIECE ? left : DURE_LORA_PIECE};
     float *room = dure_transformer_layer_gradients(b->t, b->map, job->layer, doc);
     for (size_t i = 0; i < sums.n; i++)
         sums.list[i].out = room + job->offset[row][i];
     const dure_attention_doc *d = &b->t->ws.docs[doc];
     dure_lora_rows rows = {d->first, d->n};
     if (b->map->together) rows = (dure_lora_rows){0, b->pass->rows};
-    dure_lora_sums_run(&sums, rows, scratch, b->t->compute.ops);
+    dure_lora_sums_run(&sums, rows, columns, scratch, b->t->compute.ops);
 }
 
 /* The row of sums over x that has this rank; a new one where there is none yet. */
@@ -145,8 +150,12 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
                                  .turned = true};
         add_sum(&job, sums, list[i].target, 1);
     }
+    for (size_t i = 0; i < job.n; i++)
+        job.pieces[i + 1] =
+            job.pieces[i] + (job.sums[i].width + DURE_LORA_PIECE - 1) / DURE_LORA_PIECE;
+    size_t docs = b->map->together ? 1 : b->pass->n_docs;
     enter(b, DURE_PHASE_LORA);
-    dure_pool_run(t->pool, (b->map->together ? 1 : b->pass->n_docs) * job.n, factor_task, &job);
+    dure_pool_run(t->pool, docs * job.pieces[job.n], factor_task, &job);
 }
 
 /* Appends dz A of the list's adapted products. */
