@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "dp/calibrate.h"
+#include "kernels/peak.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,6 +95,11 @@ static void say_start(const training *t)
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
             dure_transformer_path(t->s.m.transformer));
+    char memory[32];
+    dure_format_bytes(memory, t->s.fit.bytes);
+    fprintf(stderr, "expected: %s, %.0f tokens/s (weights %s, %u layers computed twice)\n", memory,
+            1 / t->s.fit.seconds_per_token, t->s.fit.packed ? "packed" : "from the file",
+            t->s.fit.recompute);
     if (data->n_cut || data->n_unusable)
         fprintf(stderr,
                 "%zu records are cut at %llu tokens, %zu give nothing to learn (dure data check "
@@ -216,6 +222,22 @@ static int print_summary(const training *t)
     return 0;
 }
 
+static void print_profile(const training *t)
+{
+    const dure_profile *p = dure_transformer_profile(t->s.m.transformer);
+    double total = 0, peak = dure_peak_gflops(dure_transformer_compute(t->s.m.transformer), 10);
+    for (int i = 0; i < DURE_PHASES; i++)
+        total += p->seconds[i];
+    fprintf(stderr, "%-14s %9s %7s %9s %8s\n", "phase", "seconds", "share", "GFLOP/s", "of peak");
+    for (int i = 0; i < DURE_PHASES; i++) {
+        double gflops = p->seconds[i] > 0 ? p->flops[i] / p->seconds[i] * 1e-9 : 0;
+        fprintf(stderr, "%-14s %9.2f %6.1f%%", dure_phase_name((dure_phase)i), p->seconds[i],
+                100 * p->seconds[i] / total);
+        if (gflops > 0) fprintf(stderr, " %9.0f %7.0f%%", gflops, 100 * gflops / peak);
+        fprintf(stderr, "\n");
+    }
+}
+
 static int show_plan(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
@@ -238,6 +260,7 @@ static int run(training *t)
     if (!err && !t->o->no_dp) err = dure_private_run_close(&t->private_run, &t->diag);
     t->private_run.epsilon = epsilon;
     if (!err) err = dure_dir_remove(t->run_folder, &t->diag);
+    if (!err && t->o->profile) print_profile(t);
     return err ? dure_fail("train", err, &t->diag) : print_summary(t);
 }
 

@@ -50,7 +50,10 @@ static dure_err open_chat(dure_open_model *m, const dure_open_opts *opts, dure_d
 dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts, dure_diag *diag)
 {
     *out = (dure_open_model){0};
-    dure_transformer_opts run = {.threads = opts->threads};
+    dure_transformer_opts run = {.threads = opts->threads,
+                                 .profile = opts->profile,
+                                 .weights =
+                                     opts->fit_later ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO};
     dure_err err = dure_gguf_open(&out->gguf, opts->model, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&out->tokenizer, out->gguf, diag);

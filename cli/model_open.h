@@ -21,6 +21,8 @@ typedef struct dure_open_opts {
     const char *chat_template; /* by name; NULL: the model's own, which only chats need */
     uint32_t threads;          /* 0: the physical cores */
     bool any_base;             /* the adapter may name another file of the base, if its sizes fit */
+    bool profile;              /* measure where the time goes */
+    bool fit_later;            /* the caller fits the model into memory: dure_transformer_adopt() */
 } dure_open_opts;
 
 /* On error everything is closed and `diag` names the file. */

@@ -119,6 +119,9 @@ static const dure_arg args[] = {
     OPTION("dry-run", FLAG, dry_run, NULL,
            "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
+    OPTION("memory", COUNT, memory, "MB",
+           "stay within so much memory, at the price of time; default: what the machine has"),
+    OPTION("profile", FLAG, profile, NULL, "say where the time went"),
     OPTION("save-every", COUNT, save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
 };

@@ -30,7 +30,8 @@ typedef struct dure_train_options {
     uint64_t records;
     double epsilon, delta, noise, clip;
     bool source_given, records_given, epsilon_given, delta_given, noise_given, clip_given, no_dp;
-    uint64_t threads;
+    uint64_t threads, memory;
+    bool profile;
 } dure_train_options;
 
 /* One process runs one command, so *out is borrowed from a static. What can be judged without

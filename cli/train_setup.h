@@ -11,8 +11,9 @@ typedef struct dure_train_setup {
     dure_lora *lora;
     dure_hash base, data_hash, subject;
     uint64_t steps;
-    dure_trainer_eval judge; /* what opts.eval points to */
-    dure_trainer_opts opts;  /* points into this object: it must not move */
+    dure_transformer_fit fit; /* how the model stays within memory, and what is expected of it */
+    dure_trainer_eval judge;  /* what opts.eval points to */
+    dure_trainer_opts opts;   /* points into this object: it must not move */
 } dure_train_setup;
 
 /* Opens everything that the options name. On error what is open stays for fini. */

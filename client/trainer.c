@@ -87,11 +87,10 @@ static dure_err take_private(void *state, size_t doc, const float *gradient,
     if (t->opts.substitute)
         gradient = t->opts.substitute(t->opts.substitute_state, t->chosen[doc], gradient);
     if (!gradient) return DURE_OK;
-    if (!dure_quantize(t->quantized, gradient, t->n, t->opts.plan)) {
+    if (!dure_trainer_add_clipped(t, gradient)) {
         refuse(c, doc);
         return DURE_OK;
     }
-    dure_quantize_add(t->sum, t->quantized, t->n);
     collect_loss(c, doc, loss);
     return DURE_OK;
 }
@@ -106,12 +105,7 @@ static dure_err take_plain(void *state, size_t doc, const float *gradient,
     if (!loss->finite) refuse(c, doc);
     collect_loss(c, doc, loss);
     if (!gradient) return DURE_OK;
-    double sum = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        t->total[i] += (double)gradient[i];
-        sum += (double)gradient[i] * 0; /* NaN if one is not finite */
-    }
-    if (isnan(sum) && !c->refused) {
+    if (!dure_trainer_add_plain(t, gradient) && !c->refused) {
         /* The gradient is that of several records: the one with the highest loss is the likeliest.
          */
         c->refused = 1;
@@ -277,7 +271,10 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     collector c = {.trainer = t};
     size_t n_docs = 0;
     double norm = 0;
+    dure_profile *profile = dure_transformer_profile(t->model);
+    dure_profile_enter(profile, t->opts.plan ? DURE_PHASE_NOISE : DURE_PHASE_OTHER);
     dure_err err = t->opts.plan ? private_docs(&n_docs, t) : plain_docs(&n_docs, t);
+    dure_profile_enter(profile, DURE_PHASE_OTHER);
     if (err)
         return dure_diag_set(diag, err, "cannot prepare step %llu: %s",
                              (unsigned long long)t->step + 1, dure_err_text(err));
@@ -292,9 +289,11 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     if (n_docs)
         err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
                                          t->opts.plan ? take_private : take_plain, &c, diag);
+    dure_profile_enter(profile, DURE_PHASE_OPTIMIZER);
     if (!err) err = finish_gradient(&norm, t, &c, diag);
     if (err) return err;
     update(t);
+    dure_profile_enter(profile, DURE_PHASE_OTHER);
     *done = (dure_trainer_step){.step = t->step,
                                 .loss = c.labels ? c.nll / (double)c.labels : (double)NAN,
                                 .learning_rate = learning_rate(t),
@@ -382,11 +381,13 @@ static dure_err allocate(dure_trainer *t)
     t->active = calloc(t->n, sizeof *t->active);
     t->mean = calloc(t->n, sizeof *t->mean);
     t->chosen = calloc(n_records, sizeof *t->chosen); /* a batch is no larger */
-    bool failed = !t->active || !t->mean || !t->chosen;
+    size_t pieces = t->n / DURE_QUANTIZE_PIECE + 1;
+    t->piece_norms = calloc(pieces, sizeof *t->piece_norms);
+    bool failed = !t->active || !t->mean || !t->chosen || !t->piece_norms;
     if (t->opts.plan) {
         t->sum = calloc(t->n, sizeof *t->sum);
-        t->quantized = calloc(t->n, sizeof *t->quantized);
-        failed = failed || !t->sum || !t->quantized;
+        t->piece_squares = calloc(pieces, sizeof *t->piece_squares);
+        failed = failed || !t->sum || !t->piece_squares;
     } else {
         t->total = calloc(t->n, sizeof *t->total);
         t->order = calloc(n_records, sizeof *t->order);
@@ -394,10 +395,14 @@ static dure_err allocate(dure_trainer *t)
     }
     dure_err err = failed ? DURE_ERR_NOMEM : dure_adamw_init(&t->moments, t->n);
     if (!err && t->opts.eval) err = dure_trainer_eval_init(t);
-    /* The update is one sweep over the adapter: not worth a second pool of threads. */
-    if (!err) err = dure_pool_new(&t->pool, 1, 0);
-    t->compute = (dure_compute){.ops = dure_cpu_ops_of(dure_cpu_best()), .pool = t->pool};
+    t->compute = *dure_transformer_compute(t->model);
     return err;
+}
+
+uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts)
+{
+    /* The factors, the gradient, both moments, the sum; and the factors of the best evaluation. */
+    return n * (4 * sizeof(float) + sizeof(int64_t) + (opts->eval ? sizeof(float) : 0));
 }
 
 dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dure_dataset *data,
@@ -424,12 +429,12 @@ void dure_trainer_free(dure_trainer **trainer)
 {
     dure_trainer *t = *trainer;
     if (!t) return;
-    dure_pool_free(&t->pool);
     dure_adamw_fini(&t->moments);
     free(t->active);
     free(t->mean);
     free(t->sum);
-    free(t->quantized);
+    free(t->piece_norms);
+    free(t->piece_squares);
     free(t->chosen);
     free(t->total);
     free(t->order);

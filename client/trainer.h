@@ -97,6 +97,9 @@ DURE_MUST_USE dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lor
                                                   const dure_trainer_opts *opts,
                                                   const dure_hash *base);
 
+/* Bytes that a trainer of n trained parameters takes beside the model and the records. */
+uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts);
+
 /* Borrows model, data, lora and what opts points to; `lora` is trained in place. The caller owns
  * *out. DURE_ERR_USAGE with a sentence for options that do not fit; under a plan, a plan whose
  * grid does not suit the number of parameters is one. */

@@ -19,18 +19,18 @@ struct dure_trainer {
     const dure_dataset *data;
     dure_lora *lora;
     dure_trainer_opts opts;
-    dure_pool *pool; /* for the optimizer */
-    dure_compute compute;
-    uint64_t step;      /* the next one */
-    double first_loss;  /* of the first step taken; 0: none yet. Kept without a plan alone */
-    size_t n;           /* trained parameters */
-    float *active;      /* n, the trained factors */
-    float *mean;        /* n, the step's gradient */
-    size_t *chosen;     /* data->n: the step's records come first */
-    dure_adamw moments; /* SGD uses m alone */
+    dure_compute compute; /* the model's, between its passes */
+    uint64_t step;        /* the next one */
+    double first_loss;    /* of the first step taken; 0: none yet. Kept without a plan alone */
+    size_t n;             /* trained parameters */
+    float *active;        /* n, the trained factors */
+    float *mean;          /* n, the step's gradient */
+    double *piece_norms;  /* of one gradient, in pieces: see dp/quantize.h */
+    size_t *chosen;       /* data->n: the step's records come first */
+    dure_adamw moments;   /* SGD uses m alone */
     /* With a plan. */
-    int64_t *sum;       /* n, in grid units */
-    int32_t *quantized; /* n, one record */
+    int64_t *sum;            /* n, in grid units */
+    uint64_t *piece_squares; /* one record's, see dp/quantize.h */
     /* Without. */
     double *total;       /* n */
     size_t *order;       /* data->n, this epoch's */
@@ -40,6 +40,12 @@ struct dure_trainer {
     size_t docs_capacity;
     dure_verdict verdict; /* pointers are NULL without opts.eval */
 };
+
+/* Clips one record's gradient, puts it on the grid and adds it to t->sum; false if it may not
+ * contribute, and nothing was added. */
+bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient);
+/* Adds a gradient to t->total; false if it is not finite. */
+bool dure_trainer_add_plain(dure_trainer *t, const float *gradient);
 
 DURE_MUST_USE dure_err dure_trainer_eval_check(const dure_trainer_eval *eval, dure_diag *diag);
 DURE_MUST_USE dure_err dure_trainer_eval_init(dure_trainer *t);

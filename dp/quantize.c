@@ -5,58 +5,94 @@
 
 #define LANES 8
 
-/* The sum of squares in double. Eight partial sums in a fixed pattern let the compiler use vector
- * registers without reordering anything: the value depends on the gradient alone. */
-static double square_norm(const float *v, size_t n)
+/* The same loops for wider vectors, where the CPU has them: every operation is exact or rounded on
+ * its own, so the results are the same bits. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_THREAD__)
+#define WIDE __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define WIDE
+#endif
+
+/* Eight partial sums in a fixed pattern let the compiler use vector registers without reordering
+ * anything: the value depends on the gradient alone. */
+WIDE double dure_quantize_square(const float *gradient, size_t n)
 {
     double lane[LANES] = {0};
     size_t i = 0;
     for (; i + LANES <= n; i += LANES) {
         for (size_t j = 0; j < LANES; j++)
-            lane[j] += (double)v[i + j] * (double)v[i + j];
+            lane[j] += (double)gradient[i + j] * (double)gradient[i + j];
     }
     for (; i < n; i++)
-        lane[i % LANES] += (double)v[i] * (double)v[i];
+        lane[i % LANES] += (double)gradient[i] * (double)gradient[i];
     double sum = 0;
     for (size_t j = 0; j < LANES; j++)
         sum += lane[j];
     return sum;
 }
 
-/* Adding and taking away 1.5 * 2^52 rounds a double below 2^51 to the nearest integer, ties to
- * even, in the default rounding mode: two additions instead of a library call. */
+/* Adding 1.5 * 2^52 rounds a double below 2^51 to the nearest integer, ties to even, in the default
+ * rounding mode, and leaves it in the low bits. */
 static const double round_to_integer = 6755399441055744.0;
 
-static void round_scaled(int32_t *q, const float *v, size_t n, double scale)
+static inline int64_t to_grid(float v, double scale)
 {
-    for (size_t i = 0; i < n; i++) {
-        double x = (double)v[i] * scale;
-        q[i] = (int32_t)((x + round_to_integer) - round_to_integer);
-    }
+    double x = (double)v * scale + round_to_integer;
+    int64_t bits, zero;
+    memcpy(&bits, &x, sizeof bits);
+    memcpy(&zero, &round_to_integer, sizeof zero);
+    return bits - zero;
 }
 
-static uint64_t integer_square_norm(const int32_t *q, size_t n)
+WIDE uint64_t dure_quantize_add_piece(int64_t *sum, const float *gradient, size_t n, double scale)
 {
-    uint64_t sum = 0;
+    uint64_t squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        int32_t q = (int32_t)to_grid(gradient[i], scale);
+        sum[i] += q;
+        squares += (uint64_t)((int64_t)q * q);
+    }
+    return squares;
+}
+
+WIDE void dure_quantize_take_back(int64_t *sum, const float *gradient, size_t n, double scale)
+{
     for (size_t i = 0; i < n; i++)
-        sum += (uint64_t)((int64_t)q[i] * q[i]);
-    return sum;
+        sum[i] -= (int32_t)to_grid(gradient[i], scale);
+}
+
+bool dure_quantize_scale(double *scale, double norm_square, size_t n, const dure_dp_plan *plan)
+{
+    uint64_t grid = (uint64_t)1 << plan->grid_bits;
+    *scale = 0;
+    /* A float's square is at most 1.2e77, so only a NaN or an infinity makes this not finite. */
+    if (!isfinite(norm_square)) return false;
+    double per_unit = (double)grid / plan->clip;
+    double norm_units = sqrt(norm_square) * per_unit;
+    double most = (double)grid - sqrt((double)n) / 2;
+    if (!isfinite(norm_units)) return false;
+    *scale = norm_units > most ? per_unit * (most / norm_units) : per_unit;
+    return true;
+}
+
+bool dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan)
+{
+    return squares <= (uint64_t)1 << 2 * plan->grid_bits;
 }
 
 bool dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan)
 {
-    uint64_t grid = (uint64_t)1 << plan->grid_bits;
-    double norm_square = square_norm(gradient, n);
-    /* A float's square is at most 1.2e77, so only a NaN or an infinity makes this not finite. */
-    if (isfinite(norm_square)) {
-        double per_unit = (double)grid / plan->clip;
-        double norm_units = sqrt(norm_square) * per_unit;
-        double most = (double)grid - sqrt((double)n) / 2;
-        double scale = norm_units > most ? per_unit * (most / norm_units) : per_unit;
-        if (isfinite(norm_units)) {
-            round_scaled(q, gradient, n, scale);
-            if (integer_square_norm(q, n) <= grid * grid) return true;
+    double norm_square = 0, scale;
+    uint64_t squares = 0;
+    for (size_t i = 0; i < n; i += DURE_QUANTIZE_PIECE)
+        norm_square += dure_quantize_square(
+            gradient + i, n - i < DURE_QUANTIZE_PIECE ? n - i : DURE_QUANTIZE_PIECE);
+    if (dure_quantize_scale(&scale, norm_square, n, plan)) {
+        for (size_t i = 0; i < n; i++) {
+            q[i] = (int32_t)to_grid(gradient[i], scale);
+            squares += (uint64_t)((int64_t)q[i] * q[i]);
         }
+        if (dure_quantize_fits(squares, plan)) return true;
     }
     memset(q, 0, n * sizeof *q);
     return false;

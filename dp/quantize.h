@@ -25,6 +25,21 @@
  * dure_dp_plan_check() and n has passed dure_dp_grid_bits() for its grid. */
 bool dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan);
 
+/* The same in pieces, for several threads and without holding q: the square norm of every piece of
+ * DURE_QUANTIZE_PIECE coordinates (the last may be shorter), their sum in order, the scale it
+ * gives, then every piece added to the sum. If the integers' squares do not fit, every piece is
+ * taken back. The integers are those of dure_quantize(). */
+#define DURE_QUANTIZE_PIECE 65536
+double dure_quantize_square(const float *gradient, size_t n);
+/* Grid units of 1.0, after clipping, of the whole gradient of n coordinates; false if it is not
+ * finite. */
+bool dure_quantize_scale(double *scale, double norm_square, size_t n, const dure_dp_plan *plan);
+/* sum[i] += the integer of gradient[i]; returns the sum of their squares. */
+uint64_t dure_quantize_add_piece(int64_t *sum, const float *gradient, size_t n, double scale);
+void dure_quantize_take_back(int64_t *sum, const float *gradient, size_t n, double scale);
+/* Whether all squares together are at most G^2. */
+bool dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan);
+
 /* sum[i] += q[i]. Exact: 2^38 records of the largest grid fit. */
 void dure_quantize_add(int64_t *sum, const int32_t *q, size_t n);
 

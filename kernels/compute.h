@@ -43,6 +43,18 @@ typedef struct dure_gemm {
     bool accumulate;
 } dure_gemm;
 
+/* C[m x n] = X[m x k] Y[n x k]^T for few columns, from rows of activations; n is a multiple of 4.
+ * The sum over k runs in the lanes of a vector, which are added at the end. */
+typedef struct dure_dots {
+    float *c;
+    size_t ldc;
+    const void *x;
+    size_t ldx;
+    const void *y;
+    size_t ldy;
+    size_t m, n, k;
+} dure_dots;
+
 /* Panels of a matrix X: of X^T for X[n x k], of X itself for X[k x n]. */
 typedef struct dure_pack {
     dure_panels to;
@@ -68,6 +80,7 @@ typedef struct dure_cpu_ops {
     size_t width, group;
     size_t rows; /* rows of a block that the gemm kernel likes */
     void (*gemm)(const dure_gemm *g);
+    void (*dots)(const dure_dots *d);
     /* From activations and from float32. */
     void (*pack_nt)(const dure_pack *p);
     void (*pack_nn)(const dure_pack *p);

@@ -2,7 +2,7 @@
 
 /* Rows of a document go in pieces of DEPTH, columns of x in pieces of WIDTH: what is turned into
  * panels then fits the second-level cache. */
-enum { DEPTH = 512, WIDTH = 256, LANE = 16 };
+enum { DEPTH = 512, WIDTH = DURE_LORA_PIECE, LANE = 16 };
 
 static size_t z_elements(size_t rank)
 {
@@ -74,9 +74,10 @@ static void run_piece(const dure_lora_sums *s, const piece *p, void *scratch,
     }
 }
 
-void dure_lora_sums_run(const dure_lora_sums *sums, dure_lora_rows doc, void *scratch,
-                        const dure_cpu_ops *ops)
+void dure_lora_sums_run(const dure_lora_sums *sums, dure_lora_rows doc, dure_lora_columns columns,
+                        void *scratch, const dure_cpu_ops *ops)
 {
+    const size_t end = columns.column + columns.n;
     for (size_t k = 0; k < doc.n; k += DEPTH) {
         piece p = {.row = doc.first + k,
                    .depth = doc.n - k < DEPTH ? doc.n - k : DEPTH,
@@ -89,8 +90,8 @@ void dure_lora_sums_run(const dure_lora_sums *sums, dure_lora_rows doc, void *sc
                              .ld = sums->list[i].ldz,
                              .n = sums->rank,
                              .k = p.depth});
-        for (p.first = 0; p.first < sums->width; p.first += WIDTH) {
-            p.n = sums->width - p.first < WIDTH ? sums->width - p.first : WIDTH;
+        for (p.first = columns.column; p.first < end; p.first += WIDTH) {
+            p.n = end - p.first < WIDTH ? end - p.first : WIDTH;
             run_piece(sums, &p, scratch, ops);
         }
     }

@@ -28,7 +28,13 @@ typedef struct dure_lora_sums {
     bool turned;
 } dure_lora_sums;
 
+/* Columns [column, column + n) of x alone; in pieces of DURE_LORA_PIECE for threads to share. */
+typedef struct dure_lora_columns {
+    size_t column, n;
+} dure_lora_columns;
+enum { DURE_LORA_PIECE = 256 };
+
 /* On the calling thread; `scratch` holds dure_lora_scratch_bytes(). */
-void dure_lora_sums_run(const dure_lora_sums *sums, dure_lora_rows doc, void *scratch,
-                        const dure_cpu_ops *ops);
+void dure_lora_sums_run(const dure_lora_sums *sums, dure_lora_rows doc, dure_lora_columns columns,
+                        void *scratch, const dure_cpu_ops *ops);
 size_t dure_lora_scratch_bytes(size_t rank);

@@ -15,12 +15,14 @@ enum {
     PANEL = 192 << 10,
     COLUMNS_MAX = 256,
     COLUMNS_LEAST = 32,
+    DEEP_COLUMNS = 192,
     LINK = 640,
     LINK_STEP = 256, /* a multiple of every ggml type's block */
     DECODED_ROWS = 64,
     DECODED = DECODED_ROWS * COLUMNS_MAX, /* floats on their way into panels */
     STEPS_MAX = 64,
     ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
+    TURNED = 256,  /* rows of a factor turned at a time */
 };
 
 typedef struct scratch_parts {
@@ -164,8 +166,19 @@ typedef struct task {
     range columns, rows;
     const dure_cpu_ops *ops;
     dure_profile *profile;
+    dure_ahead ahead; /* the task's share */
     scratch_parts scratch;
 } task;
+
+/* Part `part` of `of` of the task's share. */
+static void fetch_ahead(const task *t, size_t part, size_t of)
+{
+    enum { LINE = 64 };
+    const char *at = t->ahead.at;
+    size_t end = (part + 1) * t->ahead.bytes / of;
+    for (size_t i = part * t->ahead.bytes / of; i < end; i += LINE)
+        __builtin_prefetch(at + i, 0, 2);
+}
 
 /* Adds rows [row, row + n) of a step to the sums. */
 static void multiply(float *sums, const task *t, const step *s, range rows, bool first)
@@ -192,14 +205,16 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
 static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
 {
+    /* Blocks of even height: a low one would wait for its own sums. */
     size_t blocks = (t->rows.n + t->ops->rows - 1) / t->ops->rows;
-    size_t height = (t->rows.n + blocks - 1) / blocks;
-    for (size_t i = 0; i < t->rows.n; i += height) {
-        range rows = {t->rows.first + i, t->rows.n - i < height ? t->rows.n - i : height};
+    for (size_t b = 0; b < blocks; b++) {
+        size_t i = b * t->rows.n / blocks, end = (b + 1) * t->rows.n / blocks;
+        range rows = {t->rows.first + i, end - i};
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + i * t->columns.n;
         for (size_t s = 0; s < n; s++)
             multiply(sums, t, &steps[s], rows, first && s == 0);
         if (!last) continue;
+        fetch_ahead(t, b, blocks);
         t->p->finish(t->p->state,
                      &(dure_sums){.at = sums,
                                   .ld = t->columns.n,
@@ -263,6 +278,7 @@ typedef struct job {
     size_t n, rows, width, height; /* columns and rows of a task */
     const dure_cpu_ops *ops;
     dure_profile *profile;
+    dure_ahead ahead;
     size_t tasks[DURE_PRODUCTS_MAX + 1];
 } job;
 
@@ -283,11 +299,11 @@ static size_t multiple_of(size_t a, size_t b)
     return a / x * b;
 }
 
-/* What a width must be a multiple of: whole vectors, the grain, and whole blocks of weights that
+/* What a width must be a multiple of: pairs of vectors, the grain, and whole blocks of weights that
  * are decoded along their rows. */
 static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops *ops)
 {
-    size_t unit = ops->width > 2 ? ops->width : 2, weights, bytes;
+    size_t unit = 2 * ops->width, weights, bytes; /* the kernel takes two vectors */
     for (size_t i = 0; i < n; i++) {
         if (products[i].grain) unit = multiple_of(unit, products[i].grain);
         for (size_t k = 0; k < products[i].n_terms; k++) {
@@ -312,7 +328,7 @@ static size_t width_of(const job *j, size_t threads)
         if (depth > deepest) deepest = depth;
     }
     size_t most = PANEL / deepest;
-    if (most < 2 * COLUMNS_LEAST) most = 2 * COLUMNS_LEAST;
+    if (most < DEEP_COLUMNS) most = DEEP_COLUMNS;
     if (most > COLUMNS_MAX) most = COLUMNS_MAX;
     size_t best = unit, shortest = SIZE_MAX;
     for (size_t width = unit; width <= most; width += unit) {
@@ -370,6 +386,9 @@ static task task_at(const job *j, size_t index, void *scratch)
               .scratch = parts_of(scratch)};
     if (columns_of(p) - t.columns.first < j->width) t.columns.n = columns_of(p) - t.columns.first;
     if (j->rows - t.rows.first < j->height) t.rows.n = j->rows - t.rows.first;
+    size_t n = j->tasks[j->n], from = index * j->ahead.bytes / n;
+    t.ahead =
+        (dure_ahead){(const char *)j->ahead.at + from, (index + 1) * j->ahead.bytes / n - from};
     return t;
 }
 
@@ -392,11 +411,105 @@ static void count_work(const dure_product *products, size_t n, size_t rows, cons
     dure_profile_work(c->profile, flops, bytes);
 }
 
+/* --- few columns: an adapter's inner side --- */
+
+enum { NARROW = 64 };
+
+/* Whether the product is of one term, few columns, and a float32 factor that fits the cache. */
+static bool is_narrow(const dure_product *p)
+{
+    size_t columns = dure_round_up(columns_of(p), 4);
+    return p->n_terms == 1 && p->terms[0].w->type == 0 && !p->terms[0].w->packed &&
+           columns <= NARROW && columns * (depth_of(&p->terms[0]) + NARROW) <= PANEL;
+}
+
+/* The factor's columns as rows of activations, `ld` apart, in the task's panels. */
+static void lay_out_factor(const task *t, size_t ld)
+{
+    const dure_term *term = &t->p->terms[0];
+    size_t depth = depth_of(term), columns = columns_of(t->p);
+    const float *data = term->w->data;
+    for (size_t j = 0; j < dure_round_up(columns, 4); j++) {
+        void *to = dure_act_at(t->ops, t->scratch.panels, j * ld);
+        if (j >= columns)
+            memset(to, 0, depth * t->ops->act_bytes);
+        else if (!term->transposed)
+            t->ops->store(to, data + j * depth, depth, 1.0f);
+    }
+    for (size_t k = 0; k < depth && term->transposed; k += TURNED) {
+        size_t n = depth - k < TURNED ? depth - k : TURNED;
+        t->ops->transpose(t->scratch.decoded, n, data + k * columns, columns, n, columns);
+        for (size_t j = 0; j < columns; j++)
+            t->ops->store(dure_act_at(t->ops, t->scratch.panels, j * ld + k),
+                          t->scratch.decoded + j * n, n, 1.0f);
+    }
+}
+
+static void narrow_task(void *state, size_t index, void *scratch)
+{
+    const job *j = state;
+    task t = task_at(j, index, scratch);
+    const dure_term *term = &t.p->terms[0];
+    /* Off a power of two, which would put all rows in the same cache sets. */
+    size_t depth = depth_of(term), ld = dure_round_up(depth, 32) + 32;
+    size_t columns = dure_round_up(columns_of(t.p), 4), height = ROWS_MAX / 6 * 6;
+    lay_out_factor(&t, ld);
+    for (size_t i = 0; i < t.rows.n; i += height) {
+        size_t rows = t.rows.n - i < height ? t.rows.n - i : height, row = t.rows.first + i;
+        t.ops->dots(&(dure_dots){.c = t.scratch.tile,
+                                 .ldc = columns,
+                                 .x = dure_act_in(t.ops, term->x, row * term->ldx),
+                                 .ldx = term->ldx,
+                                 .y = t.scratch.panels,
+                                 .ldy = ld,
+                                 .m = rows,
+                                 .n = columns,
+                                 .k = depth});
+        t.p->finish(t.p->state,
+                    &(dure_sums){.at = t.scratch.tile,
+                                 .ld = columns,
+                                 .row = row,
+                                 .rows = rows,
+                                 .columns = columns_of(t.p)},
+                    t.ops);
+    }
+}
+
+static bool all_narrow(const dure_product *products, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!is_narrow(&products[i])) return false;
+    return true;
+}
+
+/* One piece of the rows for each thread, as each lays the factor out anew. */
+void dure_matmul_narrow(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
+{
+    if (!all_narrow(products, n)) {
+        dure_matmul(products, n, rows, c);
+        return;
+    }
+    if (n == 0 || rows == 0) return;
+    count_work(products, n, rows, c);
+    job j = {.products = products, .n = n, .rows = rows, .width = NARROW, .ops = c->ops};
+    j.height = dure_round_up(pieces(rows, dure_pool_threads(c->pool)), ROWS_MAX / 6 * 6);
+    for (size_t i = 0; i < n; i++)
+        j.tasks[i + 1] = j.tasks[i] + pieces(rows, j.height);
+    dure_pool_run(c->pool, j.tasks[n], narrow_task, &j);
+}
+
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
+{
+    dure_matmul_ahead(products, n, rows, (dure_ahead){NULL, 0}, c);
+}
+
+void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure_ahead ahead,
+                       const dure_compute *c)
 {
     if (n == 0 || rows == 0) return;
     count_work(products, n, rows, c);
     job j = share_out(products, n, rows, c);
+    j.ahead = ahead;
     dure_pool_run(c->pool, j.tasks[n], run_task, &j);
 }
 

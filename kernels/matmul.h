@@ -38,6 +38,12 @@ typedef struct dure_sums {
 /* Takes the sums, which it may change; each element once, on any thread. */
 typedef void dure_finisher(void *state, const dure_sums *sums, const dure_cpu_ops *ops);
 
+/* Memory that is read next: while the products run they bring it nearer. NULL: unknown. */
+typedef struct dure_ahead {
+    const void *at;
+    size_t bytes;
+} dure_ahead;
+
 enum { DURE_TERMS_MAX = 8, DURE_PRODUCTS_MAX = 8, DURE_MATMUL_FEW = 8 };
 
 typedef struct dure_product {
@@ -51,6 +57,11 @@ typedef struct dure_product {
 /* n <= DURE_PRODUCTS_MAX products over the same rows, side by side: none reads what another
  * writes. */
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c);
+void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure_ahead ahead,
+                       const dure_compute *c);
+/* The same for products of one term with a float32 factor of few rows, or with `transposed` few
+ * columns: the inner side of an adapter. Its sums run in another order than dure_matmul()'s. */
+void dure_matmul_narrow(const dure_product *products, size_t n, size_t rows, const dure_compute *c);
 /* The same for at most DURE_MATMUL_FEW rows (one token of generation), without any transposed term:
  * each row of W is decoded and multiplied at once. Its sums run in another order than
  * dure_matmul()'s, so whoever needs results that do not depend on the number of rows must not

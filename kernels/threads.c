@@ -38,9 +38,20 @@ static void relax(void)
 }
 #endif
 
-/* A few microseconds: the time between two products of one layer. Longer would take the core from
- * the other processes of a machine that runs several sites. */
-enum { SPINS = 200 };
+/* Waiting for the time between two products of one layer: a few microseconds on the core, then some
+ * tens that any other process may have. To sleep and be woken takes longer than most waits. */
+enum { SPINS = 200, YIELDS = 100 };
+
+/* Returns when done(pool), or after that time. */
+static void linger(bool (*done)(struct dure_pool *), struct dure_pool *pool)
+{
+    for (int i = 0; i < SPINS + YIELDS && !done(pool); i++) {
+        if (i < SPINS)
+            relax();
+        else
+            sched_yield();
+    }
+}
 
 typedef struct worker {
     struct dure_pool *pool;
@@ -96,12 +107,15 @@ static bool has_work(struct dure_pool *pool)
     return (atomic_load(&pool->open) & UINT32_MAX) != 0 || atomic_load(&pool->stop);
 }
 
+static bool is_done(struct dure_pool *pool)
+{
+    return atomic_load(&pool->left) == 0;
+}
+
 static void sleep_until_work(struct dure_pool *pool)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (has_work(pool)) return;
-        relax();
-    }
+    linger(has_work, pool);
+    if (has_work(pool)) return;
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->sleepers, 1);
     while (!has_work(pool))
@@ -137,8 +151,7 @@ void dure_pool_run(dure_pool *pool, size_t n, dure_pool_task *task, void *state)
         pthread_mutex_unlock(&pool->mutex);
     }
     work(pool, &pool->workers[0]);
-    for (int i = 0; i < SPINS && atomic_load(&pool->left); i++)
-        relax();
+    linger(is_done, pool);
     if (atomic_load(&pool->left)) {
         pthread_mutex_lock(&pool->mutex);
         atomic_store(&pool->waiting, true);

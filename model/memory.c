@@ -1,6 +1,7 @@
 #include "model/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 void *dure_block_new(size_t bytes)
 {
@@ -15,4 +16,10 @@ void *dure_block_new(size_t bytes)
 void dure_block_free(void *block, size_t bytes)
 {
     if (block) munmap(block, bytes ? bytes : 1);
+}
+
+size_t dure_machine_memory_bytes(void)
+{
+    long pages = sysconf(_SC_PHYS_PAGES), bytes = sysconf(_SC_PAGESIZE);
+    return pages > 0 && bytes > 0 ? (size_t)pages * (size_t)bytes : 0;
 }

@@ -7,3 +7,6 @@
 /* NULL when there is no memory. The caller owns it, dure_block_free() with the same size. */
 void *dure_block_new(size_t bytes);
 void dure_block_free(void *block, size_t bytes); /* NULL-safe */
+
+/* What the machine has. */
+size_t dure_machine_memory_bytes(void);

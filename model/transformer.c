@@ -100,8 +100,6 @@ static dure_err make_rope(dure_transformer *t, const dure_gguf *gguf, dure_diag 
 {
     dure_err err = dure_model_rope_read(&t->rope, gguf, &t->shape, &t->arch, false, diag);
     if (!err) err = dure_model_rope_read(&t->rope_sliding, gguf, &t->shape, &t->arch, true, diag);
-    if (!err) err = dure_rope_table_reserve(&t->rope, t->shape.n_context);
-    if (!err && t->arch.window) err = dure_rope_table_reserve(&t->rope_sliding, t->shape.n_context);
     return err;
 }
 
@@ -139,27 +137,36 @@ static dure_weight *product_weight(dure_transformer *t, size_t i)
     return i == in_layers ? &t->head : NULL;
 }
 
-/* Packs every product's weight that can be, and lets go of the file's pages. */
-static dure_err pack_weights(dure_transformer *t, const dure_gguf *gguf)
+size_t dure_transformer_packed_bytes(dure_transformer *t)
+{
+    size_t sum = 0;
+    dure_weight *w;
+    for (size_t i = 0; (w = product_weight(t, i)) != NULL; i++)
+        if (dure_weight_can_pack(w, t->compute.ops))
+            sum += dure_weight_packed_bytes(w, t->compute.ops);
+    return sum;
+}
+
+dure_err dure_transformer_pack_weights(dure_transformer *t)
 {
     size_t scratch = 0, used = 0;
     dure_weight *w;
-    t->packed_bytes = 0;
     for (size_t i = 0; (w = product_weight(t, i)) != NULL; i++) {
-        if (!dure_weight_can_pack(w, t->compute.ops)) continue;
-        t->packed_bytes += dure_weight_packed_bytes(w, t->compute.ops);
         size_t bytes = dure_weight_pack_scratch_bytes(w);
         if (bytes > scratch) scratch = bytes;
     }
-    if (t->packed_bytes == 0) return DURE_OK;
+    t->packed_bytes = dure_transformer_packed_bytes(t);
+    if (t->packed || t->packed_bytes == 0) return DURE_OK;
     t->packed = dure_block_new(t->packed_bytes);
     dure_err err = t->packed ? dure_pool_reserve(t->pool, scratch) : DURE_ERR_NOMEM;
     for (size_t i = 0; !err && (w = product_weight(t, i)) != NULL; i++) {
         if (!dure_weight_can_pack(w, t->compute.ops)) continue;
         dure_weight_pack(w, (char *)t->packed + used, &t->compute);
         used += dure_weight_packed_bytes(w, t->compute.ops);
+        /* Layer by layer, so that the file and the copy are never both in memory. */
+        if (i % DURE_LORA_TARGETS == 0) dure_gguf_let_go(t->gguf);
     }
-    dure_gguf_let_go(gguf);
+    dure_gguf_let_go(t->gguf);
     return err;
 }
 
@@ -187,6 +194,13 @@ static dure_err choose_path(dure_transformer *t, const dure_transformer_opts *op
     return err;
 }
 
+static bool packs(dure_transformer *t, dure_weights weights)
+{
+    size_t bytes = dure_transformer_packed_bytes(t);
+    if (weights != DURE_WEIGHTS_AUTO) return weights == DURE_WEIGHTS_PACKED;
+    return bytes / 1024 <= dure_machine_memory_bytes() / 2048;
+}
+
 dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
                               const dure_transformer_opts *opts, dure_diag *diag)
 {
@@ -194,11 +208,13 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     dure_transformer *t = calloc(1, sizeof *t);
     if (!t) return DURE_ERR_NOMEM;
     t->rows = opts->rows ? opts->rows : DEFAULT_ROWS;
+    t->recompute = opts->recompute;
+    t->gguf = gguf;
     dure_err err = dure_model_shape_read(&t->shape, gguf, diag);
     if (!err) err = dure_gguf_check_finite(gguf, diag);
     if (!err) err = bind(t, gguf, diag);
     if (!err) err = choose_path(t, opts, diag);
-    if (!err && t->compute.ops->act_bytes == 2) err = pack_weights(t, gguf);
+    if (!err && packs(t, opts->weights)) err = dure_transformer_pack_weights(t);
     if (!err) {
         *out = t;
     } else {
@@ -229,6 +245,27 @@ const dure_model_shape *dure_transformer_shape(const dure_transformer *t)
 const char *dure_transformer_path(const dure_transformer *t)
 {
     return t->path;
+}
+
+dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
+                                  size_t n)
+{
+    /* More than this would push out what is being used. */
+    const size_t most = (size_t)4 << 20;
+    dure_ahead ahead = {NULL, 0};
+    if (layer >= t->shape.n_layers) return ahead;
+    const dure_weight *w = &t->layers[layer].w[first];
+    for (size_t i = 0; i < n && w[i].packed; i++) {
+        if (i == 0) ahead.at = w[i].packed;
+        ahead.bytes += dure_weight_packed_bytes(&w[i], t->compute.ops);
+    }
+    if (ahead.bytes > most) ahead.bytes = most;
+    return ahead;
+}
+
+const dure_compute *dure_transformer_compute(const dure_transformer *t)
+{
+    return &t->compute;
 }
 
 dure_profile *dure_transformer_profile(dure_transformer *t)
@@ -314,7 +351,11 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
                                 .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
                                 .gradients = map ? map->widest : 0,
                                 .gradient = map ? map->n : 0};
-    if (map) need.stored = t->shape.n_layers - lora->layout.first_layer;
+    if (map) {
+        need.stored = t->shape.n_layers - lora->layout.first_layer;
+        need.checkpoints = t->recompute < need.stored ? t->recompute : need.stored;
+        need.stored -= need.checkpoints;
+    }
     return dure_transformer_reserve(t, need);
 }
 

@@ -9,7 +9,7 @@
 #pragma once
 
 #include "common/err.h"
-#include "kernels/profile.h"
+#include "kernels/compute.h"
 #include "model/gguf.h"
 #include "model/lora.h"
 
@@ -24,11 +24,22 @@ typedef enum dure_precision {
     DURE_PRECISION_REFERENCE, /* the plain C path, f32: the truth that tests compare with */
 } dure_precision;
 
+/* Where the weights of products come from. */
+typedef enum dure_weights {
+    DURE_WEIGHTS_AUTO,   /* packed where that takes no more than half of the machine's memory */
+    DURE_WEIGHTS_PACKED, /* a copy of 2 bytes a weight, made at once; with bf16 alone */
+    DURE_WEIGHTS_FILE,   /* decoded anew for every product */
+} dure_weights;
+
 typedef struct dure_transformer_opts {
     uint32_t threads; /* 0: the physical cores */
     dure_precision precision;
     uint32_t rows; /* rows (tokens) packed to a pass, 0: 512 */
     bool profile;  /* measure where the time goes */
+    dure_weights weights;
+    /* Layers whose activations are not kept for the backward pass but computed a second time; more
+     * than are trained: all. It changes no bit of the results. */
+    uint32_t recompute;
 } dure_transformer_opts;
 
 typedef struct dure_transformer dure_transformer;
@@ -41,6 +52,10 @@ void dure_transformer_free(dure_transformer **t);
 const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
+
+/* The threads it computes with, for the work between passes; not during a pass. A sink is between
+ * passes. */
+const dure_compute *dure_transformer_compute(const dure_transformer *t);
 
 /* NULL unless opts.profile. Borrowed; who does more than the transformer in a step enters phases of
  * his own. */
@@ -93,3 +108,31 @@ DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dur
                                                   const dure_document *docs, size_t n_docs,
                                                   dure_gradient_sink *sink, void *state,
                                                   dure_diag *diag);
+
+/* --- memory and time, before anything starts --- */
+
+/* What is to be trained. */
+typedef struct dure_training_load {
+    const dure_lora_layout *layout;
+    dure_lora_factor factors;
+    size_t longest, length; /* tokens of the longest record, and of a usual one (0: the longest) */
+    uint64_t other_bytes;   /* what the caller takes himself: optimizer, records */
+} dure_training_load;
+
+/* A way to do it. */
+typedef struct dure_transformer_fit {
+    bool packed;        /* weights; else from the file */
+    uint32_t recompute; /* layers */
+    size_t rows;
+    uint64_t bytes;           /* of the process, at most */
+    double seconds_per_token; /* of forward and backward */
+} dure_transformer_fit;
+
+/* The quickest way that stays within limit_bytes (0: no limit), from shapes and a few milliseconds
+ * of measuring the multipliers. DURE_ERR_LIMIT with a sentence if there is none; *out is then the
+ * smallest. `t` is best made with DURE_WEIGHTS_FILE: nothing is packed yet. */
+DURE_MUST_USE dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *t,
+                                                 const dure_training_load *load,
+                                                 uint64_t limit_bytes, dure_diag *diag);
+/* From now on `t` works that way; packs its weights if that is so. */
+DURE_MUST_USE dure_err dure_transformer_adopt(dure_transformer *t, const dure_transformer_fit *fit);

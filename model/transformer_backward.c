@@ -61,19 +61,20 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
         k++;
     }
     enter(b, DURE_PHASE_LORA);
-    dure_matmul(products, k, b->pass->rows, &t->compute);
+    dure_matmul_narrow(products, k, b->pass->rows, &t->compute);
 }
 
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
                                         uint32_t layer, size_t doc)
 {
+    if (t->ws.has.checkpoints) return t->ws.gradient + map->layer_at[layer];
     bool top = layer + 1 == t->shape.n_layers;
     float *room = top ? t->ws.spare : dure_transformer_acts(t, layer + 1)->gradients;
     return room + doc * (map->layer_at[layer + 1] - map->layer_at[layer]);
 }
 
 /* dA of the list's products together where their ranks are equal, since they share x, and dB of
- * each: for one document at a time. A task is a document and a row of this table. */
+ * each: for one document at a time. A task is a document and a piece of a row of this table. */
 enum { SUMS_MAX = 6 };
 
 typedef struct factor_job {
@@ -82,6 +83,7 @@ typedef struct factor_job {
     dure_lora_sums
         sums[SUMS_MAX]; /* `out` counts from the document's first gradient of the layer */
     size_t offset[SUMS_MAX][DURE_LORA_SUMS_MAX], n;
+    size_t pieces[SUMS_MAX + 1]; /* of the rows before */
 } factor_job;
 
 static void add_sum(factor_job *job, dure_lora_sums *sums, dure_lora_target target, int factor)
@@ -98,15 +100,19 @@ static void factor_task(void *state, size_t task, void *scratch)
 {
     const factor_job *job = state;
     const back *b = job->b;
-    size_t doc = task / job->n, row = task % job->n;
+    size_t doc = task / job->pieces[job->n], piece = task % job->pieces[job->n], row = 0;
+    while (piece >= job->pieces[row + 1])
+        row++;
     dure_lora_sums sums = job->sums[row];
+    size_t column = (piece - job->pieces[row]) * DURE_LORA_PIECE, left = sums.width - column;
+    dure_lora_columns columns = {column, left < DURE_LORA_PIECE ? left : DURE_LORA_PIECE};
     float *room = dure_transformer_layer_gradients(b->t, b->map, job->layer, doc);
     for (size_t i = 0; i < sums.n; i++)
         sums.list[i].out = room + job->offset[row][i];
     const dure_attention_doc *d = &b->t->ws.docs[doc];
     dure_lora_rows rows = {d->first, d->n};
     if (b->map->together) rows = (dure_lora_rows){0, b->pass->rows};
-    dure_lora_sums_run(&sums, rows, scratch, b->t->compute.ops);
+    dure_lora_sums_run(&sums, rows, columns, scratch, b->t->compute.ops);
 }
 
 /* The row of sums over x that has this rank; a new one where there is none yet. */
@@ -144,8 +150,12 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
                                  .turned = true};
         add_sum(&job, sums, list[i].target, 1);
     }
+    for (size_t i = 0; i < job.n; i++)
+        job.pieces[i + 1] =
+            job.pieces[i] + (job.sums[i].width + DURE_LORA_PIECE - 1) / DURE_LORA_PIECE;
+    size_t docs = b->map->together ? 1 : b->pass->n_docs;
     enter(b, DURE_PHASE_LORA);
-    dure_pool_run(t->pool, (b->map->together ? 1 : b->pass->n_docs) * job.n, factor_task, &job);
+    dure_pool_run(t->pool, docs * job.pieces[job.n], factor_task, &job);
 }
 
 /* Appends dz A of the list's adapted products. */
@@ -158,6 +168,21 @@ static void add_lora_terms(dure_product *p, dure_lora_pair *pairs, const back *b
                                              .ldx = b->t->ws.ldz,
                                              .w = &pairs[i].a,
                                              .transposed = true};
+    }
+}
+
+/* The weights of the products that follow, on the way back, those of `first`. */
+static dure_ahead after(const back *b, uint32_t layer, dure_lora_target first)
+{
+    switch (first) {
+    case DURE_LORA_DOWN:
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_GATE, 2);
+    case DURE_LORA_GATE:
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_O, 1);
+    case DURE_LORA_O:
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_Q, 3);
+    default:
+        return dure_transformer_ahead(b->t, layer - 1, DURE_LORA_DOWN, 1);
     }
 }
 
@@ -187,7 +212,8 @@ static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, 
         extra.state = p.state = &sums;
         dure_matmul(&extra, 1, b->pass->rows, &t->compute);
     }
-    dure_matmul(&p, 1, b->pass->rows, &t->compute);
+    enter(b, DURE_PHASE_MATMUL);
+    dure_matmul_ahead(&p, 1, b->pass->rows, after(b, layer, list[0].target), &t->compute);
 }
 
 static dure_rmsnorm norm_args(const back *b, const float *w)
@@ -329,6 +355,7 @@ void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
     enter(&b, DURE_PHASE_ELEMENTWISE);
     dure_compute_rows(&t->compute, pass->rows, 16, round_rows, &(round_job){&b});
     for (uint32_t layer = t->shape.n_layers; layer-- > pass->lora->layout.first_layer;) {
+        if (dure_transformer_checkpoint(t, layer)) dure_transformer_run_again(t, pass, layer);
         feed_forward_back(&b, layer);
         attention_back(&b, layer);
     }

@@ -16,12 +16,29 @@ typedef struct linear {
 } linear;
 
 static void multiply(const dure_transformer *t, const dure_pass *pass, const dure_product *products,
-                     size_t n)
+                     size_t n, dure_ahead ahead)
 {
     if (pass->few)
         dure_matmul_few(products, n, pass->rows, &t->compute);
     else
-        dure_matmul(products, n, pass->rows, &t->compute);
+        dure_matmul_ahead(products, n, pass->rows, ahead, &t->compute);
+}
+
+static const dure_ahead nothing;
+
+/* The weights of the products that follow those of `last`. */
+static dure_ahead after(const dure_transformer *t, uint32_t layer, dure_lora_target last)
+{
+    switch (last) {
+    case DURE_LORA_V:
+        return dure_transformer_ahead(t, layer, DURE_LORA_O, 1);
+    case DURE_LORA_O:
+        return dure_transformer_ahead(t, layer, DURE_LORA_GATE, 2);
+    case DURE_LORA_UP:
+        return dure_transformer_ahead(t, layer, DURE_LORA_DOWN, 1);
+    default:
+        return dure_transformer_ahead(t, layer + 1, DURE_LORA_Q, 3);
+    }
 }
 
 /* Where s x A^T of a target is kept. */
@@ -66,9 +83,12 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
         adapted++;
     }
     dure_profile_enter(t->compute.profile, DURE_PHASE_LORA);
-    multiply(t, pass, down, adapted);
+    if (pass->few)
+        dure_matmul_few(down, adapted, pass->rows, &t->compute);
+    else
+        dure_matmul_narrow(down, adapted, pass->rows, &t->compute);
     dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
-    multiply(t, pass, main, n);
+    multiply(t, pass, main, n, after(t, layer, list[n - 1].target));
 }
 
 static dure_rmsnorm norm_args(const dure_transformer *t, const float *w, size_t rows)
@@ -212,11 +232,21 @@ void dure_transformer_run(dure_transformer *t, dure_pass *pass)
         if (by > 1 || by < 1) t->compute.ops->scale(x, by, d);
     }
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
+        float *kept = pass->keep ? dure_transformer_checkpoint(t, l) : NULL;
+        if (kept) memcpy(kept, t->ws.res, pass->rows * d * sizeof *kept);
         attend(t, pass, l);
         feed_forward(t, pass, l);
     }
     for (size_t i = 0; pass->caches && i < pass->n_docs; i++)
         pass->caches[i]->n += t->ws.docs[i].n;
+}
+
+void dure_transformer_run_again(dure_transformer *t, const dure_pass *pass, uint32_t layer)
+{
+    const float *kept = dure_transformer_checkpoint(t, layer);
+    memcpy(t->ws.res, kept, pass->rows * t->shape.n_embd * sizeof *kept);
+    attend(t, pass, layer);
+    feed_forward(t, pass, layer);
 }
 
 /* The norm of rows row[0..n) of the residual stream, for the head. */
@@ -245,7 +275,7 @@ void dure_transformer_logits(dure_transformer *t, const size_t *row, size_t n, b
     head_norm(t, row, n);
     dure_product product = head_product(t, dure_finish_floats, &logits);
     dure_pass pass = {.rows = n, .few = few};
-    multiply(t, &pass, &product, 1);
+    multiply(t, &pass, &product, 1, nothing);
 }
 
 void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gradient)

@@ -113,7 +113,8 @@ static const float *gradient_of(const teller *to, dure_transformer *t, const dur
     if (to->map->together && in_pass + 1 < pass->n_docs) return NULL;
     gather_job job = {.to = to, .t = t, .doc = to->map->together ? 0 : in_pass};
     dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
-    dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
+    if (!t->ws.has.checkpoints)
+        dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
     return t->ws.gradient;
 }
 
@@ -157,10 +158,11 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
                            const dure_gradient_opts *opts, const dure_document *docs, size_t n_docs)
 {
     /* As many documents as a set has room for their gradients. */
-    size_t max_docs = opts->together ? SIZE_MAX : t->ws.set_floats / to->map->widest;
+    size_t max_docs = t->ws.has.checkpoints ? 1 : t->ws.set_floats / to->map->widest;
+    if (opts->together) max_docs = SIZE_MAX;
     dure_err err = DURE_OK;
     for (size_t next = 0; next < n_docs && !err;) {
-        dure_pass pass = {.lora = lora, .dropout = to->dropout};
+        dure_pass pass = {.lora = lora, .keep = true, .dropout = to->dropout};
         dure_transformer_pack(&pass, &next, t, docs, n_docs, max_docs);
         weigh_labels(t, &pass, opts->sum_of_labels);
         if (pass.n_docs) pass_gradients(t, &pass, to->map);

@@ -38,6 +38,7 @@ typedef struct dure_workspace_need {
     size_t keys, longest;      /* of all documents of a pass, and of one; at least `rows` */
     size_t gradients;          /* floats of one document's gradient in one layer; 0: no backward */
     size_t gradient;           /* and in all layers */
+    size_t checkpoints;        /* layers below those whose input is kept, to compute them again */
     size_t logits;             /* rows of logits that are asked for as such */
 } dure_workspace_need;
 
@@ -47,6 +48,7 @@ typedef struct dure_workspace {
     dure_layer_acts *sets; /* stored + 1 */
     size_t set_floats;     /* room in a set's `gradients` */
     float *res;            /* rows x D: the residual stream */
+    float *checkpoints;    /* layers x rows x D: that stream as it entered them */
     float *added;          /* rows x D: what is normed before it is added to it */
     void *norm;            /* rows x D activations */
     void *h;               /* rows x F */
@@ -75,7 +77,9 @@ typedef struct dure_workspace {
 struct dure_transformer {
     dure_model_shape shape;
     dure_model_arch arch;
-    uint32_t rows; /* of a pass */
+    uint32_t rows;      /* of a pass */
+    uint32_t recompute; /* layers */
+    const dure_gguf *gguf;
     dure_layer_weights *layers;
     dure_weight embedding, head;
     const float *output_norm;
@@ -104,6 +108,7 @@ typedef struct dure_pass {
     size_t rows, n_docs, n_labels;
     dure_kv_cache **caches; /* one a document; NULL: the pass is whole documents */
     bool few;               /* a handful of rows whose bits may depend on their number */
+    bool keep;              /* a backward pass follows */
     const struct dure_dropout *dropout; /* NULL: none */
 } dure_pass;
 
@@ -115,9 +120,20 @@ typedef struct dure_lora_pair {
 bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,
                            dure_lora_target target);
 
+/* Packed weights of `n` targets of a layer from `first` on, which lie together, for the products
+ * before them to bring nearer; nothing when they are not packed or there is no such layer. */
+dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
+                                  size_t n);
+
+/* Bytes that packed copies of all products' weights take; makes them, unless they are there. */
+size_t dure_transformer_packed_bytes(dure_transformer *t);
+DURE_MUST_USE dure_err dure_transformer_pack_weights(dure_transformer *t);
+
 /* Grows the workspace to at least what is named; contents are lost when it grows. */
 DURE_MUST_USE dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need);
 void dure_workspace_fini(dure_workspace *ws);
+/* Bytes that a workspace for `need` and the threads' scratch beside it take once they are used. */
+size_t dure_workspace_bytes(const dure_transformer *t, dure_workspace_need need);
 
 /* What becomes of the heads of q or k of a layer of the pass, whose activations are `y`. */
 dure_heads dure_transformer_heads(dure_transformer *t, uint32_t layer, dure_lora_target target);
@@ -146,6 +162,12 @@ void dure_transformer_collect(dure_document_loss *losses, const dure_transformer
 
 /* All layers; the result is ws.res. */
 void dure_transformer_run(dure_transformer *t, dure_pass *pass);
+/* Layer `layer` once more, from its checkpoint: its activations are then in the shared set, and
+ * ws.res is what it was after the layer. */
+void dure_transformer_run_again(dure_transformer *t, const dure_pass *pass, uint32_t layer);
+/* Where the stream that enters the layer is kept; NULL when its activations are kept, or no
+ * backward pass reaches it. */
+float *dure_transformer_checkpoint(const dure_transformer *t, uint32_t layer);
 /* ws.nll of labels [first, first + n), n <= ws.labels; with `gradient`, dL/dx of L = sum of
  * label_weight * nll is written to the labels' rows of ws.dres. */
 void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gradient);
@@ -173,6 +195,7 @@ DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_
 void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
                                    const dure_gradient_map *map);
 /* The gradients of one layer and document of the pass, map->layer_at[layer + 1] - [layer] floats.
- * They lie where the activations of the layer above were, until the next pass. */
+ * They lie where the activations of the layer above were, until the next pass; with checkpoints, in
+ * ws.gradient, which has room for one document alone. */
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
                                         uint32_t layer, size_t doc);

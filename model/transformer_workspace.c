@@ -91,7 +91,7 @@ static void slice_set(dure_layer_acts *set, slicer *s, dure_workspace *ws,
     }
     set->lse = floats(s, n * shape->n_head);
     size_t used = (s->used - start) / sizeof(float);
-    if (used < ws->has.gradients) floats(s, ws->has.gradients - used);
+    if (used < ws->has.gradients && !ws->has.checkpoints) floats(s, ws->has.gradients - used);
     ws->set_floats = (s->used - start) / sizeof(float);
 }
 
@@ -99,7 +99,7 @@ static void slice_backward(dure_workspace *ws, slicer *s, const dure_model_shape
 {
     size_t n = ws->has.rows;
     widths w = widths_of(shape);
-    ws->spare = floats(s, ws->set_floats);
+    ws->spare = floats(s, ws->has.checkpoints ? 0 : ws->set_floats);
     ws->gradient = floats(s, ws->has.gradient);
     ws->dres = floats(s, n * w.d);
     ws->dnorm = floats(s, n * w.d);
@@ -139,6 +139,7 @@ static size_t slice_all(dure_workspace *ws, void *base, const dure_transformer *
     for (size_t i = 0; i <= ws->has.stored; i++)
         slice_set(&ws->sets[i], &s, ws, t);
     ws->res = floats(&s, n * w.d);
+    ws->checkpoints = floats(&s, ws->has.checkpoints * n * w.d);
     if (t->arch.post_norms) ws->added = floats(&s, n * w.d);
     ws->norm = acts(&s, n * w.d);
     ws->h = acts(&s, n * w.f);
@@ -178,9 +179,8 @@ static size_t larger(size_t a, size_t b)
 }
 
 /* What any thread needs for any task of a pass. */
-static size_t scratch_bytes(const dure_transformer *t)
+static size_t scratch_bytes(const dure_transformer *t, const dure_workspace_need *has)
 {
-    const dure_workspace_need *has = &t->ws.has;
     widths w = widths_of(&t->shape);
     size_t bytes = dure_matmul_scratch_bytes(has->rows, larger(larger(w.d, w.f), w.q));
     bytes = larger(bytes,
@@ -200,6 +200,7 @@ dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
         .longest = larger(larger(need.longest, has->longest), need.rows),
         .gradients = larger(need.gradients, has->gradients),
         .gradient = larger(need.gradient, has->gradient),
+        .checkpoints = larger(need.checkpoints, has->checkpoints),
         .logits = larger(need.logits, has->logits),
     };
     if (ws->arena && !memcmp(&grown, has, sizeof grown)) return DURE_OK;
@@ -207,9 +208,32 @@ dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
     ws->has = grown;
     ws->ldz = dure_round_up(grown.rank, t->compute.ops->group);
     dure_err err = allocate(ws, t);
-    if (!err) err = dure_pool_reserve(t->pool, scratch_bytes(t));
+    if (!err) err = dure_pool_reserve(t->pool, scratch_bytes(t, &ws->has));
+    if (!err) err = dure_rope_table_reserve(&t->rope, grown.longest);
+    if (!err && t->arch.window) err = dure_rope_table_reserve(&t->rope_sliding, grown.longest);
     if (err) dure_workspace_fini(ws);
     return err;
+}
+
+size_t dure_workspace_bytes(const dure_transformer *t, dure_workspace_need need)
+{
+    dure_workspace ws = {.has = need, .ldz = dure_round_up(need.rank, t->compute.ops->group)};
+    ws.sets = calloc(need.stored + 1, sizeof *ws.sets);
+    if (!ws.sets) return SIZE_MAX;
+    size_t bytes = slice_all(&ws, NULL, t);
+    free(ws.sets);
+    /* Room for the panels of many short documents is only used as far as there are such. */
+    bytes -= dure_attention_packed_bytes(0, need.rows - 1, t->shape.n_head_kv, t->shape.head_dim,
+                                         t->compute.ops);
+    return bytes + dure_pool_threads(t->pool) * scratch_bytes(t, &need);
+}
+
+float *dure_transformer_checkpoint(const dure_transformer *t, uint32_t layer)
+{
+    const dure_workspace_need *has = &t->ws.has;
+    size_t stored_from = t->shape.n_layers - has->stored, from = stored_from - has->checkpoints;
+    if (layer < from || layer >= stored_from) return NULL;
+    return t->ws.checkpoints + (layer - from) * has->rows * t->shape.n_embd;
 }
 
 dure_layer_acts *dure_transformer_acts(dure_transformer *t, uint32_t layer)

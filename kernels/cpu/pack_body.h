@@ -185,10 +185,16 @@ static inline void repack_square(act *to, const act *from)
 
 static void repack(dure_panels to, dure_panels from, size_t column, size_t n, size_t k)
 {
-    for (size_t j = 0; j < n; j += W)
-        for (size_t p = 0; p < k; p += W)
-            repack_square((act *)to.at + j / W * to.panel + p * W,
-                          (const act *)from.at + p / W * from.panel + (column + j) * W);
+    for (size_t p = 0; p < k; p += W) {
+        const act *x = (const act *)from.at + p / W * from.panel + column * W;
+        for (size_t j = 0; j < n; j += W) {
+            /* The next panel lies too far off for the CPU to see it coming. */
+            for (size_t line = 0; line < 8; line++)
+                _mm_prefetch((const char *)(x + 2 * from.panel + j * W + line * 2 * W),
+                             _MM_HINT_T0);
+            repack_square((act *)to.at + j / W * to.panel + p * W, x + j * W);
+        }
+    }
 }
 #define REPACK repack
 

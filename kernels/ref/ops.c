@@ -22,6 +22,19 @@ static void gemm(const dure_gemm *g)
         }
 }
 
+static void dots(const dure_dots *d)
+{
+    for (size_t i = 0; i < d->m; i++)
+        for (size_t j = 0; j < d->n; j++) {
+            const float *x = (const float *)d->x + i * d->ldx,
+                        *y = (const float *)d->y + j * d->ldy;
+            double sum = 0;
+            for (size_t k = 0; k < d->k; k++)
+                sum += (double)x[k] * (double)y[k];
+            d->c[i * d->ldc + j] = (float)sum;
+        }
+}
+
 static void pack_nt(const dure_pack *p)
 {
     for (size_t j = 0; j < dure_round_up(p->n, W); j++)

@@ -42,14 +42,23 @@ dure_err __wrap_dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale, 
     return err;
 }
 
-bool __real_dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan);
-bool __wrap_dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan);
-bool __wrap_dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan)
+bool __real_dure_quantize_scale(double *scale, double norm_square, size_t n,
+                                const dure_dp_plan *plan);
+bool __wrap_dure_quantize_scale(double *scale, double norm_square, size_t n,
+                                const dure_dp_plan *plan);
+bool __wrap_dure_quantize_scale(double *scale, double norm_square, size_t n,
+                                const dure_dp_plan *plan)
 {
-    if (present != CLIPPING_OFF) return __real_dure_quantize(q, gradient, n, plan);
-    for (size_t i = 0; i < n; i++)
-        q[i] = (int32_t)lround(ldexp((double)gradient[i] / plan->clip, (int)plan->grid_bits));
+    if (present != CLIPPING_OFF) return __real_dure_quantize_scale(scale, norm_square, n, plan);
+    *scale = ldexp(1 / plan->clip, (int)plan->grid_bits);
     return true;
+}
+
+bool __real_dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan);
+bool __wrap_dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan);
+bool __wrap_dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan)
+{
+    return present == CLIPPING_OFF || __real_dure_quantize_fits(squares, plan);
 }
 
 dure_err __real_dure_sample_poisson(size_t *indices, size_t *n_chosen, size_t n_records,

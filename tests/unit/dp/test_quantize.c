@@ -144,6 +144,39 @@ static void test_quantize_is_bit_identical(void **state)
         assert_int_equal(q[i], (int32_t)nearbyint((double)v[i] * scale));
 }
 
+enum { LONG = 2 * DURE_QUANTIZE_PIECE + 77 };
+
+/* In pieces, over three of them: the integers of the whole; and taken back, nothing is left. */
+static void test_quantize_pieces_give_the_whole(void **state)
+{
+    (void)state;
+    static float v[LONG];
+    static int32_t q[LONG];
+    static int64_t sum[LONG];
+    dure_dp_plan plan = plan_of(1, 16);
+    double norm_square = 0, scale;
+    uint64_t squares = 0;
+    fill(v, LONG, 3, 7);
+    assert_true(dure_quantize(q, v, LONG, &plan));
+    for (size_t i = 0; i < LONG; i += DURE_QUANTIZE_PIECE)
+        norm_square += dure_quantize_square(
+            v + i, LONG - i < DURE_QUANTIZE_PIECE ? LONG - i : DURE_QUANTIZE_PIECE);
+    assert_true(dure_quantize_scale(&scale, norm_square, LONG, &plan));
+    memset(sum, 0, sizeof sum);
+    for (size_t i = 0; i < LONG; i += DURE_QUANTIZE_PIECE)
+        squares += dure_quantize_add_piece(
+            sum + i, v + i, LONG - i < DURE_QUANTIZE_PIECE ? LONG - i : DURE_QUANTIZE_PIECE, scale);
+    for (size_t i = 0; i < LONG; i++)
+        assert_int_equal(sum[i], q[i]);
+    assert_true(squares == square_norm(q, LONG));
+    assert_true(dure_quantize_fits(squares, &plan));
+    assert_true(dure_quantize_fits((uint64_t)1 << 32, &plan));
+    assert_false(dure_quantize_fits(((uint64_t)1 << 32) + 1, &plan));
+    dure_quantize_take_back(sum, v, LONG, scale);
+    for (size_t i = 0; i < LONG; i++)
+        assert_true(sum[i] == 0);
+}
+
 static void test_quantize_sum_and_mean(void **state)
 {
     (void)state;
@@ -170,6 +203,7 @@ int main(void)
         cmocka_unit_test(test_quantize_clips_the_largest_floats),
         cmocka_unit_test(test_quantize_of_zero_is_zero),
         cmocka_unit_test(test_quantize_is_bit_identical),
+        cmocka_unit_test(test_quantize_pieces_give_the_whole),
         cmocka_unit_test(test_quantize_sum_and_mean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

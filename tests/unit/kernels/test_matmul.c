@@ -254,6 +254,40 @@ static void test_matmul_adds_terms_and_groups_products(void **state)
     }
 }
 
+/* The factors of an adapter, A as it is and B turned, at every level. */
+static void test_matmul_narrow_is_right(void **state)
+{
+    (void)state;
+    enum { ROWS = 37, DEPTH = 520 };
+    static const size_t ranks[] = {1, 3, 8, 16, 70};
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
+        const dure_cpu_ops *ops = dure_cpu_ops_of((dure_cpu_level)level);
+        if (!ops) continue;
+        dure_compute c = compute(ops, 2);
+        for (size_t i = 0; i < 2 * sizeof ranks / sizeof ranks[0]; i++) {
+            size_t rank = ranks[i / 2];
+            bool turned = i % 2;
+            dure_weight w = turned ? random_weight(0, DEPTH, rank) : random_weight(0, rank, DEPTH);
+            float *x = random_floats(ROWS * DEPTH), *y = random_floats(ROWS * rank);
+            float *b = held(&w, ops);
+            void *acts = acts_of(x, ROWS * DEPTH, ops);
+            dure_floats floats = {.y = y, .ldy = rank};
+            dure_product p = {.terms = {{.x = acts, .ldx = DEPTH, .w = &w, .transposed = turned}},
+                              .n_terms = 1,
+                              .finish = dure_finish_floats,
+                              .state = &floats};
+            dure_matmul_narrow(&p, 1, ROWS, &c);
+            check_product(y, x, b, (size_t[3]){ROWS, rank, DEPTH}, !turned);
+            free(x);
+            free(y);
+            free(b);
+            free(acts);
+            free_weight(&w);
+        }
+        dure_pool_free(&c.pool);
+    }
+}
+
 /* A packed weight gives the bits of the decoded one, forward and back. */
 static void test_matmul_packed_is_as_decoded(void **state)
 {
@@ -300,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_matmul_is_right_at_every_level),
         cmocka_unit_test(test_matmul_row_is_itself_among_any_rows),
         cmocka_unit_test(test_matmul_adds_terms_and_groups_products),
+        cmocka_unit_test(test_matmul_narrow_is_right),
         cmocka_unit_test(test_matmul_packed_is_as_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -254,6 +254,79 @@ static void test_transformer_record_is_itself_in_any_packing(void **state)
     free(first.gradients);
 }
 
+/* Neither where weights come from nor what is computed twice changes a bit. */
+static void test_transformer_less_memory_gives_the_same(void **state)
+{
+    (void)state;
+    static const dure_transformer_opts ways[] = {
+        {.threads = 2},
+        {.threads = 2, .weights = DURE_WEIGHTS_FILE},
+        {.threads = 2, .recompute = 1},
+        {.threads = 1, .weights = DURE_WEIGHTS_FILE, .recompute = 99, .rows = 64}};
+    collected first = {0};
+    for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+        fixture f;
+        set_up(&f, &(tiny_model_opts){.seed = 20, .type = TINY_Q4_1, .n_layers = 3}, &ways[w]);
+        collected c = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+        if (w == 0)
+            first = c;
+        else
+            assert_memory_equal(c.gradients, first.gradients, N_DOCS * c.n * sizeof(float));
+        if (w) free(c.gradients);
+        tear_down(&f);
+    }
+    free(first.gradients);
+}
+
+static dure_training_load load_of(const fixture *f)
+{
+    return (dure_training_load){
+        .layout = &f->lora->layout, .factors = DURE_LORA_FACTOR_BOTH, .longest = MAX_TOKENS};
+}
+
+static void test_transformer_fit_trades_time_for_memory(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, &(tiny_model_opts){.seed = 21, .type = TINY_Q8_0, .n_layers = 8},
+           &(dure_transformer_opts){.threads = 2, .weights = DURE_WEIGHTS_FILE});
+    const dure_training_load load = load_of(&f);
+    dure_transformer_fit free_hand, tight;
+    collected before = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+    assert_ok(dure_transformer_fit_find(&free_hand, f.t, &load, 0, NULL));
+    assert_int_equal(free_hand.recompute, 0);
+    assert_int_equal(free_hand.rows, 512);
+    assert_true(free_hand.bytes > f.t->ws.arena_bytes / 2 && free_hand.seconds_per_token > 0);
+    assert_ok(dure_transformer_fit_find(&tight, f.t, &load, free_hand.bytes - 1, NULL));
+    assert_true(tight.bytes < free_hand.bytes);
+    assert_true(tight.seconds_per_token >= free_hand.seconds_per_token * 0.9);
+    assert_ok(dure_transformer_adopt(f.t, &tight));
+    collected after = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
+    assert_memory_equal(after.gradients, before.gradients, N_DOCS * after.n * sizeof(float));
+    free(before.gradients);
+    free(after.gradients);
+    tear_down(&f);
+}
+
+static void test_transformer_fit_refuses_what_cannot_be(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_diag diag = {{0}};
+    set_up(&f, &(tiny_model_opts){.seed = 22, .n_layers = 4},
+           &(dure_transformer_opts){.threads = 1, .weights = DURE_WEIGHTS_FILE});
+    const dure_training_load load = load_of(&f);
+    dure_transformer_fit least, fit;
+    assert_err(dure_transformer_fit_find(&least, f.t, &load, 1, &diag), DURE_ERR_LIMIT);
+    assert_non_null(strstr(diag.text, "training needs at least"));
+    assert_non_null(strstr(diag.text, "may take 1 MB"));
+    assert_int_equal(least.recompute, 4);
+    /* What it names as the least is enough, and not one byte less. */
+    assert_ok(dure_transformer_fit_find(&fit, f.t, &load, least.bytes, NULL));
+    assert_err(dure_transformer_fit_find(&fit, f.t, &load, least.bytes - 1, NULL), DURE_ERR_LIMIT);
+    tear_down(&f);
+}
+
 static void test_transformer_record_is_itself_alone(void **state)
 {
     (void)state;
@@ -615,6 +688,9 @@ int main(void)
         cmocka_unit_test(test_transformer_gradient_of_every_architecture),
         cmocka_unit_test(test_transformer_record_of_every_architecture_is_itself_alone),
         cmocka_unit_test(test_transformer_record_is_itself_in_any_packing),
+        cmocka_unit_test(test_transformer_less_memory_gives_the_same),
+        cmocka_unit_test(test_transformer_fit_trades_time_for_memory),
+        cmocka_unit_test(test_transformer_fit_refuses_what_cannot_be),
         cmocka_unit_test(test_transformer_record_is_itself_alone),
         cmocka_unit_test(test_transformer_factors_are_parts_of_the_whole),
         cmocka_unit_test(test_transformer_stops_at_the_first_adapted_layer),

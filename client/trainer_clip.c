@@ -1,0 +1,85 @@
+#include "client/trainer_int.h"
+
+#include "dp/quantize.h"
+
+#include <math.h>
+
+/* One record's gradient on its way into the sum, a piece of coordinates a task. */
+typedef struct clip_job {
+    dure_trainer *t;
+    const float *gradient;
+    double scale;
+} clip_job;
+
+static size_t length_of(const dure_trainer *t, size_t first)
+{
+    return t->n - first < DURE_QUANTIZE_PIECE ? t->n - first : DURE_QUANTIZE_PIECE;
+}
+
+static void square_pieces(void *state, size_t first, size_t last, void *scratch)
+{
+    const clip_job *job = state;
+    (void)scratch;
+    for (size_t p = first; p < last; p++) {
+        size_t at = p * DURE_QUANTIZE_PIECE;
+        job->t->piece_norms[p] = dure_quantize_square(job->gradient + at, length_of(job->t, at));
+    }
+}
+
+static void add_pieces(void *state, size_t first, size_t last, void *scratch)
+{
+    const clip_job *job = state;
+    dure_trainer *t = job->t;
+    (void)scratch;
+    for (size_t p = first; p < last; p++) {
+        size_t at = p * DURE_QUANTIZE_PIECE;
+        t->piece_squares[p] =
+            dure_quantize_add_piece(t->sum + at, job->gradient + at, length_of(t, at), job->scale);
+    }
+}
+
+bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient)
+{
+    const dure_compute *c = dure_transformer_compute(t->model);
+    size_t pieces = (t->n + DURE_QUANTIZE_PIECE - 1) / DURE_QUANTIZE_PIECE;
+    clip_job job = {.t = t, .gradient = gradient};
+    double norm_square = 0;
+    uint64_t squares = 0;
+    dure_compute_rows(c, pieces, 1, square_pieces, &job);
+    for (size_t p = 0; p < pieces; p++)
+        norm_square += t->piece_norms[p];
+    if (!dure_quantize_scale(&job.scale, norm_square, t->n, t->opts.plan)) return false;
+    dure_compute_rows(c, pieces, 1, add_pieces, &job);
+    for (size_t p = 0; p < pieces; p++)
+        squares += t->piece_squares[p];
+    if (dure_quantize_fits(squares, t->opts.plan)) return true;
+    dure_quantize_take_back(t->sum, gradient, t->n, job.scale);
+    return false;
+}
+
+static void total_pieces(void *state, size_t first, size_t last, void *scratch)
+{
+    const clip_job *job = state;
+    dure_trainer *t = job->t;
+    (void)scratch;
+    for (size_t p = first; p < last; p++) {
+        size_t at = p * DURE_QUANTIZE_PIECE, end = at + length_of(t, at);
+        double nothing = 0; /* becomes NaN if one is not finite */
+        for (size_t i = at; i < end; i++) {
+            t->total[i] += (double)job->gradient[i];
+            nothing += (double)job->gradient[i] * 0;
+        }
+        t->piece_norms[p] = nothing;
+    }
+}
+
+bool dure_trainer_add_plain(dure_trainer *t, const float *gradient)
+{
+    size_t pieces = (t->n + DURE_QUANTIZE_PIECE - 1) / DURE_QUANTIZE_PIECE;
+    clip_job job = {.t = t, .gradient = gradient};
+    double nothing = 0;
+    dure_compute_rows(dure_transformer_compute(t->model), pieces, 1, total_pieces, &job);
+    for (size_t p = 0; p < pieces; p++)
+        nothing += t->piece_norms[p];
+    return !isnan(nothing);
+}
