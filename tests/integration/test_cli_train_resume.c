@@ -8,7 +8,7 @@
 
 /* Everything that has a state of its own: schedule, evaluation, the best factors, momentum. */
 #define FULL                                                                                       \
-    "--schedule cosine --warmup 0.1 --eval held.jsonl --eval-every 3 --learning-rate 0.02 "        \
+    "--schedule cosine --warmup 0.1 --eval held.jsonl --eval-every 7 --learning-rate 0.02 "        \
     "--weight-decay 0.01 --dropout 0.2 "
 
 static void train(const char *options, const char *out)
@@ -55,22 +55,22 @@ static int kill_until_done(const char *options, const char *out, int longest_ms)
     }
     char command[1024];
     snprintf(command, sizeof command, "%s --out %s", options, out);
-    for (int kills = 0; kills < 12; kills++)
+    for (int kills = 0; kills < 8; kills++)
         if (!desk_kill_at(command, 1 + rand() % longest_ms)) return kills;
     desk_run(command);
-    return 12;
+    return 8;
 }
 
 static void test_train_killed_at_any_moment_ends_with_the_same_bits(void **state)
 {
     (void)state;
-    static const char run[] = PLAIN "--steps 240 --save-every 20 " FULL;
+    static const char run[] = PLAIN "--steps 100 --save-every 10 " FULL;
     train(run, "whole");
     int kills = 0;
     for (int i = 0; i < 4; i++) {
         char out[16], file[64];
         snprintf(out, sizeof out, "cut%d", i);
-        kills += kill_until_done(run, out, 300);
+        kills += kill_until_done(run, out, 150);
         snprintf(file, sizeof file, "%s/adapter.gguf", out);
         desk_same_bytes("whole/adapter.gguf", file);
         snprintf(file, sizeof file, "%s/unfinished", out);
@@ -84,16 +84,16 @@ static void test_train_killed_at_any_moment_ends_with_the_same_bits(void **state
 static void test_train_private_killed_at_any_moment_ends_with_the_same_bits(void **state)
 {
     (void)state;
-    static const char run[] = PRIVATE "--steps 200 --save-every 20 --eval-unprotected " FULL;
+    static const char run[] = PRIVATE "--steps 80 --save-every 10 --eval-unprotected " FULL;
     char command[1024];
     snprintf(command, sizeof command, "%s --json --out cut", run);
-    assert_true(desk_kill_after(command, 50));
+    assert_true(desk_kill_after(command, 25));
     assert_true(program_has(&desk, "cut/unfinished/key"));
     assert_true(program_has(&desk, "cut/unfinished/state"));
     snprintf(command, sizeof command, "cp -r '%s/cut' '%s/whole' && rm '%s/whole/unfinished/state'",
              desk.dir.path, desk.dir.path, desk.dir.path);
     assert_int_equal(system(command), 0);
-    kill_until_done(run, "cut", 400);
+    kill_until_done(run, "cut", 200);
     train(run, "whole");
     desk_same_bytes("whole/adapter.gguf", "cut/adapter.gguf");
     desk_run("privacy status --json");
@@ -106,9 +106,9 @@ static void test_train_private_killed_at_any_moment_ends_with_the_same_bits(void
 static void test_train_save_every_saves_by_steps(void **state)
 {
     (void)state;
-    assert_true(desk_kill_after(PLAIN "--steps 4000 --save-every 3 --json --out a", 8));
+    assert_true(desk_kill_after(PLAIN "--steps 900 --save-every 3 --json --out a", 8));
     assert_true(program_has(&desk, "a/unfinished/state"));
-    desk_run(PLAIN "--steps 4000 --save-every 300 --json --out a");
+    desk_run(PLAIN "--steps 900 --save-every 300 --json --out a");
     json_t *first = json_line(desk.out, 0);
     double step = json_figure(first, "step");
     assert_true(step > 6 && (int)step % 3 == 1);
