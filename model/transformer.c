@@ -4,6 +4,7 @@
 #include "kernels/packed_weight.h"
 #include "model/memory.h"
 #include "model/shape.h"
+#include "model/transformer_dora.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -315,7 +316,9 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
                                 .gradients = map ? map->widest : 0,
                                 .gradient = map ? map->n : 0};
     if (map) need.stored = t->shape.n_layers - lora->layout.first_layer;
-    return dure_transformer_reserve(t, need);
+    if (map && lora->layout.dora) need.dora = lora->layout.targets;
+    err = dure_transformer_reserve(t, need);
+    return err ? err : dure_dora_settle(t, lora);
 }
 
 dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
