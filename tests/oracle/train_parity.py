@@ -24,7 +24,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine_parity import load
+from gguf_model import load
 
 RECORDS, BATCH, STEPS, RATE, SEED, RANK = 16, 4, 20, 1e-3, 7, 8
 FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
