@@ -45,7 +45,9 @@ static dure_err make_paths(training *t)
     dure_err err = dure_dir_make(t->o->out, &t->diag);
     if (err) return err;
     t->run_folder = dure_path_join(t->o->out, "unfinished");
-    t->adapter_path = dure_path_join(t->o->out, "adapter.gguf");
+    /* What tells that the folder has an adapter. */
+    t->adapter_path = t->s.lora->layout.dora ? dure_path_join(t->o->out, "adapter_config.json")
+                                             : dure_path_join(t->o->out, "adapter.gguf");
     if (!t->run_folder || !t->adapter_path) return DURE_ERR_NOMEM;
     t->key_path = dure_path_join(t->run_folder, "key");
     t->state_path = dure_path_join(t->run_folder, "state");
@@ -182,8 +184,16 @@ static dure_err write_adapter(training *t)
     snprintf(base_name, sizeof base_name, "%.*s", (int)(name.n < 255 ? name.n : 255),
              (const char *)name.data);
     dure_err err = dure_adapter_save_peft(t->o->out, t->s.lora, base_name, &notes, &t->diag);
-    if (!err) err = dure_adapter_save(t->adapter_path, t->s.lora, &notes, &t->diag);
+    /* GGUF has no place for DoRA's magnitudes. */
+    if (!err && !t->s.lora->layout.dora)
+        err = dure_adapter_save(t->adapter_path, t->s.lora, &notes, &t->diag);
     return err;
+}
+
+/* What to give to `--adapter`. */
+static const char *adapter_of(const training *t)
+{
+    return t->s.lora->layout.dora ? t->o->out : t->adapter_path;
 }
 
 static int print_summary_json(const training *t, double rate, uint64_t peak_bytes)
@@ -192,7 +202,7 @@ static int print_summary_json(const training *t, double rate, uint64_t peak_byte
         json_pack("{s:f, s:I, s:o, s:s, s:I}", "tokens_per_second", rate, "peak_memory_bytes",
                   (json_int_t)peak_bytes, "epsilon",
                   t->o->no_dp ? json_null() : json_real(t->private_run.epsilon), "adapter",
-                  t->adapter_path, "steps", (json_int_t)dure_trainer_at(t->trainer));
+                  adapter_of(t), "steps", (json_int_t)dure_trainer_at(t->trainer));
     if (t->best_step) {
         json_object_set_new(summary, "best_step", json_integer((json_int_t)t->best_step));
         json_object_set_new(summary, "eval_loss", json_real(t->best_loss));
@@ -210,7 +220,7 @@ static int print_summary(const training *t)
     if (t->o->json) return print_summary_json(t, rate, peak_bytes);
     char memory[32];
     dure_format_bytes(memory, peak_bytes);
-    printf("%s\n", t->adapter_path);
+    printf("%s\n", adapter_of(t));
     if (t->best_step)
         fprintf(stderr, "the adapter is that of step %llu of %llu, with evaluation loss %.4f\n",
                 (unsigned long long)t->best_step, (unsigned long long)dure_trainer_at(t->trainer),

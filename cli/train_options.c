@@ -52,6 +52,8 @@ static const dure_arg args[] = {
           "default twice the rank (the first, if there are several)"),
     OPTION("rslora", FLAG, rslora, NULL,
            "scale by alpha over the root of the rank (rsLoRA), which high ranks like"),
+    OPTION("dora", FLAG, dora, NULL,
+           "train each row's magnitude too (DoRA); there is then a PEFT folder alone, no GGUF"),
     GIVEN("targets", TEXT, targets, targets_given, "LIST",
           "all, or some of q,k,v,o,gate,up,down; default q,v"),
     OPTION("dropout", NUMBER, dropout, "P",

@@ -14,7 +14,7 @@ typedef struct dure_train_options {
     const char *ranks, *targets, *factor;
     double alpha, dropout;
     uint64_t first_layer;
-    bool rank_given, alpha_given, targets_given, first_given, rslora;
+    bool rank_given, alpha_given, targets_given, first_given, rslora, dora;
     /* The steps. */
     uint64_t batch, steps, seed;
     double epochs, learning_rate, warmup, weight_decay, momentum, clip_norm;

@@ -90,9 +90,10 @@ static void print_lora(const dure_train_setup *s)
     char targets[64], ranks[64];
     dure_lora_targets_text(targets, l->targets);
     dure_lora_ranks_text(ranks, l);
-    printf("adapter     rank %s, alpha %g, on %s of layers %u to %u; %zu trained parameters\n",
-           ranks, (double)l->alpha, targets, l->first_layer, l->shape.n_layers - 1,
-           dure_lora_count(l, s->opts.factors));
+    printf(
+        "adapter     %s of rank %s, alpha %g, on %s of layers %u to %u; %zu trained parameters\n",
+        l->dora ? "DoRA" : "LoRA", ranks, (double)l->alpha, targets, l->first_layer,
+        l->shape.n_layers - 1, dure_lora_count(l, s->opts.factors));
 }
 
 static void print_words(const plan *p, const dure_train_setup *s, const dure_train_options *o)

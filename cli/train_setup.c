@@ -27,7 +27,8 @@ static dure_err make_layout(dure_lora_layout *layout, const dure_train_setup *s,
 {
     *layout = (dure_lora_layout){.shape = *dure_transformer_shape(s->m.transformer),
                                  .alpha = 1,
-                                 .first_layer = (uint32_t)o->first_layer};
+                                 .first_layer = (uint32_t)o->first_layer,
+                                 .dora = o->dora};
     dure_err err = dure_lora_targets_parse(&layout->targets, o->targets, diag);
     if (!err) err = dure_lora_ranks_parse(layout, o->ranks, diag);
     if (!err) err = dure_lora_layout_check(layout, diag);
@@ -52,7 +53,7 @@ static dure_err make_lora(dure_train_setup *s, const dure_train_options *o, dure
         dure_lora_init_orthonormal(s->lora, o->seed);
     else
         dure_lora_init_uniform(s->lora, o->seed);
-    return DURE_OK;
+    return dure_transformer_init_magnitudes(s->m.transformer, s->lora, diag);
 }
 
 /* One bad record never stops a private run, but a file without a single good one is a slip, and

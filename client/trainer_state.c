@@ -41,6 +41,7 @@ static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
     dure_put_u32(buf, layout->first_layer);
     for (int t = 0; t < DURE_LORA_TARGETS; t++)
         dure_put_u32(buf, layout->ranks[t]);
+    dure_put_u8(buf, layout->dora);
 }
 
 static dure_err put_eval(dure_buf *buf, const dure_trainer_eval *eval)
@@ -201,6 +202,7 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
     if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
     if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
+    dure_lora_changed(t->lora);
     if (!err) err = dure_take_copy(t->moments.m, &r, bytes);
     if (!err) err = dure_take_copy(t->moments.v, &r, bytes);
     if (!err && t->opts.eval) err = dure_take_copy(t->verdict.best, &r, bytes);

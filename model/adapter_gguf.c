@@ -89,6 +89,10 @@ dure_err dure_adapter_encode(dure_buf *out, const dure_lora *lora, const dure_ad
                              dure_diag *diag)
 {
     dure_gguf_writer *w = NULL;
+    if (lora->layout.dora)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "GGUF has no place for DoRA's magnitudes; keep the PEFT folder, or "
+                             "merge the adapter into its base");
     dure_err err = dure_adapter_notes_check(notes, diag);
     if (!err) err = dure_gguf_writer_new(&w);
     if (err) return err;

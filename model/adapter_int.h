@@ -9,6 +9,7 @@ typedef struct dure_adapter_part {
     uint32_t layer;
     dure_lora_target target;
     dure_lora_factor factor;
+    bool is_magnitude;   /* of DoRA: out x 1, and `factor` is B */
     uint32_t type;       /* DURE_GGUF_F32, F16, BF16 or (in GGUF) Q8_0 */
     uint64_t rows, cols; /* A: rank x in, B: out x rank; cols is made of whole blocks */
     const uint8_t *data; /* the rows, little-endian, unaligned */
@@ -42,6 +43,7 @@ typedef struct dure_adapter_config {
     float alpha; /* such that alpha / rank scales; PEFT's own alpha differs with use_rslora */
     uint32_t rank;
     uint32_t ranks[DURE_LORA_TARGETS]; /* of its rank pattern; 0: `rank` */
+    bool dora;
 } dure_adapter_config;
 /* Alone, for the fuzzer; `name` is for the errors. */
 DURE_MUST_USE dure_err dure_adapter_parse_config(dure_adapter_config *out, dure_span text,

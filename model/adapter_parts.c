@@ -41,6 +41,10 @@ static dure_err find_layout(dure_lora_layout *out, const dure_adapter_parts *fro
         uint64_t rank = part->factor == DURE_LORA_FACTOR_A ? part->rows : part->cols;
         if (part->layer >= shape->n_layers) return other_base(diag, part, "is of a layer too high");
         uint32_t *known = &out->ranks[part->target];
+        if (part->is_magnitude) {
+            out->dora = true;
+            continue;
+        }
         if (rank == 0 || rank > UINT32_MAX || (*known && *known != rank))
             return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                                  "%.128s has rank %llu, the same matrix of another layer %u; one "
@@ -61,7 +65,7 @@ static dure_err check_size(const dure_adapter_part *part, const dure_lora_layout
                            dure_diag *diag)
 {
     bool is_a = part->factor == DURE_LORA_FACTOR_A;
-    uint64_t rank = dure_lora_rank(layout, part->target);
+    uint64_t rank = part->is_magnitude ? 1 : dure_lora_rank(layout, part->target);
     uint64_t rows = is_a ? rank : dure_lora_out(&layout->shape, part->target);
     uint64_t cols = is_a ? dure_lora_in(&layout->shape, part->target) : rank;
     if (part->rows == rows && part->cols == cols) return DURE_OK;
@@ -73,12 +77,14 @@ static dure_err check_complete(const dure_adapter_parts *from, const dure_lora_l
                                dure_diag *diag)
 {
     size_t n_layers = layout->shape.n_layers;
-    size_t n = (n_layers - layout->first_layer) * 2 * (size_t)__builtin_popcount(layout->targets);
+    size_t n = (n_layers - layout->first_layer) * (layout->dora ? 3 : 2) *
+               (size_t)__builtin_popcount(layout->targets);
     if (n != from->n)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                              "the adapter has %zu tensors where %zu are needed: every layer from "
-                             "%u to %zu must have A and B of the same matrices",
-                             from->n, n, layout->first_layer, n_layers - 1);
+                             "%u to %zu must have A and B%s of the same matrices",
+                             from->n, n, layout->first_layer, n_layers - 1,
+                             layout->dora ? " and the magnitudes" : "");
     uint8_t *seen = calloc(n_layers * DURE_LORA_TARGETS, 1);
     if (!seen) return DURE_ERR_NOMEM;
     dure_err err = DURE_OK;
@@ -86,9 +92,10 @@ static dure_err check_complete(const dure_adapter_parts *from, const dure_lora_l
         const dure_adapter_part *part = &from->parts[i];
         uint8_t *cell = &seen[part->layer * DURE_LORA_TARGETS + (size_t)part->target];
         err = check_size(part, layout, diag);
-        if (!err && (*cell & part->factor))
+        uint8_t bit = part->is_magnitude ? 4 : (uint8_t)part->factor;
+        if (!err && (*cell & bit))
             err = dure_diag_set(diag, DURE_ERR_FORMAT, "%.128s is there twice", part->name);
-        *cell |= (uint8_t)part->factor;
+        *cell |= bit;
     }
     free(seen);
     return err;
@@ -100,12 +107,15 @@ static dure_err copy_part(dure_lora *lora, const dure_adapter_part *part, bool c
     const dure_cpu_ops *ops = dure_cpu_ops_of(DURE_CPU_REFERENCE);
     bool is_a = part->factor == DURE_LORA_FACTOR_A;
     size_t offset = 0;
-    bool found = dure_lora_find(&offset, &lora->layout, part->layer, part->target, part->factor);
+    const dure_lora_layout *layout = &lora->layout;
+    bool found = part->is_magnitude
+                     ? dure_lora_find_magnitude(&offset, layout, part->layer, part->target)
+                     : dure_lora_find(&offset, layout, part->layer, part->target, part->factor);
     size_t row_bytes = dure_quant_row_bytes(part->type, part->cols);
     DURE_ASSERT(found);
     for (uint32_t row = 0; row < part->rows; row++) {
         uint32_t to = checkpoint_rows && !is_a
-                          ? dure_adapter_gguf_row(&lora->layout.shape, part->target, row)
+                          ? dure_adapter_gguf_row(&layout->shape, part->target, row)
                           : row;
         float *out = lora->params + offset + to * part->cols;
         ops->dequant(out, part->data + row * row_bytes, part->cols, part->type);

@@ -50,8 +50,8 @@ static json_t *make_config(const dure_lora *lora, const char *base_name)
                      "peft_type", "LORA", "task_type", "CAUSAL_LM", "base_model_name_or_path",
                      base_name, "r", (int)layout->rank, "lora_alpha", scale, "target_modules",
                      modules, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out", 0,
-                     "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora", 0,
-                     "modules_to_save", "rank_pattern", ranks, "alpha_pattern",
+                     "inference_mode", 1, "init_lora_weights", 1, "use_rslora", 0, "use_dora",
+                     layout->dora, "modules_to_save", "rank_pattern", ranks, "alpha_pattern",
                      "layers_to_transform", layers);
 }
 
@@ -81,44 +81,66 @@ typedef struct gathered {
     size_t n;
 } gathered;
 
-static void gather_factor(gathered *to, const dure_lora *lora, uint32_t layer,
-                          dure_lora_target target, dure_lora_factor factor)
+/* Copies rows into the checkpoint's order and names them. */
+static void gather(gathered *to, const dure_lora *lora, const dure_adapter_part *part,
+                   size_t offset)
 {
-    size_t offset = 0;
-    if (!dure_lora_find(&offset, &lora->layout, layer, target, factor)) return;
-    const dure_model_shape *shape = &lora->layout.shape;
-    bool is_a = factor == DURE_LORA_FACTOR_A;
-    uint32_t rank = dure_lora_rank(&lora->layout, target);
-    uint32_t rows = is_a ? rank : dure_lora_out(shape, target);
-    uint32_t cols = is_a ? dure_lora_in(shape, target) : rank;
-    for (uint32_t row = 0; row < rows; row++) {
-        size_t from = is_a ? row : dure_adapter_gguf_row(shape, target, row);
-        memcpy(to->data + offset + (size_t)row * cols, lora->params + offset + from * cols,
-               cols * sizeof(float));
+    static const char *const suffixes[] = {"lora_A.weight", "lora_B.weight",
+                                           "lora_magnitude_vector"};
+    bool is_a = part->factor == DURE_LORA_FACTOR_A;
+    for (uint32_t row = 0; row < part->rows; row++) {
+        size_t from = is_a ? row : dure_adapter_gguf_row(&lora->layout.shape, part->target, row);
+        memcpy(to->data + offset + (size_t)row * part->cols,
+               lora->params + offset + from * part->cols, part->cols * sizeof(float));
     }
-    snprintf(to->names[to->n], sizeof to->names[0], "%s%u.%s.lora_%c.weight", prefix, layer,
-             module_names[target], is_a ? 'A' : 'B');
+    snprintf(to->names[to->n], sizeof to->names[0], "%s%u.%s.%s", prefix, part->layer,
+             module_names[part->target],
+             suffixes[part->is_magnitude ? 2
+                      : is_a             ? 0
+                                         : 1]);
     to->tensors[to->n] = (dure_safetensor){.name = to->names[to->n],
                                            .type = DURE_GGUF_F32,
-                                           .rows = rows,
-                                           .cols = cols,
+                                           .rows = part->rows,
+                                           .cols = part->cols,
+                                           .is_vector = part->is_magnitude,
                                            .data = (const uint8_t *)(to->data + offset)};
     to->n++;
+}
+
+static void gather_matrix(gathered *to, const dure_lora *lora, uint32_t layer,
+                          dure_lora_target target)
+{
+    const dure_lora_layout *layout = &lora->layout;
+    dure_adapter_part part = {.layer = layer,
+                              .target = target,
+                              .factor = DURE_LORA_FACTOR_A,
+                              .rows = dure_lora_rank(layout, target),
+                              .cols = dure_lora_in(&layout->shape, target)};
+    size_t offset = 0;
+    if (!dure_lora_find(&offset, layout, layer, target, DURE_LORA_FACTOR_A)) return;
+    gather(to, lora, &part, offset);
+    offset += part.rows * part.cols;
+    part.factor = DURE_LORA_FACTOR_B;
+    part.cols = part.rows;
+    part.rows = dure_lora_out(&layout->shape, target);
+    gather(to, lora, &part, offset);
+    if (!dure_lora_find_magnitude(&offset, layout, layer, target)) return;
+    part.is_magnitude = true;
+    part.cols = 1;
+    gather(to, lora, &part, offset);
 }
 
 static dure_err encode_tensors(dure_buf *out, const dure_lora *lora, const json_t *metadata)
 {
     uint32_t n_layers = lora->layout.shape.n_layers;
-    size_t most = (size_t)n_layers * 2 * DURE_LORA_TARGETS;
+    size_t most = (size_t)n_layers * 3 * DURE_LORA_TARGETS;
     gathered g = {.data = malloc(lora->n * sizeof *g.data),
                   .tensors = calloc(most, sizeof *g.tensors),
                   .names = calloc(most, sizeof *g.names)};
     dure_err err = g.data && g.tensors && g.names ? DURE_OK : DURE_ERR_NOMEM;
     for (uint32_t layer = lora->layout.first_layer; layer < n_layers && !err; layer++) {
-        for (int target = 0; target < DURE_LORA_TARGETS; target++) {
-            gather_factor(&g, lora, layer, (dure_lora_target)target, DURE_LORA_FACTOR_A);
-            gather_factor(&g, lora, layer, (dure_lora_target)target, DURE_LORA_FACTOR_B);
-        }
+        for (int target = 0; target < DURE_LORA_TARGETS; target++)
+            gather_matrix(&g, lora, layer, (dure_lora_target)target);
     }
     if (!err) err = dure_safetensors_encode(out, g.tensors, g.n, metadata);
     free(g.data);
@@ -176,7 +198,6 @@ static dure_err check_config(const json_t *config, dure_diag *diag)
     static const struct {
         const char *key, *what;
     } unsupported[] = {
-        {"use_dora", "DoRA"},
         {"alpha_pattern", "an alpha pattern"},
         {"modules_to_save", "saved modules"},
         {"fan_in_fan_out", "transposed weights (fan_in_fan_out)"},
@@ -251,6 +272,7 @@ dure_err dure_adapter_parse_config(dure_adapter_config *out, dure_span text, con
     if (!err && (rank == 0 || rank > UINT32_MAX))
         err = dure_diag_set(diag, DURE_ERR_FORMAT, "\"r\" is no rank");
     out->rank = (uint32_t)rank;
+    out->dora = is_set(config, "use_dora");
     if (!err) err = read_rank_pattern(out, json_object_get(config, "rank_pattern"), diag);
     if (!err) err = read_scale(out, config, diag);
     json_decref(config);
@@ -267,9 +289,13 @@ static dure_err read_config(dure_adapter_config *out, const char *path, dure_dia
 }
 
 /* What the tensors are must be what the configuration says. */
-static dure_err check_ranks(const dure_lora_layout *layout, const dure_adapter_config *config,
-                            dure_diag *diag)
+static dure_err check_agrees(const dure_lora_layout *layout, const dure_adapter_config *config,
+                             dure_diag *diag)
 {
+    if (layout->dora != config->dora)
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "the magnitudes of DoRA are %s, against what \"use_dora\" says",
+                             layout->dora ? "there" : "not there");
     for (int target = 0; target < DURE_LORA_TARGETS; target++) {
         uint32_t want = config->ranks[target] ? config->ranks[target] : config->rank;
         uint32_t rank = dure_lora_rank(layout, (dure_lora_target)target);
@@ -294,7 +320,8 @@ static bool parse_name(dure_adapter_part *out, const char *name)
         if (*at != '.' || strncmp(at + 1, module_names[target], length) != 0) continue;
         const char *rest = at + 1 + length;
         bool is_a = !strcmp(rest, ".lora_A.weight");
-        if (!is_a && strcmp(rest, ".lora_B.weight") != 0) return false;
+        out->is_magnitude = !strcmp(rest, ".lora_magnitude_vector");
+        if (!is_a && !out->is_magnitude && strcmp(rest, ".lora_B.weight") != 0) return false;
         out->layer = layer;
         out->target = (dure_lora_target)target;
         out->factor = is_a ? DURE_LORA_FACTOR_A : DURE_LORA_FACTOR_B;
@@ -338,9 +365,9 @@ dure_err dure_adapter_parse_safetensors(dure_lora **out, dure_adapter_notes *not
         const dure_safetensor *t = &file.tensors[i];
         parts[i] = (dure_adapter_part){
             .name = t->name, .type = t->type, .rows = t->rows, .cols = t->cols, .data = t->data};
-        if (!parse_name(&parts[i], t->name))
+        if (!parse_name(&parts[i], t->name) || parts[i].is_magnitude != t->is_vector)
             err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                                "the adapter has the tensor %.128s; only attention and "
+                                "the adapter has the tensor %.128s; only factors of attention and "
                                 "feed-forward matrices are supported",
                                 t->name);
     }
@@ -369,7 +396,7 @@ dure_err dure_adapter_load_peft(dure_lora **out, dure_adapter_notes *notes, cons
     if (!err) {
         dure_span span = dure_buf_span(&bytes);
         err = dure_adapter_parse_safetensors(out, notes, span, config.alpha, shape, diag);
-        if (!err) err = check_ranks(&(*out)->layout, &config, diag);
+        if (!err) err = check_agrees(&(*out)->layout, &config, diag);
         if (err) dure_diag_prefix(diag, err, "%s", tensors_path);
     }
     if (err) dure_lora_free(out);

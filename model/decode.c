@@ -1,5 +1,6 @@
 #include "model/decode.h"
 
+#include "model/transformer_dora.h"
 #include "model/transformer_int.h"
 
 #include <math.h>
@@ -109,7 +110,8 @@ static dure_err prepare(dure_decoder *const *decoders, size_t n, const dure_lora
         if (positions > need.longest) need.longest = positions;
     }
     dure_err err = dure_transformer_check_lora(t, lora, diag);
-    return err ? err : dure_transformer_reserve(t, need);
+    if (!err) err = dure_transformer_reserve(t, need);
+    return err ? err : dure_dora_settle(t, lora);
 }
 
 dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n,

@@ -70,7 +70,7 @@ bool dure_lora_layout_equal(const dure_lora_layout *a, const dure_lora_layout *b
 {
     return strcmp(a->shape.architecture, b->shape.architecture) == 0 && a->rank == b->rank &&
            a->alpha == b->alpha && a->targets == b->targets && a->first_layer == b->first_layer &&
-           memcmp(a->ranks, b->ranks, sizeof a->ranks) == 0;
+           memcmp(a->ranks, b->ranks, sizeof a->ranks) == 0 && a->dora == b->dora;
 }
 
 dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag)
@@ -191,7 +191,9 @@ static size_t factor_count(const dure_lora_layout *layout, dure_lora_target targ
     size_t n = 0;
     if (factor & DURE_LORA_FACTOR_A) n += dure_lora_in(shape, target);
     if (factor & DURE_LORA_FACTOR_B) n += dure_lora_out(shape, target);
-    return n * dure_lora_rank(layout, target);
+    n *= dure_lora_rank(layout, target);
+    bool magnitude = layout->dora && (factor & DURE_LORA_FACTOR_B);
+    return magnitude ? n + dure_lora_out(shape, target) : n;
 }
 
 static size_t layer_count(const dure_lora_layout *layout, dure_lora_factor factors)
@@ -220,28 +222,80 @@ bool dure_lora_find(size_t *offset, const dure_lora_layout *layout, uint32_t lay
     return true;
 }
 
+bool dure_lora_find_magnitude(size_t *offset, const dure_lora_layout *layout, uint32_t layer,
+                              dure_lora_target target)
+{
+    if (!layout->dora || !dure_lora_find(offset, layout, layer, target, DURE_LORA_FACTOR_B))
+        return false;
+    *offset += (size_t)dure_lora_out(&layout->shape, target) * dure_lora_rank(layout, target);
+    return true;
+}
+
+/* Rows of the adapted matrices of one layer, those before `end` alone. */
+static size_t layer_rows(const dure_lora_layout *layout, dure_lora_target end)
+{
+    size_t n = 0;
+    for (dure_lora_target t = 0; t < end; t++)
+        if (adapts(layout, t)) n += dure_lora_out(&layout->shape, t);
+    return n;
+}
+
+size_t dure_lora_norm_index(const dure_lora_layout *layout, uint32_t layer, dure_lora_target target)
+{
+    return (layer - layout->first_layer) * layer_rows(layout, DURE_LORA_TARGETS) +
+           layer_rows(layout, target);
+}
+
+static dure_err make_norms(dure_lora *lora)
+{
+    const dure_lora_layout *layout = &lora->layout;
+    if (!layout->dora) return DURE_OK;
+    dure_lora_norms *norms = calloc(1, sizeof *norms);
+    lora->norms = norms;
+    if (!norms) return DURE_ERR_NOMEM;
+    norms->n =
+        (layout->shape.n_layers - layout->first_layer) * layer_rows(layout, DURE_LORA_TARGETS);
+    norms->base = calloc(norms->n, sizeof *norms->base);
+    norms->norm = calloc(norms->n, sizeof *norms->norm);
+    norms->gain = calloc(norms->n, sizeof *norms->gain);
+    return norms->base && norms->norm && norms->gain ? DURE_OK : DURE_ERR_NOMEM;
+}
+
 dure_err dure_lora_new(dure_lora **out, const dure_lora_layout *layout)
 {
     *out = NULL;
     dure_lora *lora = calloc(1, sizeof *lora);
     if (!lora) return DURE_ERR_NOMEM;
     lora->layout = *layout;
+    lora->version = 1;
     lora->n = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH);
     lora->params = calloc(lora->n ? lora->n : 1, sizeof *lora->params);
-    if (!lora->params) {
-        free(lora);
-        return DURE_ERR_NOMEM;
-    }
-    *out = lora;
-    return DURE_OK;
+    dure_err err = lora->params ? make_norms(lora) : DURE_ERR_NOMEM;
+    if (err)
+        dure_lora_free(&lora);
+    else
+        *out = lora;
+    return err;
 }
 
 void dure_lora_free(dure_lora **lora)
 {
     if (!*lora) return;
+    dure_lora_norms *norms = (*lora)->norms;
+    if (norms) {
+        free(norms->base);
+        free(norms->norm);
+        free(norms->gain);
+    }
+    free(norms);
     free((*lora)->params);
     free(*lora);
     *lora = NULL;
+}
+
+void dure_lora_changed(dure_lora *lora)
+{
+    lora->version++;
 }
 
 /* splitmix64 (Steele, Lea and Flood 2014): the next value of a stream. */
@@ -341,4 +395,5 @@ void dure_lora_unpack(dure_lora *lora, const float *active, dure_lora_factor fac
             memcpy(lora->params + at, active, n * sizeof *active);
             active += n;
         }
+    dure_lora_changed(lora);
 }

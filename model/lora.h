@@ -1,9 +1,12 @@
 /* A LoRA adapter in memory: for each adapted matrix W (out x in) a pair A (rank x in) and
  * B (out x rank), with y = W x + (alpha / rank) B (A x). Hu et al., arXiv 2106.09685.
  *
+ * DoRA (Liu et al., arXiv 2402.09353) adds a magnitude m (out) to each: y = m / |W + s B A| times
+ * what LoRA gives, with the norm of each row of W + s B A taken as a constant by the gradient.
+ *
  * All parameters lie in one float32 vector in canonical order: by layer, then by target in the
- * order of dure_lora_target, A before B, each row-major in the row order of the GGUF. The layout
- * is a function of its public fields alone, so two programs that agree on them agree on the
+ * order of dure_lora_target, A before B before m, each row-major in the row order of the GGUF. The
+ * layout is a function of its public fields alone, so two programs that agree on them agree on the
  * vector that is clipped, noised, masked and summed. */
 #pragma once
 
@@ -24,6 +27,7 @@ typedef enum dure_lora_target {
     DURE_LORA_TARGETS
 } dure_lora_target;
 
+/* The magnitudes of DoRA belong to factor B: they are trained with it and packed after it. */
 typedef enum dure_lora_factor {
     DURE_LORA_FACTOR_A = 1,
     DURE_LORA_FACTOR_B = 2,
@@ -43,6 +47,7 @@ typedef struct dure_lora_layout {
     uint32_t targets;                  /* bit t set: target t is adapted */
     uint32_t first_layer;              /* layers [first_layer, n_layers) are adapted */
     uint32_t ranks[DURE_LORA_TARGETS]; /* a target's own rank; 0: `rank` */
+    bool dora;
 } dure_lora_layout;
 
 /* A target's rank, the highest of the adapted targets', and a target's alpha / rank. */
@@ -78,17 +83,40 @@ size_t dure_lora_count(const dure_lora_layout *layout, dure_lora_factor factors)
 bool dure_lora_find(size_t *offset, const dure_lora_layout *layout, uint32_t layer,
                     dure_lora_target target, dure_lora_factor factor);
 
+/* With DoRA, the offset of one matrix's magnitudes in the whole vector. */
+bool dure_lora_find_magnitude(size_t *offset, const dure_lora_layout *layout, uint32_t layer,
+                              dure_lora_target target);
+
+/* What the engine keeps beside the magnitudes, one of each for every adapted row of the base, by
+ * layer, target and row. It follows from the base and the parameters of one version. */
+typedef struct dure_lora_norms {
+    size_t n;
+    double *base; /* |W|^2; valid once `of` is not 0 */
+    float *norm;  /* |W + s B A| */
+    float *gain;  /* m / norm */
+    uint64_t of;  /* the version that norm and gain belong to; 0: none yet */
+} dure_lora_norms;
+
 typedef struct dure_lora {
     dure_lora_layout layout;
-    size_t n;      /* dure_lora_count(layout, BOTH) */
-    float *params; /* owned, n floats */
+    size_t n;               /* dure_lora_count(layout, BOTH) */
+    float *params;          /* owned, n floats */
+    uint64_t version;       /* from 1, one more with every change: dure_lora_changed() */
+    dure_lora_norms *norms; /* owned; NULL without DoRA */
 } dure_lora;
+
+/* Whoever writes to params says so; dure_lora_unpack() does. */
+void dure_lora_changed(dure_lora *lora);
+/* Where a matrix's rows begin in `norms`; it is adapted. */
+size_t dure_lora_norm_index(const dure_lora_layout *layout, uint32_t layer,
+                            dure_lora_target target);
 
 /* All zero. The caller owns *out, dure_lora_free(&lora). */
 DURE_MUST_USE dure_err dure_lora_new(dure_lora **out, const dure_lora_layout *layout);
 void dure_lora_free(dure_lora **lora);
 
-/* A uniform in +-1/sqrt(in) from `seed`, B zero: PEFT's default start. Deterministic. */
+/* A uniform in +-1/sqrt(in) from `seed`, B zero: PEFT's default start. Deterministic. Magnitudes
+ * are left zero: dure_transformer_init_magnitudes(). */
 void dure_lora_init_uniform(dure_lora *lora, uint64_t seed);
 /* A with orthonormal rows, B zero; a function of `seed` alone, bit for bit on every IEEE 754
  * machine (integers, + - * / sqrt in fixed order; no libm, no contraction). For training B alone.

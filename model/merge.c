@@ -51,6 +51,7 @@ typedef struct job {
     const dure_gguf_tensor *tensor; /* NULL: the tensor is copied */
     dure_lora_target target;
     const float *a, *b; /* A: rank x in, B: out x rank */
+    const float *m;     /* DoRA's magnitudes, out; NULL: none */
     uint32_t to_type;
     sums sums;
 } job;
@@ -81,8 +82,9 @@ static uint32_t type_after(dure_merge_mode mode, const dure_gguf_tensor *tensor)
 static dure_err add_job(merging *m, uint32_t layer, dure_lora_target target, dure_merge_mode mode,
                         dure_diag *diag)
 {
-    size_t a = 0, b = 0, weights, bytes;
+    size_t a = 0, b = 0, magnitude = 0, weights, bytes;
     const dure_lora_layout *layout = &m->lora->layout;
+    bool dora = dure_lora_find_magnitude(&magnitude, layout, layer, target);
     if (!dure_lora_find(&a, layout, layer, target, DURE_LORA_FACTOR_A) ||
         !dure_lora_find(&b, layout, layer, target, DURE_LORA_FACTOR_B))
         return DURE_OK;
@@ -99,6 +101,7 @@ static dure_err add_job(merging *m, uint32_t layer, dure_lora_target target, dur
                            .target = target,
                            .a = m->lora->params + a,
                            .b = m->lora->params + b,
+                           .m = dora ? m->lora->params + magnitude : NULL,
                            .to_type = type_after(mode, tensor)};
         return DURE_OK;
     }
@@ -180,6 +183,19 @@ static void update_row(float *out, const dure_lora *lora, const job *j, uint64_t
     }
 }
 
+/* DoRA: the merged row gets the length that is its magnitude. */
+static void stretch_row(merging *m, float magnitude, size_t n)
+{
+    double sum = 0;
+    for (size_t k = 0; k < n; k++)
+        sum += (double)m->merged[k] * (double)m->merged[k];
+    double by = sum > 0 ? (double)magnitude / sqrt(sum) : 0;
+    for (size_t k = 0; k < n; k++) {
+        m->merged[k] = (float)((double)m->merged[k] * by);
+        m->update[k] = m->merged[k] - m->weights[k];
+    }
+}
+
 static dure_err add_sums(sums *to, const merging *m, size_t n, const char *name, dure_diag *diag)
 {
     for (size_t i = 0; i < n; i++) {
@@ -206,6 +222,7 @@ static dure_err make_row(void *state, size_t i, uint64_t row, uint8_t *out, dure
     update_row(m->update, m->lora, j, row, n);
     for (size_t k = 0; k < n; k++)
         m->merged[k] = m->weights[k] + m->update[k];
+    if (j->m) stretch_row(m, j->m[row], n);
     encode_row(out, m->merged, n, j->to_type);
     ops->dequant(m->merged, out, n, j->to_type);
     return add_sums(&j->sums, m, n, j->tensor->name, diag);

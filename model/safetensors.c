@@ -58,10 +58,11 @@ static dure_err take_tensor(dure_safetensor *out, const char *name, const json_t
     size_t element = 0;
     dure_err err = take_type(&out->type, &element, json_object_get(entry, "dtype"), name, diag);
     if (err) return err;
-    json_int_t rows = number_at(shape, 0), cols = number_at(shape, 1);
+    size_t n_dims = json_array_size(shape);
+    json_int_t rows = number_at(shape, 0), cols = n_dims == 1 ? 1 : number_at(shape, 1);
     json_int_t begin = number_at(range, 0), end = number_at(range, 1);
-    if (json_array_size(shape) != 2 || rows < 1 || cols < 1)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED, "%.128s is not a matrix", name);
+    if (n_dims < 1 || n_dims > 2 || rows < 1 || cols < 1)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED, "%.128s is no matrix or vector", name);
     size_t bytes = 0;
     if (json_array_size(range) != 2 || begin < 0 || end < begin || (uint64_t)end > data.n ||
         !dure_size_mul(&bytes, (size_t)rows, (size_t)cols) ||
@@ -71,6 +72,7 @@ static dure_err take_tensor(dure_safetensor *out, const char *name, const json_t
     out->name = name;
     out->rows = (uint64_t)rows;
     out->cols = (uint64_t)cols;
+    out->is_vector = n_dims == 1;
     out->data = data.data + begin;
     return DURE_OK;
 }
@@ -144,8 +146,10 @@ static dure_err make_header(dure_buf *out, const dure_safetensor *tensors, size_
     for (size_t i = 0; i < n; i++) {
         const dure_safetensor *t = &tensors[i];
         uint64_t end = offset + t->rows * t->cols * sizeof(float);
-        dure_put_format(out, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%llu,%llu],", i ? "," : "",
-                        t->name, (unsigned long long)t->rows, (unsigned long long)t->cols);
+        dure_put_format(out, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%llu", i ? "," : "", t->name,
+                        (unsigned long long)t->rows);
+        if (!t->is_vector) dure_put_format(out, ",%llu", (unsigned long long)t->cols);
+        dure_put_raw(out, "],", 2);
         dure_put_format(out, "\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
                         (unsigned long long)end);
         offset = end;

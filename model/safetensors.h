@@ -10,11 +10,12 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* A matrix of the file. */
+/* A matrix of the file, or a vector: its cols are 1. */
 typedef struct dure_safetensor {
     const char *name; /* borrowed */
     uint32_t type;    /* DURE_GGUF_F32, F16 or BF16 */
     uint64_t rows, cols;
+    bool is_vector;
     const uint8_t *data; /* borrowed */
 } dure_safetensor;
 
@@ -33,7 +34,7 @@ void dure_safetensors_fini(dure_safetensors *file);
 /* The object "__metadata__", borrowed; NULL if it is not there. */
 const json_t *dure_safetensors_metadata(const dure_safetensors *file);
 
-/* Appends the file: F32 matrices in the order given, `metadata` (texts by name, may be NULL) in
+/* Appends the file: F32 tensors in the order given, `metadata` (texts by name, may be NULL) in
  * ascending order. */
 DURE_MUST_USE dure_err dure_safetensors_encode(dure_buf *out, const dure_safetensor *tensors,
                                                size_t n, const json_t *metadata);

@@ -4,6 +4,7 @@
 #include "kernels/packed_weight.h"
 #include "model/memory.h"
 #include "model/shape.h"
+#include "model/transformer_dora.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -356,7 +357,9 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
         need.checkpoints = t->recompute < need.stored ? t->recompute : need.stored;
         need.stored -= need.checkpoints;
     }
-    return dure_transformer_reserve(t, need);
+    if (map && lora->layout.dora) need.dora = lora->layout.targets;
+    err = dure_transformer_reserve(t, need);
+    return err ? err : dure_dora_settle(t, lora);
 }
 
 dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,

@@ -57,6 +57,11 @@ const char *dure_transformer_path(const dure_transformer *t);
  * passes. */
 const dure_compute *dure_transformer_compute(const dure_transformer *t);
 
+/* With DoRA, sets the magnitudes to the norms of the rows of W + s B A, so that the adapter gives
+ * what it gives without them; nothing otherwise. Whoever makes an adapter anew calls it. */
+DURE_MUST_USE dure_err dure_transformer_init_magnitudes(dure_transformer *t, dure_lora *lora,
+                                                        dure_diag *diag);
+
 /* NULL unless opts.profile. Borrowed; who does more than the transformer in a step enters phases of
  * his own. */
 dure_profile *dure_transformer_profile(dure_transformer *t);

@@ -3,14 +3,16 @@
 #include "kernels/lora.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
+#include "model/transformer_dora.h"
 #include "model/transformer_dropout.h"
 
 #include <string.h>
 
-/* One product of a layer on the way back: dy is known; x is its input. */
+/* One product of a layer on the way back: dy is known, and with DoRA changed to that of the sums
+ * before their gains; x is its input. */
 typedef struct linear_grad {
     dure_lora_target target;
-    const void *dy;
+    void *dy;
     const void *x; /* read for dA only */
 } linear_grad;
 
@@ -37,7 +39,7 @@ static void *plane(const back *b, void *z, dure_lora_target target)
     return dure_act_at(b->t->compute.ops, z, target * ws->has.rows * ws->ldz);
 }
 
-/* dz = s dy B for every adapted product of the list. */
+/* dz = s dy B for every adapted product of the list; before that, DoRA's part. */
 static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, size_t n)
 {
     dure_transformer *t = b->t;
@@ -45,8 +47,10 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
     dure_lora_pair pairs[3];
     dure_store stores[3];
     size_t k = 0, ldz = t->ws.ldz;
+    enter(b, DURE_PHASE_LORA);
     for (size_t i = 0; i < n; i++) {
         dure_lora_pair *pair = &pairs[k];
+        dure_dora_back(t, b->pass, b->map, layer, list[i].target, list[i].dy);
         if (!dure_transformer_pair(pair, b->pass->lora, layer, list[i].target)) continue;
         void *dz = plane(b, t->ws.dz, list[i].target);
         if (pair->a.out % t->compute.ops->group)
@@ -60,7 +64,6 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
             .state = &stores[k]};
         k++;
     }
-    enter(b, DURE_PHASE_LORA);
     dure_matmul_narrow(products, k, b->pass->rows, &t->compute);
 }
 

@@ -43,7 +43,8 @@ static dure_workspace_need need_of(const question *q, const dure_transformer_fit
                                 .gradients = n / trained,
                                 .gradient = n,
                                 .checkpoints = fit->recompute,
-                                .stored = trained - fit->recompute};
+                                .stored = trained - fit->recompute,
+                                .dora = l->dora ? l->targets : 0};
     return need;
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
+#include "model/transformer_dora.h"
 #include "model/transformer_dropout.h"
 
 #include <string.h>
@@ -57,6 +58,7 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
     dure_product main[3], down[3];
     dure_lora_pair pairs[3];
     dure_store stores[3];
+    dure_dora_sums gains[3];
     size_t adapted = 0, ldz = t->ws.ldz, in = t->layers[layer].w[list[0].target].in;
     const void *x = dure_dropout_masked(t, pass, layer, list[0].target, list[0].x, in);
     for (size_t i = 0; i < n; i++) {
@@ -67,6 +69,7 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
                                  .finish = l->finish,
                                  .state = l->state};
         if (l->finish == dure_finish_heads) main[i].grain = dure_heads_grain(l->state);
+        dure_dora_before(&main[i], &gains[i], t, pass, layer, l->target);
         dure_lora_pair *pair = &pairs[adapted];
         if (!dure_transformer_pair(pair, pass->lora, layer, l->target)) continue;
         void *z = z_of(t, layer, l->target);

@@ -29,7 +29,7 @@ static void map_layer(dure_gradient_map *map, const dure_lora_layout *layout, ui
         }
         if (adapted && (factors & DURE_LORA_FACTOR_B)) {
             offset[1] = map->n;
-            map->n += rank * dure_lora_out(shape, target);
+            map->n += (rank + layout->dora) * dure_lora_out(shape, target);
         }
     }
     map->layer_at[layer + 1] = map->n;

@@ -27,10 +27,11 @@ typedef struct dure_layer_acts {
     void *gate, *up; /* F */
     void *z;         /* targets x rows x ldz: s x A^T */
     /* Where the architecture has these norms: what they normed. */
-    void *q_kept, *k_kept;     /* Q, KV */
-    void *att_kept, *ffn_kept; /* D */
-    float *lse;                /* heads */
-    float *gradients;          /* the whole set, as room for them */
+    void *q_kept, *k_kept;         /* Q, KV */
+    void *att_kept, *ffn_kept;     /* D */
+    float *lse;                    /* heads */
+    float *gradients;              /* the whole set, as room for them */
+    void *sums[DURE_LORA_TARGETS]; /* out: with DoRA, the products before their gains */
 } dure_layer_acts;
 
 typedef struct dure_workspace_need {
@@ -40,6 +41,7 @@ typedef struct dure_workspace_need {
     size_t gradient;           /* and in all layers */
     size_t checkpoints;        /* layers below those whose input is kept, to compute them again */
     size_t logits;             /* rows of logits that are asked for as such */
+    size_t dora;               /* bit t: the sums of target t are kept for the way back */
 } dure_workspace_need;
 
 typedef struct dure_workspace {

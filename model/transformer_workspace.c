@@ -89,6 +89,9 @@ static void slice_set(dure_layer_acts *set, slicer *s, dure_workspace *ws,
         set->att_kept = acts(s, n * w.d);
         set->ffn_kept = acts(s, n * w.d);
     }
+    for (int k = 0; k < DURE_LORA_TARGETS; k++)
+        if (ws->has.dora >> k & 1)
+            set->sums[k] = acts(s, n * dure_lora_out(shape, (dure_lora_target)k));
     set->lse = floats(s, n * shape->n_head);
     size_t used = (s->used - start) / sizeof(float);
     if (used < ws->has.gradients && !ws->has.checkpoints) floats(s, ws->has.gradients - used);
@@ -202,6 +205,7 @@ dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
         .gradient = larger(need.gradient, has->gradient),
         .checkpoints = larger(need.checkpoints, has->checkpoints),
         .logits = larger(need.logits, has->logits),
+        .dora = need.dora | has->dora,
     };
     if (ws->arena && !memcmp(&grown, has, sizeof grown)) return DURE_OK;
     dure_workspace_fini(ws);

@@ -190,6 +190,33 @@ static void test_train_takes_a_rank_for_each_target(void **state)
     program_says(&desk, "--rslora with several ranks");
 }
 
+static void test_train_dora_writes_a_peft_folder(void **state)
+{
+    (void)state;
+    desk_run(PLAIN "--dora --learning-rate 0.02 --steps 30 --out a --json");
+    json_t *first = json_line(desk.out, 0), *last = json_line(desk.out, 29);
+    assert_true(json_figure(last, "loss") < 0.7 * json_figure(first, "loss"));
+    json_decref(first);
+    json_decref(last);
+    assert_true(program_has(&desk, "a/adapter_model.safetensors"));
+    assert_false(program_has(&desk, "a/adapter.gguf"));
+    desk_run("eval --model model.gguf --data data.jsonl --adapter a --json");
+    json_t *line = program_json(&desk);
+    double loss = json_figure(line, "loss");
+    json_decref(line);
+    desk_run("eval --model model.gguf --data data.jsonl --json");
+    line = program_json(&desk);
+    assert_true(loss < 0.7 * json_figure(line, "loss"));
+    json_decref(line);
+    desk_run("generate --model model.gguf --adapter a --prompt hi --max-tokens 3");
+    assert_int_equal(program_run(&desk, PLAIN "--dora --steps 1 --out a"), 1);
+    program_says(&desk, "choose another --out");
+    desk_run("train --model model.gguf --data data.jsonl --batch 8 --no-dp --init a --steps 2 "
+             "--out b");
+    assert_true(program_has(&desk, "b/adapter_config.json"));
+    desk_run(PRIVATE "--dora --steps 3 --out c");
+}
+
 static void test_train_rslora_is_another_alpha(void **state)
 {
     (void)state;
@@ -271,6 +298,7 @@ int main(void)
         ROW(test_train_clips_by_norm_without_privacy),
         ROW(test_train_stops_a_run_that_goes_wrong),
         ROW(test_train_takes_a_rank_for_each_target),
+        ROW(test_train_dora_writes_a_peft_folder),
         ROW(test_train_rslora_is_another_alpha),
         ROW(test_train_dry_run_says_what_a_run_does),
         ROW(test_train_refuses_options_that_exclude_each_other),

@@ -2,8 +2,8 @@
 
     train_parity.py MODEL.gguf DURE
 
-A PEFT adapter on every matrix, with A and B drawn at random, is trained for 20 steps with AdamW by
-both, from the folder that PEFT saved (`--init`). Dure runs in float32 and as the CPU likes best.
+A PEFT adapter on every matrix (LoRA, then DoRA; v has a rank of its own), with A and B drawn at
+random, is trained for 20 steps with AdamW by both, from the folder that PEFT saved (`--init`). Dure runs in float32 and as the CPU likes best.
 Prints every step's loss, and how far apart the adapters end: in float32 what is left is rounding;
 in bfloat16 it is set beside how far 20 steps have moved them. Then TensorBoard reads Dure's event
 files, one of which belongs to a run that was killed.
@@ -24,7 +24,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine_parity import load
+from gguf_model import load
 
 RECORDS, BATCH, STEPS, RATE, SEED, RANK = 16, 4, 20, 1e-3, 7, 8
 FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
@@ -105,11 +105,12 @@ def order(seed, epoch, n):
     return out
 
 
-def make_start(path, folder):
+def make_start(path, folder, dora):
     """Random A and small random B, so that every factor has a gradient from the first step on."""
     model, _ = load(path)
     peft = get_peft_model(model, LoraConfig(
         r=RANK, lora_alpha=2 * RANK, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+        use_dora=dora, rank_pattern={"v_proj": 2 * RANK},
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]))
     torch.manual_seed(3)
     for name, p in peft.named_parameters():
@@ -157,21 +158,22 @@ def vector(folder):
     return np.concatenate([parts[k].double().numpy().ravel() for k in sorted(parts)])
 
 
-def compare_training(dure, path, work):
+def compare_training(dure, path, work, kind):
     wanted = records()
     data = tokens_and_labels(dure, path, wanted)
     file = f"{work}/data.jsonl"
     pathlib.Path(file).write_text("".join(json.dumps(r) + "\n" for r in wanted))
-    make_start(path, f"{work}/start")
-    theirs = train_with_peft(path, f"{work}/start", data, f"{work}/peft")
-    start, end = vector(f"{work}/start"), vector(f"{work}/peft")
+    begin, end = f"{work}/start-{kind}", f"{work}/peft-{kind}"
+    make_start(path, begin, kind == "DoRA")
+    theirs = train_with_peft(path, begin, data, end)
+    start, end = vector(begin), vector(end)
     good = True
     for name, env, most in (("float32", FLOAT32, 1e-3), ("the CPU's own", dict(os.environ), 1e-2)):
-        out = f"{work}/{name.split()[-1]}"
-        ours = train_with_dure(dure, path, f"{work}/start", file, out, env)
+        out = f"{work}/{kind}-{name.split()[-1]}"
+        ours = train_with_dure(dure, path, begin, file, out, env)
         apart = max(abs(a - b) / b for a, b in zip(ours, theirs))
         drift = np.linalg.norm(vector(out) - end) / np.linalg.norm(end - start)
-        print(f"{name}: {STEPS} steps, {RECORDS} records; loss {theirs[0]:.4f} to {theirs[-1]:.4f} "
+        print(f"{kind}, {name}: {STEPS} steps, {RECORDS} records; loss {theirs[0]:.4f} to {theirs[-1]:.4f} "
               f"(PEFT), {ours[0]:.4f} to {ours[-1]:.4f} (Dure); largest difference {apart:.2e}; "
               f"adapters apart {drift:.2e} of the way they moved", flush=True)
         print("  step\tPEFT\tDure\n" + "".join(f"  {i + 1}\t{a:.6f}\t{b:.6f}\n"
@@ -217,7 +219,8 @@ def main():
     path, dure = sys.argv[1:3]
     work = tempfile.mkdtemp()
     try:
-        good = compare_training(dure, path, work)
+        good = compare_training(dure, path, work, "LoRA")
+        good &= compare_training(dure, path, work, "DoRA")
         good &= compare_tensorboard(dure, path, work)
     finally:
         shutil.rmtree(work)

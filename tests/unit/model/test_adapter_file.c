@@ -447,7 +447,7 @@ static void test_peft_variants_are_refused_by_name(void **state)
         dure_err err;
     } cases[] = {
         {"peft_type", "\"PREFIX_TUNING\"", "peft_type", DURE_ERR_UNSUPPORTED},
-        {"use_dora", "true", "DoRA", DURE_ERR_UNSUPPORTED},
+        {"use_dora", "true", "magnitudes of DoRA are not there", DURE_ERR_FORMAT},
         {"rank_pattern", "{\"q_proj\": 4}", "q_proj is 2, but the configuration says 4",
          DURE_ERR_FORMAT},
         {"rank_pattern", "{\"q_proj\": 0}", "no rank", DURE_ERR_FORMAT},
@@ -504,6 +504,39 @@ static void test_adapter_survives_with_a_rank_a_target(void **state)
     assert_ok(dure_adapter_load_peft(&back, NULL, dir.path, &small.shape, NULL));
     assert_same(lora, back);
     dure_lora_free(&back);
+    dure_lora_free(&lora);
+    dure_buf_fini(&b);
+    temp_dir_remove(&dir);
+}
+
+/* PEFT has DoRA's magnitudes, by the checkpoint's rows; GGUF has no place for them. */
+static void test_adapter_of_dora_survives_a_peft_folder_alone(void **state)
+{
+    (void)state;
+    dure_lora_layout layout = small;
+    dure_buf b;
+    dure_diag diag = {{0}};
+    temp_dir dir;
+    layout.dora = true;
+    dure_lora *lora = make(&layout), *back;
+    dure_buf_init(&b, 1 << 22);
+    assert_err(dure_adapter_encode(&b, lora, NULL, &diag), DURE_ERR_UNSUPPORTED);
+    assert_non_null(strstr(diag.text, "keep the PEFT folder"));
+    temp_dir_make(&dir);
+    assert_ok(dure_adapter_save_peft(dir.path, lora, "base", NULL, NULL));
+    assert_ok(dure_adapter_load_peft(&back, NULL, dir.path, &small.shape, NULL));
+    assert_true(back->layout.dora);
+    assert_same(lora, back);
+    dure_lora_free(&back);
+    json_t *config = NULL;
+    const char *path = temp_dir_file(&dir, "adapter_config.json");
+    assert_ok(dure_json_read(&config, path, 1 << 16, NULL));
+    assert_true(json_is_true(json_object_get(config, "use_dora")));
+    json_object_set_new(config, "use_dora", json_false());
+    assert_ok(dure_json_write(path, config, 0600, NULL));
+    assert_err(dure_adapter_load_peft(&back, NULL, dir.path, &small.shape, &diag), DURE_ERR_FORMAT);
+    assert_non_null(strstr(diag.text, "magnitudes of DoRA are there"));
+    json_decref(config);
     dure_lora_free(&lora);
     dure_buf_fini(&b);
     temp_dir_remove(&dir);
@@ -582,6 +615,7 @@ int main(void)
         cmocka_unit_test(test_peft_variants_are_refused_by_name),
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
         cmocka_unit_test(test_adapter_survives_with_a_rank_a_target),
+        cmocka_unit_test(test_adapter_of_dora_survives_a_peft_folder_alone),
         cmocka_unit_test(test_safetensors_hostile_headers_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,7 +19,7 @@ typedef struct fixture {
 } fixture;
 
 /* The base in `type` and an adapter on q (rank 4) and down (2) of relative size about `size`. */
-static void open_pair(fixture *f, uint32_t type, float size)
+static void open_kind(fixture *f, uint32_t type, float size, bool dora)
 {
     temp_dir_make(&f->dir);
     const char *path = temp_dir_file(&f->dir, "base.gguf");
@@ -28,6 +28,7 @@ static void open_pair(fixture *f, uint32_t type, float size)
     dure_lora_layout layout = {
         .rank = 4, .alpha = 4, .targets = 1u << DURE_LORA_Q | 1u << DURE_LORA_DOWN};
     layout.ranks[DURE_LORA_DOWN] = 2;
+    layout.dora = dora;
     assert_ok(dure_model_shape_read(&layout.shape, f->base, NULL));
     assert_ok(dure_lora_new(&f->lora, &layout));
     uint32_t random = 7;
@@ -35,6 +36,11 @@ static void open_pair(fixture *f, uint32_t type, float size)
         random = random * 1664525u + 1013904223u;
         f->lora->params[i] = size * ((float)(random >> 8) / 16777216.0f - 0.5f);
     }
+}
+
+static void open_pair(fixture *f, uint32_t type, float size)
+{
+    open_kind(f, type, size, false);
 }
 
 static void close_pair(fixture *f)
@@ -159,6 +165,33 @@ static void test_merge_into_f32_is_the_sum(void **state)
     close_pair(&f);
 }
 
+/* A merged row has the direction of W + s B A and the length that its magnitude says. */
+static void test_merge_of_dora_gives_rows_their_magnitudes(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_merge_report report;
+    dure_gguf *merged;
+    open_kind(&f, TINY_F32, 0.5f, true);
+    merge(&report, &merged, &f, DURE_MERGE_MIXED);
+    size_t m = 0, in = 96;
+    assert_true(dure_lora_find_magnitude(&m, &f.lora->layout, 1, DURE_LORA_DOWN));
+    const dure_gguf_tensor *w = dure_gguf_find(merged, "blk.1.ffn_down.weight");
+    for (size_t row = 0; row < 64; row += 9) {
+        double sum = 0;
+        for (size_t i = 0; i < in; i++) {
+            float x;
+            memcpy(&x, w->data + (row * in + i) * 4, 4);
+            sum += (double)x * (double)x;
+        }
+        double want = fabs((double)f.lora->params[m + row]);
+        assert_true(fabs(sqrt(sum) - want) < 1e-5 * want);
+    }
+    dure_merge_report_fini(&report);
+    dure_gguf_close(&merged);
+    close_pair(&f);
+}
+
 static void test_merge_of_a_q8_0_base_leaves_its_grid(void **state)
 {
     /* At this size a Q8_0 matrix rounded back to Q8_0 would lose most of the update. */
@@ -259,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_merge_mixed_raises_adapted_matrices_to_q8_0),
         cmocka_unit_test(test_merge_copies_the_rest_bit_for_bit),
         cmocka_unit_test(test_merge_into_f32_is_the_sum),
+        cmocka_unit_test(test_merge_of_dora_gives_rows_their_magnitudes),
         cmocka_unit_test(test_merge_of_a_q8_0_base_leaves_its_grid),
         cmocka_unit_test(test_merge_of_a_zero_adapter_changes_nothing),
         cmocka_unit_test(test_merge_refuses_what_cannot_be_faithful),
