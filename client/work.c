@@ -283,6 +283,7 @@ dure_err dure_work_start(dure_work *w, const dure_work_round *round, dure_diag *
     if (!err) err = dure_trainer_skip_to(w->trainer, round->first_step, diag);
     if (!err) {
         memcpy(w->lora->params, w->global->params, w->lora->n * sizeof *w->lora->params);
+        dure_lora_changed(w->lora);
         w->n_steps = round->n_steps;
         w->steps = calloc((size_t)round->n_steps, sizeof *w->steps);
         if (!w->steps) err = DURE_ERR_NOMEM;
