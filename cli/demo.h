@@ -29,6 +29,12 @@ typedef struct demo_figures {
     double loss, score;
 } demo_figures;
 
+/* 95 % intervals of what the adapter changes on the same records (paired bootstrap,
+ * registry/gate.h): in a record's mean loss, and in its share of right fields. */
+typedef struct demo_change {
+    double loss[2], score[2];
+} demo_change;
+
 typedef struct demo_site {
     char name[DEMO_NAME];
     uint64_t records; /* N_pub */
@@ -53,6 +59,7 @@ typedef struct demo {
     uint64_t rounds_done, tokens;
     double found_s, train_s, sum_s, gate_s, outcome_s, wall_s; /* phases */
     demo_figures base, adapter;                                /* on the shared evaluation set */
+    demo_change change;                                        /* there too */
     char adapter_path[DEMO_PATH];
     char *question, *answer_base, *answer_adapter; /* owned */
     bool ledger_verified;
@@ -68,7 +75,10 @@ DURE_MUST_USE dure_err demo_command(json_t **answer, const demo *d, const char *
 
 /* The federation, from its founding to the last round (demo_federation.c). */
 DURE_MUST_USE dure_err demo_federation(demo *d, dure_diag *diag);
-/* Figures, promotion, merge, the served answers, the audit (demo_outcome.c). */
+/* What the model says of the shared evaluation set and of each site's held-out records, without and
+ * with the adapter at d->adapter_path (demo_figures.c). */
+DURE_MUST_USE dure_err demo_evaluate(demo *d, dure_diag *diag);
+/* Promotion, merge, figures, the served answers, the audit (demo_outcome.c). */
 DURE_MUST_USE dure_err demo_outcome(demo *d, dure_diag *diag);
 /* summary.json, and the screen on stdout (demo_report.c). */
 DURE_MUST_USE dure_err demo_report(const demo *d, dure_diag *diag);

@@ -12,50 +12,6 @@
 
 enum { SERVER_PATIENCE_MS = 60000 };
 
-/* The share of right fields: the mean over the fields. */
-static double mean_score(json_t *fields)
-{
-    const char *name;
-    json_t *value;
-    double sum = 0;
-    json_object_foreach(fields, name, value) sum += json_number_value(value);
-    return json_object_size(fields) ? sum / (double)json_object_size(fields) : 0;
-}
-
-/* Loss and score of one file, with an adapter or (NULL) the base alone. */
-static dure_err evaluate(demo_figures *out, const demo *d, const char *data, const char *adapter,
-                         dure_diag *diag)
-{
-    const char *argv[16] = {"eval", "--model",  d->model,       "--data",
-                            data,   "--fields", d->plan.fields, "--json"};
-    if (adapter) {
-        argv[8] = "--adapter";
-        argv[9] = adapter;
-    }
-    json_t *answer;
-    dure_err err = demo_command(&answer, d, argv, diag);
-    if (err) return err;
-    err = dure_json_number(&out->loss, answer, "loss", diag);
-    out->score = mean_score(json_object_get(answer, "field_scores"));
-    json_decref(answer);
-    return err;
-}
-
-static dure_err evaluate_all(demo *d, dure_diag *diag)
-{
-    char path[DEMO_PATH + 64];
-    snprintf(path, sizeof path, "%s/eval.jsonl", d->data);
-    dure_err err = evaluate(&d->base, d, path, NULL, diag);
-    if (!err) err = evaluate(&d->adapter, d, path, d->adapter_path, diag);
-    for (size_t i = 0; !err && i < DEMO_SITES; i++) {
-        demo_site *s = &d->sites[i];
-        snprintf(path, sizeof path, "%s/%s.held.jsonl", d->data, s->name);
-        err = evaluate(&s->base, d, path, NULL, diag);
-        if (!err) err = evaluate(&s->adapter, d, path, d->adapter_path, diag);
-    }
-    return err;
-}
-
 /* The site's own ledger says what was spent. */
 static dure_err read_budget(demo_site *s, const demo *d, dure_diag *diag)
 {
@@ -209,7 +165,7 @@ dure_err demo_outcome(demo *d, dure_diag *diag)
                            (const char *const[]){"adapter", "merge", coordinator, "champion",
                                                  "--model", d->model, "-o", merged, "--json", NULL},
                            diag);
-    if (!err) err = evaluate_all(d, diag);
+    if (!err) err = demo_evaluate(d, diag);
     for (size_t i = 0; !err && i < DEMO_SITES; i++)
         err = read_budget(&d->sites[i], d, diag);
     if (!err) err = serve_and_ask(d, diag);

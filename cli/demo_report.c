@@ -24,13 +24,16 @@ static json_t *summary_json(const demo *d)
     json_t *phases =
         json_pack("{s:f, s:f, s:f, s:f, s:f}", "found", d->found_s, "train", d->train_s,
                   "secure_sum", d->sum_s, "gate", d->gate_s, "outcome", d->outcome_s);
+    const demo_change *c = &d->change;
     return json_pack(
-        "{s:f, s:I, s:I, s:o, s:f, s:f, s:f, s:f, s:s, s:b, s:s, s:s, s:s, s:o}", "wall_seconds",
-        d->wall_s, "rounds", (json_int_t)d->rounds_done, "tokens_trained", (json_int_t)d->tokens,
-        "sites", sites, "loss_base", d->base.loss, "loss_adapter", d->adapter.loss, "score_base",
-        d->base.score, "score_adapter", d->adapter.score, "adapter", d->adapter_path,
-        "ledger_verified", (int)d->ledger_verified, "question", d->question, "answer_base",
-        d->answer_base, "answer_adapter", d->answer_adapter, "phase_seconds", phases);
+        "{s:f, s:I, s:I, s:o, s:f, s:f, s:[ff], s:f, s:f, s:[ff], s:s, s:b, s:s, s:s, s:s, s:o}",
+        "wall_seconds", d->wall_s, "rounds", (json_int_t)d->rounds_done, "tokens_trained",
+        (json_int_t)d->tokens, "sites", sites, "loss_base", d->base.loss, "loss_adapter",
+        d->adapter.loss, "loss_change", c->loss[0], c->loss[1], "score_base", d->base.score,
+        "score_adapter", d->adapter.score, "score_change", c->score[0], c->score[1], "adapter",
+        d->adapter_path, "ledger_verified", (int)d->ledger_verified, "question", d->question,
+        "answer_base", d->answer_base, "answer_adapter", d->answer_adapter, "phase_seconds",
+        phases);
 }
 
 static const char *tint(const char *code)
@@ -67,8 +70,12 @@ static void print_screen(const demo *d)
            "   protected; a site's ledger refuses what would exceed its ε)\n\n",
            d->sites[0].delta);
     printf("  The federation's shared evaluation set, which no site trained on:\n"
-           "  %sloss %.2f → %.2f    right fields %.0f %% → %.0f %%%s\n\n",
+           "  %sloss %.2f → %.2f    right fields %.0f %% → %.0f %%%s\n",
            bold, d->base.loss, d->adapter.loss, 100 * d->base.score, 100 * d->adapter.score, plain);
+    printf(
+        "  (with 95 %% confidence the loss changes by %.2f to %.2f, the right fields by %+.0f to "
+        "%+.0f points)\n\n",
+        d->change.loss[0], d->change.loss[1], 100 * d->change.score[0], 100 * d->change.score[1]);
     printf("  Asked over HTTP: %s\n    base     %s\n    adapter  %s%s%s\n\n", d->question,
            d->answer_base, bold, d->answer_adapter, plain);
     printf("  %llu rounds, %llu tokens trained. Time: founding %.0f s, training %.0f s, secure sum "

@@ -35,7 +35,7 @@ static dure_err bind_weight(dure_weight *out, const dure_gguf *gguf, const char 
 static dure_err read_vector(const float **vector, float **out, const dure_gguf *gguf,
                             const char *name, size_t n, dure_diag *diag)
 {
-    dure_weight w;
+    dure_weight w = {0};
     dure_err err = bind_weight(&w, gguf, name, diag);
     if (err) return err;
     if (w.in != n || w.out != 1)
