@@ -112,10 +112,9 @@ dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *
                                    const dure_training_load *load, uint64_t limit_bytes,
                                    dure_diag *diag)
 {
-    question q = {.t = t,
-                  .load = load,
-                  .peak = dure_peak_gflops(&t->compute, 10) * 1e9,
-                  .packed_bytes = dure_transformer_packed_bytes(t)};
+    double peak = load->peak_gflops > 0 ? load->peak_gflops : dure_peak_gflops(&t->compute, 10);
+    question q = {
+        .t = t, .load = load, .peak = peak * 1e9, .packed_bytes = dure_transformer_packed_bytes(t)};
     for (size_t i = 0; i < dure_gguf_tensor_count(t->gguf); i++)
         q.file_bytes += dure_gguf_tensor_at(t->gguf, i)->bytes;
     char least[32], limit[32];

@@ -280,8 +280,10 @@ static void test_transformer_less_memory_gives_the_same(void **state)
 
 static dure_training_load load_of(const fixture *f)
 {
-    return (dure_training_load){
-        .layout = &f->lora->layout, .factors = DURE_LORA_FACTOR_BOTH, .longest = MAX_TOKENS};
+    return (dure_training_load){.layout = &f->lora->layout,
+                                .factors = DURE_LORA_FACTOR_BOTH,
+                                .longest = MAX_TOKENS,
+                                .peak_gflops = 100};
 }
 
 static void test_transformer_fit_trades_time_for_memory(void **state)
@@ -299,7 +301,7 @@ static void test_transformer_fit_trades_time_for_memory(void **state)
     assert_true(free_hand.bytes > f.t->ws.arena_bytes / 2 && free_hand.seconds_per_token > 0);
     assert_ok(dure_transformer_fit_find(&tight, f.t, &load, free_hand.bytes - 1, NULL));
     assert_true(tight.bytes < free_hand.bytes);
-    assert_true(tight.seconds_per_token >= free_hand.seconds_per_token * 0.9);
+    assert_true(tight.seconds_per_token >= free_hand.seconds_per_token);
     assert_ok(dure_transformer_adopt(f.t, &tight));
     collected after = gradients(&f, DURE_LORA_FACTOR_BOTH, N_DOCS);
     assert_memory_equal(after.gradients, before.gradients, N_DOCS * after.n * sizeof(float));
