@@ -13,7 +13,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { RECORDS = 60 };
+/* LONG: local steps that are not over before somebody is killed in their midst. */
+enum { RECORDS = 60, LONG = 300 };
 
 static village v;
 static pid_t clients[VILLAGE_MAX];
@@ -137,7 +138,7 @@ static void test_three_sites_train_two_rounds(void **state)
 static void test_seven_sites_lose_two_while_they_train(void **state)
 {
     (void)state;
-    village_make_training(&v, 7, 1, 60);
+    village_make_training(&v, 7, 1, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -155,7 +156,7 @@ static void test_seven_sites_lose_two_while_they_train(void **state)
 static void test_a_killed_coordinator_is_waited_for(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, 60);
+    village_make_training(&v, 3, 1, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -173,7 +174,7 @@ static void test_a_killed_coordinator_is_waited_for(void **state)
 static void test_a_restarted_site_is_in_the_next_round(void **state)
 {
     (void)state;
-    village_make_training(&v, 5, 2, 40);
+    village_make_training(&v, 5, 2, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
