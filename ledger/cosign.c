@@ -50,12 +50,12 @@ dure_err dure_cosign_append(dure_buf *note, const dure_cosignature *cosignature,
     return err ? err : dure_note_put_line(note, &line);
 }
 
-/* Whether one of the note's lines is a valid cosignature of `site`; *time_s is then its time. */
-static dure_err find(bool *found, uint64_t *time_s, const dure_note *note,
-                     const dure_site_key *site)
+dure_err dure_cosign_find(bool *found, dure_cosignature *out, const dure_note *note,
+                          const dure_site_key *site)
 {
     uint8_t key_id[4];
     *found = false;
+    *out = (dure_cosignature){.time_s = 0};
     dure_err err = dure_note_key_id(key_id, site->name, COSIGNATURE_TYPE, site->sign_public);
     for (size_t i = 0; !err && !*found && i < note->n_lines; i++) {
         const dure_note_line *line = &note->lines[i];
@@ -70,7 +70,7 @@ static dure_err find(bool *found, uint64_t *time_s, const dure_note *note,
         dure_err wrong = dure_cosign_verify(&cosignature, &note->checkpoint, site->sign_public);
         if (wrong && wrong != DURE_ERR_AUTH) err = wrong;
         *found = !wrong;
-        *time_s = cosignature.time_s;
+        if (*found) *out = cosignature;
     }
     return err;
 }
@@ -81,13 +81,13 @@ dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by, const dure_n
     *out = (dure_cosign_tally){0};
     for (uint32_t i = 0; i < n_sites; i++) {
         bool found = false;
-        uint64_t time_s = 0;
-        dure_err err = find(&found, &time_s, note, &sites[i]);
+        dure_cosignature one;
+        dure_err err = dure_cosign_find(&found, &one, note, &sites[i]);
         if (err) return err;
         if (signed_by) signed_by[i] = found;
         if (!found) continue;
-        if (out->n == 0 || time_s < out->first_s) out->first_s = time_s;
-        if (time_s > out->last_s) out->last_s = time_s;
+        if (out->n == 0 || one.time_s < out->first_s) out->first_s = one.time_s;
+        if (one.time_s > out->last_s) out->last_s = one.time_s;
         out->n++;
     }
     return DURE_OK;

@@ -33,6 +33,10 @@ DURE_MUST_USE dure_err dure_cosign_verify(const dure_cosignature *cosignature,
 DURE_MUST_USE dure_err dure_cosign_append(dure_buf *note, const dure_cosignature *cosignature,
                                           const dure_site_key *site);
 
+/* The valid cosignature of `site` on the note; *found is false when there is none. */
+DURE_MUST_USE dure_err dure_cosign_find(bool *found, dure_cosignature *out, const dure_note *note,
+                                        const dure_site_key *site);
+
 /* How many of the sites have a valid cosignature on the note, each counted once, and the earliest
  * and latest time among them (0 when none). Lines of others are passed over. `signed_by` (may be
  * NULL) gets one flag a site. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { NOTE_MODE = 0600, SIZE_TEXT = 24 };
 
@@ -18,7 +19,9 @@ struct dure_journal {
     size_t n_sizes, sizes_capacity;
     bool has_genesis;
     dure_event_genesis genesis;
-    dure_event *roster; /* the newest ROSTER leaf; NULL before there is one */
+    dure_event *roster;        /* the newest ROSTER leaf; NULL before there is one */
+    dure_journal_loss *losses; /* that the root signed, in order */
+    size_t n_losses;
     char origin[DURE_ORIGIN_SIZE];
 };
 
@@ -35,6 +38,12 @@ const dure_event_genesis *dure_journal_genesis(const dure_journal *journal)
 const dure_event_roster *dure_journal_roster(const dure_journal *journal)
 {
     return journal->roster ? &journal->roster->u.roster : NULL;
+}
+
+const dure_journal_loss *dure_journal_losses(size_t *n, const dure_journal *journal)
+{
+    *n = journal->n_losses;
+    return journal->losses;
 }
 
 uint64_t dure_journal_newest(const dure_journal *journal)
@@ -63,6 +72,17 @@ static dure_err push(uint64_t **values, size_t *n, size_t *capacity, uint64_t va
 
 /* ---- Leaves ---- */
 
+static dure_err remember_loss(dure_journal *journal, const dure_event *event)
+{
+    const dure_event_epoch *e = &event->u.epoch;
+    dure_journal_loss *grown =
+        realloc(journal->losses, (journal->n_losses + 1) * sizeof *journal->losses);
+    if (!grown) return DURE_ERR_NOMEM;
+    journal->losses = grown;
+    grown[journal->n_losses++] = (dure_journal_loss){e->epoch, e->kept.n, e->lost_n};
+    return DURE_OK;
+}
+
 /* Keeps what later calls need of an event that is in the log. */
 static dure_err remember(dure_journal *journal, const dure_event *event)
 {
@@ -72,6 +92,7 @@ static dure_err remember(dure_journal *journal, const dure_event *event)
         dure_checkpoint_origin(journal->origin, journal->genesis.federation,
                                &journal->genesis.federation_id);
     }
+    if (event->kind == DURE_EVENT_NEW_EPOCH) return remember_loss(journal, event);
     if (event->kind != DURE_EVENT_ROSTER) return DURE_OK;
     if (!journal->roster) journal->roster = malloc(sizeof *journal->roster);
     if (!journal->roster) return DURE_ERR_NOMEM;
@@ -369,6 +390,134 @@ void dure_journal_close(dure_journal **journal)
     free((*journal)->notes_dir);
     free((*journal)->sizes);
     free((*journal)->roster);
+    free((*journal)->losses);
     free(*journal);
     *journal = NULL;
+}
+
+/* ---- What was lost ---- */
+
+/* The checkpoint alone, signed once more: of a note that comes from elsewhere only what was
+ * verified is kept, so that no line gets into the folder which an auditor would not accept. */
+static dure_err put_bare(dure_journal *journal, const dure_checkpoint *checkpoint,
+                         const dure_sign_key *coordinator, dure_diag *diag)
+{
+    dure_buf text;
+    const uint64_t size = checkpoint->head.n;
+    dure_buf_init(&text, DURE_NOTE_MAX);
+    dure_err err = dure_checkpoint_sign(&text, checkpoint, coordinator);
+    if (!err) err = store_note(journal, size, dure_buf_span(&text), diag);
+    if (!err) err = push(&journal->sizes, &journal->n_sizes, &journal->sizes_capacity, size);
+    if (!err) qsort(journal->sizes, journal->n_sizes, sizeof *journal->sizes, by_size);
+    dure_buf_fini(&text);
+    return err;
+}
+
+/* The valid cosignatures of `note`, into the one of the same size that is here. */
+static dure_err merge_lines(dure_journal *journal, const dure_note *note,
+                            const dure_site_key *sites, size_t n_sites, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    for (size_t i = 0; !err && i < n_sites; i++) {
+        dure_cosignature one;
+        bool found = false;
+        err = dure_cosign_find(&found, &one, note, &sites[i]);
+        if (!err && found)
+            err = dure_journal_cosign(journal, note->checkpoint.head.n, &sites[i], &one, diag);
+    }
+    return err;
+}
+
+dure_err dure_journal_merge_note(uint64_t *size_out, dure_journal *journal, dure_span text,
+                                 const dure_journal_signers *who, dure_diag *diag)
+{
+    dure_note *note = calloc(1, sizeof *note);
+    *size_out = 0;
+    if (!note) return DURE_ERR_NOMEM;
+    dure_err err = dure_note_parse(note, text, diag);
+    if (!err) err = check_note(journal, note, diag);
+    if (err == DURE_ERR_FORMAT) err = DURE_ERR_AUTH;
+    const uint64_t size = note->checkpoint.head.n;
+    const bool there = !err && journal->n_sizes &&
+                       bsearch(&size, journal->sizes, journal->n_sizes, sizeof size, by_size);
+    if (!err && !there) err = put_bare(journal, &note->checkpoint, who->coordinator, diag);
+    if (!err) err = merge_lines(journal, note, who->sites, who->n_sites, diag);
+    if (!err) *size_out = size;
+    free(note);
+    return err;
+}
+
+/* The head of the first `from` leaves and the entries behind them. */
+static dure_err head_with(dure_merkle_head *out, const dure_leaf_log *log, uint64_t from,
+                          dure_span entries)
+{
+    dure_merkle_frontier tree = {.n = 0};
+    dure_reader r = dure_reader_of(entries);
+    dure_err err = from <= dure_leaf_log_size(log) ? DURE_OK : DURE_ERR_USAGE;
+    for (uint64_t i = 0; !err && i < from; i++)
+        err = dure_merkle_frontier_add(&tree, dure_leaf_log_leaf_hash(log, i));
+    while (!err && r.at < r.n) {
+        dure_span leaf;
+        dure_hash hash;
+        err = dure_take_bytes(&leaf, &r, DURE_LEAF_MAX) ? DURE_ERR_AUTH : DURE_OK;
+        if (!err) err = dure_merkle_leaf(&hash, leaf);
+        if (!err) err = dure_merkle_frontier_add(&tree, &hash);
+    }
+    out->n = tree.n;
+    return err ? err : dure_merkle_frontier_root(&out->root, &tree);
+}
+
+static dure_err replace_tail(dure_leaf_log *log, uint64_t from, dure_span entries, dure_diag *diag)
+{
+    dure_reader r = dure_reader_of(entries);
+    dure_err err = dure_leaf_log_cut(log, from, diag);
+    while (!err && r.at < r.n) {
+        dure_span leaf;
+        uint64_t index;
+        err = dure_take_bytes(&leaf, &r, DURE_LEAF_MAX);
+        if (!err) err = dure_leaf_log_append(&index, log, leaf, diag);
+    }
+    return err;
+}
+
+dure_err dure_journal_adopt(const char *dir, uint64_t from, dure_span entries,
+                            const dure_merkle_head *head, dure_diag *diag)
+{
+    dure_merkle_head own = {.n = 0};
+    dure_leaf_log *log = NULL;
+    dure_err err = dure_leaf_log_open(&log, dir, DURE_LEAF_LOG_WRITE, diag);
+    if (!err) err = head_with(&own, log, from, entries);
+    const bool other = own.n != head->n || !dure_hash_equal(&own.root, &head->root);
+    if (err == DURE_ERR_AUTH || (!err && other))
+        err = dure_diag_set(diag, DURE_ERR_AUTH, "the entries are not those of the checkpoint");
+    if (!err) err = replace_tail(log, from, entries, diag);
+    dure_leaf_log_close(&log);
+    return err;
+}
+
+/* Newest first, so that a crash leaves a log that fits the notes which are left. */
+static dure_err remove_notes(const dure_journal *journal, uint64_t above, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    for (size_t k = journal->n_sizes; !err && k > 0 && journal->sizes[k - 1] > above; k--) {
+        char *path = note_path(journal, journal->sizes[k - 1]);
+        if (!path) return DURE_ERR_NOMEM;
+        if (unlink(path)) err = dure_file_errno(diag, "remove", path);
+        free(path);
+    }
+    return err ? err : dure_file_sync_folder(journal->notes_dir, diag);
+}
+
+dure_err dure_journal_cut(const char *dir, uint64_t n, dure_diag *diag)
+{
+    dure_journal *journal = NULL;
+    dure_err err = dure_journal_open(&journal, dir, DURE_LEAF_LOG_WRITE, diag);
+    if (!err && (n == 0 || n > dure_leaf_log_size(journal->log)))
+        err = dure_diag_set(diag, DURE_ERR_USAGE,
+                            "the log here has %llu entries; 1 to that many can be kept",
+                            (unsigned long long)dure_leaf_log_size(journal->log));
+    if (!err) err = remove_notes(journal, n, diag);
+    if (!err) err = dure_leaf_log_cut(journal->log, n, diag);
+    dure_journal_close(&journal);
+    return err;
 }

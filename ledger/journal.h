@@ -58,3 +58,36 @@ DURE_MUST_USE dure_err dure_journal_note(dure_buf *note, const dure_journal *jou
                                          dure_diag *diag);
 /* The sizes of all stored checkpoints, ascending; borrowed until the next checkpoint. */
 const uint64_t *dure_journal_sizes(size_t *n, const dure_journal *journal);
+
+/* Losses that the root signed, in the order of their numbers: entries kept to lost_n - 1 of that
+ * time count no more. The leaf that says so is entry `kept`. Borrowed until append. */
+typedef struct dure_journal_loss {
+    uint64_t epoch, kept, lost_n;
+} dure_journal_loss;
+const dure_journal_loss *dure_journal_losses(size_t *n, const dure_journal *journal);
+
+typedef struct dure_journal_signers {
+    const dure_sign_key *coordinator; /* the key of the genesis leaf */
+    const dure_site_key *sites;
+    size_t n_sites;
+} dure_journal_signers;
+
+/* A note of this log that comes from elsewhere: the checkpoint is signed and stored when there is
+ * none of its size, and the valid cosignatures of `who->sites` are added. Nothing else of the note
+ * is kept. DURE_ERR_AUTH when it is not a note of this log by its coordinator. *size is the note's;
+ * 0 on error. */
+DURE_MUST_USE dure_err dure_journal_merge_note(uint64_t *size, dure_journal *journal,
+                                               dure_span note, const dure_journal_signers *who,
+                                               dure_diag *diag);
+
+/* For a folder that was put back to an older copy: its log becomes the first `from` entries as they
+ * are and then `entries` (each after its length, as u32), which must have `head`. `from` must be at
+ * least the newest checkpoint's size, and the journal not open. DURE_ERR_AUTH, with nothing
+ * changed, when the head is another. A crash in between leaves a shorter log; the same call mends
+ * it. */
+DURE_MUST_USE dure_err dure_journal_adopt(const char *dir, uint64_t from, dure_span entries,
+                                          const dure_merkle_head *head, dure_diag *diag);
+
+/* Takes the log back to its first n entries, and the checkpoints with it: for a loss that the root
+ * is to sign. The journal must not be open. DURE_ERR_USAGE unless 0 < n <= the log's size. */
+DURE_MUST_USE dure_err dure_journal_cut(const char *dir, uint64_t n, dure_diag *diag);

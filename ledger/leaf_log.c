@@ -401,3 +401,18 @@ dure_err dure_leaf_log_read(dure_buf *out, const dure_leaf_log *log, uint64_t in
     }
     return DURE_OK;
 }
+
+dure_err dure_leaf_log_cut(dure_leaf_log *log, uint64_t n, dure_diag *diag)
+{
+    if (!log->writable) return DURE_ERR_STATE;
+    if (n > log->n) return DURE_ERR_USAGE;
+    /* The index first: without its record a leaf is not part of the log. */
+    dure_err err = cut(log->index, n * RECORD_BYTES, log->n * RECORD_BYTES, log->index_path, diag);
+    if (!err)
+        err = cut(log->leaves, start_of(log, n), start_of(log, log->n), log->leaves_path, diag);
+    if (err) return err;
+    log->n = n;
+    for (unsigned level = 0; level < LEVELS; level++)
+        log->levels[level].n = (size_t)(n >> level);
+    return DURE_OK;
+}

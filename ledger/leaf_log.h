@@ -40,6 +40,10 @@ uint64_t dure_leaf_log_size(const dure_leaf_log *log);
 DURE_MUST_USE dure_err dure_leaf_log_append(uint64_t *index, dure_leaf_log *log, dure_span leaf,
                                             dure_diag *diag);
 
+/* Forgets all but the first n leaves, durably: for entries that turned out not to be those of the
+ * log. DURE_ERR_USAGE when n is over the size. */
+DURE_MUST_USE dure_err dure_leaf_log_cut(dure_leaf_log *log, uint64_t n, dure_diag *diag);
+
 /* Leaf `index` into *out (dure_buf_fini() by the caller), checked against its hash.
  * DURE_ERR_NOT_FOUND past the end; DURE_ERR_FORMAT when it was changed meanwhile. */
 DURE_MUST_USE dure_err dure_leaf_log_read(dure_buf *out, const dure_leaf_log *log, uint64_t index,

@@ -219,6 +219,30 @@ static void test_leaf_log_has_one_writer_and_any_readers(void **state)
     temp_dir_remove(&dir);
 }
 
+/* Cut anywhere and grown again, it is the log that it would have been. */
+static void test_leaf_log_is_cut_and_grows_again(void **state)
+{
+    (void)state;
+    for (uint64_t n = 0; n <= 9; n++) {
+        temp_dir dir;
+        dure_merkle_head before, after;
+        make(&dir, 9);
+        dure_leaf_log *log = open_log(&dir);
+        assert_ok(dure_leaf_log_head(&before, log, 9));
+        assert_err(dure_leaf_log_cut(log, 10, NULL), DURE_ERR_USAGE);
+        assert_ok(dure_leaf_log_cut(log, n, NULL));
+        assert_int_equal(dure_leaf_log_size(log), n);
+        dure_leaf_log_close(&log);
+        log = open_log(&dir);
+        assert_int_equal(dure_leaf_log_size(log), n);
+        append_n(log, (size_t)(9 - n));
+        assert_ok(dure_leaf_log_head(&after, log, 9));
+        assert_true(dure_hash_equal(&before.root, &after.root));
+        dure_leaf_log_close(&log);
+        temp_dir_remove(&dir);
+    }
+}
+
 static void test_leaf_log_refuses_what_is_out_of_range(void **state)
 {
     (void)state;
@@ -255,6 +279,7 @@ int main(void)
         cmocka_unit_test(test_leaf_log_names_the_entry_with_a_changed_byte),
         cmocka_unit_test(test_leaf_log_names_the_first_missing_entry),
         cmocka_unit_test(test_leaf_log_has_one_writer_and_any_readers),
+        cmocka_unit_test(test_leaf_log_is_cut_and_grows_again),
         cmocka_unit_test(test_leaf_log_refuses_what_is_out_of_range),
     };
     return cmocka_run_group_tests_name("ledger.leaf_log", tests, NULL, NULL);
