@@ -380,6 +380,35 @@ static const field waiting_fields[] = {
 #undef P
 #undef W
 
+#define P dure_msg_entries_request
+#define W Dure__EntriesRequest
+static const field entries_request_fields[] = {
+    U32(kind, DURE_ENTRIES_LOG, DURE_ENTRIES_NOTES),
+    U64(from),
+};
+#undef P
+#undef W
+
+#define P dure_msg_entries
+#define W Dure__Entries
+static const field entries_fields[] = {
+    U32(kind, DURE_ENTRIES_LOG, DURE_ENTRIES_NOTES),
+    U64(from),
+    U64(total),
+    U32(n_entries, 0, UINT32_MAX),
+    U32(n_bytes, 0, DURE_MSG_PAYLOAD_MAX),
+};
+#undef P
+#undef W
+
+#define P dure_msg_new_epoch
+#define W Dure__NewEpoch
+static const field new_epoch_fields[] = {
+    BYTES(leaf, 1, DURE_MSG_EPOCH_LEAF_MAX),
+};
+#undef P
+#undef W
+
 /* Every message of DURE_MSG_LIST has a table, or this does not compile. */
 const message_table *dure_codec_table(uint32_t type)
 {

@@ -1,8 +1,8 @@
 /* The control messages between sites and coordinator, as plain structs.
  *
- * One control frame is one message: version, type, body. Tensors never travel in it: DURE_MSG_CHUNK
- * and DURE_MSG_BLOB_CHUNK announce a second, raw frame, which is `n_bytes` long.
- * docs/protocol.md lists what each party checks.
+ * One control frame is one message: version, type, body. Tensors never travel in it:
+ * DURE_MSG_CHUNK, DURE_MSG_BLOB_CHUNK and DURE_MSG_ENTRIES announce a second, raw frame, which is
+ * `n_bytes` long. docs/protocol.md lists what each party checks.
  *
  * Ownership: a decoded message owns all that it points to, dure_msg_free(&msg). To encode, fill a
  * dure_msg on the stack whose pointers borrow from the caller; it needs no freeing.
@@ -12,6 +12,7 @@
 
 #include "common/buf.h"
 #include "common/err.h"
+#include "proto/messages_entries.h"
 #include "proto/messages_round.h"
 
 #include <stddef.h>
@@ -51,7 +52,10 @@
     X(BLOB_CHUNK, 20, blob_chunk, 4096)                                                            \
     X(HEARTBEAT, 21, heartbeat, 4096)                                                              \
     X(ABORT, 22, abort, 4096)                                                                      \
-    X(WAITING, 23, waiting, 4096)
+    X(WAITING, 23, waiting, 4096)                                                                  \
+    X(ENTRIES_REQUEST, 24, entries_request, 4096)                                                  \
+    X(ENTRIES, 25, entries, 4096)                                                                  \
+    X(NEW_EPOCH, 26, new_epoch, 4096)
 
 typedef enum dure_msg_type {
 #define DURE_MSG_ENUM(name, number, field, limit) DURE_MSG_##name = number,

@@ -100,6 +100,15 @@ dure_msg sample_message(dure_msg_type type, size_t n)
     case DURE_MSG_BLOB_REQUEST:
         m.u.blob_request = (dure_msg_blob_request){.offset = 1u << 20, .n_bytes = 1000};
         break;
+    case DURE_MSG_ENTRIES_REQUEST:
+        m.u.entries_request = (dure_msg_entries_request){DURE_ENTRIES_ROSTER, 3};
+        break;
+    case DURE_MSG_NEW_EPOCH:
+        m.u.new_epoch.leaf = dure_span_of(bytes, 300);
+        break;
+    case DURE_MSG_ENTRIES:
+        m.u.entries = (dure_msg_entries){DURE_ENTRIES_LOG, 7, UINT64_MAX, 4, 4000};
+        break;
     case DURE_MSG_ABORT:
         m.u.abort = (dure_msg_abort){.code = DURE_ABORT_BUDGET, .text = "the budget is spent"};
         break;
