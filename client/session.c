@@ -188,6 +188,14 @@ static dure_err dispatch(dure_session *s, dure_msg **msg, dure_span payload, uin
         return session_on_result(s, msg, diag);
     case DURE_MSG_BLOB_CHUNK:
         return on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
+    case DURE_MSG_ENTRIES:
+        return session_on_entries(s, &(*msg)->u.entries, payload, diag);
+    case DURE_MSG_ENTRIES_REQUEST:
+        return session_on_entries_request(s, &(*msg)->u.entries_request, diag);
+    case DURE_MSG_BLOB_REQUEST:
+        return session_on_blob_request(s, &(*msg)->u.blob_request, diag);
+    case DURE_MSG_NEW_EPOCH:
+        return session_on_new_epoch(s, &(*msg)->u.new_epoch, diag);
     case DURE_MSG_WAITING:
         return on_waiting(s, &(*msg)->u.waiting, now_ms);
     case DURE_MSG_REFUSED:
@@ -257,8 +265,10 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
     const bool missed = s->open_missed && !s->round.result;
     bool quiet = dure_elapsed_ms(now_ms, s->progress_ms) > HELLO_MS &&
                  dure_elapsed_ms(now_ms, s->hello_ms) > HELLO_MS;
+    const bool due = s->greet_ms && now_ms >= s->greet_ms;
     dure_err err = DURE_OK;
-    if (fresh || quiet || missed) {
+    if (fresh || quiet || missed || due) {
+        s->greet_ms = 0;
         s->connects = status->connects;
         s->open_missed = s->open_missed && !missed;
         err = send_hello(s, now_ms, diag);
@@ -269,7 +279,8 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
         (fresh || dure_elapsed_ms(now_ms, s->load.asked_ms) > ASK_BLOB_MS)) {
         err = ask_blob(s, diag);
     }
-    return err;
+    if (fresh) s->copy.asked_ms = 0;
+    return err ? err : session_tick_log(s, now_ms, diag);
 }
 
 static bool plan_is_used(const dure_session *s)
@@ -281,8 +292,9 @@ static bool finished(dure_session *s, uint64_t now_ms, dure_err *err, dure_diag 
 {
     if (!s->opts.exit_when_done) return false;
     bool busy = s->round.config != NULL;
-    if (!busy && (s->all_done || plan_is_used(s))) return true;
     const dure_dealer_status *status = dure_dealer_status_of(s->dealer);
+    const bool copied = session_log_is_whole(s) || !status->connected;
+    if (!busy && (s->all_done || plan_is_used(s)) && copied) return true;
     if (busy && plan_is_used(s) && !status->connected &&
         dure_elapsed_ms(now_ms, status->since_ms) > GIVE_UP_MS) {
         *err = dure_diag_set(diag, DURE_ERR_NET,
@@ -410,6 +422,7 @@ dure_err dure_session_open(dure_session **out, const dure_session_opts *opts, du
     }
     if (!err) err = open_budget(s, diag);
     if (!err) err = open_witness(s, diag);
+    if (!err) err = session_open_log(s, diag);
     if (!err) err = read_adapter(s, diag);
     if (!err) err = open_dealer(s, diag);
     if (!err) {
@@ -433,6 +446,7 @@ void dure_session_close(dure_session **session)
     session_drop_round(s);
     dure_work_close(&s->work);
     dure_dealer_close(&s->dealer);
+    session_close_log(s);
     dure_witness_close(&s->witness);
     dure_site_ledger_close(&s->ledger);
     dure_buf_fini(&s->adapter);

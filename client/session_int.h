@@ -5,6 +5,7 @@
 
 #include "client/session.h"
 #include "client/work.h"
+#include "ledger/leaf_log.h"
 #include "ledger/witness.h"
 #include "net/dealer.h"
 #include "secagg/client.h"
@@ -43,6 +44,18 @@ typedef struct download {
     uint64_t asked_ms;
 } download;
 
+/* The copy of the federation's log (session_log.c). */
+typedef struct log_copy {
+    dure_leaf_log *log;        /* owned; what is kept */
+    dure_buf entries;          /* what follows it, not yet known to be right */
+    uint64_t have;             /* entries of both */
+    dure_merkle_frontier tree; /* of both */
+    uint64_t asked_ms;         /* 0: ask at once */
+    bool given_up;             /* what is missing is more than fits into memory */
+    bool sum_known;            /* sum_digest is that of the kept sum, or zero: there is none */
+    dure_hash sum_digest;
+} log_copy;
+
 struct dure_session {
     dure_session_opts opts;
     dure_site site;
@@ -58,12 +71,14 @@ struct dure_session {
     dure_hash adapter_digest;
     session_round round;
     download load;
+    log_copy copy;
 
     uint32_t connects; /* handshakes greeted with HELLO */
     uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
     uint64_t bytes_sent;
-    bool open_missed; /* a round was opened while the last one's sum was being fetched */
-    bool all_done;    /* the coordinator said that no round will follow */
+    uint64_t greet_ms; /* HELLO is due then; 0: it is not */
+    bool open_missed;  /* a round was opened while the last one's sum was being fetched */
+    bool all_done;     /* the coordinator said that no round will follow */
     bool away;
     volatile sig_atomic_t stop;
 };
@@ -121,3 +136,29 @@ DURE_MUST_USE dure_err session_on_sum(dure_session *s, dure_diag *diag);
 /* After a restart: the round of the stored reply is in hand again, as far as its result needs it.
  */
 DURE_MUST_USE dure_err session_revive(dure_session *s, dure_diag *diag);
+
+/* session_log.c */
+DURE_MUST_USE dure_err session_open_log(dure_session *s, dure_diag *diag);
+void session_close_log(dure_session *s);
+/* Keeps what has come, once it is all that the last checkpoint covers. */
+DURE_MUST_USE dure_err session_settle_log(dure_session *s, dure_diag *diag);
+/* Asks for what the copy lacks. */
+DURE_MUST_USE dure_err session_tick_log(dure_session *s, uint64_t now_ms, dure_diag *diag);
+DURE_MUST_USE dure_err session_on_entries(dure_session *s, const dure_msg_entries *e,
+                                          dure_span payload, dure_diag *diag);
+/* The root says that entries of the log were lost: from its signature on, the log goes on after
+ * what it keeps, and so does this site. Nothing that was paid for or signed in a round is
+ * forgotten. */
+DURE_MUST_USE dure_err session_on_new_epoch(dure_session *s, const dure_msg_new_epoch *e,
+                                            dure_diag *diag);
+/* The copy lacks nothing that can be had. */
+bool session_log_is_whole(const dure_session *s);
+/* Keeps the sum that led to the present adapter, for a coordinator that loses it. */
+DURE_MUST_USE dure_err session_keep_sum(dure_session *s, dure_span sum, dure_diag *diag);
+/* A coordinator asks for what it lost: what it is given is what every site of the federation has.
+ */
+DURE_MUST_USE dure_err session_on_entries_request(dure_session *s,
+                                                  const dure_msg_entries_request *q,
+                                                  dure_diag *diag);
+DURE_MUST_USE dure_err session_on_blob_request(dure_session *s, const dure_msg_blob_request *q,
+                                               dure_diag *diag);

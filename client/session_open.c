@@ -7,6 +7,7 @@
 #include "federation/round_config.h"
 #include "secagg/transcript.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,10 +122,19 @@ static dure_err check_progress(const dure_session *s, const dure_config *config,
     return DURE_OK;
 }
 
-static dure_err keep_cited(const dure_session *s, dure_span note, dure_diag *diag)
+/* As what rounds may go back to, and for a coordinator that loses it. */
+static dure_err keep_cited(const dure_session *s, uint64_t size, dure_span note, dure_diag *diag)
 {
+    char name[24];
     char *path = dure_site_path(&s->site, DURE_SITE_CITED);
-    dure_err err = path ? dure_file_write_atomic(path, note, 0600, diag) : DURE_ERR_NOMEM;
+    char *notes = dure_site_path(&s->site, DURE_SITE_NOTES), *copy = NULL;
+    dure_err err = path && notes ? dure_file_write_atomic(path, note, 0600, diag) : DURE_ERR_NOMEM;
+    if (!err) err = dure_dir_make(notes, diag);
+    snprintf(name, sizeof name, "%llu", (unsigned long long)size);
+    if (!err && !(copy = dure_path_join(notes, name))) err = DURE_ERR_NOMEM;
+    if (!err) err = dure_file_write_atomic(copy, note, 0600, diag);
+    free(copy);
+    free(notes);
     free(path);
     return err;
 }
@@ -153,7 +163,10 @@ dure_err session_check_history(dure_session *s, const dure_merkle_head *shown, d
                                const dure_merkle_proof *consistency, dure_diag *diag)
 {
     dure_merkle_head seen = dure_witness_head(s->witness);
-    if (shown->n >= seen.n) return dure_witness_update(s->witness, note, consistency, diag);
+    if (shown->n >= seen.n) {
+        dure_err err = dure_witness_update(s->witness, note, consistency, diag);
+        return err ? err : session_settle_log(s, diag);
+    }
     /* The empty log is a part of every log and says nothing: nobody signs it. */
     if (shown->n && !dure_merkle_verify_consistency(&seen, shown, consistency)) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_AUTH,
@@ -176,7 +189,7 @@ static dure_err check_cited(dure_session *s, const dure_config *config, const du
     if (!err) err = check_quorum(s, note, diag);
     session_take_proof(proof, open->consistency, open->n_consistency);
     if (!err) err = session_check_history(s, head, open->checkpoint, proof, diag);
-    if (!err) err = keep_cited(s, open->checkpoint, diag);
+    if (!err) err = keep_cited(s, head->n, open->checkpoint, diag);
     free(proof);
     return err;
 }

@@ -285,6 +285,7 @@ dure_err session_on_sum(dure_session *s, dure_diag *diag)
     if (!err && !dure_ct_equal(digest.b, r->adapter_digest, sizeof digest.b)) {
         err = wrong(diag, "the new adapter does not follow from the sum");
     }
+    if (!err) err = session_keep_sum(s, dure_buf_span(&s->load.bytes), diag);
     if (!err) err = store_adapter(s, &next, &digest, diag);
     if (!err) err = finish(s, diag);
     dure_buf_fini(&next);

@@ -7,7 +7,10 @@
  *   DIR/state.bin       the rounds signed, the reservation, the stored reply (dure_site_state)
  *   DIR/checkpoint      the last checkpoint of the log that was verified (ledger/witness.h)
  *   DIR/cited           the last checkpoint that a round cited, with the cosignatures it had
+ *   DIR/log/            a copy of the log, as far as that checkpoint (ledger/leaf_log.h)
+ *   DIR/notes/SIZE      the checkpoints that rounds cited, with the cosignatures they had
  *   DIR/adapter.gguf    the global adapter after the last result
+ *   DIR/sum             the sum that led to it
  *   DIR/attempt, DIR/training  the noise key of the running round; the optimizer's state
  *   DIR/lock            held by the process that uses the folder
  *
@@ -30,6 +33,9 @@
 #define DURE_SITE_ADAPTER "adapter.gguf"
 #define DURE_SITE_ATTEMPT "attempt"
 #define DURE_SITE_TRAINING "training"
+#define DURE_SITE_LOG "log"
+#define DURE_SITE_NOTES "notes"
+#define DURE_SITE_SUM "sum"
 #define DURE_SITE_REPLY_MAX 65536u
 
 /* What must outlive a crash; written and synced before what it allows. */
