@@ -446,6 +446,12 @@ dure_err dure_coordinator_send_result(dure_coordinator *c, size_t site, dure_spa
     if (!err) {
         msg->u.result.consistency = (const uint8_t(*)[DURE_DIGEST_BYTES])proof->nodes;
         msg->u.result.n_consistency = proof->n;
+        /* First the entries: whoever cosigns then has what it cosigns, should it be lost here. */
+        if (s->checkpoint.n < note->checkpoint.head.n)
+            err = dure_coordinator_send_entries(c, site, s->checkpoint.n, note->checkpoint.head.n,
+                                                diag);
+    }
+    if (!err) {
         err = dure_coordinator_send(c, site, msg, diag);
         /* What is sent to it next begins where this leaves it. */
         if (s->checkpoint.n < note->checkpoint.head.n) s->checkpoint = note->checkpoint.head;
@@ -553,7 +559,7 @@ dure_err dure_coordinator_log_releases(dure_coordinator *c, dure_diag *diag)
 {
     size_t n = 0;
     /* From the sum to the result the next entry is the round's own, whose number is known. */
-    if (c->state == DURE_LOOP_GATING ||
+    if (c->recovery.needed || !dure_coordinator_heard_enough(c) || c->state == DURE_LOOP_GATING ||
         (c->now.config && c->now.row.status != DURE_STORED_OPEN && c->state == DURE_LOOP_RUNNING))
         return DURE_OK;
     dure_err err = dure_releases_log(&n, c->registry, c->journal, c->facts.run_id, diag);

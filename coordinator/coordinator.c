@@ -90,7 +90,7 @@ static dure_err take_lock(dure_coordinator *c, dure_diag *diag)
     return err;
 }
 
-static void set_target(dure_coordinator *c)
+void dure_coordinator_set_target(dure_coordinator *c)
 {
     const uint64_t planned = c->folder.settings.terms.training.rounds;
     const uint64_t left = planned > c->facts.n_done ? planned - c->facts.n_done : 0;
@@ -114,7 +114,8 @@ dure_err dure_coordinator_open(dure_coordinator **out, const dure_coordinator_op
     dure_err err = dure_folder_open(&c->folder, opts->dir, diag);
     if (!err) err = take_lock(c, diag);
     if (!err) err = open_state(c, diag);
-    if (!err) set_target(c);
+    if (!err) dure_coordinator_set_target(c);
+    if (!err) err = dure_coordinator_begin_recovery(c);
     if (!err) err = open_router(c, diag);
     if (!err)
         dure_coordinator_report(c, "start",
@@ -125,7 +126,9 @@ dure_err dure_coordinator_open(dure_coordinator **out, const dure_coordinator_op
                                           "rounds_done", (json_int_t)c->facts.n_done,
                                           "rounds_planned",
                                           (json_int_t)c->folder.settings.terms.training.rounds));
-    if (!err) err = dure_coordinator_resume(c, dure_clock_monotonic_ms(), diag);
+    /* An unfinished round of an old copy is of a time that is over. */
+    if (!err && !c->recovery.needed)
+        err = dure_coordinator_resume(c, dure_clock_monotonic_ms(), diag);
     if (err) dure_coordinator_close(&c);
     *out = c;
     return err;
@@ -137,6 +140,7 @@ void dure_coordinator_close(dure_coordinator **coordinator)
     dure_coordinator *c = *coordinator;
     if (c->gating.running && c->opts.gate) c->opts.gate->stop(c->opts.gate->state);
     dure_coordinator_forget_round(c);
+    dure_coordinator_end_recovery(c);
     free(c->gating.reference);
     for (size_t i = 0; i < DURE_LOADED_BLOBS; i++)
         dure_buf_fini(&c->blobs[i].bytes);
@@ -184,6 +188,14 @@ static dure_err on_member(dure_coordinator *c, size_t site, const dure_msg *msg,
         return dure_coordinator_on_blob_request(c, site, msg, diag);
     case DURE_MSG_COSIGN:
         return dure_coordinator_on_cosign(c, site, msg, diag);
+    case DURE_MSG_BLOB_CHUNK:
+        return dure_coordinator_on_blob_chunk(c, site, msg, payload, diag);
+    case DURE_MSG_ENTRIES:
+        return dure_coordinator_on_entries(c, &c->sites[site].id,
+                                           dure_roster_at(c->roster, site)->join.invitation.name,
+                                           true, msg, payload, diag);
+    case DURE_MSG_ENTRIES_REQUEST:
+        return dure_coordinator_on_entries_request(c, site, msg, diag);
     case DURE_MSG_HEARTBEAT:
         err = on_heartbeat(c, site, msg, diag);
         break;
@@ -244,7 +256,13 @@ static dure_err tick(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
         err = dure_coordinator_read_inbox(c, diag);
         if (!err) err = dure_coordinator_log_releases(c, diag);
     }
-    if (!err && c->state == DURE_LOOP_RUNNING) err = dure_coordinator_tick_round(c, now_ms, diag);
+    if (!err) err = dure_coordinator_tick_recovery(c, now_ms, diag);
+    if (!err && c->sum_waits && dure_coordinator_heard_quorum(c)) {
+        c->sum_waits = false;
+        err = dure_coordinator_take_up_sum(c, diag);
+    }
+    if (!err && c->state == DURE_LOOP_RUNNING && !c->sum_waits)
+        err = dure_coordinator_tick_round(c, now_ms, diag);
     if (!err && c->state == DURE_LOOP_GATING) err = dure_coordinator_tick_gate(c, diag);
     if (!err && c->state == DURE_LOOP_GATHERING) err = dure_coordinator_try_open(c, now_ms, diag);
     if (!err) err = dure_coordinator_write_status(c, now_ms, diag);
@@ -256,7 +274,8 @@ static dure_err finished(bool *done, dure_coordinator *c, uint64_t now_ms, dure_
 {
     uint64_t cited = 0;
     *done = false;
-    if (c->state != DURE_LOOP_GATHERING || c->rounds_done < c->target) return DURE_OK;
+    if (c->state != DURE_LOOP_GATHERING || c->rounds_done < c->target || c->recovery.needed)
+        return DURE_OK;
     if (!c->done_reported) {
         c->done_reported = true;
         dure_coordinator_report(c, "done",

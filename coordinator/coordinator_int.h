@@ -8,6 +8,7 @@
 #include "coordinator/coordinator.h"
 #include "coordinator/entries.h"
 #include "coordinator/folder.h"
+#include "coordinator/recovery.h"
 #include "coordinator/releases.h"
 #include "coordinator/round.h"
 #include "coordinator/store.h"
@@ -28,6 +29,7 @@ typedef struct dure_site_state {
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
     dure_site_chain chain; /* the longest budget chain that it showed, in this run or before */
+    bool asked_notes;      /* after a recovery */
     bool has_result;       /* it cosigned a log that holds the last result */
     uint64_t unwilling_ms; /* it refused a round for its policy or budget; 0: it did not */
 } dure_site_state;
@@ -93,6 +95,7 @@ struct dure_coordinator {
     dure_loop_state state;
     dure_current_round now;
     dure_gating gating;
+    dure_recovery recovery;
     dure_loaded_blob blobs[DURE_LOADED_BLOBS];
     uint64_t rounds_done;  /* in this run */
     uint64_t target;       /* in this run */
@@ -103,6 +106,8 @@ struct dure_coordinator {
     uint32_t failures; /* rounds that failed one after the other */
     char last_failure[256];
     uint64_t retry_ms; /* not before this */
+    bool sum_waits;    /* stored before the start: closing its round would sign a second history if
+                          this    is an old copy, so sites are heard first */
     bool done_reported, status_stale;
     uint64_t status_ms;
     volatile sig_atomic_t stop;
@@ -120,7 +125,10 @@ void dure_coordinator_refuse_message(const dure_coordinator *c, size_t site, con
  * says HELLO and is told again. */
 DURE_MUST_USE dure_err dure_coordinator_send(dure_coordinator *c, size_t site, const dure_msg *msg,
                                              dure_diag *diag);
-/* The same for bytes that are encoded already. */
+/* The same for a peer that need not be a site of the roster. */
+DURE_MUST_USE dure_err dure_coordinator_send_to(dure_coordinator *c, const dure_hash *peer,
+                                                const dure_msg *msg, dure_diag *diag);
+/* The first for bytes that are encoded already. */
 void dure_coordinator_send_bytes(dure_coordinator *c, size_t site, dure_span control,
                                  const dure_payload *payload);
 
@@ -133,6 +141,19 @@ DURE_MUST_USE dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t sit
                                                  dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site,
                                                         const dure_msg *msg, dure_diag *diag);
+/* Entries of the log from `from` on and below `to`, as many as one frame holds, for its copy. */
+DURE_MUST_USE dure_err dure_coordinator_send_entries(dure_coordinator *c, size_t site,
+                                                     uint64_t from, uint64_t to, dure_diag *diag);
+DURE_MUST_USE dure_err dure_coordinator_on_entries_request(dure_coordinator *c, size_t site,
+                                                           const dure_msg *msg, dure_diag *diag);
+/* DURE_ERR_AUTH unless the invitation carries this federation's terms: it has one plan. */
+DURE_MUST_USE dure_err dure_coordinator_check_terms(const dure_coordinator *c,
+                                                    const dure_join *join, dure_diag *diag);
+/* So many sites were heard since the start that an honest one would have shown a newer log that
+ * counts, if there is one. */
+bool dure_coordinator_heard_quorum(const dure_coordinator *c);
+/* The same, or there is no checkpoint yet: before, nothing is opened, entered or signed here. */
+bool dure_coordinator_heard_enough(const dure_coordinator *c);
 DURE_MUST_USE dure_err dure_coordinator_read_inbox(dure_coordinator *c, dure_diag *diag);
 /* True, and the site was told so, when the budget chain that it shows is not the longest that it
  * has shown nor longer: its ledger was put back to an older copy, and would forget what was spent.
@@ -193,6 +214,10 @@ DURE_MUST_USE dure_err dure_coordinator_show_last(dure_coordinator *c, size_t si
 /* Enters promotions and rollbacks in the log, and once no round is in hand shows the sites a
  * checkpoint that covers them. */
 DURE_MUST_USE dure_err dure_coordinator_log_releases(dure_coordinator *c, dure_diag *diag);
+
+/* coordinator.c */
+/* How many rounds this run is to do, from the plan and what is done of it. */
+void dure_coordinator_set_target(dure_coordinator *c);
 
 /* status.c */
 DURE_MUST_USE dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms,

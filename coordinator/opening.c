@@ -34,6 +34,24 @@ dure_err dure_coordinator_citable(uint64_t *size, dure_coordinator *c, dure_diag
 
 /* ---- who is here ---- */
 
+/* Of the N sites in force m cosigned the newest log that counts, 2m > N + c; N - m others and c
+ * that lie may be heard first. */
+bool dure_coordinator_heard_quorum(const dure_coordinator *c)
+{
+    const size_t n = dure_roster_in_force(c->roster);
+    const size_t collusion = c->folder.settings.terms.cohort.collusion;
+    const size_t quorum = (n + collusion) / 2 + 1;
+    size_t heard = 0;
+    for (size_t i = 0; i < dure_roster_count(c->roster); i++)
+        heard += c->sites[i].present && !dure_roster_at(c->roster, i)->revoked;
+    return heard + quorum > n + collusion;
+}
+
+bool dure_coordinator_heard_enough(const dure_coordinator *c)
+{
+    return dure_journal_newest(c->journal) == 0 || dure_coordinator_heard_quorum(c);
+}
+
 static uint32_t count_present(const dure_coordinator *c, uint64_t now_ms)
 {
     uint32_t n = 0;
@@ -54,14 +72,19 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
 {
     *present = count_present(c, now_ms);
     *needed = c->folder.settings.terms.cohort.min_sites;
-    if (c->facts.n_done >= c->folder.settings.terms.training.rounds) {
+    if (!c->recovery.needed && c->facts.n_done >= c->folder.settings.terms.training.rounds) {
         /* 0 tells the sites that nothing will come any more. */
         *needed = 0;
         snprintf(text, DURE_MSG_TEXT_SIZE, "all %llu rounds are done",
                  (unsigned long long)c->facts.n_done);
         return;
     }
-    if (c->rounds_done >= c->target)
+    if (c->recovery.needed)
+        snprintf(
+            text, DURE_MSG_TEXT_SIZE,
+            "this folder is an older copy than what its key signed: what it lacks is asked back "
+            "from the sites");
+    else if (c->rounds_done >= c->target)
         snprintf(text, DURE_MSG_TEXT_SIZE,
                  "%llu rounds are done, more when the coordinator is run "
                  "again",
@@ -94,8 +117,8 @@ static dure_err may_open(bool *may, dure_coordinator *c, uint64_t now_ms, dure_d
     uint64_t cited = 0;
     *may = false;
     const uint32_t present = count_present(c, now_ms);
-    if (c->rounds_done >= c->target || now_ms < c->retry_ms ||
-        present < c->folder.settings.terms.cohort.min_sites) {
+    if (c->rounds_done >= c->target || c->recovery.needed || !dure_coordinator_heard_enough(c) ||
+        now_ms < c->retry_ms || present < c->folder.settings.terms.cohort.min_sites) {
         c->ready_ms = 0;
         return DURE_OK;
     }
@@ -421,8 +444,7 @@ dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now_ms, dure_diag
         dure_coordinator_report(c, "round_resumed", json_pack("{s:I}", "round", (json_int_t)keep));
         err = resume_round(c, now_ms, diag);
     }
-    if (!err && c->now.row.status == DURE_STORED_SUMMED)
-        err = dure_coordinator_take_up_sum(c, diag);
+    c->sum_waits = !err && c->now.row.status == DURE_STORED_SUMMED;
 out:
     free(event);
     return err;

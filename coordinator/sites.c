@@ -4,6 +4,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "coordinator/history.h"
 #include "registry/blob.h"
 #include "secagg/transcript.h"
 
@@ -54,14 +55,14 @@ bool dure_coordinator_site_present(const dure_coordinator *c, size_t site, uint6
 
 /* ---- joining ---- */
 
-static dure_err reply(dure_coordinator *c, const dure_hash *peer, const dure_msg *msg,
-                      dure_diag *diag)
+dure_err dure_coordinator_send_to(dure_coordinator *c, const dure_hash *peer, const dure_msg *msg,
+                                  dure_diag *diag)
 {
     dure_buf frame;
     dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
     dure_err err = dure_msg_encode(&frame, msg, diag);
     if (!err && dure_router_send(c->router, peer, dure_buf_span(&frame), NULL))
-        dure_log(DURE_LOG_DEBUG, "coordinator", "not_sent", "to=guest");
+        dure_log(DURE_LOG_DEBUG, "coordinator", "not_sent", "to=peer");
     dure_buf_fini(&frame);
     return err;
 }
@@ -71,7 +72,7 @@ static dure_err refuse(dure_coordinator *c, const dure_hash *peer, dure_refusal 
 {
     dure_msg msg = {.type = DURE_MSG_REFUSED, .u.refused = {.code = code}};
     snprintf(msg.u.refused.text, sizeof msg.u.refused.text, "%s", text);
-    return reply(c, peer, &msg, diag);
+    return dure_coordinator_send_to(c, peer, &msg, diag);
 }
 
 static dure_refusal refusal_for(dure_err err, const dure_coordinator *c, const dure_join *join)
@@ -100,11 +101,11 @@ static dure_err tell_joined(dure_coordinator *c, const dure_hash *peer, dure_dia
     dure_msg msg = {.type = DURE_MSG_JOINED,
                     .u.joined = {.roster_size = dure_roster_entries(c->roster)}};
     memcpy(msg.u.joined.roster_hash, head.b, sizeof head.b);
-    return reply(c, peer, &msg, diag);
+    return dure_coordinator_send_to(c, peer, &msg, diag);
 }
 
-/* The invitation must also carry today's terms: a federation has one plan. */
-static dure_err check_terms(const dure_coordinator *c, const dure_join *join, dure_diag *diag)
+dure_err dure_coordinator_check_terms(const dure_coordinator *c, const dure_join *join,
+                                      dure_diag *diag)
 {
     dure_hash ours, theirs;
     dure_err err = dure_terms_hash(&ours, &c->folder.settings.terms);
@@ -119,7 +120,7 @@ static dure_err check_terms(const dure_coordinator *c, const dure_join *join, du
 /* Durable before the site is told: roster.bin is synced first. */
 static dure_err admit(dure_coordinator *c, const dure_join *join, dure_diag *diag)
 {
-    dure_err err = check_terms(c, join, diag);
+    dure_err err = dure_coordinator_check_terms(c, join, diag);
     if (!err) err = dure_roster_add(c->roster, join, dure_clock_wall_s(), diag);
     return err;
 }
@@ -132,20 +133,14 @@ static dure_err keep_roster(dure_coordinator *c, dure_diag *diag)
     return dure_coordinator_greet_all(c);
 }
 
-dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *envelope,
-                                   const dure_msg *msg, dure_diag *diag)
+static dure_err on_join(dure_coordinator *c, const dure_envelope *envelope, const dure_msg *msg,
+                        dure_diag *diag)
 {
     const dure_hash *peer = &envelope->peer.id;
     dure_join *join = calloc(1, sizeof *join);
     dure_diag why = {{0}};
     if (!join) return DURE_ERR_NOMEM;
-    dure_err err;
-    if (msg->type != DURE_MSG_JOIN) {
-        free(join);
-        return refuse(c, peer, DURE_REFUSAL_RECORD,
-                      "this key is not a member of the federation; join with an invitation", diag);
-    }
-    err = dure_join_decode(join, msg->u.join.invitation, msg->u.join.record, &why);
+    dure_err err = dure_join_decode(join, msg->u.join.invitation, msg->u.join.record, &why);
     if (!err && memcmp(join->curve_public, envelope->peer.curve_public, 32) != 0)
         err = dure_diag_set(&why, DURE_ERR_POLICY,
                             "the join record is not for the key of this connection");
@@ -167,6 +162,24 @@ dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *env
     }
     free(join);
     return err;
+}
+
+/* Who says HELLO is no member, or the roster here is older than its joining: then its log is newer,
+ * too, and what it sends verifies without knowing who it is. */
+dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *envelope,
+                                   const dure_msg *msg, dure_diag *diag)
+{
+    const dure_hash *peer = &envelope->peer.id;
+    const dure_msg_hello *h = &msg->u.hello;
+    if (msg->type == DURE_MSG_JOIN) return on_join(c, envelope, msg, diag);
+    if (msg->type == DURE_MSG_ENTRIES)
+        return dure_coordinator_on_entries(c, peer, "a guest", false, msg, envelope->payload, diag);
+    if (msg->type == DURE_MSG_HEARTBEAT && dure_coordinator_asks_guests(c)) return DURE_OK;
+    if (msg->type == DURE_MSG_HELLO && h->checkpoint_size > dure_journal_newest(c->journal) &&
+        memcmp(h->federation_id, c->folder.federation_id.b, sizeof h->federation_id) == 0)
+        return dure_coordinator_ask_back(c, peer, false, h, diag);
+    return refuse(c, peer, DURE_REFUSAL_RECORD,
+                  "this key is not a member of the federation; join with an invitation", diag);
 }
 
 /* ---- revocations ---- */
@@ -306,10 +319,16 @@ dure_err dure_coordinator_tell_over(dure_coordinator *c, size_t site, const dure
     return err ? err : dure_coordinator_send(c, site, &msg, diag);
 }
 
-static dure_err repeat_result(dure_coordinator *c, size_t site, uint64_t round, dure_diag *diag)
+/* Of a round that was got back, all is in the log. */
+static dure_err repeat_result(dure_coordinator *c, size_t site, const dure_round_row *row,
+                              dure_diag *diag)
 {
     dure_buf result = {0};
-    dure_err err = dure_store_result(&result, c->store, round, diag);
+    dure_err err = dure_store_result(&result, c->store, row->round, diag);
+    if (err == DURE_ERR_NOT_FOUND) {
+        dure_buf_init(&result, DURE_MSG_BYTES_MAX);
+        err = dure_history_result(&result, c->journal, row->ledger_index, diag);
+    }
     if (!err) err = dure_coordinator_send_result(c, site, dure_buf_span(&result), diag);
     dure_buf_fini(&result);
     return err;
@@ -328,29 +347,22 @@ static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_ha
     if (row.status != DURE_STORED_DONE)
         return dure_coordinator_tell_over(c, site, config_hash,
                                           row.reason[0] ? row.reason : "the round is over", diag);
-    return repeat_result(c, site, row.round, diag);
+    return repeat_result(c, site, &row, diag);
 }
 
-/* Remembers what the site has. False when it says that it has seen more than there is. */
-static bool take_note(dure_coordinator *c, size_t site, const dure_msg *msg)
+/* Remembers what the site has. */
+static void take_note(dure_coordinator *c, size_t site, const dure_msg_hello *h)
 {
-    const dure_msg_hello *h = &msg->u.hello;
-    dure_diag why = {{0}};
     dure_site_state *s = &c->sites[site];
     s->roster_size = h->roster_size;
     s->last_round = h->last_round;
     s->checkpoint.n = h->checkpoint_size;
     memcpy(s->checkpoint.root.b, h->checkpoint_root, sizeof s->checkpoint.root.b);
-    const uint64_t log = dure_leaf_log_size(dure_journal_log(c->journal));
-    if (h->checkpoint_size <= log && h->roster_size <= dure_roster_entries(c->roster)) return true;
-    dure_err err = dure_diag_set(
-        &why, DURE_ERR_STATE,
-        "it says that it has seen a log of %llu entries and a roster of %llu; here are %llu and "
-        "%zu: this folder is an older copy, or the site lies",
-        (unsigned long long)h->checkpoint_size, (unsigned long long)h->roster_size,
-        (unsigned long long)log, dure_roster_entries(c->roster));
-    dure_coordinator_refuse_message(c, site, msg, err, &why);
-    return false;
+    if (s->present) return;
+    s->present = true;
+    dure_coordinator_report(
+        c, "site_here",
+        json_pack("{s:s}", "site", dure_roster_at(c->roster, site)->join.invitation.name));
 }
 
 static dure_err greet(dure_coordinator *c, size_t site, const dure_msg_hello *h, uint64_t now_ms,
@@ -372,11 +384,62 @@ static dure_err greet(dure_coordinator *c, size_t site, const dure_msg_hello *h,
     return err ? err : tell_waiting(c, site, now_ms, diag);
 }
 
+/* The newest statement of the root that is about what the site has seen. */
+static bool find_loss(dure_journal_loss *out, const dure_coordinator *c, uint64_t seen)
+{
+    size_t n = 0;
+    const dure_journal_loss *losses = dure_journal_losses(&n, c->journal);
+    while (n-- > 0) {
+        *out = losses[n];
+        if (out->kept <= seen && seen <= out->lost_n) return true;
+    }
+    return false;
+}
+
+static dure_err send_loss(dure_coordinator *c, size_t site, const dure_journal_loss *loss,
+                          dure_diag *diag)
+{
+    dure_buf leaf = {0};
+    dure_err err = dure_leaf_log_read(&leaf, dure_journal_log(c->journal), loss->kept, diag);
+    const dure_msg msg = {.type = DURE_MSG_NEW_EPOCH, .u.new_epoch.leaf = dure_buf_span(&leaf)};
+    if (!err) err = dure_coordinator_send(c, site, &msg, diag);
+    dure_buf_fini(&leaf);
+    return err;
+}
+
+/* *follows: what the site has seen is a part of this log, as far as can be told here. Else it is
+ * told what the root said about that, or it is a fork: the site sees for itself and stops. */
+static dure_err tell_loss(bool *follows, dure_coordinator *c, size_t site, const dure_msg_hello *h,
+                          dure_diag *diag)
+{
+    dure_merkle_head own;
+    dure_journal_loss loss;
+    const uint64_t seen = h->checkpoint_size,
+                   here = dure_leaf_log_size(dure_journal_log(c->journal));
+    if (seen == 0) return DURE_OK;
+    if (seen <= here) {
+        dure_err err = dure_leaf_log_head(&own, dure_journal_log(c->journal), seen);
+        if (err) return err;
+        *follows = memcmp(own.root.b, h->checkpoint_root, sizeof own.root.b) == 0;
+        if (*follows) return DURE_OK;
+    }
+    const bool lost = find_loss(&loss, c, seen);
+    if (lost) return send_loss(c, site, &loss, diag);
+    if (*follows) return DURE_OK; /* newer than what is here, by its word */
+    dure_coordinator_report(c, "site_has_another_log",
+                            json_pack("{s:s, s:I}", "site",
+                                      dure_roster_at(c->roster, site)->join.invitation.name,
+                                      "entries", (json_int_t)seen));
+    c->sites[site].present = false;
+    c->sites[site].checkpoint = (dure_merkle_head){.n = seen};
+    c->sites[site].has_result = false;
+    return dure_coordinator_show_last(c, site, diag);
+}
+
 dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_msg *msg,
                                    uint64_t now_ms, dure_diag *diag)
 {
     const dure_msg_hello *h = &msg->u.hello;
-    const char *name = dure_roster_at(c->roster, site)->join.invitation.name;
     uint32_t member;
     if (h->version != DURE_MSG_VERSION)
         return refuse(c, &c->sites[site].id, DURE_REFUSAL_VERSION,
@@ -384,18 +447,22 @@ dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_
     if (memcmp(h->federation_id, c->folder.federation_id.b, sizeof h->federation_id) != 0)
         return refuse(c, &c->sites[site].id, DURE_REFUSAL_INVITATION_FOREIGN,
                       "this is the coordinator of another federation", diag);
-    if (!take_note(c, site, msg)) return DURE_OK;
+    bool follows = true;
+    dure_err err = tell_loss(&follows, c, site, h, diag);
+    if (err || !follows) return err;
+    /* What it says is no proof, and nothing can be shown to it that extends it. */
+    if (dure_coordinator_is_behind(c, h))
+        return dure_coordinator_ask_back(c, &c->sites[site].id, true, h, diag);
     /* A site that is joining, or without privacy, does not say. */
     bool old = false;
     dure_site_chain shown = {.length = h->chain_length};
     memcpy(shown.head.b, h->chain_head, sizeof shown.head.b);
-    dure_err err =
-        shown.length ? dure_coordinator_chain_is_old(&old, c, site, &shown, diag) : DURE_OK;
+    if (shown.length) err = dure_coordinator_chain_is_old(&old, c, site, &shown, diag);
     if (err || old) return err;
-    if (!c->sites[site].present) {
-        c->sites[site].present = true;
-        dure_coordinator_report(c, "site_here", json_pack("{s:s}", "site", name));
-    }
+    take_note(c, site, h);
+    err = dure_coordinator_ask_notes(c, site, diag);
+    if (err) return err;
+    if (c->recovery.needed) return tell_waiting(c, site, now_ms, diag);
     err = greet(c, site, h, now_ms, diag);
     if (!err && dure_coordinator_member_of(&member, c, site))
         err =
@@ -457,4 +524,46 @@ dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site, cons
     if (!err) dure_coordinator_send_bytes(c, site, dure_buf_span(&frame), &payload);
     dure_buf_fini(&frame);
     return err;
+}
+
+/* ---- the sites' copies of the log ---- */
+
+dure_err dure_coordinator_send_entries(dure_coordinator *c, size_t site, uint64_t from, uint64_t to,
+                                       dure_diag *diag)
+{
+    const dure_leaf_log *log = dure_journal_log(c->journal);
+    dure_msg msg = {.type = DURE_MSG_ENTRIES,
+                    .u.entries = {.kind = DURE_ENTRIES_LOG, .from = from, .total = to}};
+    dure_msg_entries *e = &msg.u.entries;
+    dure_buf bytes, frame;
+    dure_err err = DURE_OK;
+    bool full = false;
+    dure_buf_init(&bytes, DURE_ENTRIES_ANSWER_BYTES);
+    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
+    for (uint64_t i = from; !err && !full && i < to; i++) {
+        dure_buf leaf;
+        err = dure_leaf_log_read(&leaf, log, i, diag);
+        if (err) break;
+        full = bytes.n + 4 + leaf.n > DURE_ENTRIES_ANSWER_BYTES;
+        if (!full) dure_put_bytes(&bytes, leaf.data, leaf.n);
+        if (!full) e->n_entries++;
+        dure_buf_fini(&leaf);
+    }
+    e->n_bytes = (uint32_t)bytes.n;
+    if (!err) err = dure_buf_err(&bytes);
+    if (!err) err = dure_msg_encode(&frame, &msg, diag);
+    const dure_payload payload = {.bytes = dure_buf_span(&bytes)};
+    if (!err) dure_coordinator_send_bytes(c, site, dure_buf_span(&frame), &payload);
+    dure_buf_fini(&bytes);
+    dure_buf_fini(&frame);
+    return err;
+}
+
+dure_err dure_coordinator_on_entries_request(dure_coordinator *c, size_t site, const dure_msg *msg,
+                                             dure_diag *diag)
+{
+    const dure_msg_entries_request *q = &msg->u.entries_request;
+    if (q->kind != DURE_ENTRIES_LOG) return DURE_OK; /* OPEN and RESULT bring the others */
+    return dure_coordinator_send_entries(c, site, q->from,
+                                         dure_leaf_log_size(dure_journal_log(c->journal)), diag);
 }

@@ -491,6 +491,10 @@ dure_err dure_store_facts_get(dure_store_facts *out, dure_store *store, dure_dia
     dure_err err = get_meta(&facts.run_id, sizeof facts.run_id, store, "run", diag);
     if (!err) err = get_meta(facts.adapter.b, sizeof facts.adapter.b, store, "adapter", diag);
     if (!err) err = get_meta(facts.previous_t3.b, sizeof facts.previous_t3.b, store, "t3", diag);
+    if (!err) {
+        err = get_meta(&facts.recovering, sizeof facts.recovering, store, "recovering", NULL);
+        if (err == DURE_ERR_NOT_FOUND) err = DURE_OK;
+    }
     if (!err)
         err = prepare(&st, store,
                       "SELECT ifnull(max(round), 0), count(CASE WHEN status = 3 THEN 1 END)"
@@ -504,13 +508,14 @@ dure_err dure_store_facts_get(dure_store_facts *out, dure_store *store, dure_dia
     sqlite3_finalize(st.s);
     if (!err)
         err = prepare(&st, store,
-                      "SELECT round, ledger FROM coordinator_round WHERE status = 3"
+                      "SELECT round, ledger, sum FROM coordinator_round WHERE status = 3"
                       " ORDER BY round DESC LIMIT 1",
                       "cannot read the rounds", diag);
     if (err) return err;
     if (step_row(&err, &st, diag)) {
         facts.done_round = (uint64_t)sqlite3_column_int64(st.s, 0);
         facts.done_index = (uint64_t)sqlite3_column_int64(st.s, 1);
+        take_hash(&facts.done_sum, &st, 2);
     }
     sqlite3_finalize(st.s);
     if (!err) *out = facts;
@@ -561,4 +566,70 @@ dure_err dure_store_put_chain(dure_store *store, const uint8_t sign_public[32],
     bind_number(&st, chain->length);
     bind_hash(&st, &chain->head);
     return finish(&st, 1, diag);
+}
+
+dure_err dure_store_put_recovering(dure_store *store, uint64_t size, dure_diag *diag)
+{
+    return set_meta(store, "recovering", &size, sizeof size, diag);
+}
+
+static dure_err adopt_row(dure_store *store, const dure_round_row *row, dure_span result,
+                          dure_diag *diag)
+{
+    statement st;
+    dure_err err = prepare(
+        &st, store,
+        "INSERT INTO coordinator_round(round, status, config, config_hash, config_signature, t3,"
+        " sum, adapter_in, adapter_out, ledger, members, survivors, opened, closed, reason, result)"
+        " VALUES(?1, ?2, x'', ?3, x'', ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+        " ON CONFLICT(round) DO UPDATE SET status = ?2, config_hash = ?3, t3 = ?4, sum = ?5,"
+        " adapter_in = ?6, adapter_out = ?7, ledger = ?8, members = ?9, survivors = ?10,"
+        " opened = ?11, closed = ?12, reason = ?13, result = ifnull(?14, result)",
+        "cannot store a round of the log", diag);
+    if (err) return err;
+    bind_number(&st, row->round);
+    bind_number(&st, (uint64_t)row->status);
+    bind_hash(&st, &row->config_hash);
+    bind_hash(&st, &row->t3);
+    bind_hash(&st, &row->sum);
+    bind_hash(&st, &row->adapter_in);
+    bind_hash(&st, &row->adapter_out);
+    bind_number(&st, row->ledger_index);
+    bind_number(&st, row->n_members);
+    bind_number(&st, row->n_survivors);
+    bind_number(&st, (uint64_t)row->opened_s);
+    bind_number(&st, (uint64_t)row->closed_s);
+    bind_text(&st, row->reason);
+    bind_blob(&st, result.data, result.n);
+    return finish(&st, 1, diag);
+}
+
+/* What the log does not tell of did not end. */
+static dure_err write_adopted(dure_store *store, const dure_round_row *rows, size_t n,
+                              dure_span result, const dure_hash *first, dure_diag *diag)
+{
+    static const char fail[] =
+        "UPDATE coordinator_round SET status = 4, reason = 'its end is not in the log'"
+        " WHERE status <> 4";
+    static const dure_hash none;
+    const dure_round_row *last = NULL;
+    const uint64_t whole = 0;
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].status == DURE_STORED_DONE) last = &rows[i];
+    const dure_hash *adapter = last ? &last->adapter_out : first, *t3 = last ? &last->t3 : &none;
+    dure_err err = exec(store, fail, "cannot end the rounds that the log does not tell of", diag);
+    for (size_t i = 0; !err && i < n; i++)
+        err = adopt_row(store, &rows[i], &rows[i] == last ? result : dure_span_of(NULL, 0), diag);
+    if (!err) err = set_meta(store, "adapter", adapter->b, sizeof adapter->b, diag);
+    if (!err) err = set_meta(store, "t3", t3->b, sizeof t3->b, diag);
+    return err ? err : set_meta(store, "recovering", &whole, sizeof whole, diag);
+}
+
+dure_err dure_store_adopt(dure_store *store, const dure_round_row *rows, size_t n, dure_span result,
+                          const dure_hash *first, dure_diag *diag)
+{
+    static const char what[] = "cannot store the rounds that the log tells of";
+    dure_err err = exec(store, "BEGIN IMMEDIATE", what, diag);
+    if (err) return err;
+    return conclude(store, write_adopted(store, rows, n, result, first, diag), what, diag);
 }

@@ -105,6 +105,15 @@ DURE_MUST_USE dure_err dure_store_chain(dure_site_chain *out, dure_store *store,
 DURE_MUST_USE dure_err dure_store_put_chain(dure_store *store, const uint8_t sign_public[32],
                                             const dure_site_chain *chain, dure_diag *diag);
 
+/* What the log tells, all at once: rows in its order, and the Result of the last that is DONE
+ * (empty: none is). Rounds that are not among the rows failed; the adapter becomes that of the last
+ * that is DONE, else `first`. `recovering` becomes 0. */
+DURE_MUST_USE dure_err dure_store_adopt(dure_store *store, const dure_round_row *rows, size_t n,
+                                        dure_span result, const dure_hash *first, dure_diag *diag);
+/* The log is known to have had `size` entries and has fewer here: nothing may be done before they
+ * are back. */
+DURE_MUST_USE dure_err dure_store_put_recovering(dure_store *store, uint64_t size, dure_diag *diag);
+
 /* Facts of the whole run. */
 typedef struct dure_store_facts {
     uint64_t run_id;       /* drawn when the federation is made */
@@ -112,8 +121,10 @@ typedef struct dure_store_facts {
     uint64_t n_done;       /* rounds that were DONE */
     uint64_t done_round;   /* the last of them, and the entry of the log that closed it; */
     uint64_t done_index;   /* 0 if none was */
+    dure_hash done_sum;    /* digest of its sum */
     dure_hash adapter;     /* digest of the present global adapter */
     dure_hash previous_t3; /* of the last DONE round; zero if none */
+    uint64_t recovering;   /* size of the log that has to be got back; 0: this folder is whole */
 } dure_store_facts;
 DURE_MUST_USE dure_err dure_store_facts_get(dure_store_facts *out, dure_store *store,
                                             dure_diag *diag);

@@ -51,6 +51,16 @@ dure_err dure_registry_move_logged(dure_registry *r, uint64_t seq, uint64_t inde
     return dure_registry_finish(r, s, "the change of champion cannot be recorded", diag);
 }
 
+dure_err dure_registry_forget_logged(dure_registry *r, uint64_t index, dure_diag *diag)
+{
+    sqlite3_stmt *s = NULL;
+    dure_err err = dure_registry_prepare(
+        &s, r, "UPDATE registry_move SET ledger = NULL WHERE ledger >= ?", diag);
+    if (err) return err;
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)index);
+    return dure_registry_finish(r, s, "the changes of champion cannot be recorded", diag);
+}
+
 dure_err dure_registry_last_logged(uint64_t *index, dure_registry *r, dure_diag *diag)
 {
     sqlite3_stmt *s = NULL;

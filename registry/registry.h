@@ -138,6 +138,9 @@ DURE_MUST_USE dure_err dure_registry_next_move(dure_registry_move *out, dure_reg
 /* Entry `index` of the log is about it; DURE_RELEASE_NO_LEDGER: none will be. */
 DURE_MUST_USE dure_err dure_registry_move_logged(dure_registry *r, uint64_t seq, uint64_t index,
                                                  dure_diag *diag);
+/* Entries from `index` on are others now: what they said has to be entered again. */
+DURE_MUST_USE dure_err dure_registry_forget_logged(dure_registry *r, uint64_t index,
+                                                   dure_diag *diag);
 /* The last entry of the log that is about a move; 0 if there is none. */
 DURE_MUST_USE dure_err dure_registry_last_logged(uint64_t *index, dure_registry *r,
                                                  dure_diag *diag);

@@ -219,6 +219,37 @@ static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
     village_says(&v, "an older copy was put back");
 }
 
+/* As after a disk was lost: yesterday's copy is put back, and the sites have what came since. */
+static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 8, 12);
+    village_start(&v);
+    join_all();
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for("round_done", 1, 60);
+    village_kill(&v);
+    in_folder("cp -r fed/coordinator yesterday");
+    village_start(&v);
+    wait_for("round_done", 3, 60);
+    village_kill(&v);
+    in_folder("rm -rf fed/coordinator && mv yesterday fed/coordinator");
+    village_start(&v);
+    wait_for("folder_is_old", 1, 60);
+    wait_for("recovered", 1, 60);
+    wait_for("round_done", 4, 90);
+    village_kill(&v);
+    for (uint32_t i = 0; i < v.n; i++)
+        assert_int_equal(waitpid(clients[i], NULL, WNOHANG), 0); /* no site was put off by it */
+    stop_clients();
+    audit();
+    assert_int_equal(village_run(&v, "status fed --json"), 0);
+    json_t *status = json_loads(v.output, 0, NULL);
+    assert_int_equal(json_integer_value(json_object_get(status, "rounds_done")), 4);
+    json_decref(status);
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
@@ -239,6 +270,8 @@ int main(void)
         cmocka_unit_test_teardown(test_a_killed_coordinator_is_waited_for, teardown),
         cmocka_unit_test_teardown(test_a_restarted_site_is_in_the_next_round, teardown),
         cmocka_unit_test_teardown(test_folder_and_ledger_put_back_together_are_noticed, teardown),
+        cmocka_unit_test_teardown(test_a_coordinator_put_back_gets_from_the_sites_what_it_lost,
+                                  teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -198,6 +198,70 @@ static void test_store_keeps_what_each_site_showed_of_its_ledger(void **state)
     close_shop(&s);
 }
 
+/* A round that the log tells of and this file lacks, and one that it has otherwise. */
+static void test_store_follows_a_log_that_was_got_back(void **state)
+{
+    (void)state;
+    shop s;
+    dure_round_row row;
+    dure_store_facts facts;
+    dure_buf result;
+    const dure_hash first = {{0x55}};
+    open_shop(&s);
+    open_round(&s, 4);
+    assert_ok(dure_store_put_recovering(s.store, 9, NULL));
+    reopen(&s);
+    assert_ok(dure_store_facts_get(&facts, s.store, NULL));
+    assert_int_equal(facts.recovering, 9);
+    dure_round_row rows[2] = {row_of(&s, 4), row_of(&s, 6)};
+    rows[0].status = DURE_STORED_FAILED;
+    rows[1].status = DURE_STORED_DONE;
+    rows[1].ledger_index = 7;
+    memset(rows[1].config_hash.b, 0x66, 32);
+    memset(rows[1].adapter_out.b, 0x77, 32);
+    memset(rows[1].sum.b, 0x88, 32);
+    for (int again = 0; again < 2; again++) {
+        assert_ok(dure_store_adopt(s.store, rows, 2, dure_span_of_text("frame"), &first, NULL));
+        reopen(&s);
+        assert_ok(dure_store_facts_get(&facts, s.store, NULL));
+        assert_int_equal(facts.recovering, 0);
+        assert_int_equal(facts.last_round, 6);
+        assert_int_equal(facts.n_done, 1);
+        assert_int_equal(facts.done_index, 7);
+        assert_int_equal(facts.adapter.b[0], 0x77);
+        assert_int_equal(facts.done_sum.b[0], 0x88);
+        assert_err(dure_store_unfinished(&row, s.store, NULL), DURE_ERR_NOT_FOUND);
+    }
+    assert_ok(dure_store_result(&result, s.store, 6, NULL));
+    assert_memory_equal(result.data, "frame", 5);
+    dure_buf_fini(&result);
+    close_shop(&s);
+}
+
+/* The root took back the log of a round that was done: it did not end, and its adapter is none. */
+static void test_store_forgets_a_round_that_the_log_lost(void **state)
+{
+    (void)state;
+    shop s;
+    dure_round_row row;
+    dure_store_facts facts;
+    const dure_hash first = {{0x55}};
+    open_shop(&s);
+    dure_round_row done = row_of(&s, 6);
+    done.status = DURE_STORED_DONE;
+    assert_ok(dure_store_adopt(s.store, &done, 1, dure_span_of_text("frame"), &first, NULL));
+    assert_ok(dure_store_adopt(s.store, NULL, 0, dure_span_of(NULL, 0), &first, NULL));
+    assert_ok(dure_store_facts_get(&facts, s.store, NULL));
+    assert_int_equal(facts.n_done, 0);
+    assert_int_equal(facts.done_round, 0);
+    assert_int_equal(facts.last_round, 6); /* its number is not used again */
+    assert_memory_equal(facts.adapter.b, first.b, 32);
+    assert_int_equal(facts.previous_t3.b[0], 0);
+    assert_ok(dure_store_find_round(&row, s.store, &done.config_hash, NULL));
+    assert_int_equal(row.status, DURE_STORED_FAILED);
+    close_shop(&s);
+}
+
 static void test_store_begins_once(void **state)
 {
     (void)state;
@@ -254,6 +318,8 @@ int main(void)
         cmocka_unit_test(test_store_refuses_steps_out_of_order),
         cmocka_unit_test(test_store_finds_rounds_by_configuration_and_lists_them),
         cmocka_unit_test(test_store_keeps_what_each_site_showed_of_its_ledger),
+        cmocka_unit_test(test_store_follows_a_log_that_was_got_back),
+        cmocka_unit_test(test_store_forgets_a_round_that_the_log_lost),
         cmocka_unit_test(test_store_begins_once),
         cmocka_unit_test(test_store_refuses_a_newer_schema),
         cmocka_unit_test(test_store_reading_does_not_write),
