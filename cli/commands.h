@@ -10,6 +10,7 @@
     X("coordinator", dure_cmd_coordinator, "the process that sites connect to")                    \
     X("data", dure_cmd_data, "check and preview a data file")                                      \
     X("demo", dure_cmd_demo, "the whole story on this machine: three sites, one adapter, served")  \
+    X("epoch", dure_cmd_epoch, "go on after entries of the federation's log were lost")            \
     X("eval", dure_cmd_eval, "loss and right answers of a model on a data file")                   \
     X("generate", dure_cmd_generate, "a model's answer to one prompt")                             \
     X("init", dure_cmd_init, "make a federation")                                                  \

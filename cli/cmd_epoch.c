@@ -1,0 +1,190 @@
+/* dure epoch draft|sign|take: the root says that entries of the log were lost, and the log goes on.
+ */
+#include "cli/args.h"
+#include "cli/commands.h"
+#include "cli/federation.h"
+#include "cli/output.h"
+#include "coordinator/epoch.h"
+#include "federation/invitation.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
+typedef struct options {
+    const char *dir, *file, *out, *reason;
+    uint64_t keep, lost;
+    bool json;
+} options;
+
+static int print_epoch(const char *file, const dure_event_epoch *e, const char *next, bool json)
+{
+    typedef unsigned long long ull;
+    if (json)
+        return dure_print_json(json_pack("{s:s, s:I, s:I, s:I, s:s}", "file", file, "epoch",
+                                         (json_int_t)e->epoch, "kept", (json_int_t)e->kept.n,
+                                         "lost", (json_int_t)e->lost_n, "reason", e->reason));
+    printf("%s\n", file);
+    if (e->lost_n > e->kept.n)
+        fprintf(stderr,
+                "Epoch %llu: the log keeps its entries 0 to %llu. Entries %llu to %llu, as far as "
+                "any site has seen them, count no more. Reason: %s\n",
+                (ull)e->epoch, (ull)e->kept.n - 1, (ull)e->kept.n, (ull)e->lost_n - 1, e->reason);
+    else
+        fprintf(stderr, "Epoch %llu: the log keeps its entries 0 to %llu. Reason: %s\n",
+                (ull)e->epoch, (ull)e->kept.n - 1, e->reason);
+    fprintf(stderr, "%s\n", next);
+    return 0;
+}
+
+static int epoch_draft(int argc, char **argv)
+{
+    options o = {.out = "loss.json"};
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.dir,
+         .help = "the coordinator's folder, DIR/coordinator; it must not run",
+         .required = true},
+        {.name = "reason",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.reason,
+         .value = "TEXT",
+         .help = "what happened; it stays in the log",
+         .required = true},
+        {.name = "keep",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.keep,
+         .value = "N",
+         .help = "entries that every site agrees on (all that are here)"},
+        {.name = "lost",
+         .kind = DURE_ARG_COUNT,
+         .out = &o.lost,
+         .value = "N",
+         .help = "the longest log that any site has seen (the longest that is known here)"},
+        {.name = "output",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.out,
+         .value = "FILE",
+         .help = "the draft (loss.json)",
+         .letter = 'o'},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "epoch draft", "state what the log has lost, for the root to sign", args, N_ARGS(args),
+        "dure epoch draft fed/coordinator --reason \"the disk failed\" -o loss.json"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    const dure_epoch_opts opts = {o.keep, o.lost, o.reason};
+    dure_event_epoch epoch;
+    dure_diag diag = {{0}};
+    dure_err err = dure_epoch_draft(&epoch, o.dir, &opts, &diag);
+    if (!err) err = dure_epoch_write(o.out, &epoch, false, &diag);
+    if (err) return dure_fail("epoch draft", err, &diag);
+    return print_epoch(o.out, &epoch,
+                       "Next, where the root's key is: dure epoch sign DIR/admin FILE", o.json);
+}
+
+static dure_err sign_file(dure_event_epoch *epoch, const options *o, dure_diag *diag)
+{
+    dure_admin admin;
+    bool is_signed = false;
+    dure_hash id;
+    dure_err err = dure_epoch_read(epoch, &is_signed, o->file, diag);
+    if (err) return err;
+    err = dure_admin_open(&admin, o->dir, true, diag);
+    if (!err)
+        err = dure_federation_id(&id, admin.settings.root_public, admin.settings.terms.federation);
+    if (!err && !dure_hash_equal(&id, &epoch->federation_id))
+        err = dure_diag_set(diag, DURE_ERR_AUTH, "%s is about another federation", o->file);
+    if (!err) err = dure_event_epoch_sign(epoch, &admin.root);
+    if (!err) err = dure_epoch_write(o->out, epoch, true, diag);
+    dure_admin_close(&admin);
+    return err;
+}
+
+static int epoch_sign(int argc, char **argv)
+{
+    options o = {.out = "loss.epoch"};
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.dir,
+         .help = "the admin folder, DIR/admin",
+         .required = true},
+        {.name = "FILE",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.file,
+         .help = "what 'dure epoch draft' wrote; read it first",
+         .required = true},
+        {.name = "output",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.out,
+         .value = "FILE",
+         .help = "the signed statement (loss.epoch)",
+         .letter = 'o'},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"epoch sign", "sign, as the root, what the log has lost", args,
+                              N_ARGS(args), "dure epoch sign fed/admin loss.json -o loss.epoch"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_event_epoch epoch;
+    dure_diag diag = {{0}};
+    dure_err err = sign_file(&epoch, &o, &diag);
+    if (err) return dure_fail("epoch sign", err, &diag);
+    return print_epoch(o.out, &epoch,
+                       "Next, at the coordinator: dure epoch take DIR/coordinator FILE", o.json);
+}
+
+static int epoch_take(int argc, char **argv)
+{
+    options o = {0};
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.dir,
+         .help = "the coordinator's folder, DIR/coordinator; it must not run",
+         .required = true},
+        {.name = "FILE",
+         .kind = DURE_ARG_OPERAND,
+         .out = &o.file,
+         .help = "what 'dure epoch sign' wrote",
+         .required = true},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "epoch take", "go on after what the root keeps of the log; the rest is removed here", args,
+        N_ARGS(args), "dure epoch take fed/coordinator loss.epoch"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    dure_event_epoch epoch;
+    bool is_signed = false;
+    dure_diag diag = {{0}};
+    dure_err err = dure_epoch_read(&epoch, &is_signed, o.file, &diag);
+    if (!err && !is_signed)
+        err = dure_diag_set(&diag, DURE_ERR_USAGE,
+                            "%s is not signed; 'dure epoch sign' does that with the root's key",
+                            o.file);
+    if (!err) err = dure_epoch_take(o.dir, &epoch, &diag);
+    if (err) return dure_fail("epoch take", err, &diag);
+    return print_epoch(o.file, &epoch, "Start the coordinator: it tells the sites.", o.json);
+}
+
+int dure_cmd_epoch(int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    if (strcmp(verb, "draft") == 0) return epoch_draft(argc - 1, argv + 1);
+    if (strcmp(verb, "sign") == 0) return epoch_sign(argc - 1, argv + 1);
+    if (strcmp(verb, "take") == 0) return epoch_take(argc - 1, argv + 1);
+    const bool help = strcmp(verb, "--help") == 0;
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure epoch: there is no '%s'\n\n", verb);
+    fprintf(to, "dure epoch: go on after entries of the log were lost, by the root's signature\n\n"
+                "Usage: dure epoch draft DIR/coordinator --reason TEXT [--keep N] [--lost N]\n"
+                "       dure epoch sign DIR/admin FILE\n"
+                "       dure epoch take DIR/coordinator FILE\n\n"
+                "Example:\n  dure epoch draft fed/coordinator --reason \"the disk failed\"\n");
+    return help ? 0 : 2;
+}
