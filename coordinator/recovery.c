@@ -95,8 +95,8 @@ bool dure_coordinator_asks_guests(const dure_coordinator *c)
 dure_err dure_coordinator_ask_back(dure_coordinator *c, const dure_hash *peer, bool member,
                                    const dure_msg_hello *h, dure_diag *diag)
 {
-    if (is_busy(&c->recovery) || is_doubted(&c->recovery, peer)) return DURE_OK;
     if (!member) c->recovery.guest_ms = dure_clock_monotonic_ms();
+    if (is_busy(&c->recovery) || is_doubted(&c->recovery, peer)) return DURE_OK;
     dure_log(DURE_LOG_INFO, "coordinator", "is_behind", "claimed_log=%llu claimed_roster=%llu",
              (unsigned long long)h->checkpoint_size, (unsigned long long)h->roster_size);
     if (h->checkpoint_size > dure_journal_newest(c->journal))
@@ -379,6 +379,9 @@ static dure_err follow_log(dure_coordinator *c, dure_diag *diag)
                                       (json_int_t)c->facts.n_done));
     c->recovery.step = DURE_RECOVER_FILES;
     c->recovery.wants_notes = true;
+    /* Who is asked says HELLO again. */
+    for (size_t i = 0; !err && i < dure_roster_count(c->roster); i++)
+        err = dure_coordinator_ask_notes(c, i, diag);
     return err;
 }
 

@@ -174,10 +174,10 @@ dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *env
     if (msg->type == DURE_MSG_JOIN) return on_join(c, envelope, msg, diag);
     if (msg->type == DURE_MSG_ENTRIES)
         return dure_coordinator_on_entries(c, peer, "a guest", false, msg, envelope->payload, diag);
-    if (msg->type == DURE_MSG_HEARTBEAT && dure_coordinator_asks_guests(c)) return DURE_OK;
     if (msg->type == DURE_MSG_HELLO && h->checkpoint_size > dure_journal_newest(c->journal) &&
         memcmp(h->federation_id, c->folder.federation_id.b, sizeof h->federation_id) == 0)
         return dure_coordinator_ask_back(c, peer, false, h, diag);
+    if (dure_coordinator_asks_guests(c)) return DURE_OK; /* it may turn out to be a member */
     return refuse(c, peer, DURE_REFUSAL_RECORD,
                   "this key is not a member of the federation; join with an invitation", diag);
 }

@@ -52,11 +52,17 @@ void script_site_make(script_site *s, const char *invitation_path, const char *f
     assert_ok(dure_sign_generate(&s->own));
     assert_ok(dure_curve_generate(&s->curve));
     assert_ok(dure_roster_new(&s->roster, s->invitation.root_public));
+    script_site_reopen(s);
+}
+
+void script_site_reopen(script_site *s)
+{
     char origin[DURE_ORIGIN_SIZE], path[512];
     dure_hash id;
     assert_ok(dure_federation_id(&id, s->invitation.root_public, s->invitation.terms.federation));
     dure_checkpoint_origin(origin, s->invitation.terms.federation, &id);
-    snprintf(path, sizeof path, "%s/witness", folder);
+    snprintf(path, sizeof path, "%s/witness", s->folder);
+    dure_witness_close(&s->witness);
     assert_ok(dure_witness_open(&s->witness, path, origin, s->invitation.coordinator_sign, NULL));
 }
 
@@ -83,6 +89,9 @@ void script_site_end(script_site *s)
     dure_roster_free(&s->roster);
     dure_witness_close(&s->witness);
     dure_buf_fini(&s->blob);
+    dure_buf_fini(&s->log);
+    dure_buf_fini(&s->note);
+    dure_buf_fini(&s->cited);
 }
 
 void script_site_connect(script_site *s, bool join)
@@ -99,12 +108,10 @@ void script_site_connect(script_site *s, bool join)
 
 /* ---- joining and greeting ---- */
 
-static void say_join(script_site *s)
+void script_site_sign_join(const script_site *s, dure_join *join)
 {
-    dure_buf invitation, record;
-    dure_join *join = calloc(1, sizeof *join);
-    assert_non_null(join);
-    join->invitation = s->invitation;
+    *join = (dure_join){.invitation = s->invitation};
+    memcpy(join->sign_public, s->own.public_, 32);
     memcpy(join->curve_public, s->curve.public_, 32);
     join->base_digest = s->invitation.terms.base.digest;
     join->declared = (dure_declared){.n_pub = RECORDS,
@@ -113,6 +120,14 @@ static void say_join(script_site *s)
                                      .sigma_num = 65536,
                                      .sigma_den = 65536};
     assert_ok(dure_join_sign(join, &s->invite, &s->own, NULL));
+}
+
+static void say_join(script_site *s)
+{
+    dure_buf invitation, record;
+    dure_join *join = calloc(1, sizeof *join);
+    assert_non_null(join);
+    script_site_sign_join(s, join);
     dure_buf_init(&invitation, DURE_INVITATION_MAX_BYTES);
     dure_buf_init(&record, DURE_ROSTER_ENTRY_MAX_BYTES);
     dure_invitation_put(&invitation, &s->invitation);
@@ -130,12 +145,13 @@ static void say_hello(script_site *s)
     dure_msg msg = {.type = DURE_MSG_HELLO,
                     .u.hello = {.version = DURE_MSG_VERSION,
                                 .last_round = s->last_round,
-                                .roster_size = dure_roster_entries(s->roster)}};
+                                .roster_size = dure_roster_entries(s->roster) +
+                                               (s->lie == SCRIPT_LENGTHENS_ROSTER)}};
     dure_hash id;
     const dure_merkle_head head = dure_witness_head(s->witness);
     assert_ok(dure_federation_id(&id, s->invitation.root_public, s->invitation.terms.federation));
     memcpy(msg.u.hello.federation_id, id.b, 32);
-    msg.u.hello.checkpoint_size = head.n;
+    msg.u.hello.checkpoint_size = head.n + (s->lie == SCRIPT_CLAIMS_MORE ? 10 : 0);
     if (head.n) memcpy(msg.u.hello.checkpoint_root, head.root.b, 32);
     msg.u.hello.chain_length = s->chain_length;
     memset(msg.u.hello.chain_head, (int)s->chain_length, 32);
@@ -238,6 +254,10 @@ static void on_open(script_site *s, const dure_msg_open *open)
         dure_config_free(&config);
         return;
     }
+    if (open->checkpoint.n) {
+        if (!s->n_cited++) dure_buf_init(&s->cited, 1 << 20);
+        dure_put_bytes(&s->cited, open->checkpoint.data, open->checkpoint.n);
+    }
     s->config = config;
     s->config_hash = hash;
     dure_secagg_client_opts opts = {
@@ -335,6 +355,11 @@ static dure_err take_result(script_site *s, const dure_msg_result *r, dure_diag 
     for (size_t i = 0; i < consistency.n; i++)
         memcpy(consistency.nodes[i].b, r->consistency[i], 32);
     dure_err err = dure_witness_update(s->witness, r->checkpoint, &consistency, diag);
+    if (!err) {
+        dure_buf_fini(&s->note);
+        dure_buf_init(&s->note, DURE_NOTE_MAX);
+        dure_put_raw(&s->note, r->checkpoint.data, r->checkpoint.n);
+    }
     if (!err) err = dure_witness_includes(s->witness, r->leaf, r->leaf_index, &inclusion, diag);
     return err;
 }
@@ -393,6 +418,106 @@ void script_site_fetch_blob(script_site *s, const uint8_t digest[32])
     send_msg(s, &msg, NULL);
 }
 
+/* ---- what a coordinator lost ---- */
+
+static void on_entries(script_site *s, const dure_msg_entries *e, dure_span payload)
+{
+    if (e->kind != DURE_ENTRIES_LOG || e->from != s->log_n) return;
+    if (!s->log_n) dure_buf_init(&s->log, 1 << 24);
+    dure_put_raw(&s->log, payload.data, payload.n);
+    s->log_n += e->n_entries;
+}
+
+/* Entries of `all` from number `from` on. */
+static void tell_from(dure_buf *out, dure_msg_entries *e, dure_span all, const script_site *s)
+{
+    dure_reader r = dure_reader_of(all);
+    dure_span entry;
+    for (uint64_t i = 0; !dure_take_bytes(&entry, &r, DURE_LEAF_MAX); i++) {
+        if (i < e->from || (s->lie == SCRIPT_SENDS_SCRAPS && e->n_entries)) continue;
+        dure_put_bytes(out, entry.data, entry.n);
+        e->n_entries++;
+    }
+}
+
+static void tell_log(dure_buf *out, dure_msg_entries *e, const script_site *s)
+{
+    e->total = s->log_n;
+    tell_from(out, e, dure_buf_span(&s->log), s);
+    /* The time of the first entry: 8 bytes behind version, kind and number. */
+    if (s->lie == SCRIPT_ALTERS_LOG && out->n) out->data[4 + 11 + 1 + 8 + 7] ^= 1;
+    if (s->lie == SCRIPT_SENDS_JUNK && out->n) memset(out->data + 4, 0x5a, 8);
+}
+
+static void tell_roster(dure_buf *out, dure_msg_entries *e, const script_site *s)
+{
+    const size_t n = dure_roster_entries(s->roster) - (s->lie == SCRIPT_HIDES_ROSTER);
+    e->total = n + (s->lie == SCRIPT_LENGTHENS_ROSTER);
+    for (size_t i = (size_t)e->from; i < n; i++, e->n_entries++) {
+        const dure_span entry = dure_roster_entry(s->roster, i);
+        dure_put_bytes(out, entry.data, entry.n);
+    }
+    if (s->lie != SCRIPT_LENGTHENS_ROSTER) return;
+    dure_put_bytes(out, s->forged.data, s->forged.n);
+    e->n_entries++;
+}
+
+static void on_entries_request(script_site *s, const dure_msg_entries_request *q)
+{
+    dure_buf bytes;
+    dure_msg msg = {.type = DURE_MSG_ENTRIES, .u.entries = {.kind = q->kind, .from = q->from}};
+    dure_msg_entries *e = &msg.u.entries;
+    dure_buf_init(&bytes, DURE_ENTRIES_ANSWER_BYTES);
+    if (q->kind == DURE_ENTRIES_LOG) tell_log(&bytes, e, s);
+    if (q->kind == DURE_ENTRIES_ROSTER) tell_roster(&bytes, e, s);
+    if (q->kind == DURE_ENTRIES_CHECKPOINT && s->note.n) {
+        dure_put_bytes(&bytes, s->note.data, s->note.n);
+        e->n_entries = 1;
+        e->total = 1;
+    }
+    if (q->kind == DURE_ENTRIES_NOTES) {
+        dure_put_raw(&bytes, s->cited.data, s->cited.n);
+        e->total = e->n_entries = s->n_cited;
+    }
+    e->n_bytes = (uint32_t)bytes.n;
+    const dure_payload payload = {.bytes = dure_buf_span(&bytes)};
+    send_msg(s, &msg, &payload);
+    dure_buf_fini(&bytes);
+    if (q->kind == DURE_ENTRIES_NOTES) say_hello(s); /* a site says it after every answer */
+}
+
+/* The adapter, if it has fetched it. */
+static void on_blob_request(script_site *s, const dure_msg_blob_request *q)
+{
+    dure_msg msg = {.type = DURE_MSG_BLOB_CHUNK, .u.blob_chunk = {.offset = q->offset}};
+    dure_msg_blob_chunk *c = &msg.u.blob_chunk;
+    dure_payload payload = {0};
+    memcpy(c->digest, q->digest, 32);
+    if (s->blob.n && memcmp(q->digest, s->blob_digest.b, 32) == 0 && q->offset < s->blob.n) {
+        const uint64_t left = s->blob.n - q->offset;
+        if (s->lie == SCRIPT_ALTERS_FILE) s->blob.data[s->blob.n / 2] ^= 1;
+        c->total_bytes = s->blob.n;
+        c->n_bytes = q->n_bytes < left ? q->n_bytes : (uint32_t)left;
+        payload.bytes = dure_span_of(s->blob.data + q->offset, c->n_bytes);
+    }
+    send_msg(s, &msg, &payload);
+}
+
+/* As a site does: what was lost is no part of its log any more. */
+static void on_new_epoch(script_site *s, const dure_msg_new_epoch *e)
+{
+    dure_diag diag = {{0}};
+    if (dure_witness_new_epoch(s->witness, e->leaf, s->invitation.root_public, &diag)) {
+        note(s, diag.text);
+        return;
+    }
+    s->n_epochs++;
+    leave_round(s);
+    dure_buf_fini(&s->log);
+    s->log_n = 0;
+    say_hello(s);
+}
+
 /* ---- messages ---- */
 
 static void on_round_message(script_site *s, const dure_msg *msg)
@@ -434,6 +559,18 @@ static void on_message(script_site *s, const dure_msg *msg, dure_span payload)
         note(s, msg->u.abort.text);
         on_round_message(s, msg);
         if (!s->client) leave_round(s);
+        break;
+    case DURE_MSG_ENTRIES:
+        on_entries(s, &msg->u.entries, payload);
+        break;
+    case DURE_MSG_ENTRIES_REQUEST:
+        on_entries_request(s, &msg->u.entries_request);
+        break;
+    case DURE_MSG_BLOB_REQUEST:
+        on_blob_request(s, &msg->u.blob_request);
+        break;
+    case DURE_MSG_NEW_EPOCH:
+        on_new_epoch(s, &msg->u.new_epoch);
         break;
     case DURE_MSG_HEARTBEAT:
     case DURE_MSG_WAITING:

@@ -24,6 +24,18 @@ typedef enum script_vice {
     SCRIPT_CHUNK_AFTER_R2, /* a chunk of the wrong length when its vector is whole */
 } script_vice;
 
+/* What it answers to a coordinator that asks back what it lost. */
+typedef enum script_lie {
+    SCRIPT_TELLS_ALL,
+    SCRIPT_ALTERS_LOG,       /* one byte of an entry, which stays an entry */
+    SCRIPT_HIDES_ROSTER,     /* the last entry of the roster is missing */
+    SCRIPT_SENDS_SCRAPS,     /* one entry at a time */
+    SCRIPT_SENDS_JUNK,       /* entries that are none */
+    SCRIPT_ALTERS_FILE,      /* a byte of the adapter */
+    SCRIPT_CLAIMS_MORE,      /* its HELLO says that it has seen ten more entries; it shows none */
+    SCRIPT_LENGTHENS_ROSTER, /* its HELLO says so; it tells of a member that nobody admitted */
+} script_lie;
+
 /* Called with each message that a site has sent, or has received and not handled yet. */
 typedef void script_hook(void *state, bool sent, dure_msg_type type);
 
@@ -53,6 +65,8 @@ typedef struct script_site {
     uint64_t last_round, beat_ms;
     uint64_t chain_length; /* of its ledger, as it shows it; its head is that number in each byte */
     script_vice vice;
+    script_lie lie;
+    dure_span forged;  /* the entry of SCRIPT_LENGTHENS_ROSTER */
     script_hook *hook; /* may be NULL */
     void *hook_state;
 
@@ -66,11 +80,21 @@ typedef struct script_site {
     dure_buf blob;             /* what it downloads */
     uint64_t blob_total;
     dure_hash blob_digest;
+    dure_buf log; /* as the coordinator told it, each entry after its length */
+    uint64_t log_n;
+    dure_buf note;  /* the newest checkpoint */
+    dure_buf cited; /* those that rounds cited, each after its length */
+    uint32_t n_cited;
+    uint32_t n_epochs;
 } script_site;
 
 /* Reads the invitation; makes keys and, below `folder`, the witness's place. */
 void script_site_make(script_site *s, const char *invitation_path, const char *folder);
 void script_site_end(script_site *s);
+/* Reads the witness's file again, after the test put another there. */
+void script_site_reopen(script_site *s);
+/* The join record that it sends. */
+void script_site_sign_join(const script_site *s, dure_join *join);
 /* Opens the connection; the first recv after the handshake says HELLO or, with `join`, Join. */
 void script_site_connect(script_site *s, bool join);
 /* The process is gone: no goodbye, no secrets left. */
