@@ -5,7 +5,8 @@
  * 2. A coordinator that says it lost something is told what every site has: log, roster, notes, the
  *    global adapter, the last sum. Nothing of a round in hand, nothing of this site's data; and
  *    answering changes nothing here. So it gains nothing by pretending.
- * 3. Only the root can take entries back, once for each statement (ledger/witness.h). */
+ * 3. Only the root can take entries back, once for each statement (ledger/witness.h), and it puts
+ * no others in their place. */
 #include "client/session_int.h"
 
 #include "common/clock.h"
@@ -191,12 +192,33 @@ dure_err session_on_entries(dure_session *s, const dure_msg_entries *e, dure_spa
 
 /* ---- what the root takes back ---- */
 
+/* What is kept must be what this site saw, as far as its copy tells: the root takes entries back,
+ * and does not put others in their place. */
+static dure_err check_kept(const dure_session *s, dure_span leaf, dure_diag *why)
+{
+    dure_merkle_head own;
+    dure_event *event = calloc(1, sizeof *event);
+    dure_err err = event ? dure_event_decode(event, leaf, why) : DURE_ERR_NOMEM;
+    const dure_merkle_head *kept = err ? NULL : &event->u.epoch.kept;
+    if (!err && event->kind == DURE_EVENT_NEW_EPOCH && kept->n <= dure_leaf_log_size(s->copy.log)) {
+        err = dure_leaf_log_head(&own, s->copy.log, kept->n);
+        if (!err && !dure_hash_equal(&own.root, &kept->root))
+            err = dure_diag_set(why, DURE_ERR_AUTH,
+                                "the new epoch keeps %llu entries, and they are not the first that "
+                                "this site has seen",
+                                (unsigned long long)kept->n);
+    }
+    free(event);
+    return err;
+}
+
 dure_err session_on_new_epoch(dure_session *s, const dure_msg_new_epoch *e, dure_diag *diag)
 {
     dure_diag why = {{0}};
     const uint64_t before = dure_witness_head(s->witness).n;
-    dure_err err =
-        dure_witness_new_epoch(s->witness, e->leaf, s->site.invitation.root_public, &why);
+    dure_err err = check_kept(s, e->leaf, &why);
+    if (!err)
+        err = dure_witness_new_epoch(s->witness, e->leaf, s->site.invitation.root_public, &why);
     if (err && dure_err_is_local(err)) return dure_diag_set(diag, err, "%s", why.text);
     if (err) {
         session_report(s, "new_epoch_refused", json_pack("{s:s}", "why", why.text));
