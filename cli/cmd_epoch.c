@@ -57,7 +57,7 @@ static int epoch_draft(int argc, char **argv)
          .kind = DURE_ARG_COUNT,
          .out = &o.keep,
          .value = "N",
-         .help = "entries that every site agrees on (all that are here)"},
+         .help = "entries that every site agrees on (those of the newest checkpoint here)"},
         {.name = "lost",
          .kind = DURE_ARG_COUNT,
          .out = &o.lost,

@@ -267,13 +267,13 @@ static void fill_roster(dure_buf *out, dure_msg_entries *e, const dure_session *
     }
 }
 
-/* Only one whose entries are all here: another is of no use to who has lost them. */
+/* Also when not all of its entries are here: it proves that they were lost. */
 static dure_err fill_checkpoint(dure_buf *out, dure_msg_entries *e, const dure_session *s,
                                 dure_diag *diag)
 {
     dure_buf note = {0};
     const uint64_t n = dure_witness_head(s->witness).n;
-    if (e->from > 0 || n == 0 || n > dure_leaf_log_size(s->copy.log)) return DURE_OK;
+    if (e->from > 0 || n == 0) return DURE_OK;
     char *path = dure_site_path(&s->site, DURE_SITE_CHECKPOINT);
     dure_err err = path ? dure_file_read(&note, path, DURE_NOTE_MAX, diag) : DURE_ERR_NOMEM;
     if (!err) {

@@ -50,6 +50,16 @@ static void desk_close(desk *d)
     dure_folder_fini(&d->folder);
 }
 
+/* After the last epoch that is among the first `keep` entries. */
+static uint64_t next_number(const desk *d, uint64_t keep)
+{
+    size_t n = 0;
+    const dure_journal_loss *losses = dure_journal_losses(&n, d->journal);
+    while (n && losses[n - 1].kept >= keep)
+        n--;
+    return n ? losses[n - 1].epoch + 1 : 1;
+}
+
 /* ---- drafting ---- */
 
 static dure_err fill(dure_event_epoch *out, const desk *d, const dure_epoch_opts *opts,
@@ -60,8 +70,9 @@ static dure_err fill(dure_event_epoch *out, const desk *d, const dure_epoch_opts
     const dure_journal_loss *losses = dure_journal_losses(&n, d->journal);
     const uint64_t here = dure_leaf_log_size(dure_journal_log(d->journal));
     const uint64_t known = here > d->facts.recovering ? here : d->facts.recovering;
-    const uint64_t keep = opts->keep ? opts->keep : here;
-    const uint64_t least = n ? losses[n - 1].kept + 1 : 1;
+    const uint64_t signed_n = dure_journal_newest(d->journal);
+    const uint64_t keep = opts->keep ? opts->keep : signed_n ? signed_n : here;
+    const uint64_t least = n ? losses[n - 1].kept : 1;
     if (keep < least || keep > here)
         return dure_diag_set(diag, DURE_ERR_USAGE, "--keep can be %llu to %llu: %s", (ull)least,
                              (ull)here,
@@ -71,7 +82,7 @@ static dure_err fill(dure_event_epoch *out, const desk *d, const dure_epoch_opts
                              "--lost must be at least %llu, which is known to have been signed",
                              (ull)known);
     *out = (dure_event_epoch){.federation_id = d->folder.federation_id,
-                              .epoch = n ? losses[n - 1].epoch + 1 : 1,
+                              .epoch = next_number(d, keep),
                               .lost_n = opts->lost ? opts->lost : known};
     if (strlen(opts->reason) >= sizeof out->reason)
         return dure_diag_set(diag, DURE_ERR_USAGE, "--reason has more than %zu bytes",
@@ -152,17 +163,19 @@ static dure_err check(bool *there, const desk *d, const dure_event_epoch *epoch,
     dure_merkle_head own;
     const dure_journal_loss *losses = dure_journal_losses(&n, d->journal);
     const uint64_t here = dure_leaf_log_size(dure_journal_log(d->journal));
-    *there = n && losses[n - 1].epoch == epoch->epoch && losses[n - 1].kept == epoch->kept.n;
+    *there = n && losses[n - 1].epoch == epoch->epoch && losses[n - 1].kept == epoch->kept.n &&
+             losses[n - 1].lost_n == epoch->lost_n;
     if (!dure_hash_equal(&epoch->federation_id, &d->folder.federation_id) ||
         dure_event_epoch_verify(epoch, d->folder.settings.root_public))
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "the statement is not signed by this federation's root");
     if (*there && here == epoch->kept.n + 1) return DURE_OK;
-    if (n && epoch->epoch <= losses[n - 1].epoch)
+    if (*there)
         return dure_diag_set(diag, DURE_ERR_EXISTS, "epoch %llu has begun already",
-                             (unsigned long long)losses[n - 1].epoch);
-    if (n && epoch->kept.n <= losses[n - 1].kept)
-        return dure_diag_set(diag, DURE_ERR_AUTH, "the statement takes back an earlier epoch");
+                             (unsigned long long)epoch->epoch);
+    if ((n && epoch->kept.n < losses[n - 1].kept) || epoch->epoch != next_number(d, epoch->kept.n))
+        return dure_diag_set(diag, DURE_ERR_AUTH,
+                             "the statement was made for another log; draft a new one");
     dure_err err = epoch->kept.n && epoch->kept.n <= here
                        ? dure_leaf_log_head(&own, dure_journal_log(d->journal), epoch->kept.n)
                        : DURE_ERR_AUTH;

@@ -3,8 +3,10 @@
  *
  *   drafted at the coordinator's folder --> signed where the root's key is --> taken by the folder
  *
- * All three are for a coordinator that does not run; the file between them is JSON, for people to
- * read before they sign. What was paid for by sites and signed in rounds is not taken back by it.
+ * One that turns out to be of too little can be made again with the same number, as long as no site
+ * has gone on after it. All three are for a coordinator that does not run; the file between them is
+ * JSON, for people to read before they sign. What was paid for by sites and signed in rounds is not
+ * taken back by it.
  *
  * Threads: the caller's. */
 #pragma once
@@ -15,7 +17,7 @@
 #include <stdbool.h>
 
 typedef struct dure_epoch_opts {
-    uint64_t keep; /* entries; 0: all that are here */
+    uint64_t keep; /* entries; 0: those of the newest checkpoint, else all that are here */
     uint64_t lost; /* entries that any site may have seen; 0: what is known here */
     const char *reason;
 } dure_epoch_opts;

@@ -80,10 +80,9 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
         return;
     }
     if (c->recovery.needed)
-        snprintf(
-            text, DURE_MSG_TEXT_SIZE,
-            "this folder is an older copy than what its key signed: what it lacks is asked back "
-            "from the sites");
+        snprintf(text, DURE_MSG_TEXT_SIZE,
+                 "this folder is an older copy than its key has signed: what it lacks is asked "
+                 "back from the sites; if none has it, see 'dure epoch --help'");
     else if (c->rounds_done >= c->target)
         snprintf(text, DURE_MSG_TEXT_SIZE,
                  "%llu rounds are done, more when the coordinator is run "

@@ -209,8 +209,7 @@ static dure_err take_checkpoint(dure_coordinator *c, const dure_hash *peer, cons
     dure_reader reader = dure_reader_of(payload);
     dure_span text = {0};
     if (is_busy(&c->recovery) || is_doubted(&c->recovery, peer)) return DURE_OK;
-    /* One that does not have the entries may have them later. */
-    if (msg->u.entries.n_entries == 0) return DURE_OK;
+    if (msg->u.entries.n_entries == 0) return DURE_OK; /* a site that has seen none */
     dure_err err = dure_take_bytes(&text, &reader, DURE_NOTE_MAX);
     if (!err) err = read_checkpoint(&head, c, text, &why);
     if (err) return refuse(c, peer, name, err, &why, diag);
@@ -488,7 +487,9 @@ static dure_err take_log(dure_coordinator *c, const dure_msg *msg, dure_span pay
         err = take_leaf(r, event, &reader, &why);
     free(event);
     if (!err && is_scanty(e, r->have, r->head.n))
-        err = dure_diag_set(&why, DURE_ERR_PROTO, "it sends fewer entries than fit");
+        err = dure_diag_set(&why, DURE_ERR_NOT_FOUND,
+                            "it showed a checkpoint of %llu entries and gives those below %llu",
+                            (unsigned long long)r->head.n, (unsigned long long)r->have);
     if (err) return refuse_source(c, err, &why, diag);
     return r->have == r->head.n ? adopt(c, diag) : ask_source(c, DURE_ENTRIES_LOG, r->have, diag);
 }
