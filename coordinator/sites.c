@@ -358,6 +358,8 @@ static void take_note(dure_coordinator *c, size_t site, const dure_msg_hello *h)
     s->last_round = h->last_round;
     s->checkpoint.n = h->checkpoint_size;
     memcpy(s->checkpoint.root.b, h->checkpoint_root, sizeof s->checkpoint.root.b);
+    /* Its folder may have been put back to an older copy since it cosigned the result. */
+    if (h->checkpoint_size <= c->facts.done_index) s->has_result = false;
     if (s->present) return;
     s->present = true;
     dure_coordinator_report(

@@ -250,6 +250,27 @@ static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **
     json_decref(status);
 }
 
+/* As after the disk of a site was lost: its folder is that of the day it joined, its ledger is newest.
+ * The coordinator has not been restarted and knows what it had seen. */
+static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 8, 12);
+    village_start(&v);
+    join_all();
+    in_folder("cp -r place0 joined");
+    for (uint32_t i = 0; i < v.n; i++)
+        start_client(i);
+    wait_for("round_done", 2, 60);
+    kill_client(0);
+    in_folder("rm -rf place0 && mv joined place0");
+    start_client(0);
+    wait_for("round_done", 4, 90);
+    village_kill(&v);
+    stop_clients();
+    audit();
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
@@ -272,6 +293,7 @@ int main(void)
         cmocka_unit_test_teardown(test_folder_and_ledger_put_back_together_are_noticed, teardown),
         cmocka_unit_test_teardown(test_a_coordinator_put_back_gets_from_the_sites_what_it_lost,
                                   teardown),
+        cmocka_unit_test_teardown(test_a_site_put_back_to_the_day_it_joined_goes_on, teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
