@@ -79,7 +79,13 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
                  (unsigned long long)c->facts.n_done);
         return;
     }
-    if (c->recovery.needed)
+    if (c->recovery.needed && c->recovery.adapter_missed)
+        snprintf(
+            text, DURE_MSG_TEXT_SIZE,
+            "the adapter of round %llu is lost: no site that is here has it. Wait for one that "
+            "has, or take the log back with 'dure epoch draft --keep %llu'",
+            (unsigned long long)c->facts.done_round, (unsigned long long)c->facts.done_index);
+    else if (c->recovery.needed)
         snprintf(text, DURE_MSG_TEXT_SIZE,
                  "this folder is an older copy than its key has signed: what it lacks is asked "
                  "back from the sites; if none has it, see 'dure epoch --help'");

@@ -73,7 +73,8 @@ typedef struct dure_recovery {
     size_t site; /* that is asked */
     dure_hash wanted;
     dure_buf file;
-    size_t misses; /* sites in a row that did not have it */
+    size_t misses;       /* sites in a row that did not have it */
+    bool adapter_missed; /* every site was asked for the adapter, and none has it */
 } dure_recovery;
 
 /* At start: whether the folder is known to be old, or to lack the adapter. */

@@ -46,7 +46,7 @@ static dure_err finish(dure_coordinator *c, const char *blobs, dure_diag *diag)
     dure_buf_fini(&r->file);
     r->step = DURE_RECOVER_NOTHING;
     r->asked_ms = 0;
-    r->needed = false;
+    r->needed = r->adapter_missed = false;
     dure_coordinator_set_target(c);
     dure_coordinator_report(c, "recovered",
                             json_pack("{s:I, s:I}", "entries",
@@ -108,6 +108,20 @@ static dure_err ask_file(dure_coordinator *c, dure_diag *diag)
     return dure_coordinator_send(c, r->site, &msg, diag);
 }
 
+/* Lost between the result and the first site that fetched it: only the root can go on without. */
+static void say_missed(dure_coordinator *c, uint64_t now_ms)
+{
+    dure_recovery *r = &c->recovery;
+    const size_t heard = count_heard(c, now_ms);
+    if (r->adapter_missed || !heard || r->misses < heard ||
+        !dure_hash_equal(&r->wanted, &c->facts.adapter))
+        return;
+    r->adapter_missed = true;
+    dure_coordinator_report(c, "adapter_is_lost",
+                            json_pack("{s:I, s:I}", "round", (json_int_t)c->facts.done_round,
+                                      "ledger_index", (json_int_t)c->facts.done_index));
+}
+
 /* Asks the next site for the file from its beginning. */
 static dure_err ask_next(dure_coordinator *c, const dure_hash *wanted, uint64_t now_ms,
                          dure_diag *diag)
@@ -127,6 +141,7 @@ dure_err dure_coordinator_tick_files(dure_coordinator *c, uint64_t now_ms, dure_
     if (r->asked_ms && dure_elapsed_ms(now_ms, r->asked_ms) < ASK_AGAIN_MS) return DURE_OK;
     if (r->asked_ms) r->misses++;
     r->asked_ms = 0;
+    say_missed(c, now_ms);
     char *blobs = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
     if (!blobs) return DURE_ERR_NOMEM;
     dure_err err = find_missing(&missing, c, blobs, now_ms) ? ask_next(c, &missing, now_ms, diag)

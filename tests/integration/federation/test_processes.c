@@ -233,7 +233,8 @@ static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **
     in_folder("cp -r fed/coordinator yesterday");
     village_start(&v);
     wait_for("round_done", 3, 60);
-    village_kill(&v);
+    wait_for("checkpoint_counts", village_count(&v, "checkpoint_counts") + 1, 60);
+    village_kill(&v); /* the sites have what came of a round, and are in another one */
     in_folder("rm -rf fed/coordinator && mv yesterday fed/coordinator");
     village_start(&v);
     wait_for("folder_is_old", 1, 60);
@@ -250,8 +251,8 @@ static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **
     json_decref(status);
 }
 
-/* As after the disk of a site was lost: its folder is that of the day it joined, its ledger is newest.
- * The coordinator has not been restarted and knows what it had seen. */
+/* As after the disk of a site was lost: its folder is that of the day it joined, its ledger is
+ * newest. The coordinator has not been restarted and knows what it had seen. */
 static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
 {
     (void)state;

@@ -305,7 +305,8 @@ static void begin_new_epoch(uint64_t keep, uint64_t lost)
 {
     char arguments[160];
     snprintf(arguments, sizeof arguments,
-             "epoch draft fed/coordinator --reason 'two histories' --keep %llu --lost %llu",
+             lost ? "epoch draft fed/coordinator --reason test --keep %llu --lost %llu"
+                  : "epoch draft fed/coordinator --reason test --keep %llu",
              (unsigned long long)keep, (unsigned long long)lost);
     must_run(arguments);
     must_run("epoch sign fed/admin loss.json");
@@ -362,6 +363,36 @@ static void test_a_site_with_another_history_is_named(void **state)
     settle(shared, 0);
 }
 
+/* The disk was lost after a result was sent and before any site had fetched what it names. */
+static void test_an_adapter_that_nobody_has_is_gone_on_without(void **state)
+{
+    (void)state;
+    village_make(&v, 3, 0, 9);
+    village_start(&v);
+    village_join(&v);
+    do_rounds(1);
+    village_kill(&v);
+    in_folder("cp -r fed/coordinator yesterday");
+    village_start(&v);
+    do_rounds(2);
+    fetch_adapters();
+    do_rounds(3);
+    put_back("yesterday");
+    village_start(&v);
+    wait_for("adapter_is_lost", 1);
+    must_run("status fed");
+    village_says(&v, "the adapter of round 3 is lost");
+    const uint64_t index = v.sites[0].result.leaf_index;
+    village_kill(&v);
+    begin_new_epoch(index, 0);
+    village_start(&v);
+    wait_for("recovered", 1);
+    assert_true(village_saw(&v, "recovered", "rounds_done", "2"));
+    do_rounds(4);
+    village_kill(&v);
+    audit();
+}
+
 /* Only this federation's root can, and only about what is here. */
 static void test_an_epoch_is_the_roots_alone(void **state)
 {
@@ -403,6 +434,7 @@ int main(void)
         cmocka_unit_test_teardown(test_two_histories_stop_the_coordinator_until_the_root_settles_it,
                                   teardown),
         cmocka_unit_test_teardown(test_a_site_with_another_history_is_named, teardown),
+        cmocka_unit_test_teardown(test_an_adapter_that_nobody_has_is_gone_on_without, teardown),
         cmocka_unit_test_teardown(test_an_epoch_is_the_roots_alone, teardown),
     };
     return cmocka_run_group_tests_name("federation.recovery", tests, NULL, NULL);
