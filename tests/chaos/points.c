@@ -3,10 +3,14 @@
  * Linked into `dure_chaos`, which is `dure` otherwise: the functions below take the place of libc's
  * and libzmq's for the program and for the libraries that it loads (SQLite's writes count too).
  *
- *   CHAOS_KILL=disk:K:before|torn|after    at the K-th write, sync, rename, removal or truncation
- * of a regular file; torn: after half of the bytes CHAOS_KILL=frame:K:before|after        at the
- * K-th control frame sent, heartbeats left out CHAOS_LOG=FILE                         every frame
- * that is sent, chunks by their hash, and every update that is masked, appended before it happens
+ *   CHAOS_KILL=disk:K:before|torn|after
+ *       at the K-th write, sync, rename, removal or truncation of a regular file; torn: after half
+ *       of the bytes
+ *   CHAOS_KILL=frame:K:before|after
+ *       at the K-th control frame sent, heartbeats left out
+ *   CHAOS_LOG=FILE
+ *       every frame that is sent, chunks by their hash, and every update that is masked, appended
+ *       before it happens
  *
  * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
 #include "chaos_log.h"
@@ -212,14 +216,20 @@ static bool is_control(const uint8_t *bytes, size_t n, int flags, bool routed)
     return n >= 2 && bytes[0] == DURE_MSG_VERSION && bytes[1] != DURE_MSG_HEARTBEAT;
 }
 
+/* This thread has sent a control frame, and its payload comes next. libzmq itself sends messages,
+ * too: what it tells of connections, from any thread. */
+static _Thread_local bool payload_follows;
+
 int zmq_send(void *socket, const void *data, size_t n, int flags)
 {
     REAL(zmq_send_fn, "zmq_send");
+    payload_follows = false;
     if (!is_control(data, n, flags, true)) return next(socket, data, n, flags);
     note(CHAOS_FRAME, data, n, NULL, 0);
     const bool dies = meet(&frames_left);
     const int result = next(socket, data, n, flags);
     if (dies) die();
+    payload_follows = flags & ZMQ_SNDMORE;
     return result;
 }
 
@@ -227,6 +237,8 @@ int zmq_msg_send(zmq_msg_t *msg, void *socket, int flags)
 {
     REAL(zmq_msg_send_fn, "zmq_msg_send");
     dure_hash hash;
+    if (!payload_follows) return next(msg, socket, flags);
+    payload_follows = false;
     if (dure_hash_bytes(&hash, dure_span_of(zmq_msg_data(msg), zmq_msg_size(msg)))) abort();
     note(CHAOS_PAYLOAD, hash.b, sizeof hash.b, NULL, 0);
     return next(msg, socket, flags);
