@@ -17,6 +17,7 @@ struct dure_envelope_frames {
 /* Options that both kinds of socket have. 0 stands for the default of the header. */
 typedef struct dure_socket_opts {
     uint32_t queue_messages, heartbeat_ms, linger_ms;
+    uint32_t silence_ms; /* without a complete frame before it is disconnected, 0: 3 heartbeats */
     size_t max_frame_bytes; /* inbound */
 } dure_socket_opts;
 
