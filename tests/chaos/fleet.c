@@ -52,13 +52,16 @@ static void make_plan(char *text, size_t size, const fleet *f, uint64_t process,
 
 /* ---- life ---- */
 
-void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
+static void reset(fleet *f, uint64_t seed)
 {
     memset(f->processes, 0, sizeof f->processes);
     f->seed = seed;
     f->n_at_points = f->n_at_instants = 0;
-    village_make_training(&f->v, n, rounds, 1);
-    for (uint32_t i = 0; i < n; i++) {
+}
+
+static void write_records(const fleet *f)
+{
+    for (uint32_t i = 0; i < f->v.n; i++) {
         char name[32];
         dure_buf text;
         dure_buf_init(&text, 1 << 16);
@@ -70,6 +73,20 @@ void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
                                          NULL));
         dure_buf_fini(&text);
     }
+}
+
+void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
+{
+    reset(f, seed);
+    village_make_training(&f->v, n, rounds, 1);
+    write_records(f);
+}
+
+void fleet_make_large(fleet *f, uint32_t n, uint32_t least, uint32_t rounds)
+{
+    reset(f, 1);
+    village_make_large(&f->v, n, least, rounds);
+    write_records(f);
 }
 
 void fleet_end(fleet *f, bool keep)
@@ -115,9 +132,9 @@ static void begin(fleet *f, uint32_t process, const char *out, const char *err, 
 
 void fleet_start(fleet *f, uint32_t process, bool armed)
 {
-    static const char *const coordinator[] = {"dure",     "coordinator", "run",       "fed",
-                                              "--json",   "--no-gate",   "--silence", "12",
-                                              "--answer", "20",          NULL};
+    const char *const coordinator[] = {"dure",     "coordinator", "run",       "fed",
+                                       "--json",   "--no-gate",   "--silence", f->v.silence_s,
+                                       "--answer", f->v.answer_s, NULL};
     char folder[16], out[32], err[32];
     if (process == FLEET_COORDINATOR) {
         begin(f, process, "events.jsonl", "coordinator.log", armed, coordinator);
@@ -186,6 +203,12 @@ void fleet_join(fleet *f)
     for (uint32_t i = 0; i < f->v.n; i++)
         for (uint32_t life = 0; !join_once(f, i, life < JOIN_LIVES); life++)
             ;
+}
+
+void fleet_join_unharmed(fleet *f)
+{
+    for (uint32_t i = 0; i < f->v.n; i++)
+        assert_true(join_once(f, i, false));
 }
 
 /* ---- ends ---- */

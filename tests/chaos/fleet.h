@@ -27,6 +27,8 @@ typedef struct fleet {
 
 /* A federation of n sites that nobody runs yet. */
 void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds);
+/* The same with vectors of several chunks, `least` sites needed for a round. */
+void fleet_make_large(fleet *f, uint32_t n, uint32_t least, uint32_t rounds);
 /* Kills what is left and removes the files, unless they are to be kept. */
 void fleet_end(fleet *f, bool keep);
 
@@ -37,6 +39,8 @@ void fleet_start(fleet *f, uint32_t process, bool armed);
 void fleet_kill(fleet *f, uint32_t process);
 /* Every site joins, killed at its points while it does. */
 void fleet_join(fleet *f);
+/* The same, and nobody is killed. */
+void fleet_join_unharmed(fleet *f);
 /* Starts what has died at its point again, unarmed. A process that ended by itself otherwise is a
  * finding. False with the sentence in f->v.output. */
 bool fleet_reap(fleet *f);
