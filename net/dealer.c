@@ -239,6 +239,7 @@ dure_err dure_dealer_open(dure_dealer **out, const dure_dealer_opts *opts, dure_
 {
     *out = NULL;
     dure_err err = dure_curve_check(diag);
+    if (!err) err = dure_socket_descriptors(diag);
     if (err) return err;
     dure_dealer *dealer = calloc(1, sizeof *dealer);
     if (!dealer) return DURE_ERR_NOMEM;

@@ -6,10 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* What CURVE adds to a frame: the command's name, a nonce, a flag byte and the authenticator. */
 #define CURVE_OVERHEAD_BYTES 64
+
+/* libzmq ends the process when it gets no descriptor for itself. */
+#define DESCRIPTORS_LEAST 64
 
 #define QUEUE_MESSAGES_DEFAULT 64
 #define HEARTBEAT_MS_DEFAULT 4000
@@ -29,6 +33,16 @@ void dure_envelope_fini(dure_envelope *envelope)
 dure_err dure_socket_set(void *socket, int option, int value)
 {
     return zmq_setsockopt(socket, option, &value, sizeof value) ? DURE_ERR_NET : DURE_OK;
+}
+
+dure_err dure_socket_descriptors(dure_diag *diag)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= DESCRIPTORS_LEAST) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_LIMIT,
+                         "this process may open %llu files, which is too few; raise the limit with "
+                         "'ulimit -n' to %d or more",
+                         (unsigned long long)limit.rlim_cur, DESCRIPTORS_LEAST);
 }
 
 dure_err dure_socket_configure(void *socket, const dure_socket_opts *opts)

@@ -215,6 +215,7 @@ dure_err dure_router_open(dure_router **out, const dure_router_opts *opts, dure_
 {
     *out = NULL;
     dure_err err = dure_curve_check(diag);
+    if (!err) err = dure_socket_descriptors(diag);
     if (err) return err;
     dure_router *router = calloc(1, sizeof *router);
     if (!router) return DURE_ERR_NOMEM;

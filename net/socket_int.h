@@ -21,6 +21,8 @@ typedef struct dure_socket_opts {
     size_t max_frame_bytes; /* inbound */
 } dure_socket_opts;
 
+/* DURE_ERR_LIMIT when the process may have too few descriptors for sockets and files. */
+DURE_MUST_USE dure_err dure_socket_descriptors(dure_diag *diag);
 DURE_MUST_USE dure_err dure_socket_set(void *socket, int option, int value);
 DURE_MUST_USE dure_err dure_socket_configure(void *socket, const dure_socket_opts *opts);
 

@@ -6,11 +6,15 @@
  *   CHAOS_KILL=disk:K:before|torn|after
  *       at the K-th write, sync, rename, removal or truncation of a regular file; torn: after half
  *       of the bytes
+ *   CHAOS_KILL=disk:K:full
+ *       from that point on nothing can be written: the disk is full
  *   CHAOS_KILL=frame:K:before|after
  *       at the K-th control frame sent, heartbeats left out
  *   CHAOS_LOG=FILE
  *       every frame that is sent, chunks by their hash, and every update that is masked, appended
  *       before it happens
+ *   CHAOS_CLOCK=FILE
+ *       the wall clock goes wrong by the seconds in FILE, which may change at any time
  *
  * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
 #include "chaos_log.h"
@@ -20,6 +24,7 @@
 #include "secagg/client_int.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -27,14 +32,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
-typedef enum where { BEFORE, TORN, AFTER } where;
+typedef enum where { BEFORE, TORN, AFTER, FULL } where;
 
 static atomic_long disk_left, frames_left;
 static where mode;
 static int log_fd = -1;
+static atomic_bool is_full;
+static const char *clock_path;
 
 static void *real(const char *name)
 {
@@ -57,6 +65,8 @@ typedef int fd_fn(int);
 typedef int truncate_fn(int, off_t);
 typedef int path_fn(const char *);
 typedef int paths_fn(const char *, const char *);
+typedef time_t time_fn(time_t *);
+typedef int clock_gettime_fn(clockid_t, struct timespec *);
 typedef int zmq_send_fn(void *, const void *, size_t, int);
 typedef int zmq_msg_send_fn(zmq_msg_t *, void *, int);
 
@@ -65,8 +75,12 @@ __attribute__((constructor)) static void read_plan(void)
     char kind[8] = "", when[8] = "";
     long k = 0;
     const char *plan = getenv("CHAOS_KILL"), *log = getenv("CHAOS_LOG");
+    clock_path = getenv("CHAOS_CLOCK");
     if (plan && sscanf(plan, "%7[a-z]:%ld:%7[a-z]", kind, &k, when) == 3) {
-        mode = strcmp(when, "torn") == 0 ? TORN : strcmp(when, "after") == 0 ? AFTER : BEFORE;
+        mode = strcmp(when, "torn") == 0    ? TORN
+               : strcmp(when, "after") == 0 ? AFTER
+               : strcmp(when, "full") == 0  ? FULL
+                                            : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
         if (strcmp(kind, "frame") == 0) frames_left = k;
     }
@@ -83,7 +97,16 @@ static void die(void)
 /* True once: at the point that was planned. */
 static bool is_due(atomic_long *left)
 {
-    return *left > 0 && atomic_fetch_sub(left, 1) == 1;
+    if (*left <= 0 || atomic_fetch_sub(left, 1) != 1) return false;
+    if (mode != FULL) return true;
+    is_full = true;
+    return false;
+}
+
+static ssize_t refuse(void)
+{
+    errno = ENOSPC;
+    return -1;
 }
 
 static bool is_file(int fd)
@@ -105,7 +128,10 @@ static bool meet(atomic_long *left)
 ssize_t write(int fd, const void *data, size_t n)
 {
     REAL(write_fn, "write");
-    if (!is_file(fd) || !is_due(&disk_left)) return next(fd, data, n);
+    if (!is_file(fd)) return next(fd, data, n);
+    const bool due = is_due(&disk_left);
+    if (is_full) return refuse();
+    if (!due) return next(fd, data, n);
     if (mode == BEFORE) die();
     const ssize_t put = next(fd, data, mode == TORN ? n / 2 : n);
     die();
@@ -114,7 +140,10 @@ ssize_t write(int fd, const void *data, size_t n)
 
 static ssize_t pwrite_with(pwrite_fn *next, int fd, const void *data, size_t n, off_t at)
 {
-    if (!is_file(fd) || !is_due(&disk_left)) return next(fd, data, n, at);
+    if (!is_file(fd)) return next(fd, data, n, at);
+    const bool due = is_due(&disk_left);
+    if (is_full) return refuse();
+    if (!due) return next(fd, data, n, at);
     if (mode == BEFORE) die();
     const ssize_t put = next(fd, data, mode == TORN ? n / 2 : n, at);
     die();
@@ -188,6 +217,35 @@ int unlink(const char *path)
     const bool dies = meet(&disk_left);
     const int result = next(path);
     if (dies) die();
+    return result;
+}
+
+/* ---- the clock ---- */
+
+static long wrong_by_s(void)
+{
+    long seconds = 0;
+    const int saved = errno;
+    FILE *f = clock_path ? fopen(clock_path, "r") : NULL;
+    if (f && fscanf(f, "%ld", &seconds) != 1) seconds = 0;
+    if (f) (void)fclose(f);
+    errno = saved;
+    return seconds;
+}
+
+time_t time(time_t *out)
+{
+    REAL(time_fn, "time");
+    const time_t now = next(NULL) + wrong_by_s();
+    if (out) *out = now;
+    return now;
+}
+
+int clock_gettime(clockid_t which, struct timespec *out)
+{
+    REAL(clock_gettime_fn, "clock_gettime");
+    const int result = next(which, out);
+    if (result == 0 && which == CLOCK_REALTIME) out->tv_sec += wrong_by_s();
     return result;
 }
 
