@@ -78,7 +78,14 @@ static void write_records(const fleet *f)
 void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
 {
     reset(f, seed);
-    village_make_training(&f->v, n, rounds, 1);
+    village_make_training(&f->v, n, 0, rounds, 1);
+    write_records(f);
+}
+
+void fleet_make_long(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
+{
+    reset(f, seed);
+    village_make_training(&f->v, n, n - n / 3, rounds, 1);
     write_records(f);
 }
 

@@ -30,6 +30,8 @@ typedef struct fleet {
 
 /* A federation of n sites that nobody runs yet. */
 void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds);
+/* The same where most sites are enough for a round, so that it does not wait for those killed. */
+void fleet_make_long(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds);
 /* The same with vectors of several chunks, `least` sites needed for a round. */
 void fleet_make_large(fleet *f, uint32_t n, uint32_t least, uint32_t rounds);
 /* Kills what is left and removes the files, unless they are to be kept. */

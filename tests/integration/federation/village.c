@@ -101,9 +101,9 @@ void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
     v->silence_s = "3";
 }
 
-void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
+void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps)
 {
-    make(v, n, rounds, &(village_plan){.steps = steps, .batch = 4});
+    make(v, n, rounds, &(village_plan){.least = least, .steps = steps, .batch = 4});
     v->silence_s = "12";
 }
 

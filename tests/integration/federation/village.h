@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <sys/types.h>
 
-#define VILLAGE_MAX 8
+#define VILLAGE_MAX 12
 
 typedef struct village {
     temp_dir dir;
@@ -27,7 +27,7 @@ typedef struct village {
  * given; `rounds` of two steps planned. Nothing runs yet. */
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds);
 /* The same with as many local steps of small batches, for real sites that train. */
-void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
+void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps);
 /* The same with an adapter of some hundred kilobytes, and a coordinator as patient as by default.
  */
 void village_make_large(village *v, uint32_t n, uint32_t least, uint32_t rounds);
