@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
@@ -91,6 +92,15 @@ static dure_err check_model(const dure_settings *settings, dure_diag *diag)
     return err;
 }
 
+/* A connection is a descriptor; many systems hand out few until they are asked for more. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit)) return;
+    limit.rlim_cur = limit.rlim_max;
+    (void)!setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 static dure_err run(const options *o, const char *dir, dure_diag *diag)
 {
     dure_coordinator_gate gate;
@@ -110,6 +120,7 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
     child.log_path = dure_path_join(dir, "gate.log");
     dure_gate_child_init(&gate, &child);
     if (!o->no_gate) opts.gate = &gate;
+    raise_descriptors();
     if (!err) err = dure_coordinator_open(&running, &opts, diag);
     if (!err) {
         handle_signals();

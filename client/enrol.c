@@ -155,20 +155,32 @@ static dure_declared declared_of(const enrolment *e)
                            .sigma_den = without_privacy(e) ? 1 : DURE_DP_SIGMA_DEN};
 }
 
-static dure_err reserve(enrolment *e, dure_diag *diag)
+/* The whole plan under the name that the state holds already; fine if it was reserved before. */
+static dure_err reserve_as_kept(enrolment *e, dure_diag *diag)
 {
     char purpose[DURE_PURPOSE_SIZE];
     dure_site_state *s = &e->site.state;
-    s->declared = declared_of(e);
-    if (without_privacy(e)) return dure_site_save_state(&e->site, diag);
     snprintf(purpose, sizeof purpose, "federation %s, %u rounds", e->policy.federation,
              e->invitation.terms.training.rounds);
-    dure_err err = dure_site_ledger_reserve(&s->reservation, e->ledger, e->policy.source, &e->plan,
-                                            purpose, diag);
+    dure_err err = dure_site_ledger_reserve_as(e->ledger, &s->reservation, e->policy.source,
+                                               &e->plan, purpose, diag);
     if (err) return err;
     s->reserved = true;
     dure_site_note_ledger(&e->site, e->ledger);
     return dure_site_save_state(&e->site, diag);
+}
+
+/* What the reservation is called and holds is kept before it is made: cut off in between, the same
+ * command finds it in the ledger as its own, and nothing is reserved twice or given back. */
+static dure_err reserve(enrolment *e, dure_diag *diag)
+{
+    dure_site_state *s = &e->site.state;
+    s->declared = declared_of(e);
+    if (without_privacy(e)) return dure_site_save_state(&e->site, diag);
+    dure_err err = dure_reservation_id_make(&s->reservation, diag);
+    if (!err) dure_site_note_ledger(&e->site, e->ledger);
+    if (!err) err = dure_site_save_state(&e->site, diag);
+    return err ? err : reserve_as_kept(e, diag);
 }
 
 static dure_err start_new(enrolment *e, dure_diag *diag)
@@ -200,6 +212,35 @@ static bool same_settings(const dure_policy *a, const dure_policy *b)
            a->budget.epsilon == b->budget.epsilon && a->budget.delta == b->budget.delta;
 }
 
+/* Whether the ledger holds what the join that was cut off meant to reserve. Its ledger is open. */
+static bool has_reserved(const enrolment *e)
+{
+    const dure_reservation *r = NULL;
+    return !dure_site_ledger_reservation(&r, e->ledger, &e->site.state.reservation, NULL) &&
+           r->state != DURE_RESERVATION_RELEASED;
+}
+
+/* Declared and reserved as far as it went before; nothing was sent unless all of it was done. */
+static dure_err take_up_plan(enrolment *e, dure_diag *diag)
+{
+    const dure_site_state *s = &e->site.state;
+    bool declared = s->declared.batch != 0;
+    dure_err err = DURE_OK;
+    if (!without_privacy(e)) {
+        err = dure_site_open_ledger(&e->ledger, &e->site, diag);
+        if (err) return err;
+        declared = declared && has_reserved(e);
+    }
+    if (!declared) {
+        dure_site_ledger_close(&e->ledger);
+        err = find_plan(e, diag);
+        return err ? err : reserve(e, diag);
+    }
+    err = dure_site_plan(&e->plan, &e->invitation.terms, &s->declared, diag);
+    if (err || s->reserved || without_privacy(e)) return err;
+    return reserve_as_kept(e, diag);
+}
+
 /* The same command after it was cut off: the folder is there, but nobody said Joined yet. */
 static dure_err take_up(enrolment *e, dure_diag *diag)
 {
@@ -222,15 +263,7 @@ static dure_err take_up(enrolment *e, dure_diag *diag)
                              e->opts->dir);
     }
     e->policy = e->site.policy;
-    if (!without_privacy(e)) err = dure_site_open_ledger(&e->ledger, &e->site, diag);
-    if (!err && e->site.state.declared.batch == 0) {
-        /* Cut off before the reservation. */
-        dure_site_ledger_close(&e->ledger);
-        err = find_plan(e, diag);
-        return err ? err : reserve(e, diag);
-    }
-    if (!err) err = dure_site_plan(&e->plan, &e->invitation.terms, &e->site.state.declared, diag);
-    return err;
+    return take_up_plan(e, diag);
 }
 
 /* ---- the conversation ---- */
@@ -397,9 +430,14 @@ static void undo(enrolment *e)
 {
     static const char *const made[] = {DURE_SITE_YAML, "keys", "federation.bin", "state.bin",
                                        "lock"};
-    if (e->site.state.reserved && e->ledger) {
-        (void)!dure_site_ledger_release(e->ledger, &e->site.state.reservation, NULL);
+    dure_site_state *s = &e->site.state;
+    if (s->reserved && e->ledger) {
+        (void)!dure_site_ledger_release(e->ledger, &s->reservation, NULL);
     }
+    /* Cut off below, the folder is one that nothing was declared in. */
+    s->declared = (dure_declared){.n_pub = 0};
+    s->reserved = false;
+    (void)!dure_site_save_state(&e->site, NULL);
     for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
         char *path = dure_path_join(e->opts->dir, made[i]);
         if (path) (void)!dure_dir_remove(path, NULL);

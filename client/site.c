@@ -314,7 +314,7 @@ static dure_err clear_unfinished(dure_site *site, dure_diag *diag)
     char *path = NULL;
     dure_err err = with_path(&path, site->dir, "state.bin");
     if (!err && dure_file_exists(path)) err = read_state(site, diag);
-    if (!err && (site->state.joined || site->state.reserved))
+    if (!err && (site->state.joined || site->state.declared.batch != 0))
         err = dure_diag_set(diag, DURE_ERR_EXISTS,
                             "%s is a site's folder that has lost its " DURE_SITE_YAML
                             "; put that back, or choose another folder",

@@ -71,6 +71,14 @@ typedef struct dure_reservation_id {
 DURE_MUST_USE dure_err dure_site_ledger_reserve(dure_reservation_id *id, dure_site_ledger *ledger,
                                                 const char *source, const dure_dp_plan *plan,
                                                 const char *purpose, dure_diag *diag);
+/* The same under a name that the caller made and has stored before, so that after a crash it finds
+ * out whether it has reserved: what is there under the name with this source and plan is taken as
+ * done. DURE_ERR_EXISTS if it is there with others, DURE_ERR_STATE if it was released. */
+DURE_MUST_USE dure_err dure_site_ledger_reserve_as(dure_site_ledger *ledger,
+                                                   const dure_reservation_id *id,
+                                                   const char *source, const dure_dp_plan *plan,
+                                                   const char *purpose, dure_diag *diag);
+DURE_MUST_USE dure_err dure_reservation_id_make(dure_reservation_id *id, dure_diag *diag);
 /* Sets plan->sigma_num to the least noise with which the plan fits what is left of the source; for
  * a source's first plan that is the noise which spends the whole budget. Reserves nothing.
  * DURE_ERR_BUDGET with a sentence if no noise does; otherwise as reserve. */

@@ -12,6 +12,8 @@
 #include <unistd.h>
 
 #define MAX_PEERS_DEFAULT 1024
+/* A chunk of a vector takes 26 s at 60 kbit/s, below which no connection lives. */
+#define SILENCE_MS 30000
 #define ENDPOINT_SIZE 256
 
 /* A routing id: the hash of the key, then what only that peer knows. */
@@ -168,6 +170,7 @@ static dure_err configure(dure_router *router, const dure_router_opts *opts)
     const dure_socket_opts common = {.queue_messages = opts->queue_messages,
                                      .heartbeat_ms = opts->heartbeat_ms,
                                      .linger_ms = opts->linger_ms,
+                                     .silence_ms = opts->heartbeat_ms ? 0 : SILENCE_MS,
                                      .max_frame_bytes = DURE_NET_CHUNK_BYTES};
     dure_err err = dure_socket_configure(router->socket, &common);
     if (!err) err = dure_socket_set(router->socket, ZMQ_ROUTER_MANDATORY, 1);
@@ -212,6 +215,7 @@ dure_err dure_router_open(dure_router **out, const dure_router_opts *opts, dure_
 {
     *out = NULL;
     dure_err err = dure_curve_check(diag);
+    if (!err) err = dure_socket_descriptors(diag);
     if (err) return err;
     dure_router *router = calloc(1, sizeof *router);
     if (!router) return DURE_ERR_NOMEM;

@@ -34,7 +34,8 @@ typedef struct dure_router_opts {
     uint32_t io_threads;     /* 0: 1 */
     uint32_t max_peers;      /* 0: 1024; over it the guest seen longest ago is forgotten */
     uint32_t queue_messages; /* per peer and direction, 0: 64 */
-    uint32_t heartbeat_ms;   /* 0: 10000; a peer silent for three of them is disconnected */
+    uint32_t heartbeat_ms;   /* 0: 4000, and a peer silent for 30000, a chunk on the slowest line,
+                                is disconnected; else one silent for three of them */
     uint32_t linger_ms;      /* 0: 1000: how long close waits for what is queued */
 } dure_router_opts;
 

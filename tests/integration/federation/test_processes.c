@@ -123,7 +123,7 @@ static void audit(void)
 static void test_three_sites_train_two_rounds(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 2, 3);
+    village_make_training(&v, 3, 0, 2, 3);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -138,7 +138,7 @@ static void test_three_sites_train_two_rounds(void **state)
 static void test_seven_sites_lose_two_while_they_train(void **state)
 {
     (void)state;
-    village_make_training(&v, 7, 1, LONG);
+    village_make_training(&v, 7, 0, 1, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -156,7 +156,7 @@ static void test_seven_sites_lose_two_while_they_train(void **state)
 static void test_a_killed_coordinator_is_waited_for(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, LONG);
+    village_make_training(&v, 3, 0, 1, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -174,7 +174,7 @@ static void test_a_killed_coordinator_is_waited_for(void **state)
 static void test_a_restarted_site_is_in_the_next_round(void **state)
 {
     (void)state;
-    village_make_training(&v, 5, 2, LONG);
+    village_make_training(&v, 5, 0, 2, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -206,7 +206,7 @@ static void in_folder(const char *command)
 static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 4, 3);
+    village_make_training(&v, 3, 0, 4, 3);
     village_start(&v);
     join_all();
     in_folder("cp -r place0 place0.copy && cp -r ledger0 ledger0.copy");
@@ -275,7 +275,7 @@ static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, 3);
+    village_make_training(&v, 3, 0, 1, 3);
     village_start(&v);
     join_all();
     start_client(0);
