@@ -301,9 +301,13 @@ static void *raw_dealer(void *context, const gate *g, const dure_curve_key *key)
     snprintf(endpoint, sizeof endpoint, "tcp://127.0.0.1:%u", g->port);
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
     zmq_setsockopt(socket, ZMQ_SNDHWM, &no_limit, sizeof no_limit);
-    if (key && !dure_curve_id(&hash, key->public_)) {
-        memcpy(id, hash.b, sizeof hash.b);
-        zmq_setsockopt(socket, ZMQ_ROUTING_ID, id, sizeof id);
+    /* Without a key it names itself after the key of zeros that a router without CURVE would see.
+     */
+    static const uint8_t none[DURE_CURVE_BYTES];
+    if (dure_curve_id(&hash, key ? key->public_ : none)) return NULL;
+    memcpy(id, hash.b, sizeof hash.b);
+    zmq_setsockopt(socket, ZMQ_ROUTING_ID, id, sizeof id);
+    if (key) {
         zmq_setsockopt(socket, ZMQ_CURVE_SERVERKEY, g->server.public_, DURE_CURVE_BYTES);
         zmq_setsockopt(socket, ZMQ_CURVE_PUBLICKEY, key->public_, DURE_CURVE_BYTES);
         zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, key->secret, DURE_CURVE_BYTES);
