@@ -134,8 +134,8 @@ static dure_err blob_done(dure_session *s, dure_diag *diag)
     return s->load.what == DOWNLOAD_ADAPTER ? session_on_adapter(s, diag) : session_on_sum(s, diag);
 }
 
-static dure_err on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span payload,
-                        dure_diag *diag)
+dure_err session_on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span payload,
+                         dure_diag *diag)
 {
     download *l = &s->load;
     if (l->what == DOWNLOAD_NOTHING || !dure_ct_equal(c->digest, l->digest.b, DURE_DIGEST_BYTES) ||
@@ -187,7 +187,7 @@ static dure_err dispatch(dure_session *s, dure_msg **msg, dure_span payload, uin
     case DURE_MSG_RESULT:
         return session_on_result(s, msg, diag);
     case DURE_MSG_BLOB_CHUNK:
-        return on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
+        return session_on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
     case DURE_MSG_WAITING:
         return on_waiting(s, &(*msg)->u.waiting, now_ms);
     case DURE_MSG_REFUSED:

@@ -199,6 +199,87 @@ static void test_views_a_vector_is_masked_once(void **state)
     world_free(&w);
 }
 
+/* ---- a vector that is said to be late ---- */
+
+enum { LATE = 2 };
+
+static dure_share of_late[N];
+static size_t n_of_late;
+
+static bool keep_shares_of_late(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    (void)w;
+    observe(to_server, member, msg);
+    if (!to_server || msg->type != DURE_MSG_UNMASK) return true;
+    for (size_t i = 0; i < msg->u.unmask.n_entries; i++) {
+        const dure_revealed *r = &msg->u.unmask.entries[i];
+        if (r->member != LATE) continue;
+        assert_int_equal(r->kind, DURE_SHARE_MASK);
+        assert_ok(dure_share_decode(&of_late[n_of_late++], r->share));
+    }
+    return true;
+}
+
+/* All that the coordinator can compute of the late site's masks; with b also its own. */
+static dure_masks *masks_of_late(const world *w, const uint8_t *b)
+{
+    uint8_t secret[DURE_SHAMIR_SECRET_BYTES], key[DURE_SECAGG_KEY_BYTES];
+    dure_masks *masks = NULL;
+    dure_kx_key mask;
+    const dure_hash *t2 = &w->clients[0]->t2;
+    assert_ok(dure_shamir_combine(secret, of_late, w->config.threshold));
+    assert_ok(dure_kx_from_secret(&mask, secret));
+    assert_ok(dure_masks_new(&masks, &w->config, N));
+    for (uint32_t u = 0; u < N; u++) {
+        const uint32_t pair[2] = {LATE, u};
+        if (u == LATE) continue;
+        assert_ok(dure_secagg_pair_key(key, t2, &mask, w->clients[0]->keys[u].mask_public, pair,
+                                       &w->config));
+        assert_ok(dure_masks_add(masks, key, u > LATE));
+    }
+    if (!b) return masks;
+    assert_ok(dure_secagg_self_key(key, t2, b, LATE, &w->config));
+    assert_ok(dure_masks_add(masks, key, true));
+    return masks;
+}
+
+/* The first chunk of the late vector without those masks: is it the plain one? */
+static bool is_plain(const world *w, const uint8_t *vector, const uint8_t *b)
+{
+    const size_t n = w->config.chunk_words;
+    uint32_t words[WORLD_WORDS] = {0};
+    dure_masks *masks = masks_of_late(w, b);
+    dure_vector_add_packed(words, (dure_span){vector, n * 3}, &w->config);
+    assert_ok(dure_masks_apply(words, masks, 0));
+    dure_masks_free(&masks);
+    size_t equal = 0;
+    for (size_t i = 0; i < n; i++)
+        equal += (words[i] & 0xffffff) == dure_mask_word(w->units[LATE][i], 24);
+    return equal > n / 2;
+}
+
+/* The coordinator has the whole vector of a site and calls it dropped. The shares that this earns
+ * take the masks of its pairs off, and not its own. */
+static void test_views_a_vector_called_late_stays_masked(void **state)
+{
+    (void)state;
+    world *w = world_new(N, 5);
+    uint8_t b[DURE_SHAMIR_SECRET_BYTES], vector[WORLD_WORDS * 3];
+    n_of_late = 0;
+    w->hook = keep_shares_of_late;
+    memcpy(b, w->clients[LATE]->secrets.b, sizeof b);
+    w->dies[LATE] = WORLD_R2;
+    world_run(w);
+    assert_true(w->summed);
+    assert_true(n_of_late >= w->config.threshold);
+    const dure_span late = dure_secagg_client_vector(w->clients[LATE]);
+    assert_int_equal(late.n, sizeof vector);
+    memcpy(vector, late.data, sizeof vector);
+    assert_false(is_plain(w, vector, NULL));
+    assert_true(is_plain(w, vector, b)); /* what one more secret would have told */
+    world_free(&w);
+}
+
 /* A key of one round would unmask another in which it comes again. */
 static void test_views_keys_and_secrets_are_fresh_each_round(void **state)
 {
@@ -221,6 +302,7 @@ int main(void)
         cmocka_unit_test_setup(test_views_two_lists_of_keys_open_no_share, setup),
         cmocka_unit_test_setup(test_views_two_sets_of_sharers_reveal_nothing, setup),
         cmocka_unit_test_setup(test_views_a_vector_is_masked_once, setup),
+        cmocka_unit_test_setup(test_views_a_vector_called_late_stays_masked, setup),
         cmocka_unit_test_setup(test_views_keys_and_secrets_are_fresh_each_round, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
