@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "crypto/wipe.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -77,7 +78,7 @@ static void forget(dure_door *door, visitor *v)
 static void put_out(dure_door *door, visitor *v)
 {
     far_end now;
-    if (look(&now, v->fd) && memcmp(&now, &v->end, sizeof now) == 0) shutdown(v->fd, SHUT_RDWR);
+    if (look(&now, v->fd) && dure_ct_equal(&now, &v->end, sizeof now)) shutdown(v->fd, SHUT_RDWR);
     forget(door, v);
 }
 
@@ -85,7 +86,8 @@ static size_t waiting_from(const dure_door *door, const uint8_t address[16])
 {
     size_t n = 0;
     for (size_t i = 0; i < door->n; i++)
-        if (!door->visitors[i].member && !memcmp(door->visitors[i].end.address, address, 16)) n++;
+        if (!door->visitors[i].member && dure_ct_equal(door->visitors[i].end.address, address, 16))
+            n++;
     return n;
 }
 
@@ -98,7 +100,7 @@ static visitor *one_too_many(const dure_door *door)
         visitor *v = &door->visitors[i];
         if (v->member) continue;
         /* The count is only taken for an address that is not the chosen one's. */
-        const bool same = chosen && !memcmp(chosen->end.address, v->end.address, 16);
+        const bool same = chosen && dure_ct_equal(chosen->end.address, v->end.address, 16);
         const size_t n = same ? most : waiting_from(door, v->end.address);
         if (n > most || (n == most && v->number < chosen->number)) chosen = v;
         if (n > most) most = n;
