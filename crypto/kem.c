@@ -3,6 +3,7 @@
 #include "crypto/wipe.h"
 
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
@@ -27,6 +28,11 @@ static void look(void)
 bool dure_kem_available(void)
 {
     return pthread_once(&once, look) == 0 && available;
+}
+
+const char *dure_kem_library(void)
+{
+    return OpenSSL_version(OPENSSL_VERSION);
 }
 
 /* OSSL_PARAM takes a pointer to non-const that is only read. */

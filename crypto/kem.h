@@ -16,6 +16,8 @@
 
 /* Whether this machine's OpenSSL has it. Every function below is DURE_ERR_UNSUPPORTED otherwise. */
 bool dure_kem_available(void);
+/* "OpenSSL 3.0.19 ...": the library in use, for people; static. */
+const char *dure_kem_library(void);
 
 /* The public key of a private one. */
 DURE_MUST_USE dure_err dure_kem_public(uint8_t public_[DURE_KEM_PUBLIC_BYTES],

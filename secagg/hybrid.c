@@ -20,6 +20,17 @@ bool dure_suite_is_hybrid(const dure_config *config)
     return config->suite == DURE_SUITE_HYBRID_AES256CTR;
 }
 
+dure_err dure_hybrid_check_machine(const char *who, dure_diag *diag)
+{
+    if (dure_kem_available()) return DURE_OK;
+    return dure_diag_set(
+        diag, DURE_ERR_UNSUPPORTED,
+        "the federation's suite is hybrid and %s cannot take part: ML-KEM-768 comes "
+        "with OpenSSL 3.5, and this is %s; use a newer system, or make the "
+        "federation with 'dure init --suite x25519'",
+        who, dure_kem_library());
+}
+
 size_t dure_hybrid_keys_bytes(const dure_config *config)
 {
     return dure_suite_is_hybrid(config) ? DURE_MSG_KEM_KEYS_BYTES : 0;

@@ -23,6 +23,9 @@
 #define DURE_ROUND_SEED_BYTES 32
 
 bool dure_suite_is_hybrid(const dure_config *config);
+/* DURE_ERR_UNSUPPORTED, with a sentence that names what is there, where ML-KEM is not to be had.
+ * `who` begins it: "this site". */
+DURE_MUST_USE dure_err dure_hybrid_check_machine(const char *who, dure_diag *diag);
 /* The lengths of what R0, R1's entry from one member to another, and R1 carry in this suite. */
 size_t dure_hybrid_keys_bytes(const dure_config *config);
 size_t dure_hybrid_sent_bytes(const dure_config *config, uint32_t from, uint32_t to);

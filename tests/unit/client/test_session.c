@@ -58,6 +58,20 @@ static void test_session_refuses_altered_terms(void **state)
     assert_refused("cohort");
 }
 
+/* The coordinator would rather have keys that a recorded round can be opened with later. */
+static void test_session_refuses_a_downgrade_of_the_suite(void **state)
+{
+    (void)state;
+    st->s->site.invitation.terms.cohort.post_quantum = true; /* as the root signed them */
+    assert_int_equal(st->config->suite, DURE_SUITE_X25519_AES256CTR);
+    stage_open_round();
+    assert_refused("suite");
+    st->s->site.invitation.terms.cohort.post_quantum = false;
+    st->s->site.policy.post_quantum = true; /* or as the site alone wants them */
+    stage_open_round();
+    assert_refused("post_quantum");
+}
+
 static void test_session_refuses_less_noise_than_declared(void **state)
 {
     (void)state;
@@ -431,6 +445,7 @@ int main(void)
         TEST(test_session_refuses_an_unsigned_configuration),
         TEST(test_session_refuses_a_replayed_round),
         TEST(test_session_refuses_altered_terms),
+        TEST(test_session_refuses_a_downgrade_of_the_suite),
         TEST(test_session_refuses_less_noise_than_declared),
         TEST(test_session_refuses_what_its_policy_forbids),
         TEST(test_session_refuses_when_the_plan_is_used),

@@ -88,6 +88,7 @@ static void test_views_two_models_share_nothing(void **state)
 /* ---- two lists of keys ---- */
 
 static uint8_t sealed[N][DURE_SECAGG_SEALED_BYTES]; /* for site 0 */
+static uint8_t kem[N][DURE_MSG_KEM_MAX];
 static dure_forwarded forwarded[N];
 
 static void keep_r1(const world *w, uint32_t from, const dure_msg *msg)
@@ -103,6 +104,8 @@ static void keep_r1(const world *w, uint32_t from, const dure_msg *msg)
     assert_int_equal(r1->entries[0].member, 0);
     memcpy(sealed[from], r1->entries[0].sealed.data, sizeof sealed[from]);
     f->sealed = (dure_span){sealed[from], sizeof sealed[from]};
+    f->kem = (dure_span){kem[from], r1->entries[0].kem.n};
+    if (f->kem.n) memcpy(kem[from], r1->entries[0].kem.data, f->kem.n);
 }
 
 /* Site 0 does not hear of site 4, the others do. */
