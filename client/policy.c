@@ -117,13 +117,13 @@ static void put_rules(dure_buf *out, const dure_policy *p)
     put_number(out, "collusion", p->collusion, "other sites that may collude with the coordinator");
     put_number(out, "min_sites", p->min_sites, "in every sum, and different organisations");
     put_number(out, "min_threshold", p->min_threshold, "least t of the secure sum; 0: the rule's");
-    dure_put_format(out,
-                    "  post_quantum: %s   # true accepts only rounds with ML-KEM beside X25519\n",
-                    p->post_quantum ? "true" : "false");
     put_real(out, "min_noise", p->min_noise, "least noise multiplier of this site");
     put_real(out, "max_rate", p->max_rate, "largest share of the records in one step");
     put_real(out, "max_clip", p->max_clip, "largest bound of one record's gradient");
     put_number(out, "max_steps", p->max_steps, "of the whole plan");
+    dure_put_format(out,
+                    "  post_quantum: %s   # true accepts only rounds with ML-KEM beside X25519\n",
+                    p->post_quantum ? "true" : "false");
     dure_put_format(out, "  bases:   # SHA-256 of the base models that may be trained\n");
     for (uint32_t i = 0; i < p->n_bases; i++) {
         char hex[65];
