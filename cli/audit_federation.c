@@ -165,7 +165,8 @@ static dure_err check_round(void *state, const dure_event *event, dure_diag *dia
                              (ull)round->round);
     const dure_event_sum *sum = &round->sum;
     if (f->terms && sum->suite > 0 &&
-        (sum->collusion != f->terms->cohort.collusion || sum->u_min < f->terms->cohort.u_min))
+        (sum->collusion != f->terms->cohort.collusion || sum->u_min < f->terms->cohort.u_min ||
+         (sum->suite == DURE_SUITE_HYBRID_AES256CTR) != f->terms->cohort.post_quantum))
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "round %llu has another rule for its secure sum than the terms that "
                              "the root signed",

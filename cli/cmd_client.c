@@ -2,6 +2,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "client/enrol.h"
 #include "client/session.h"
 #include "client/work.h"
 #include "common/clock.h"
@@ -292,6 +293,54 @@ static int parse(options *o, int argc, char **argv, bool is_run)
     return -1;
 }
 
+/* ---- renew ---- */
+
+static void say_waiting(void *state, const char *sentence)
+{
+    (void)state;
+    fprintf(stderr, "%s\n", sentence);
+}
+
+static int renew(int argc, char **argv)
+{
+    dure_enrol_opts e = {.renew = true, .waiting = say_waiting};
+    uint64_t patience_s = 0;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &e.dir,
+         .help = "the site's folder",
+         .required = true},
+        {.name = "INVITATION",
+         .kind = DURE_ARG_OPERAND,
+         .out = &e.invitation,
+         .help = "the file that 'dure site renew' made",
+         .required = true},
+        {.name = "patience",
+         .kind = DURE_ARG_COUNT,
+         .out = &patience_s,
+         .value = "S",
+         .help = "seconds to wait for the coordinator (for ever)"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "client renew", "new keys for this site; its plan, ledger and records stay as they are",
+        args, N_ARGS(args), "dure client renew site north.invitation"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    e.patience_ms = patience_s * 1000;
+    dure_enrolled enrolled;
+    dure_diag diag = {{0}};
+    dure_err err = dure_enrol(&enrolled, &e, &diag);
+    if (err) return dure_fail("client renew", err, &diag);
+    if (json)
+        return dure_print_json(json_pack("{s:s, s:s, s:s}", "federation", enrolled.federation,
+                                         "site", enrolled.name, "dir", e.dir));
+    printf("%s has new keys in federation %s\n", enrolled.name, enrolled.federation);
+    return 0;
+}
+
 int dure_cmd_client(int argc, char **argv)
 {
     options o = {0};
@@ -305,11 +354,13 @@ int dure_cmd_client(int argc, char **argv)
         dure_err err = run(&o, &diag);
         return err ? dure_fail("client run", err, &diag) : 0;
     }
+    if (strcmp(verb, "renew") == 0) return renew(argc - 1, argv + 1);
     const bool help = strcmp(verb, "--help") == 0;
     FILE *to = help ? stdout : stderr;
     if (*verb && !help) fprintf(to, "dure client: there is no '%s'\n\n", verb);
     fprintf(to, "dure client: a site's part in a federation\n\n"
-                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n\n"
+                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n"
+                "       dure client renew DIR INVITATION\n\n"
                 "Example:\n  dure client run site\n");
     return help ? 0 : 2;
 }

@@ -41,6 +41,17 @@ static void handle_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
+/* As many descriptors as the process may have, so that a burst of connections, which the router
+ * closes a moment later, does not keep a file of the round's from being opened. */
+static void raise_descriptors(void)
+{
+    const rlim_t plenty = 65536;
+    struct rlimit n;
+    if (getrlimit(RLIMIT_NOFILE, &n) || n.rlim_cur >= plenty) return;
+    n.rlim_cur = n.rlim_max < plenty ? n.rlim_max : plenty;
+    (void)setrlimit(RLIMIT_NOFILE, &n);
+}
+
 /* "round_open round=3 sites=[north, south, west]" */
 static void print_words(const char *name, const json_t *facts)
 {
@@ -114,6 +125,7 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
                                                .answer_ms = (uint32_t)o->answer_s * 1000},
                                   .event = on_event,
                                   .event_state = (void *)(uintptr_t)o};
+    raise_descriptors();
     dure_err err = dure_folder_open(&folder, dir, diag);
     if (!err && !o->no_gate) err = check_model(&folder.settings, diag);
     child.settings = &folder.settings;

@@ -10,6 +10,7 @@
 #include "model/chat_template.h"
 #include "model/dataset.h"
 #include "model/shape.h"
+#include "secagg/hybrid.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -19,11 +20,11 @@
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
 typedef struct options {
-    const char *dir, *model, *eval, *endpoint, *name, *targets;
+    const char *dir, *model, *eval, *endpoint, *name, *targets, *suite;
     uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
     uint64_t lifetime_s, gate_records, seed;
     double alpha, learning_rate, clip, range, margin;
-    bool seed_given, no_dp, json;
+    bool seed_given, no_dp, json, post_quantum;
 } options;
 
 /* ---- what the model and the evaluation file say ---- */
@@ -126,7 +127,8 @@ static void fill_terms(dure_terms *t, const options *o)
     t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
                                     .collusion = (uint32_t)o->collusion,
                                     .u_min = o->u_min ? (uint32_t)o->u_min : floor,
-                                    .share_lifetime_s = (uint32_t)o->lifetime_s};
+                                    .share_lifetime_s = (uint32_t)o->lifetime_s,
+                                    .post_quantum = o->post_quantum};
     t->grid = (dure_grid){.range = o->range, .limit = 65536, .modulus_bits = 24};
 }
 
@@ -166,11 +168,13 @@ static int print_made(const dure_settings *s, const dure_founded *made, const op
     dure_hex_encode(root, made->root_public, 32);
     dure_hex_encode(base, t->base.digest.b, 32);
     if (o->json)
-        return dure_print_json(json_pack(
-            "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "federation", t->federation, "dir",
-            o->dir, "root", root, "endpoint", s->endpoint, "base", base, "trained_parameters",
-            (json_int_t)t->layout.n_active, "rounds", (json_int_t)t->training.rounds, "min_sites",
-            (json_int_t)t->cohort.min_sites, "threshold", (json_int_t)threshold));
+        return dure_print_json(
+            json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "federation",
+                      t->federation, "dir", o->dir, "root", root, "endpoint", s->endpoint, "base",
+                      base, "trained_parameters", (json_int_t)t->layout.n_active, "rounds",
+                      (json_int_t)t->training.rounds, "min_sites", (json_int_t)t->cohort.min_sites,
+                      "threshold", (json_int_t)threshold, "suite",
+                      t->cohort.post_quantum ? "hybrid" : "x25519"));
     dure_format_bytes(size, 3 * t->layout.n_active);
     dure_lora_targets_text(targets, t->layout.targets);
     printf("federation   %s\nroot key     %s\nbase model   %s\n", t->federation, root, base);
@@ -180,6 +184,9 @@ static int print_made(const dure_settings *s, const dure_founded *made, const op
            o->no_dp ? "without differential privacy" : "with record-level differential privacy");
     printf("sites        at least %u a round; with %u, %u must stay to the end; %u may collude\n",
            t->cohort.min_sites, t->cohort.min_sites, threshold, t->cohort.collusion);
+    printf("round keys   %s\n", t->cohort.post_quantum
+                                    ? "X25519 with ML-KEM-768: every site needs OpenSSL 3.5"
+                                    : "X25519");
     fprintf(stderr,
             "\n%s/admin holds the root key: keep it apart, the coordinator never needs it.\n"
             "Next: dure invite %s/admin NAME -o NAME.invitation\n"
@@ -195,6 +202,7 @@ static int make(options *o)
     dure_diag diag = {{0}};
     const dure_rng rng = dure_rng_system();
     dure_err err = settings ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err && o->post_quantum) err = dure_hybrid_check_machine("this coordinator", &diag);
     if (!err && !o->seed_given) {
         err = dure_rng_fill(&rng, &o->seed, sizeof o->seed);
         o->seed >>= 1; /* 63 bits: a JSON and a YAML integer hold it */
@@ -253,6 +261,20 @@ static bool is_endpoint(const char *text)
     return n > 0 && n <= 5 && !colon[1 + n] && port > 0 && port <= 65535;
 }
 
+/* What the command line alone shows; the suite is settled here. */
+static int check(options *o, const dure_usage *usage)
+{
+    if (!counts_fit(o)) return dure_args_refuse(usage, "a count is too large");
+    if (!is_endpoint(o->endpoint))
+        return dure_args_refuse(usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
+                                o->endpoint);
+    if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
+    o->post_quantum = strcmp(o->suite, "hybrid") == 0;
+    if (!o->post_quantum && strcmp(o->suite, "x25519") != 0)
+        return dure_args_refuse(usage, "--suite must be hybrid or x25519, not '%s'", o->suite);
+    return 0;
+}
+
 int dure_cmd_init(int argc, char **argv)
 {
     options o = {.targets = "q,v",
@@ -277,6 +299,10 @@ int dure_cmd_init(int argc, char **argv)
         TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
         TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
         TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
+        TEXT("suite", suite, "SUITE",
+             "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519 "
+             "(hybrid where this machine has it)",
+             false),
         TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
              false),
         COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
@@ -314,10 +340,8 @@ int dure_cmd_init(int argc, char **argv)
     char name[DURE_NAME_SIZE];
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (!counts_fit(&o)) return dure_args_refuse(&usage, "a count is too large");
-    if (!is_endpoint(o.endpoint))
-        return dure_args_refuse(&usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
-                                o.endpoint);
+    const int refused = check(&o, &usage);
+    if (refused) return refused;
     if (!o.name) o.name = default_name(name, o.dir);
     return make(&o);
 }

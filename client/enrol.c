@@ -266,6 +266,31 @@ static dure_err take_up(enrolment *e, dure_diag *diag)
     return take_up_plan(e, diag);
 }
 
+/* New keys for the folder's site; its policy, plan and reservation stay what they are. */
+static dure_err start_renewal(enrolment *e, dure_diag *diag)
+{
+    dure_err err = dure_site_open(&e->site, e->opts->dir, diag);
+    if (err) return err;
+    e->site_open = true;
+    if (!e->site.state.joined) {
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "%s has not joined yet; run 'dure join' with its invitation",
+                             e->opts->dir);
+    }
+    e->policy = e->site.policy;
+    err = dure_site_renew(&e->fresh, &e->site, &e->invitation, diag);
+    if (err || without_privacy(e)) return err;
+    err = dure_site_open_ledger(&e->ledger, &e->site, diag);
+    if (err) return err;
+    return dure_site_plan(&e->plan, &e->invitation.terms, &e->site.state.declared, diag);
+}
+
+static dure_err start(enrolment *e, dure_diag *diag)
+{
+    if (e->opts->renew) return start_renewal(e, diag);
+    return dure_site_there(e->opts->dir) ? take_up(e, diag) : start_new(e, diag);
+}
+
 /* ---- the conversation ---- */
 
 static dure_err send_msg(enrolment *e, const dure_msg *msg, dure_diag *diag)
@@ -318,6 +343,11 @@ static dure_err send_hello(enrolment *e, dure_diag *diag)
         dure_federation_id(&id, e->invitation.root_public, e->invitation.terms.federation);
     dure_msg msg = {.type = DURE_MSG_HELLO, .u.hello = {.version = DURE_MSG_VERSION}};
     memcpy(msg.u.hello.federation_id, id.b, sizeof id.b);
+    if (e->opts->renew && e->ledger) {
+        /* What a site of this name showed before counts for the new keys. */
+        dure_site_ledger_head(&id, &msg.u.hello.chain_length, e->ledger);
+        memcpy(msg.u.hello.chain_head, id.b, sizeof id.b);
+    }
     return err ? err : send_msg(e, &msg, diag);
 }
 
@@ -463,11 +493,11 @@ dure_err dure_enrol(dure_enrolled *out, const dure_enrol_opts *opts, dure_diag *
     if (!e) return DURE_ERR_NOMEM;
     e->opts = opts;
     dure_err err = read_invitation(e, diag);
-    if (!err) err = dure_site_there(opts->dir) ? take_up(e, diag) : start_new(e, diag);
+    if (!err) err = start(e, diag);
     if (!err) err = connect_and_join(e, diag);
     if (!err) {
         e->site.state.joined = true;
-        err = dure_site_save_state(&e->site, diag);
+        err = opts->renew ? dure_site_adopt(&e->site, diag) : dure_site_save_state(&e->site, diag);
     } else if (err == DURE_ERR_STATE && e->site_open && !e->site.state.joined && e->fresh) {
         undo(e);
     }

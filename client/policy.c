@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "common/yaml.h"
 #include "dp/calibrate.h"
+#include "secagg/hybrid.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@ typedef struct policy_file {
         double epsilon, delta;
         uint32_t modes, collusion, min_sites, min_threshold;
         double min_noise, max_rate, max_clip;
+        bool post_quantum;
         uint64_t max_steps;
         char bases[DURE_POLICY_BASES_MAX][65];
         uint32_t bases_count;
@@ -57,6 +59,7 @@ static const cyaml_schema_field_t policy_fields[] = {
     NUMBER("min_threshold", struct policy_part, min_threshold),
     REAL("min_noise", struct policy_part, min_noise),
     REAL("max_rate", struct policy_part, max_rate),
+    CYAML_FIELD_BOOL("post_quantum", CYAML_FLAG_OPTIONAL, struct policy_part, post_quantum),
     REAL("max_clip", struct policy_part, max_clip),
     NUMBER("max_steps", struct policy_part, max_steps),
     CYAML_FIELD_SEQUENCE("bases", CYAML_FLAG_DEFAULT, struct policy_part, bases, &digest_schema, 1,
@@ -118,6 +121,9 @@ static void put_rules(dure_buf *out, const dure_policy *p)
     put_real(out, "max_rate", p->max_rate, "largest share of the records in one step");
     put_real(out, "max_clip", p->max_clip, "largest bound of one record's gradient");
     put_number(out, "max_steps", p->max_steps, "of the whole plan");
+    dure_put_format(out,
+                    "  post_quantum: %s   # true accepts only rounds with ML-KEM beside X25519\n",
+                    p->post_quantum ? "true" : "false");
     dure_put_format(out, "  bases:   # SHA-256 of the base models that may be trained\n");
     for (uint32_t i = 0; i < p->n_bases; i++) {
         char hex[65];
@@ -188,6 +194,7 @@ static dure_err convert(dure_policy *out, const policy_file *f, dure_diag *diag)
                          .collusion = r->collusion,
                          .min_sites = r->min_sites,
                          .min_threshold = r->min_threshold,
+                         .post_quantum = r->post_quantum,
                          .min_noise = r->min_noise,
                          .max_rate = r->max_rate,
                          .max_clip = r->max_clip,
@@ -241,6 +248,7 @@ static dure_err forbid(dure_diag *diag, const char *what, const char *rule)
 /* The rules that terms and round have in common. */
 typedef struct offer {
     uint32_t mode, collusion, u_min;
+    bool hybrid;
     double clip, rate, noise;
     uint64_t steps;
     const uint8_t *base;
@@ -283,6 +291,8 @@ static dure_err judge(const dure_policy *p, const offer *o, dure_diag *diag)
         known = known || memcmp(p->bases[i].b, o->base, sizeof p->bases[i].b) == 0;
     }
     if (!known) return forbid(diag, "the base model is not one of this site's list", "bases");
+    if (p->post_quantum && !o->hybrid)
+        return forbid(diag, "the federation's keys are X25519 alone", "post_quantum");
     return judge_privacy(p, o, diag);
 }
 
@@ -294,8 +304,11 @@ dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *te
                      .rate = plan ? dure_dp_plan_rate(plan) : 0,
                      .noise = plan ? dure_dp_plan_sigma(plan) : 0,
                      .steps = (uint64_t)terms->training.rounds * terms->training.steps,
+                     .hybrid = terms->cohort.post_quantum,
                      .base = terms->base.digest.b};
-    return judge(policy, &o, diag);
+    dure_err err = judge(policy, &o, diag);
+    if (err || !terms->cohort.post_quantum) return err;
+    return dure_hybrid_check_machine("this site", diag);
 }
 
 /* The plan was calibrated to the budget from the safe side, so the slack is for rounding alone. */
@@ -327,6 +340,7 @@ dure_err dure_policy_check_round(const dure_policy *policy, const dure_config *c
                      .rate = rate_of(m),
                      .noise = (double)m->sigma_num / m->sigma_den,
                      .steps = (uint64_t)config->rounds * config->local_steps,
+                     .hybrid = dure_suite_is_hybrid(config),
                      .base = config->base_digest};
     dure_err err = judge(policy, &o, diag);
     if (err) return err;

@@ -41,6 +41,7 @@ typedef struct dure_policy {
     uint32_t collusion;     /* c_site: sites that may collude with the coordinator */
     uint32_t min_sites;     /* in a sum, and organisations among them */
     uint32_t min_threshold; /* t */
+    bool post_quantum;      /* only rounds of the hybrid suite */
     double min_noise;       /* this site's noise multiplier */
     double max_rate;        /* q: share of the records in one step */
     double max_clip;        /* C */
@@ -56,7 +57,8 @@ DURE_MUST_USE dure_err dure_policy_parse(dure_policy *out, dure_span text, const
                                          dure_diag *diag);
 
 /* DURE_ERR_POLICY with a sentence that names the rule of site.yaml, unless the federation's terms
- * and the site's own plan are acceptable. `plan` NULL: the mode is none. */
+ * and the site's own plan are acceptable. `plan` NULL: the mode is none. DURE_ERR_UNSUPPORTED when
+ * the terms are of the hybrid suite and this machine's OpenSSL is not. */
 DURE_MUST_USE dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *terms,
                                                const dure_dp_plan *plan, dure_diag *diag);
 /* DURE_ERR_POLICY with a sentence when `plan`, as it was reserved, spends more than the budget that

@@ -179,8 +179,8 @@ static dure_err take_length(bool *same, download *l, uint64_t total, uint64_t no
     return err;
 }
 
-static dure_err on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span payload,
-                        dure_diag *diag)
+dure_err session_on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span payload,
+                         dure_diag *diag)
 {
     download *l = &s->load;
     bool good, fresh = false;
@@ -238,7 +238,7 @@ static dure_err dispatch(dure_session *s, dure_msg **msg, dure_span payload, uin
     case DURE_MSG_RESULT:
         return session_on_result(s, msg, diag);
     case DURE_MSG_BLOB_CHUNK:
-        return on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
+        return session_on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
     case DURE_MSG_ENTRIES:
         return session_on_entries(s, &(*msg)->u.entries, payload, diag);
     case DURE_MSG_ENTRIES_REQUEST:

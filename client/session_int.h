@@ -98,6 +98,10 @@ DURE_MUST_USE dure_err session_send_frame(bool *sent, dure_session *s, dure_span
 DURE_MUST_USE dure_err session_download(dure_session *s, download_for what,
                                         const uint8_t digest[32], dure_diag *diag);
 void session_end_download(dure_session *s);
+/* A part of it. What ends as other bytes than the digest names is thrown away, and the round given
+ * up. */
+DURE_MUST_USE dure_err session_on_blob(dure_session *s, const dure_msg_blob_chunk *chunk,
+                                       dure_span payload, dure_diag *diag);
 /* Steps of the plan that are left. */
 uint64_t session_steps_left(const dure_session *s);
 

@@ -204,7 +204,11 @@ static dure_err read_invitation(dure_site *site, dure_diag *diag)
 {
     dure_buf bytes = {0};
     char *path = NULL;
-    dure_err err = with_path(&path, site->dir, "federation.bin");
+    dure_err err = with_path(&path, site->dir, "keys/federation.bin");
+    if (!err && !dure_file_exists(path)) {
+        free(path);
+        err = with_path(&path, site->dir, "federation.bin");
+    }
     if (!err) err = dure_file_read(&bytes, path, DURE_INVITATION_MAX_BYTES, diag);
     if (!err) {
         dure_reader r = dure_reader_of(dure_buf_span(&bytes));

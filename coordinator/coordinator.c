@@ -5,6 +5,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "proto/messages.h"
+#include "secagg/hybrid.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,8 @@ dure_err dure_coordinator_open(dure_coordinator **out, const dure_coordinator_op
     if (!c->opts.patience.silence_ms) c->opts.patience.silence_ms = 30000;
     if (!c->opts.patience.answer_ms) c->opts.patience.answer_ms = 120000;
     dure_err err = dure_folder_open(&c->folder, opts->dir, diag);
+    if (!err && c->folder.settings.terms.cohort.post_quantum)
+        err = dure_hybrid_check_machine("this coordinator", diag);
     if (!err) err = take_lock(c, diag);
     if (!err) err = open_state(c, diag);
     if (!err) dure_coordinator_set_target(c);

@@ -90,6 +90,7 @@ static const cyaml_schema_field_t cohort_fields[] = {
     NUMBER("collusion", dure_cohort_terms, collusion),
     NUMBER("u_min", dure_cohort_terms, u_min),
     NUMBER("share_lifetime_s", dure_cohort_terms, share_lifetime_s),
+    CYAML_FIELD_BOOL("post_quantum", CYAML_FLAG_OPTIONAL, dure_cohort_terms, post_quantum),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t grid_fields[] = {
@@ -203,8 +204,10 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     const dure_cohort_terms *c = &s->terms.cohort;
     dure_put_format(out,
                     "cohort:\n  min_sites: %u\n  collusion: %u\n  u_min: %u\n"
-                    "  share_lifetime_s: %u\ngrid:\n",
+                    "  share_lifetime_s: %u\n",
                     c->min_sites, c->collusion, c->u_min, c->share_lifetime_s);
+    if (c->post_quantum) dure_put_format(out, "  post_quantum: true\n");
+    dure_put_format(out, "grid:\n");
     put_real(out, "range", s->terms.grid.range);
     dure_put_format(out, "  limit: %u\n  modulus_bits: %u\ngate:\n", s->terms.grid.limit,
                     s->terms.grid.modulus_bits);

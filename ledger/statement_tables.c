@@ -198,6 +198,8 @@ void dure_statement_suite(char text[96], uint32_t suite)
 {
     if (suite == 1)
         (void)snprintf(text, 96, "1: X25519 keys, AES-256-CTR masks, complete graph");
+    else if (suite == 2)
+        (void)snprintf(text, 96, "2: X25519 with ML-KEM-768, AES-256-CTR masks, complete graph");
     else if (suite == 0)
         (void)snprintf(text, 96, "not recorded by the coordinator's version");
     else

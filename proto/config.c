@@ -201,7 +201,9 @@ static dure_err check_member(const dure_config *f, uint32_t i, dure_diag *diag)
 static dure_err check_sum(const dure_config *f, dure_diag *diag)
 {
     uint32_t n = f->n_members;
-    if (f->suite != DURE_SUITE_X25519_AES256CTR) return wrong(diag, "the suite is unknown");
+    if (f->suite != DURE_SUITE_X25519_AES256CTR && f->suite != DURE_SUITE_HYBRID_AES256CTR) {
+        return wrong(diag, "the suite is unknown");
+    }
     if (f->collusion >= n) return wrong(diag, "collusion is not below the number of members");
     if (f->threshold > n || 2 * f->threshold <= n + f->collusion) {
         return wrong(diag,

@@ -71,6 +71,7 @@ typedef struct dure_member {
 
 typedef enum dure_suite {
     DURE_SUITE_X25519_AES256CTR = 1, /* complete graph, double masking, AES-256-CTR masks */
+    DURE_SUITE_HYBRID_AES256CTR = 2, /* the same with ML-KEM-768 beside X25519 */
 } dure_suite;
 
 typedef enum dure_privacy_mode {

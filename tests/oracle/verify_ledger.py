@@ -429,9 +429,10 @@ class Join:
 
 
 def take_terms(r):
-    if r.u16() != 1:
+    version = r.u16()
+    if version not in (1, 2):
         raise Wrong("terms of another version")
-    t = Record(federation=r.text(64), base=r.raw(32), architecture=r.text(31))
+    t = Record(suite=version, federation=r.text(64), base=r.raw(32), architecture=r.text(31))
     for _ in range(8):
         r.u32()
     t.rank, t.alpha, t.targets, t.first_layer = r.u32(), r.f64(), r.u32(), r.u32()
@@ -593,7 +594,7 @@ class Plan:
         t = self.roster.joins[0].terms if self.roster and self.roster.joins else None
         if t and (e.mode != t.mode or e.base != t.base):
             raise Wrong("another mode or base than the terms")
-        if t and e.suite and (e.c != t.c or e.u_min < t.u_min):
+        if t and e.suite and (e.c != t.c or e.u_min < t.u_min or (e.suite == 2) != (t.suite == 2)):
             raise Wrong("another rule of the sum than the terms")
         for m in e.members:
             join = self.roster.by_key(m.key) if self.roster else None
