@@ -235,7 +235,9 @@ size_t dure_workspace_bytes(const dure_transformer *t, dure_workspace_need need)
 float *dure_transformer_checkpoint(const dure_transformer *t, uint32_t layer)
 {
     const dure_workspace_need *has = &t->ws.has;
-    size_t stored_from = t->shape.n_layers - has->stored, from = stored_from - has->checkpoints;
+    size_t stored_from = t->shape.n_layers - has->stored;
+    /* Both have grown to the largest asked for, so together they may be more than there are. */
+    size_t from = has->checkpoints < stored_from ? stored_from - has->checkpoints : 0;
     if (layer < from || layer >= stored_from) return NULL;
     return t->ws.checkpoints + (layer - from) * has->rows * t->shape.n_embd;
 }
