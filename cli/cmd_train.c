@@ -89,6 +89,21 @@ static dure_err prepare_privacy(training *t)
     return err;
 }
 
+/* What is expected, before the first step. */
+static void say_expected(const training *t)
+{
+    const dure_train_options *o = t->o;
+    const dure_dataset *data = &t->s.data;
+    char memory[32], time[32];
+    double records = (double)(o->no_dp ? data->n : o->records);
+    double tokens = (double)t->s.steps * (double)o->batch * (double)data->tokens.n / records;
+    dure_format_bytes(memory, t->s.fit.bytes);
+    dure_format_seconds(time, tokens * t->s.fit.seconds_per_token);
+    fprintf(stderr, "expected: %s, %.0f tokens/s, %s (weights %s, %u layers computed twice)\n",
+            memory, 1 / t->s.fit.seconds_per_token, time,
+            t->s.fit.packed ? "packed" : "from the file", t->s.fit.recompute);
+}
+
 static void say_start(const training *t)
 {
     const dure_train_options *o = t->o;
@@ -97,11 +112,7 @@ static void say_start(const training *t)
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
             dure_transformer_path(t->s.m.transformer));
-    char memory[32];
-    dure_format_bytes(memory, t->s.fit.bytes);
-    fprintf(stderr, "expected: %s, %.0f tokens/s (weights %s, %u layers computed twice)\n", memory,
-            1 / t->s.fit.seconds_per_token, t->s.fit.packed ? "packed" : "from the file",
-            t->s.fit.recompute);
+    say_expected(t);
     if (data->n_cut || data->n_unusable)
         fprintf(stderr,
                 "%zu records are cut at %llu tokens, %zu give nothing to learn (dure data check "

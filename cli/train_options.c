@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MEMORY_MAX_MB = 1 << 30 };
+
 static dure_train_options o;
 
 #define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
@@ -122,7 +124,7 @@ static const dure_arg args[] = {
            "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
     OPTION("memory", COUNT, memory, "MB",
-           "stay within so much memory, at the price of time; default: what the machine has"),
+           "stay within so many megabytes, at the price of time; default: what the machine has"),
     OPTION("profile", FLAG, profile, NULL, "say where the time went"),
     OPTION("save-every", COUNT, save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
@@ -198,6 +200,8 @@ static int check_step_args(void)
 {
     if (o.threads > DURE_POOL_MAX_THREADS)
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
+    if (o.memory > MEMORY_MAX_MB)
+        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
     if (o.max_length < 2 || o.max_length > 1u << 20)
         return dure_args_refuse(&usage, "--max-length must be 2 to %u", 1u << 20);
     if (o.batch == 0) return dure_args_refuse(&usage, "--batch must be at least 1");

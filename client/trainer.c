@@ -399,12 +399,6 @@ static dure_err allocate(dure_trainer *t)
     return err;
 }
 
-uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts)
-{
-    /* The factors, the gradient, both moments, the sum; and the factors of the best evaluation. */
-    return n * (4 * sizeof(float) + sizeof(int64_t) + (opts->eval ? sizeof(float) : 0));
-}
-
 dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dure_dataset *data,
                           dure_lora *lora, const dure_trainer_opts *opts, dure_diag *diag)
 {

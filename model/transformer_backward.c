@@ -70,7 +70,7 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
                                         uint32_t layer, size_t doc)
 {
-    if (t->ws.has.checkpoints) return t->ws.gradient + map->layer_at[layer];
+    if (t->ws.has.checkpoints) return t->ws.gradient + doc * map->n + map->layer_at[layer];
     bool top = layer + 1 == t->shape.n_layers;
     float *room = top ? t->ws.spare : dure_transformer_acts(t, layer + 1)->gradients;
     return room + doc * (map->layer_at[layer + 1] - map->layer_at[layer]);

@@ -103,7 +103,7 @@ static void slice_backward(dure_workspace *ws, slicer *s, const dure_model_shape
     size_t n = ws->has.rows;
     widths w = widths_of(shape);
     ws->spare = floats(s, ws->has.checkpoints ? 0 : ws->set_floats);
-    ws->gradient = floats(s, ws->has.gradient);
+    ws->gradient = floats(s, ws->has.gradient * (ws->has.checkpoints ? ws->has.whole : 1));
     ws->dres = floats(s, n * w.d);
     ws->dnorm = floats(s, n * w.d);
     ws->dy = acts(s, n * w.d);
@@ -203,6 +203,7 @@ dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
         .longest = larger(larger(need.longest, has->longest), need.rows),
         .gradients = larger(need.gradients, has->gradients),
         .gradient = larger(need.gradient, has->gradient),
+        .whole = larger(need.whole, has->whole),
         .checkpoints = larger(need.checkpoints, has->checkpoints),
         .logits = larger(need.logits, has->logits),
         .dora = need.dora | has->dora,

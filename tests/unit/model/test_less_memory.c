@@ -206,7 +206,7 @@ static void test_less_memory_may_change_between_passes(void **state)
         const dure_transformer_opts opts = {.threads = 2, .recompute = ways[i]};
         assert_ok(dure_transformer_new(&other, f.gguf, &opts, NULL));
         for (size_t k = i; k < sizeof ways / sizeof ways[0]; k++) {
-            const dure_transformer_fit fit = {.rows = 512, .recompute = ways[k]};
+            const dure_transformer_fit fit = {.rows = 512, .recompute = ways[k], .whole = k + 1};
             assert_ok(dure_transformer_adopt(other, &fit));
             heard h = listen(other, &f, &how);
             assert_same(&h, &first);
