@@ -123,7 +123,6 @@ typedef struct dure_training_load {
     bool together, dropout; /* as in dure_gradient_opts */
     size_t longest, length; /* tokens of the longest record, and of a usual one (0: the longest) */
     uint64_t other_bytes;   /* what the caller takes himself: optimizer, records */
-    double peak_gflops;     /* of the multipliers; 0: measured */
 } dure_training_load;
 
 /* A way to do it. */

@@ -256,10 +256,8 @@ static void test_transformer_record_is_itself_in_any_packing(void **state)
 
 static dure_training_load load_of(const fixture *f)
 {
-    return (dure_training_load){.layout = &f->lora->layout,
-                                .factors = DURE_LORA_FACTOR_BOTH,
-                                .longest = MAX_TOKENS,
-                                .peak_gflops = 100};
+    return (dure_training_load){
+        .layout = &f->lora->layout, .factors = DURE_LORA_FACTOR_BOTH, .longest = MAX_TOKENS};
 }
 
 static void test_transformer_fit_trades_time_for_memory(void **state)
