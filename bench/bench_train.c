@@ -179,23 +179,20 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Milliseconds a step, GFLOP/s and its share of the peak, for each phase. */
+/* Milliseconds a step, of all threads too; GFLOP/s, GB/s, and the share of the limit. */
 static void print_profile(const setup *s, double peak)
 {
-    const dure_profile *p = dure_transformer_profile(s->t);
-    double steps = (double)s->steps + 1, total = 0, cpu = 0;
+    const dure_compute *c = dure_transformer_compute(s->t);
+    const dure_limits limits = {.gflops = peak, .gbytes = dure_peak_gbytes(c)};
+    double steps = (double)s->steps + 1;
+    printf("phase\tms\tshare\tms of all threads\tGFLOP/s\tGB/s\tof the limit\n");
     for (int i = 0; i < DURE_PHASES; i++) {
-        total += p->seconds[i];
-        cpu += p->cpu_seconds[i];
+        dure_phase_rate rate = dure_profile_rate(c->profile, (dure_phase)i, limits);
+        printf("%s\t%.1f\t%.3f\t%.1f\t%.1f\t%.1f\t%.3f\n", dure_phase_name((dure_phase)i),
+               rate.seconds / steps * 1e3, rate.share, c->profile->cpu_seconds[i] / steps * 1e3,
+               rate.gflops, rate.gbytes, rate.of_limit);
     }
-    printf("phase\tms\tshare\tms of all threads\tshare\tGFLOP/s\tof the peak\tGB/s\n");
-    for (int i = 0; i < DURE_PHASES; i++) {
-        double gflops = p->seconds[i] > 0 ? p->flops[i] / p->seconds[i] * 1e-9 : 0;
-        double gbytes = p->seconds[i] > 0 ? p->bytes[i] / p->seconds[i] * 1e-9 : 0;
-        printf("%s\t%.1f\t%.3f\t%.1f\t%.3f\t%.1f\t%.3f\t%.1f\n", dure_phase_name((dure_phase)i),
-               p->seconds[i] / steps * 1e3, p->seconds[i] / total, p->cpu_seconds[i] / steps * 1e3,
-               p->cpu_seconds[i] / cpu, gflops, gflops / peak, gbytes);
-    }
+    printf("limits\t%.0f\tGFLOP/s\t%.1f\tGB/s\n", limits.gflops, limits.gbytes);
 }
 
 /* The first step warms up. */

@@ -47,7 +47,8 @@ static const dure_arg args[] = {
     OPTION("config", CONFIG, config, "FILE",
            "YAML file of these options, 'rank: 16' a line; the command line wins over it"),
 
-    HEADING("The adapter"),
+    HEADING("The adapter (begin with --targets all --rank 16 without privacy, with it with "
+            "--targets v --factor b --rank 4)"),
     GIVEN("rank", TEXT, ranks, rank_given, "R",
           "default 8; targets may have their own, as in 8,v=16,o=4"),
     GIVEN("alpha", NUMBER, alpha, alpha_given, "X",
@@ -65,7 +66,8 @@ static const dure_arg args[] = {
     OPTION("factor", TEXT, factor, "a|b|both",
            "which factor is trained; b alone starts from an orthonormal A; default both"),
 
-    HEADING("The steps"),
+    HEADING("The steps (begin with 3 epochs in batches of 16 without privacy, with it with the "
+            "largest batch that there is time for)"),
     OPTION("batch", COUNT, batch, "B", "records a step (on average, with privacy); default 16"),
     GIVEN("steps", COUNT, steps, steps_given, "N", "default 100"),
     GIVEN("epochs", NUMBER, epochs, epochs_given, "X",
@@ -119,7 +121,7 @@ static const dure_arg args[] = {
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
     OPTION("no-dp", FLAG, no_dp, NULL, "train without differential privacy"),
 
-    HEADING("Running"),
+    HEADING("Running (--dry-run says what time and memory it takes, docs/training.md why)"),
     OPTION("dry-run", FLAG, dry_run, NULL,
            "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),

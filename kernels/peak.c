@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* A product whose factors stay in the first-level cache, often enough to take a while. */
@@ -54,4 +55,42 @@ double dure_peak_gflops(const dure_compute *c, unsigned tries)
         i++;
     }
     return best * 1e-9;
+}
+
+enum { READ_FLOATS = 32 << 20, READ_PIECE = 16 << 10, READ_TRIES = 4 };
+
+typedef struct read_job {
+    float *at, *sums; /* one sum a piece, so that nothing is left out */
+    const dure_cpu_ops *ops;
+} read_job;
+
+static void read_pieces(void *state, size_t first, size_t last, void *scratch)
+{
+    const read_job *j = state;
+    (void)scratch;
+    for (size_t i = first; i < last; i++) {
+        const float *at = j->at + i * READ_PIECE;
+        j->sums[i] = j->ops->dot(at, at + READ_PIECE / 2, READ_PIECE / 2);
+    }
+}
+
+double dure_peak_gbytes(const dure_compute *c)
+{
+    size_t pieces = READ_FLOATS / READ_PIECE, bytes = READ_FLOATS * sizeof(float);
+    read_job j = {.at = malloc(bytes), .sums = malloc(pieces * sizeof(float)), .ops = c->ops};
+    double best = 0;
+    if (j.at && j.sums) {
+        /* Not zeros, which the compiler would leave to pages that are all the same one. */
+        for (size_t i = 0; i < READ_FLOATS; i++)
+            j.at[i] = (float)(i & 7);
+        for (int i = 0; i < READ_TRIES; i++) {
+            double started = dure_clock_monotonic_s();
+            dure_compute_rows(c, pieces, 16, read_pieces, &j);
+            double rate = (double)bytes / (dure_clock_monotonic_s() - started) * 1e-9;
+            if (rate > best) best = rate;
+        }
+    }
+    free(j.at);
+    free(j.sums);
+    return best;
 }

@@ -157,7 +157,12 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
         job.pieces[i + 1] =
             job.pieces[i] + (job.sums[i].width + DURE_LORA_PIECE - 1) / DURE_LORA_PIECE;
     size_t docs = b->map->together ? 1 : b->pass->n_docs;
+    double flops = 0;
+    for (size_t i = 0; i < job.n; i++)
+        flops +=
+            2.0 * (double)(b->pass->rows * job.sums[i].width * job.sums[i].rank * job.sums[i].n);
     enter(b, DURE_PHASE_LORA);
+    dure_profile_work(t->compute.profile, flops, 0);
     dure_pool_run(t->pool, docs * job.pieces[job.n], factor_task, &job);
 }
 

@@ -12,8 +12,8 @@ enum { BASE_BYTES = 24 << 20, LEAST_ROWS = 64 };
 /* Measured (bench/bench_train, models of 135 million to 8 billion weights): the shares of the
  * multipliers' peak that products and attention reach; what else is done, by the bytes of a token's
  * activations; and how long one thread takes to decode a weight and make a panel of it. */
-static const double product_share = 0.85, attention_share = 0.35, act_ns = 0.45, decode_ns = 0.17,
-                    turn_ns = 0.03, dropout_acts = 2, dora_acts = 2;
+static const double product_share = 0.85, attention_share = 0.35, act_ns = 0.09, decode_ns = 0.17,
+                    turn_ns = 0.11, dropout_acts = 2, dora_acts = 2;
 
 /* What the choice is made for: the same on every machine and in every run, because without privacy
  * the number of rows decides in which order gradients are added up. */

@@ -114,6 +114,7 @@ static const float *gradient_of(const teller *to, dure_transformer *t, const dur
     gather_job job = {.to = to, .t = t, .doc = to->map->together ? 0 : in_pass};
     dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
     if (t->ws.has.checkpoints) return t->ws.gradient + job.doc * to->map->n;
+    dure_profile_work(t->compute.profile, 0, 2.0 * (double)to->map->n * sizeof(float));
     dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
     return t->ws.gradient;
 }
