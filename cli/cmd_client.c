@@ -18,11 +18,11 @@
 
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
-enum { MEASURED_RECORDS = 8 };
+enum { MEASURED_RECORDS = 8, MEMORY_MAX_MB = 1 << 30 };
 
 typedef struct options {
     const char *dir;
-    uint64_t threads;
+    uint64_t threads, memory;
     bool exit_when_done, json;
 } options;
 
@@ -117,6 +117,7 @@ static dure_err run(const options *o, dure_diag *diag)
 {
     const dure_session_opts opts = {.dir = o->dir,
                                     .threads = (uint32_t)o->threads,
+                                    .memory_bytes = o->memory * 1000000,
                                     .exit_when_done = o->exit_when_done,
                                     .event = on_event,
                                     .event_state = (void *)(uintptr_t)o};
@@ -159,7 +160,8 @@ static dure_err look_at_budget(findings *f, const dure_site *site, dure_diag *di
 static dure_err look(findings *f, const dure_site *site, const options *o, dure_diag *diag)
 {
     dure_work *work = NULL;
-    const dure_work_opts opts = {.threads = (uint32_t)o->threads};
+    const dure_work_opts opts = {.threads = (uint32_t)o->threads,
+                                 .memory_bytes = o->memory * 1000000};
     size_t tokens = 0;
     double seconds = 0;
     f->bare = dure_site_without_privacy(site);
@@ -192,14 +194,16 @@ static int print_json_findings(const findings *f, const dure_site *site)
 {
     const dure_training_terms *t = &site->invitation.terms.training;
     return dure_print_json(json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, "
+        "s:I}",
         "site", site->policy.name, "federation", site->policy.federation, "records",
         (json_int_t)f->work.records, "cut", (json_int_t)f->work.cut, "unusable",
         (json_int_t)f->work.unusable, "tokens", (json_int_t)f->work.tokens, "rounds",
         (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "tokens_per_second",
         f->tokens_per_second, "step_seconds", f->step_seconds, "peak_memory_bytes",
-        (json_int_t)peak_bytes(), "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan),
-        "epsilon", f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
+        (json_int_t)peak_bytes(), "expected_memory_bytes", (json_int_t)f->work.fit.bytes,
+        "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan), "epsilon",
+        f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
         "epsilon_remaining", f->bare ? 0 : f->source.epsilon_remaining, "delta",
         site->policy.budget.delta, "steps_used", (json_int_t)site->state.steps_used));
 }
@@ -208,7 +212,7 @@ static void print_findings(const findings *f, const dure_site *site)
 {
     const dure_training_terms *t = &site->invitation.terms.training;
     char memory[32], round[32];
-    dure_format_bytes(memory, peak_bytes());
+    dure_format_bytes(memory, f->work.fit.bytes);
     dure_format_seconds(round, f->step_seconds * t->steps);
     printf("site        %s in federation %s\n", site->policy.name, site->policy.federation);
     printf("data        %zu records, %zu tokens; %zu cut, %zu without anything to learn\n",
@@ -216,7 +220,8 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
            site->state.declared.batch);
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
-    printf("memory      %s at most\n", memory);
+    printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
+           f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
     if (f->bare) {
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
@@ -268,6 +273,12 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .out = &o->threads,
          .value = "N",
          .help = "default: the physical cores"},
+        {.name = "memory",
+         .kind = DURE_ARG_COUNT,
+         .out = &o->memory,
+         .value = "MB",
+         .help =
+             "stay within so many megabytes, at the price of time; default: what the machine has"},
         {.name = "json",
          .kind = DURE_ARG_FLAG,
          .out = &o->json,
@@ -287,6 +298,9 @@ static int parse(options *o, int argc, char **argv, bool is_run)
                               args, N_ARGS(args) - 1, "dure client check site"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o->memory > MEMORY_MAX_MB) {
+        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
+    }
     if (o->threads > DURE_POOL_MAX_THREADS) {
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
     }

@@ -89,6 +89,21 @@ static dure_err prepare_privacy(training *t)
     return err;
 }
 
+/* What is expected, before the first step. */
+static void say_expected(const training *t)
+{
+    const dure_train_options *o = t->o;
+    const dure_dataset *data = &t->s.data;
+    char memory[32], time[32];
+    double records = (double)(o->no_dp ? data->n : o->records);
+    double tokens = (double)t->s.steps * (double)o->batch * (double)data->tokens.n / records;
+    dure_format_bytes(memory, t->s.fit.bytes);
+    dure_format_seconds(time, tokens * t->s.fit.seconds_per_token);
+    fprintf(stderr, "expected: %s, %.0f tokens/s, %s (weights %s, %u layers computed twice)\n",
+            memory, 1 / t->s.fit.seconds_per_token, time,
+            t->s.fit.packed ? "packed" : "from the file", t->s.fit.recompute);
+}
+
 static void say_start(const training *t)
 {
     const dure_train_options *o = t->o;
@@ -97,11 +112,7 @@ static void say_start(const training *t)
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
             dure_transformer_path(t->s.m.transformer));
-    char memory[32];
-    dure_format_bytes(memory, t->s.fit.bytes);
-    fprintf(stderr, "expected: %s, %.0f tokens/s (weights %s, %u layers computed twice)\n", memory,
-            1 / t->s.fit.seconds_per_token, t->s.fit.packed ? "packed" : "from the file",
-            t->s.fit.recompute);
+    say_expected(t);
     if (data->n_cut || data->n_unusable)
         fprintf(stderr,
                 "%zu records are cut at %llu tokens, %zu give nothing to learn (dure data check "
@@ -234,18 +245,23 @@ static int print_summary(const training *t)
 
 static void print_profile(const training *t)
 {
-    const dure_profile *p = dure_transformer_profile(t->s.m.transformer);
-    double total = 0, peak = dure_peak_gflops(dure_transformer_compute(t->s.m.transformer), 10);
-    for (int i = 0; i < DURE_PHASES; i++)
-        total += p->seconds[i];
-    fprintf(stderr, "%-14s %9s %7s %9s %8s\n", "phase", "seconds", "share", "GFLOP/s", "of peak");
+    const dure_compute *c = dure_transformer_compute(t->s.m.transformer);
+    const dure_limits limits = {.gflops = dure_peak_gflops(c, 10), .gbytes = dure_peak_gbytes(c)};
+    fprintf(stderr, "%-14s %9s %7s %9s %7s %9s\n", "phase", "seconds", "share", "GFLOP/s", "GB/s",
+            "of limit");
     for (int i = 0; i < DURE_PHASES; i++) {
-        double gflops = p->seconds[i] > 0 ? p->flops[i] / p->seconds[i] * 1e-9 : 0;
-        fprintf(stderr, "%-14s %9.2f %6.1f%%", dure_phase_name((dure_phase)i), p->seconds[i],
-                100 * p->seconds[i] / total);
-        if (gflops > 0) fprintf(stderr, " %9.0f %7.0f%%", gflops, 100 * gflops / peak);
+        dure_phase_rate rate = dure_profile_rate(c->profile, (dure_phase)i, limits);
+        fprintf(stderr, "%-14s %9.2f %6.1f%%", dure_phase_name((dure_phase)i), rate.seconds,
+                100 * rate.share);
+        if (rate.gflops > 0)
+            fprintf(stderr, " %9.0f %7s", rate.gflops, "");
+        else if (rate.gbytes > 0)
+            fprintf(stderr, " %9s %7.1f", "", rate.gbytes);
+        if (rate.of_limit > 0) fprintf(stderr, " %8.0f%%", 100 * rate.of_limit);
         fprintf(stderr, "\n");
     }
+    fprintf(stderr, "limits, measured: %.0f GFLOP/s of the multipliers, %.1f GB/s from memory\n",
+            limits.gflops, limits.gbytes);
 }
 
 static int show_plan(training *t)
@@ -270,8 +286,10 @@ static int run(training *t)
     if (!err && !t->o->no_dp) err = dure_private_run_close(&t->private_run, &t->diag);
     t->private_run.epsilon = epsilon;
     if (!err) err = dure_dir_remove(t->run_folder, &t->diag);
-    if (!err && t->o->profile) print_profile(t);
-    return err ? dure_fail("train", err, &t->diag) : print_summary(t);
+    if (err) return dure_fail("train", err, &t->diag);
+    int status = print_summary(t);
+    if (t->o->profile) print_profile(t); /* it takes memory of its own */
+    return status;
 }
 
 static void clean_up(training *t)

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MEMORY_MAX_MB = 1 << 30 };
+
 static dure_train_options o;
 
 #define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
@@ -45,7 +47,8 @@ static const dure_arg args[] = {
     OPTION("config", CONFIG, config, "FILE",
            "YAML file of these options, 'rank: 16' a line; the command line wins over it"),
 
-    HEADING("The adapter"),
+    HEADING("The adapter (begin with --targets all --rank 16 without privacy, with it with "
+            "--targets v --factor b --rank 4)"),
     GIVEN("rank", TEXT, ranks, rank_given, "R",
           "default 8; targets may have their own, as in 8,v=16,o=4"),
     GIVEN("alpha", NUMBER, alpha, alpha_given, "X",
@@ -63,7 +66,8 @@ static const dure_arg args[] = {
     OPTION("factor", TEXT, factor, "a|b|both",
            "which factor is trained; b alone starts from an orthonormal A; default both"),
 
-    HEADING("The steps"),
+    HEADING("The steps (begin with 3 epochs in batches of 16 without privacy, with it with the "
+            "largest batch that there is time for)"),
     OPTION("batch", COUNT, batch, "B", "records a step (on average, with privacy); default 16"),
     GIVEN("steps", COUNT, steps, steps_given, "N", "default 100"),
     GIVEN("epochs", NUMBER, epochs, epochs_given, "X",
@@ -117,12 +121,12 @@ static const dure_arg args[] = {
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
     OPTION("no-dp", FLAG, no_dp, NULL, "train without differential privacy"),
 
-    HEADING("Running"),
+    HEADING("Running (--dry-run says what time and memory it takes, docs/training.md why)"),
     OPTION("dry-run", FLAG, dry_run, NULL,
            "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
     OPTION("memory", COUNT, memory, "MB",
-           "stay within so much memory, at the price of time; default: what the machine has"),
+           "stay within so many megabytes, at the price of time; default: what the machine has"),
     OPTION("profile", FLAG, profile, NULL, "say where the time went"),
     OPTION("save-every", COUNT, save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
@@ -198,6 +202,8 @@ static int check_step_args(void)
 {
     if (o.threads > DURE_POOL_MAX_THREADS)
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
+    if (o.memory > MEMORY_MAX_MB)
+        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
     if (o.max_length < 2 || o.max_length > 1u << 20)
         return dure_args_refuse(&usage, "--max-length must be 2 to %u", 1u << 20);
     if (o.batch == 0) return dure_args_refuse(&usage, "--batch must be at least 1");

@@ -265,6 +265,13 @@ static dure_err finish_gradient(double *norm, dure_trainer *t, const collector *
     return DURE_OK;
 }
 
+/* Sum and mean; mean, factors and moments of the update; factors on their way to the adapter. */
+static double optimizer_bytes(const dure_trainer *t)
+{
+    bool adam = t->opts.optimizer == DURE_TRAINER_ADAMW;
+    return (double)(t->n * (sizeof(int64_t) + (adam ? 10u : 8u) * sizeof(float)));
+}
+
 static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *diag)
 {
     double started = dure_clock_monotonic_s();
@@ -290,6 +297,7 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
         err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
                                          t->opts.plan ? take_private : take_plain, &c, diag);
     dure_profile_enter(profile, DURE_PHASE_OPTIMIZER);
+    dure_profile_work(profile, 0, optimizer_bytes(t));
     if (!err) err = finish_gradient(&norm, t, &c, diag);
     if (err) return err;
     update(t);
@@ -397,12 +405,6 @@ static dure_err allocate(dure_trainer *t)
     if (!err && t->opts.eval) err = dure_trainer_eval_init(t);
     t->compute = *dure_transformer_compute(t->model);
     return err;
-}
-
-uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts)
-{
-    /* The factors, the gradient, both moments, the sum; and the factors of the best evaluation. */
-    return n * (4 * sizeof(float) + sizeof(int64_t) + (opts->eval ? sizeof(float) : 0));
 }
 
 dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dure_dataset *data,

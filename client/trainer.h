@@ -97,8 +97,22 @@ DURE_MUST_USE dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lor
                                                   const dure_trainer_opts *opts,
                                                   const dure_hash *base);
 
-/* Bytes that a trainer of n trained parameters takes beside the model and the records. */
-uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts);
+/* What will be trained, before there is a plan or an adapter. */
+typedef struct dure_trainer_task {
+    const dure_dataset *data;
+    const dure_lora_layout *layout;
+    const dure_trainer_opts *opts; /* factors, dropout and eval count */
+    bool is_private;               /* there will be a plan: every record has its own gradient */
+    uint64_t other_bytes;          /* what the caller keeps beside model, records and trainer */
+} dure_trainer_task;
+
+/* Chooses the quickest way in which `model` can train that within limit_bytes of the process's
+ * memory (0: nine tenths of the machine's), and lets it work so from now on; *out says which, and
+ * what to expect. `model` is best made with DURE_WEIGHTS_FILE. DURE_ERR_LIMIT with a sentence if it
+ * cannot be. */
+DURE_MUST_USE dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transformer *model,
+                                        const dure_trainer_task *task, uint64_t limit_bytes,
+                                        dure_diag *diag);
 
 /* Borrows model, data, lora and what opts points to; `lora` is trained in place. The caller owns
  * *out. DURE_ERR_USAGE with a sentence for options that do not fit; under a plan, a plan whose

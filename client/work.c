@@ -20,6 +20,7 @@ struct dure_work {
     dure_tokenizer *tokenizer;
     dure_chat_template chat;
     dure_transformer *transformer;
+    dure_transformer_fit fit;
     dure_dataset data;
     dure_hash data_hash, subject;
     char *attempt_path, *state_path;
@@ -47,7 +48,7 @@ struct dure_work {
 
 static dure_err open_model(dure_work *w, dure_diag *diag)
 {
-    const dure_transformer_opts opts = {.threads = w->opts.threads};
+    const dure_transformer_opts opts = {.threads = w->opts.threads, .weights = DURE_WEIGHTS_FILE};
     const char *path = w->site->policy.model;
     dure_err err = dure_gguf_open(&w->gguf, path, NULL, diag);
     if (err) return err;
@@ -137,6 +138,20 @@ static dure_err make_opts(dure_work *w, dure_diag *diag)
     return err;
 }
 
+/* The round's start, and the update's way into units, are held beside what the trainer has. */
+static dure_err fit_memory(dure_work *w, dure_diag *diag)
+{
+    const dure_lora_layout *layout = &w->lora->layout;
+    const dure_trainer_task task = {
+        .data = &w->data,
+        .layout = layout,
+        .opts = &w->trainer_opts,
+        .is_private = !dure_site_without_privacy(w->site),
+        .other_bytes = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
+                       dure_lora_count(layout, DURE_LORA_FACTOR_B) * 3 * sizeof(float)};
+    return dure_trainer_fit(&w->fit, w->transformer, &task, w->opts.memory_bytes, diag);
+}
+
 /* A round that was cut off cannot go on: its secrets were in memory. Nothing of it left, or it was
  * charged; in both cases its noise must never be drawn again. */
 static dure_err erase_leftover(dure_work *w, dure_diag *diag)
@@ -169,6 +184,7 @@ dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_
     if (!err) err = open_data(w, diag);
     if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
+    if (!err) err = fit_memory(w, diag);
     if (!err) err = erase_leftover(w, diag);
     if (err) dure_work_close(&w);
     *out = w;
@@ -199,7 +215,8 @@ dure_work_facts dure_work_facts_of(const dure_work *w)
                              .cut = w->data.n_cut,
                              .unusable = w->data.n_unusable,
                              .trained = dure_lora_count(&w->lora->layout, DURE_LORA_FACTOR_B),
-                             .path = dure_transformer_path(w->transformer)};
+                             .path = dure_transformer_path(w->transformer),
+                             .fit = w->fit};
     for (size_t i = 0; i < w->data.n; i++) {
         facts.tokens += w->data.records[i].n;
     }
