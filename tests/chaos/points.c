@@ -3,10 +3,16 @@
  * Linked into `dure_chaos`, which is `dure` otherwise: the functions below take the place of libc's
  * and libzmq's for the program and for the libraries that it loads (SQLite's writes count too).
  *
- *   CHAOS_KILL=disk:K:before|torn|after    at the K-th write, sync, rename, removal or truncation
- * of a regular file; torn: after half of the bytes CHAOS_KILL=frame:K:before|after        at the
- * K-th control frame sent, heartbeats left out CHAOS_LOG=FILE                         every frame
- * that is sent, chunks by their hash, and every update that is masked, appended before it happens
+ *   CHAOS_KILL=disk:K:before|torn|after
+ *       at the K-th write, sync, rename, removal or truncation of a regular file; torn: after half
+ *       of the bytes
+ *   CHAOS_KILL=frame:K:before|after
+ *       at the K-th control frame sent, heartbeats left out
+ *   CHAOS_LOG=FILE
+ *       every frame that is sent, chunks by their hash, and every update that is masked, appended
+ *       before it happens
+ *   CHAOS_CLOCK=SECONDS
+ *       is added to the time of day
  *
  * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
 #include "chaos_log.h"
@@ -23,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -31,6 +38,7 @@ typedef enum where { BEFORE, TORN, AFTER } where;
 static atomic_long disk_left, frames_left;
 static where mode;
 static int log_fd = -1;
+static long clock_off_s;
 
 static void *real(const char *name)
 {
@@ -61,6 +69,8 @@ __attribute__((constructor)) static void read_plan(void)
     char kind[8] = "", when[8] = "";
     long k = 0;
     const char *plan = getenv("CHAOS_KILL"), *log = getenv("CHAOS_LOG");
+    const char *off = getenv("CHAOS_CLOCK");
+    if (off) clock_off_s = strtol(off, NULL, 10);
     if (plan && sscanf(plan, "%7[a-z]:%ld:%7[a-z]", kind, &k, when) == 3) {
         mode = strcmp(when, "torn") == 0 ? TORN : strcmp(when, "after") == 0 ? AFTER : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
@@ -185,6 +195,17 @@ int unlink(const char *path)
     const int result = next(path);
     if (dies) die();
     return result;
+}
+
+/* ---- the time of day ---- */
+
+time_t time(time_t *out)
+{
+    struct timespec now;
+    if (clock_gettime(CLOCK_REALTIME, &now)) abort();
+    const time_t told = now.tv_sec + clock_off_s;
+    if (out) *out = told;
+    return told;
 }
 
 /* ---- the log ---- */

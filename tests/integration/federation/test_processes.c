@@ -202,19 +202,20 @@ static void in_folder(const char *command)
     assert_int_equal(system(line), 0);
 }
 
-/* Neither tells the site that it is an older copy; the coordinator has seen a longer ledger. */
+/* With the ledger's mark, nothing tells the site that it is an older copy; the coordinator has seen
+ * a longer ledger. */
 static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
 {
     (void)state;
     village_make_training(&v, 3, 4, 3);
     village_start(&v);
     join_all();
-    in_folder("cp -r place0 place0.copy && cp -r ledger0 ledger0.copy");
+    in_folder("mkdir copy && cp -r place0 ledger0 ledger0.head copy");
     for (uint32_t i = 0; i < v.n; i++)
         start_client(i);
     wait_for("round_done", 2, 60); /* the second R0 shows what the first round spent */
     stop_clients();
-    in_folder("rm -rf place0 ledger0 && mv place0.copy place0 && mv ledger0.copy ledger0");
+    in_folder("rm -rf place0 ledger0 ledger0.head && mv copy/* .");
     assert_int_equal(village_run(&v, "client run place0 --threads 1"), 1);
     village_says(&v, "an older copy was put back");
 }
