@@ -68,7 +68,8 @@ typedef struct dure_reservation_id {
 
 /* Reserves the whole plan. `purpose` says what for, in words ("federation mills, rounds 1-10").
  * DURE_ERR_BUDGET if it does not fit, with a sentence that says which plan would;
- * DURE_ERR_NOT_FOUND for an unknown source; DURE_ERR_USAGE if plan->n_pub is not the source's. */
+ * DURE_ERR_NOT_FOUND for an unknown source; DURE_ERR_USAGE if plan->n_pub is not the source's, or
+ * earlier plans of the source have another unit of privacy. */
 DURE_MUST_USE dure_err dure_site_ledger_reserve(dure_reservation_id *id, dure_site_ledger *ledger,
                                                 const char *source, const dure_dp_plan *plan,
                                                 const char *purpose, dure_diag *diag);
