@@ -161,7 +161,7 @@ static void set_defaults(void)
                              .sample_tokens = 64,
                              .clip = 1,
                              .unit = "record",
-                             .per_subject = 8,
+                             .per_subject = DURE_PER_SUBJECT,
                              .delta = 1e-5};
 }
 

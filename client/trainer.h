@@ -47,6 +47,8 @@ typedef struct dure_trainer_eval {
  * data in place of its own, which may be NULL. It is clipped and noised like any other. */
 typedef const float *dure_trainer_substitute(void *state, size_t record, const float *gradient);
 
+#define DURE_PER_SUBJECT 8 /* the usual per_subject */
+
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;
     dure_trainer_optimizer optimizer;

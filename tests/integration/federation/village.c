@@ -59,7 +59,7 @@ static void must_run(village *v, int status)
 }
 
 static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps,
-                 uint32_t batch)
+                 uint32_t batch, const char *unit)
 {
     memset(v, 0, sizeof *v);
     temp_dir_make(&v->dir);
@@ -73,8 +73,8 @@ static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32
     must_run(v, village_run(v,
                             "init fed --name village --model base.gguf --eval eval.jsonl "
                             "--endpoint tcp://127.0.0.1:%u --rounds %u --steps %u --rank 4 "
-                            "--batch %u --max-length 256 --min-sites %u --seed 7",
-                            v->port, rounds, steps, batch, least ? least : n));
+                            "--batch %u --max-length 256 --min-sites %u --seed 7 --unit %s",
+                            v->port, rounds, steps, batch, least ? least : n, unit));
     for (uint32_t i = 0; i < n; i++) {
         char name[16], folder[300];
         snprintf(name, sizeof name, "site%u", i);
@@ -89,13 +89,19 @@ static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32
 
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
 {
-    make(v, n, least, rounds, 2, 16);
+    make(v, n, least, rounds, 2, 16, "record");
     v->silence_s = "3";
 }
 
 void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
 {
-    make(v, n, 0, rounds, steps, 4);
+    make(v, n, 0, rounds, steps, 4, "record");
+    v->silence_s = "12";
+}
+
+void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
+{
+    make(v, n, 0, rounds, steps, 4, "subject");
     v->silence_s = "12";
 }
 

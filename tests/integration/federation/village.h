@@ -27,6 +27,8 @@ typedef struct village {
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds);
 /* The same with as many local steps of small batches, for real sites that train. */
 void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
+/* The same, protecting subjects. */
+void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
 void village_end(village *v);
 
 /* Runs `dure ARGUMENTS` in the folder; exit status; both outputs in v->output. */
