@@ -20,7 +20,7 @@
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
 typedef struct options {
-    const char *dir, *model, *eval, *endpoint, *name, *targets, *suite;
+    const char *dir, *model, *eval, *endpoint, *name, *targets, *suite, *unit;
     uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
     uint64_t lifetime_s, gate_records, seed;
     double alpha, learning_rate, clip, range, margin;
@@ -105,25 +105,30 @@ static dure_err fill_layout(dure_settings *s, const options *o, dure_diag *diag)
     return DURE_OK;
 }
 
+static uint32_t mode_of(const options *o)
+{
+    if (o->no_dp) return DURE_PRIVACY_NONE;
+    return strcmp(o->unit, "subject") ? DURE_PRIVACY_RECORD : DURE_PRIVACY_SUBJECT;
+}
+
 static void fill_terms(dure_terms *t, const options *o)
 {
     const uint32_t floor = o->collusion + 2 > 3 ? (uint32_t)o->collusion + 2 : 3;
     snprintf(t->federation, sizeof t->federation, "%s", o->name);
-    t->training =
-        (dure_training_terms){.rounds = (uint32_t)o->rounds,
-                              .steps = (uint32_t)o->steps,
-                              .learning_rate = o->learning_rate,
-                              .clip = o->clip,
-                              .grid_bits = dure_terms_grid_bits(t->layout.n_active),
-                              .batch = (uint32_t)o->batch,
-                              .max_length = (uint32_t)o->max_length,
-                              .privacy_mode = o->no_dp ? DURE_PRIVACY_NONE : DURE_PRIVACY_RECORD,
-                              .optimizer = DURE_LOCAL_ADAMW,
-                              .beta1 = 0.9,
-                              .beta2 = 0.999,
-                              .optimizer_epsilon = 1e-8,
-                              .weight_decay = 0,
-                              .server_rate = 1};
+    t->training = (dure_training_terms){.rounds = (uint32_t)o->rounds,
+                                        .steps = (uint32_t)o->steps,
+                                        .learning_rate = o->learning_rate,
+                                        .clip = o->clip,
+                                        .grid_bits = dure_terms_grid_bits(t->layout.n_active),
+                                        .batch = (uint32_t)o->batch,
+                                        .max_length = (uint32_t)o->max_length,
+                                        .privacy_mode = mode_of(o),
+                                        .optimizer = DURE_LOCAL_ADAMW,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .optimizer_epsilon = 1e-8,
+                                        .weight_decay = 0,
+                                        .server_rate = 1};
     t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
                                     .collusion = (uint32_t)o->collusion,
                                     .u_min = o->u_min ? (uint32_t)o->u_min : floor,
@@ -181,7 +186,9 @@ static int print_made(const dure_settings *s, const dure_founded *made, const op
     printf("adapter      rank %u on %s: %llu parameters are trained, %s a site and round\n",
            t->layout.rank, targets, (unsigned long long)t->layout.n_active, size);
     printf("plan         %u rounds of %u steps, %s\n", t->training.rounds, t->training.steps,
-           o->no_dp ? "without differential privacy" : "with record-level differential privacy");
+           o->no_dp                     ? "without differential privacy"
+           : strcmp(o->unit, "subject") ? "with record-level differential privacy"
+                                        : "with subject-level differential privacy");
     printf("sites        at least %u a round; with %u, %u must stay to the end; %u may collude\n",
            t->cohort.min_sites, t->cohort.min_sites, threshold, t->cohort.collusion);
     printf("round keys   %s\n", t->cohort.post_quantum
@@ -268,6 +275,8 @@ static int check(options *o, const dure_usage *usage)
     if (!is_endpoint(o->endpoint))
         return dure_args_refuse(usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
                                 o->endpoint);
+    if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0)
+        return dure_args_refuse(usage, "--unit must be record or subject, not '%s'", o->unit);
     if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
     o->post_quantum = strcmp(o->suite, "hybrid") == 0;
     if (!o->post_quantum && strcmp(o->suite, "x25519") != 0)
@@ -278,6 +287,7 @@ static int check(options *o, const dure_usage *usage)
 int dure_cmd_init(int argc, char **argv)
 {
     options o = {.targets = "q,v",
+                 .unit = "record",
                  .rounds = 5,
                  .steps = 4,
                  .rank = 8,
@@ -327,6 +337,11 @@ int dure_cmd_init(int argc, char **argv)
          .value = "N",
          .help = "of the frozen factor A, public (random)",
          .given = &o.seed_given},
+        TEXT(
+            "unit", unit, "record|subject",
+            "what is protected: one record, or one subject with all its records at a site, each of "
+            "which names it in \"subject\" (record)",
+            false),
         {.name = "no-dp",
          .kind = DURE_ARG_FLAG,
          .out = &o.no_dp,

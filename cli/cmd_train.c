@@ -68,6 +68,7 @@ static dure_private_run_opts private_opts(const training *t)
                                    .ledger_path = o->ledger,
                                    .source = o->source,
                                    .budget = {o->epsilon, o->delta},
+                                   .unit = o->unit,
                                    .n_pub = o->records,
                                    .batch = o->batch,
                                    .steps = t->s.steps,
@@ -121,11 +122,12 @@ static void say_start(const training *t)
     if (!o->no_dp)
         fprintf(stderr,
                 "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
-                " accountant) for %llu "
-                "steps of %llu in %llu records, noise %.4g, clip %g; the plan is reserved\n",
-                o->source, t->private_run.epsilon, o->delta, (unsigned long long)t->s.steps,
-                (unsigned long long)o->batch, (unsigned long long)o->records,
-                dure_dp_plan_sigma(&t->private_run.plan), o->clip);
+                " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
+                "%.4g, clip %g; the plan is reserved\n",
+                o->source, t->private_run.epsilon, o->delta, o->unit,
+                (unsigned long long)t->s.steps, (unsigned long long)o->batch,
+                (unsigned long long)o->records, o->unit, dure_dp_plan_sigma(&t->private_run.plan),
+                o->clip);
     if (dure_trainer_at(t->trainer))
         fprintf(stderr, "going on after step %llu\n",
                 (unsigned long long)dure_trainer_at(t->trainer));
@@ -214,6 +216,10 @@ static int print_summary_json(const training *t, double rate, uint64_t peak_byte
                   (json_int_t)peak_bytes, "epsilon",
                   t->o->no_dp ? json_null() : json_real(t->private_run.epsilon), "adapter",
                   adapter_of(t), "steps", (json_int_t)dure_trainer_at(t->trainer));
+    if (!t->o->no_dp) {
+        json_object_set_new(summary, "delta", json_real(t->o->delta));
+        json_object_set_new(summary, "unit", json_string(t->o->unit));
+    }
     if (t->best_step) {
         json_object_set_new(summary, "best_step", json_integer((json_int_t)t->best_step));
         json_object_set_new(summary, "eval_loss", json_real(t->best_loss));
@@ -238,7 +244,8 @@ static int print_summary(const training *t)
                 t->best_loss);
     fprintf(stderr, "%.0f tokens/s, %s at most", rate, memory);
     if (!t->o->no_dp)
-        fprintf(stderr, ", epsilon %.4g at delta %.3g spent", t->private_run.epsilon, t->o->delta);
+        fprintf(stderr, ", epsilon %.4g at delta %.3g spent, per %s", t->private_run.epsilon,
+                t->o->delta, t->o->unit);
     fprintf(stderr, "\n");
     return 0;
 }

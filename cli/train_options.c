@@ -108,7 +108,8 @@ static const dure_arg args[] = {
     HEADING("Privacy"),
     GIVEN("source", TEXT, source, source_given, "NAME",
           "the data source whose privacy budget pays"),
-    GIVEN("records", COUNT, records, records_given, "N_PUB", "its public number of records"),
+    GIVEN("records", COUNT, records, records_given, "N_PUB",
+          "its public number of records (of subjects, with --unit subject)"),
     GIVEN("epsilon", NUMBER, epsilon, epsilon_given, "E",
           "its budget, fixed when the source is first named"),
     GIVEN("delta", NUMBER, delta, delta_given, "X",
@@ -117,6 +118,11 @@ static const dure_arg args[] = {
           "noise multiplier; default: the least that the budget allows"),
     GIVEN("clip", NUMBER, clip, clip_given, "C",
           "norm of one record's gradient at most; default 1"),
+    GIVEN("unit", TEXT, unit, unit_given, "record|subject",
+          "what is protected: one record, or one subject with all its records, which name it in "
+          "\"subject\"; --records and --batch then count subjects; default record"),
+    GIVEN("per-subject", COUNT, per_subject, per_subject_given, "K",
+          "records that a chosen subject gives a step at most, in turn; default 8"),
     OPTION("ledger", TEXT, ledger, "FILE",
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
     OPTION("no-dp", FLAG, no_dp, NULL, "train without differential privacy"),
@@ -158,6 +164,8 @@ static void set_defaults(void)
                              .momentum = 0.9,
                              .sample_tokens = 64,
                              .clip = 1,
+                             .unit = "record",
+                             .per_subject = DURE_PER_SUBJECT,
                              .delta = 1e-5};
 }
 
@@ -242,7 +250,8 @@ static int check_privacy_args(void)
 {
     if (o.no_dp) {
         if (o.source_given || o.records_given || o.epsilon_given || o.delta_given ||
-            o.noise_given || o.clip_given || o.eval_unprotected)
+            o.noise_given || o.clip_given || o.eval_unprotected || o.unit_given ||
+            o.per_subject_given)
             return dure_args_refuse(&usage, "--no-dp and what belongs to a privacy budget exclude "
                                             "each other");
         return 0;
@@ -250,6 +259,11 @@ static int check_privacy_args(void)
     if (!o.source_given || !o.records_given || !o.epsilon_given)
         return dure_args_refuse(&usage, "give --source, --records and --epsilon for private "
                                         "training, or --no-dp to train without privacy");
+    bool subject = !strcmp(o.unit, "subject");
+    if (!subject && strcmp(o.unit, "record") != 0)
+        return dure_args_refuse(&usage, "--unit must be record or subject, not '%s'", o.unit);
+    if (o.per_subject_given && (!subject || o.per_subject == 0 || o.per_subject > 1000000))
+        return dure_args_refuse(&usage, "--per-subject, 1 to 1000000, is for --unit subject");
     if (o.noise_given && !(o.noise > 0)) return dure_args_refuse(&usage, "--noise must be above 0");
     if (o.clip_norm_given)
         return dure_args_refuse(&usage, "--clip-norm is for training without privacy; with it, "
@@ -326,5 +340,7 @@ dure_trainer_opts dure_train_options_trainer(const dure_train_options *opts)
                                .batch = opts->batch,
                                .seed = opts->seed,
                                .clip_norm = opts->clip_norm,
+                               .per_subject =
+                                   strcmp(opts->unit, "subject") ? 0 : (uint32_t)opts->per_subject,
                                .dropout = opts->dropout};
 }

@@ -97,16 +97,30 @@ static dure_err check_disjoint(const dure_train_setup *s, const dure_train_optio
     return err;
 }
 
+/* Whoever names subjects may expect that they are protected: which it is has to be said. */
+static dure_err check_unit(const dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    if (o->no_dp || o->unit_given || s->data.n_naming == 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "%zu records of %s have a \"subject\": say --unit subject to protect each "
+                         "subject with all its records, or --unit record to protect single records",
+                         s->data.n_naming, o->data);
+}
+
 static dure_err read_records(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
     uint32_t context = dure_transformer_shape(s->m.transformer)->n_context;
     dure_dataset_opts read = {.max_length =
                                   o->max_length < context ? (uint32_t)o->max_length : context,
-                              .tolerant = !o->no_dp};
-    dure_err err = dure_dataset_read(&s->data, o->data, s->m.tokenizer, &s->m.chat, &read, diag);
+                              .tolerant = !o->no_dp,
+                              .private_records = !o->no_dp,
+                              .by_subject = !strcmp(o->unit, "subject")};
+    dure_err err = dure_dataset_format_parse(&read.format, o->format, diag);
+    if (!err) err = dure_dataset_read(&s->data, o->data, s->m.tokenizer, &s->m.chat, &read, diag);
+    if (!err) err = check_unit(s, o, diag);
     if (!err) err = check_usable(s, o, diag);
     if (err || !o->eval) return err;
-    read.tolerant = read.private_records = false;
+    read.tolerant = read.private_records = read.by_subject = false;
     err = dure_dataset_read(&s->eval, o->eval, s->m.tokenizer, &s->m.chat, &read, diag);
     if (!err && !o->no_dp) err = check_disjoint(s, o, diag);
     return err;

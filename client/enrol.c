@@ -33,6 +33,11 @@ static bool without_privacy(const enrolment *e)
     return e->invitation.terms.training.privacy_mode == DURE_PRIVACY_NONE;
 }
 
+static bool subjects(const enrolment *e)
+{
+    return e->invitation.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+}
+
 static dure_err copy_text(char *out, size_t size, const char *text, const char *what,
                           dure_diag *diag)
 {
@@ -82,16 +87,19 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
     double delta = o->delta > 0 ? o->delta : 1e-5;
     if (o->delta <= 0 && delta > 0.1 / (double)o->records) delta = 0.1 / (double)o->records;
     uint32_t collusion = o->collusion ? o->collusion : 1;
-    *p = (dure_policy){.records = o->records,
-                       .budget = {o->epsilon, delta},
-                       .modes = DURE_POLICY_MODE(DURE_PRIVACY_RECORD),
-                       .collusion = collusion,
-                       .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
-                       .max_rate = 1,
-                       .max_clip = t->training.clip,
-                       .max_steps = (uint64_t)t->training.rounds * t->training.steps,
-                       .n_bases = 1,
-                       .bases = {t->base.digest}};
+    *p = (dure_policy){
+        .records = o->records,
+        .budget = {o->epsilon, delta},
+        .per_subject = o->per_subject,
+        .ignore_subjects = o->ignore_subjects,
+        .modes = DURE_POLICY_MODE(subjects(e) ? DURE_PRIVACY_SUBJECT : DURE_PRIVACY_RECORD),
+        .collusion = collusion,
+        .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
+        .max_rate = 1,
+        .max_clip = t->training.clip,
+        .max_steps = (uint64_t)t->training.rounds * t->training.steps,
+        .n_bases = 1,
+        .bases = {t->base.digest}};
     if (o->accept_no_privacy) p->modes |= DURE_POLICY_MODE(DURE_PRIVACY_NONE);
     memcpy(p->federation, t->federation, sizeof p->federation);
     memcpy(p->name, e->invitation.name, sizeof p->name);
@@ -128,7 +136,8 @@ static dure_err read_invitation(enrolment *e, dure_diag *diag)
 static dure_err find_plan(enrolment *e, dure_diag *diag)
 {
     const dure_training_terms *t = &e->invitation.terms.training;
-    e->plan = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
+    e->plan = (dure_dp_plan){.mechanism = subjects(e) ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                                      : DURE_DP_POISSON_GAUSSIAN,
                              .clip = t->clip,
                              .grid_bits = t->grid_bits,
                              .steps = (uint64_t)t->rounds * t->steps};
@@ -208,7 +217,8 @@ static bool same_settings(const dure_policy *a, const dure_policy *b)
 {
     return strcmp(a->data, b->data) == 0 && strcmp(a->model, b->model) == 0 &&
            strcmp(a->source, b->source) == 0 && strcmp(a->ledger, b->ledger) == 0 &&
-           a->records == b->records && a->collusion == b->collusion &&
+           a->records == b->records && a->per_subject == b->per_subject &&
+           a->ignore_subjects == b->ignore_subjects && a->collusion == b->collusion &&
            a->budget.epsilon == b->budget.epsilon && a->budget.delta == b->budget.delta;
 }
 

@@ -23,6 +23,8 @@ typedef struct dure_enrol_opts {
     uint32_t collusion;    /* c_site; 0: 1 */
     bool accept_no_privacy;
     bool renew; /* DIR is a site's folder that gets new keys; all above but these two is its */
+    uint32_t per_subject; /* 0: the usual number */
+    bool ignore_subjects; /* see client/policy.h */
     uint64_t patience_ms; /* for the coordinator; 0: for ever */
     /* Says that the coordinator is waited for, and why; may be NULL. */
     void (*waiting)(void *state, const char *sentence);

@@ -19,6 +19,8 @@ typedef struct policy_file {
         char file[DURE_POLICY_PATH_SIZE];
         char source[DURE_NAME_SIZE];
         uint64_t records;
+        uint32_t per_subject;
+        bool ignore_subjects;
     } data;
     char model[DURE_POLICY_PATH_SIZE];
     char ledger[DURE_POLICY_PATH_SIZE];
@@ -34,6 +36,7 @@ typedef struct policy_file {
 } policy_file;
 
 static const cyaml_strval_t modes[] = {{"record", DURE_POLICY_MODE(DURE_PRIVACY_RECORD)},
+                                       {"subject", DURE_POLICY_MODE(DURE_PRIVACY_SUBJECT)},
                                        {"none", DURE_POLICY_MODE(DURE_PRIVACY_NONE)}};
 
 #define TEXT(key, type, member) CYAML_FIELD_STRING(key, CYAML_FLAG_DEFAULT, type, member, 1)
@@ -47,6 +50,8 @@ static const cyaml_schema_field_t data_fields[] = {
     TEXT("file", struct data_part, file),
     TEXT("source", struct data_part, source),
     NUMBER("records", struct data_part, records),
+    CYAML_FIELD_UINT("per_subject", CYAML_FLAG_OPTIONAL, struct data_part, per_subject),
+    CYAML_FIELD_BOOL("ignore_subjects", CYAML_FLAG_OPTIONAL, struct data_part, ignore_subjects),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t policy_fields[] = {
@@ -145,6 +150,11 @@ dure_err dure_policy_write(const char *path, const dure_policy *p, dure_diag *di
     put_text(&out, "  file", p->data);
     put_text(&out, "  source", p->source);
     put_number(&out, "records", p->records, "public figure, declared at join");
+    if (p->per_subject)
+        put_number(&out, "per_subject", p->per_subject,
+                   "records that a subject gives a step at most; 'records' counts subjects");
+    if (p->ignore_subjects)
+        dure_put_format(&out, "  ignore_subjects: true   # single records are protected\n");
     put_text(&out, "model", p->model);
     put_text(&out, "ledger", p->ledger);
     put_rules(&out, p);
@@ -169,7 +179,7 @@ static dure_err check(const dure_policy *p, dure_diag *diag)
     if (dure_privacy_check(p->budget, NULL)) {
         return out_of_range(diag, "epsilon and policy.delta", "above 0, and delta below 1");
     }
-    if (p->modes == 0) return out_of_range(diag, "modes", "one or more of record, none");
+    if (p->modes == 0) return out_of_range(diag, "modes", "one or more of record, subject, none");
     if (p->collusion >= DURE_MEMBERS_MAX) return out_of_range(diag, "collusion", "below 100");
     if (p->min_sites > DURE_MEMBERS_MAX) return out_of_range(diag, "min_sites", "at most 100");
     if (p->min_threshold > DURE_MEMBERS_MAX) {
@@ -189,6 +199,8 @@ static dure_err convert(dure_policy *out, const policy_file *f, dure_diag *diag)
 {
     const struct policy_part *r = &f->policy;
     *out = (dure_policy){.records = f->data.records,
+                         .per_subject = f->data.per_subject,
+                         .ignore_subjects = f->data.ignore_subjects,
                          .budget = {r->epsilon, r->delta},
                          .modes = r->modes,
                          .collusion = r->collusion,

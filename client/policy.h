@@ -31,7 +31,9 @@ typedef struct dure_policy {
     char endpoint[DURE_ENDPOINT_SIZE]; /* may be changed when the coordinator moves */
     char data[DURE_POLICY_PATH_SIZE];
     char source[DURE_NAME_SIZE]; /* whose budget pays */
-    uint64_t records;            /* N_pub */
+    uint64_t records;            /* N_pub, of records or of subjects as the terms' mode says */
+    uint32_t per_subject;        /* records of a subject a step at most; 0: the usual 8 */
+    bool ignore_subjects;        /* single records are protected although they name subjects */
     char model[DURE_POLICY_PATH_SIZE];
     char ledger[DURE_POLICY_PATH_SIZE];
 

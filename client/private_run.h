@@ -22,8 +22,9 @@ typedef struct dure_private_run_opts {
     const char *ledger_path; /* NULL: the owner's (dure_site_ledger_path) */
     const char *source;
     const char *purpose;
-    dure_privacy budget; /* of the source; fixed when it is first named */
-    uint64_t n_pub, batch, steps;
+    dure_privacy budget;          /* of the source; fixed when it is first named */
+    const char *unit;             /* of privacy: "record" or "subject"; NULL: record */
+    uint64_t n_pub, batch, steps; /* n_pub and batch count units */
     double clip;
     double noise; /* 0: the least that what is left of the budget allows */
 } dure_private_run_opts;

@@ -432,7 +432,9 @@ void dure_site_note_ledger(dure_site *site, const dure_site_ledger *ledger)
 dure_err dure_site_plan(dure_dp_plan *out, const dure_terms *terms, const dure_declared *declared,
                         dure_diag *diag)
 {
-    *out = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
+    *out = (dure_dp_plan){.mechanism = terms->training.privacy_mode == DURE_PRIVACY_SUBJECT
+                                           ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                           : DURE_DP_POISSON_GAUSSIAN,
                           .full = declared->q_k == 0,
                           .q_k = declared->q_k,
                           .sigma_num = declared->sigma_num,

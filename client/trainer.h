@@ -6,6 +6,10 @@
  * optimizer and what follows are post-processing of the noisy sums. The plan's budget is the
  * caller's to reserve before dure_trainer_run() and to spend before anything leaves.
  *
+ * A plan that protects subjects samples subjects: one that is chosen gives up to `per_subject` of
+ * its records, in turn over the steps, and the sum of their gradients is clipped as one. What a
+ * subject adds to a step is a function of its own records and the step's number.
+ *
  * Without a plan: batches of a shuffled order drawn from `seed`, and the mean over all labels of
  * the batch. For owners who train on data of their own, for themselves.
  *
@@ -43,6 +47,8 @@ typedef struct dure_trainer_eval {
  * data in place of its own, which may be NULL. It is clipped and noised like any other. */
 typedef const float *dure_trainer_substitute(void *state, size_t record, const float *gradient);
 
+#define DURE_PER_SUBJECT 8 /* the usual per_subject */
+
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;
     dure_trainer_optimizer optimizer;
@@ -55,6 +61,7 @@ typedef struct dure_trainer_opts {
     /* With differential privacy: both, or neither. Borrowed; the attempt until another is used. */
     const dure_dp_plan *plan;
     const dure_attempt *attempt;
+    uint32_t per_subject; /* records of a chosen subject a step at most; for plans of subjects */
     dure_trainer_substitute *substitute; /* NULL: every record's own gradient */
     void *substitute_state;
     /* Without. */
@@ -74,7 +81,7 @@ typedef struct dure_trainer_step {
     double learning_rate;
     double gradient_norm; /* of the mean gradient before clip_norm; NaN under a plan */
     size_t records, tokens;
-    size_t refused;        /* records whose gradient was not finite: they contributed nothing */
+    size_t refused; /* records (or subjects) whose gradient was not finite: they gave nothing */
     uint32_t refused_line; /* of the first of them; 0: none */
     double seconds;
     bool judged, best; /* opts.eval was measured; it is the lowest so far */

@@ -3,10 +3,12 @@
 
 #include "model/memory.h"
 
-/* The factors, the gradient, both moments, the sum; and the factors of the best evaluation. */
+/* The factors, the gradient, both moments, the sum; the factors of the best evaluation; a subject's
+ * sum. */
 static uint64_t trainer_bytes(uint64_t n, const dure_trainer_opts *opts)
 {
-    return n * (4 * sizeof(float) + sizeof(int64_t) + (opts->eval ? sizeof(float) : 0));
+    const uint64_t floats = 4u + (opts->eval != NULL) + (opts->per_subject > 0);
+    return n * (floats * sizeof(float) + sizeof(int64_t));
 }
 
 static uint64_t records_bytes(const dure_dataset *data)

@@ -86,15 +86,36 @@ static dure_err check_shape(const dure_work *w, const dure_lora_layout *layout, 
                          w->site->policy.model);
 }
 
+static bool protects_subjects(const dure_work *w)
+{
+    return w->site->invitation.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+}
+
+/* Whoever names subjects may expect that they are protected. */
+static dure_err check_unit(const dure_work *w, dure_diag *diag)
+{
+    const dure_policy *p = &w->site->policy;
+    if (protects_subjects(w) || dure_site_without_privacy(w->site) || w->data.n_naming == 0 ||
+        p->ignore_subjects)
+        return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_POLICY,
+                         "records of %s have a \"subject\", and this federation protects single "
+                         "records: if that will do, set ignore_subjects: true under data in "
+                         "site.yaml",
+                         p->data);
+}
+
 static dure_err open_data(dure_work *w, dure_diag *diag)
 {
     uint32_t context = dure_transformer_shape(w->transformer)->n_context;
     uint32_t most = w->site->invitation.terms.training.max_length;
     const dure_dataset_opts opts = {.max_length = most < context ? most : context,
                                     .tolerant = !dure_site_without_privacy(w->site),
-                                    .private_records = !dure_site_without_privacy(w->site)};
+                                    .private_records = !dure_site_without_privacy(w->site),
+                                    .by_subject = protects_subjects(w)};
     dure_err err =
         dure_dataset_read(&w->data, w->site->policy.data, w->tokenizer, &w->chat, &opts, diag);
+    if (!err) err = check_unit(w, diag);
     if (!err) err = dure_trainer_data_hash(&w->data_hash, &w->data);
     if (err) return err;
     const dure_span fields[] = {dure_hash_span(&w->site->invitation.terms.base.digest),
@@ -115,6 +136,12 @@ static dure_err check_usable(const dure_work *w, dure_diag *diag)
                          w->site->invitation.terms.training.max_length);
 }
 
+static uint32_t per_subject(const dure_work *w)
+{
+    if (!protects_subjects(w)) return 0;
+    return w->site->policy.per_subject ? w->site->policy.per_subject : DURE_PER_SUBJECT;
+}
+
 /* The constants that the trainer has fixed must be those that the root signed. */
 static dure_err make_opts(dure_work *w, dure_diag *diag)
 {
@@ -133,6 +160,7 @@ static dure_err make_opts(dure_work *w, dure_diag *diag)
                                           .weight_decay = adam ? t->weight_decay : 0,
                                           .momentum = adam ? 0 : t->beta1,
                                           .batch = w->site->state.declared.batch,
+                                          .per_subject = per_subject(w),
                                           .seed = w->seed,
                                           .subject = &w->subject};
     return err;

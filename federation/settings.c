@@ -33,6 +33,7 @@ typedef struct settings_file {
 static const cyaml_strval_t targets[] = {{"q", 1},     {"k", 2},   {"v", 4},    {"o", 8},
                                          {"gate", 16}, {"up", 32}, {"down", 64}};
 static const cyaml_strval_t modes[] = {{"record", DURE_PRIVACY_RECORD},
+                                       {"subject", DURE_PRIVACY_SUBJECT},
                                        {"none", DURE_PRIVACY_NONE}};
 static const cyaml_strval_t optimizers[] = {{"adamw", DURE_LOCAL_ADAMW}, {"sgd", DURE_LOCAL_SGD}};
 
@@ -170,13 +171,19 @@ static void put_adapter(dure_buf *out, const dure_layout_terms *l)
                     (unsigned long long)l->n_params);
 }
 
+static const char *mode_text(uint32_t mode)
+{
+    for (size_t i = 0; i < CYAML_ARRAY_LEN(modes); i++)
+        if ((uint32_t)modes[i].val == mode) return modes[i].str;
+    return "none";
+}
+
 static void put_training(dure_buf *out, const dure_training_terms *t)
 {
     dure_put_format(out,
                     "training:\n  rounds: %u\n  steps: %u\n  batch: %u\n  max_length: %u\n"
                     "  privacy: %s\n",
-                    t->rounds, t->steps, t->batch, t->max_length,
-                    t->privacy_mode == DURE_PRIVACY_RECORD ? "record" : "none");
+                    t->rounds, t->steps, t->batch, t->max_length, mode_text(t->privacy_mode));
     put_real(out, "clip", t->clip);
     dure_put_format(out, "  grid_bits: %u\n  optimizer: %s\n", t->grid_bits,
                     t->optimizer == DURE_LOCAL_ADAMW ? "adamw" : "sgd");

@@ -129,9 +129,11 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "training.learning_rate is %g, but must be above 0 and at most 1",
                              t->learning_rate);
-    if (t->privacy_mode != DURE_PRIVACY_RECORD && t->privacy_mode != DURE_PRIVACY_NONE)
+    if (t->privacy_mode != DURE_PRIVACY_RECORD && t->privacy_mode != DURE_PRIVACY_NONE &&
+        t->privacy_mode != DURE_PRIVACY_SUBJECT)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "training.privacy is mode %u; this program knows record and none",
+                             "training.privacy is mode %u; this program knows record, subject "
+                             "and none",
                              t->privacy_mode);
     if (t->optimizer != DURE_LOCAL_ADAMW && t->optimizer != DURE_LOCAL_SGD)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,

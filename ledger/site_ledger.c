@@ -194,10 +194,20 @@ static dure_err find_for_plan(const dure_ledger_source **out, const dure_site_le
                              "the privacy ledger %s has no data source '%s'", ledger->path, name);
     if (plan->n_pub != source->n_pub)
         return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "the plan counts on %llu records but '%s' was declared with %llu; the "
-                             "public number of records does not change",
+                             "the plan counts on %llu public records (or subjects) but '%s' was "
+                             "declared with %llu; that "
+                             "number does not change",
                              (unsigned long long)plan->n_pub, name,
                              (unsigned long long)source->n_pub);
+    for (size_t i = 0; i < ledger->n_items; i++) {
+        const dure_reservation *r = &ledger->items[i].reservation;
+        if (!strcmp(r->source, name) && r->plan.mechanism != plan->mechanism)
+            return dure_diag_set(diag, DURE_ERR_USAGE,
+                                 "earlier plans of '%s' protect one %s, and what they cost does "
+                                 "not add up with a plan that protects one %s; use --unit %s",
+                                 name, dure_dp_plan_unit(&r->plan), dure_dp_plan_unit(plan),
+                                 dure_dp_plan_unit(&r->plan));
+    }
     *out = source;
     return DURE_OK;
 }

@@ -240,7 +240,7 @@ static bool non_negative(double x)
 
 static dure_err check_training(const dure_config *f, dure_diag *diag)
 {
-    if (f->privacy_mode < DURE_PRIVACY_RECORD || f->privacy_mode > DURE_PRIVACY_NONE) {
+    if (f->privacy_mode < DURE_PRIVACY_RECORD || f->privacy_mode > DURE_PRIVACY_SUBJECT) {
         return wrong(diag, "the privacy mode is unknown");
     }
     if (!positive(f->range) || !positive(f->clip))

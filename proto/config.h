@@ -78,6 +78,7 @@ typedef enum dure_privacy_mode {
     DURE_PRIVACY_RECORD = 1, /* record level, full noise at every site (the default) */
     DURE_PRIVACY_CLIENT = 2, /* client level, distributed noise */
     DURE_PRIVACY_NONE = 3,
+    DURE_PRIVACY_SUBJECT = 4, /* as record level, of subjects with all their records */
 } dure_privacy_mode;
 
 typedef enum dure_method {

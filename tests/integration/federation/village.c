@@ -62,6 +62,7 @@ typedef struct village_plan {
     uint32_t least, steps, batch; /* least 0: all sites */
     uint32_t width, rank;         /* of the model, of the adapter; 0: as small as may be */
     const char *targets;          /* NULL: the default */
+    const char *unit;             /* of privacy; NULL: record */
 } village_plan;
 
 static void make(village *v, uint32_t n, uint32_t rounds, const village_plan *p)
@@ -80,9 +81,11 @@ static void make(village *v, uint32_t n, uint32_t rounds, const village_plan *p)
     must_run(v, village_run(v,
                             "init fed --name village --model base.gguf --eval eval.jsonl "
                             "--endpoint tcp://127.0.0.1:%u --rounds %u --steps %u --rank %u "
-                            "--batch %u --max-length 256 --min-sites %u --targets %s --seed 7",
+                            "--batch %u --max-length 256 --min-sites %u --targets %s --seed 7 "
+                            "--unit %s",
                             v->port, rounds, p->steps, p->rank ? p->rank : 4, p->batch,
-                            p->least ? p->least : n, p->targets ? p->targets : "q,v"));
+                            p->least ? p->least : n, p->targets ? p->targets : "q,v",
+                            p->unit ? p->unit : "record"));
     for (uint32_t i = 0; i < n; i++) {
         char name[16], folder[300];
         snprintf(name, sizeof name, "site%u", i);
@@ -104,6 +107,12 @@ void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
 void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps)
 {
     make(v, n, rounds, &(village_plan){.least = least, .steps = steps, .batch = 4});
+    v->silence_s = "12";
+}
+
+void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
+{
+    make(v, n, rounds, &(village_plan){.steps = steps, .batch = 4, .unit = "subject"});
     v->silence_s = "12";
 }
 

@@ -31,6 +31,8 @@ void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t roun
 /* The same with an adapter of some hundred kilobytes, and a coordinator as patient as by default.
  */
 void village_make_large(village *v, uint32_t n, uint32_t least, uint32_t rounds);
+/* The same, protecting subjects. */
+void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
 void village_end(village *v);
 
 /* Runs `dure ARGUMENTS` in the folder; exit status; both outputs in v->output. */

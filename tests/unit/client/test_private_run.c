@@ -144,13 +144,17 @@ static void test_private_run_refuses_another_plan_for_its_key(void **state)
     assert_ok(prepare(f));
 }
 
-/* The ledger that paid must be the one at hand: an older copy does not know the reservation. */
+/* The ledger that paid must be the one at hand: an older copy lacks its newest entry, and one from
+ * elsewhere, without a mark, does not know the reservation. */
 static void test_private_run_refuses_a_ledger_without_its_reservation(void **state)
 {
     fixture *f = *state;
     assert_ok(prepare(f));
     dure_private_run_fini(&f->run);
     assert_int_equal(remove(f->ledger), 0);
+    assert_err(prepare(f), DURE_ERR_STATE);
+    assert_non_null(strstr(f->diag.text, "older copy"));
+    assert_int_equal(remove(temp_dir_file(&f->dir, "ledger.head")), 0);
     assert_err(prepare(f), DURE_ERR_NOT_FOUND);
     assert_non_null(strstr(f->diag.text, "older copy"));
 }
