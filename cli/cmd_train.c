@@ -302,8 +302,8 @@ static int run(training *t)
 static void clean_up(training *t)
 {
     /* A run that was refused leaves nothing that looks unfinished. */
-    if (t->lock.fd >= 0 &&
-        (t->went_wrong || (!dure_file_exists(t->key_path) && !dure_file_exists(t->state_path))))
+    if (t->lock.fd >= 0 && (t->went_wrong || (!dure_private_run_exists(t->key_path) &&
+                                              !dure_file_exists(t->state_path))))
         (void)!dure_dir_remove(t->run_folder, NULL);
     if (t->made_out) (void)!rmdir(t->o->out); /* fails, as it should, when something is in it */
     dure_trainer_free(&t->trainer);

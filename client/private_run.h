@@ -1,7 +1,8 @@
 /* One private training run of an owner's own, from the reservation in the ledger to the erased key,
  * in an order in which it may be killed anywhere:
  *
- *   prepare: reserve the whole plan -> draw and save the key
+ *   prepare: save the name of a reservation -> reserve the whole plan under it
+ *            -> draw and save the key -> forget the name
  *   (train, saving the state)
  *   spend:   reserved -> spent, before the adapter is written
  *   (write the adapter)
@@ -58,6 +59,8 @@ DURE_MUST_USE dure_err dure_private_run_preview(dure_private_preview *out,
                                                 const dure_private_run_subject *subject,
                                                 dure_diag *diag);
 
+/* Whether a run that was begun at key_path is not closed. */
+bool dure_private_run_exists(const char *key_path);
 /* Nothing is drawn unless this succeeds. DURE_ERR_BUDGET with a sentence that says what would fit;
  * DURE_ERR_STATE if a run with other settings was left unfinished at key_path. */
 DURE_MUST_USE dure_err dure_private_run_prepare(dure_private_run *out,

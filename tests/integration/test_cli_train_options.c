@@ -269,7 +269,6 @@ static void test_train_stays_within_memory(void **state)
     assert_int_equal(
         program_run(&desk, PLAIN "--steps 2 --targets all --out a --memory %lu", megabytes + 1), 0);
     program_says(&desk, "expected: ");
-    program_says(&desk, "weights from the file");
     assert_int_equal(program_run(&desk, PLAIN "--steps 2 --out b --memory 100MB"), 2);
     program_says(&desk, "--memory needs a whole number");
     assert_int_equal(program_run(&desk, PLAIN "--steps 2 --out b --memory 99999999999"), 2);
