@@ -41,8 +41,9 @@ static void handle_signals(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* As many descriptors as the process may have, so that a burst of connections, which the router
- * closes a moment later, does not keep a file of the round's from being opened. */
+/* As many descriptors as the process may have: each site's connection takes one, and a
+ * burst of others, which the router closes a moment later, keeps no file of the round's from being
+ * opened. */
 static void raise_descriptors(void)
 {
     const rlim_t plenty = 65536;
@@ -103,15 +104,6 @@ static dure_err check_model(const dure_settings *settings, dure_diag *diag)
     return err;
 }
 
-/* A connection is a descriptor; many systems hand out few until they are asked for more. */
-static void raise_descriptors(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit)) return;
-    limit.rlim_cur = limit.rlim_max;
-    (void)!setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 static dure_err run(const options *o, const char *dir, dure_diag *diag)
 {
     dure_coordinator_gate gate;
@@ -132,7 +124,6 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
     child.log_path = dure_path_join(dir, "gate.log");
     dure_gate_child_init(&gate, &child);
     if (!o->no_gate) opts.gate = &gate;
-    raise_descriptors();
     if (!err) err = dure_coordinator_open(&running, &opts, diag);
     if (!err) {
         handle_signals();

@@ -224,7 +224,7 @@ static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
 static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 8, 12);
+    village_make_training(&v, 3, 0, 8, 12);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -257,7 +257,7 @@ static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **
 static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 8, 12);
+    village_make_training(&v, 3, 0, 8, 12);
     village_start(&v);
     join_all();
     in_folder("cp -r place0 joined");

@@ -137,7 +137,7 @@ static bool thief_heard(const char *text)
 static void test_renewed_keys_take_the_place_of_the_old_ones(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 2, 3);
+    village_make_training(&v, 3, 0, 2, 3);
     village_start(&v);
     join_all();
     in_folder("cp -r place0 thief && rm -f thief/lock");
@@ -169,7 +169,7 @@ static void test_renewed_keys_take_the_place_of_the_old_ones(void **state)
 static void test_renewal_is_for_the_same_site_alone(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, 3);
+    village_make_training(&v, 3, 0, 1, 3);
     village_start(&v);
     join_all();
     must("site renew fed/admin site1 -o new1.invitation");
@@ -185,7 +185,7 @@ static void test_renewal_is_for_the_same_site_alone(void **state)
 static void test_renewal_that_is_cut_off_goes_on(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, 3);
+    village_make_training(&v, 3, 0, 1, 3);
     village_start(&v);
     join_all();
     village_kill(&v);
@@ -205,7 +205,7 @@ static void test_renewal_that_is_cut_off_goes_on(void **state)
 static void test_renewal_does_not_forget_what_was_spent(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 4, 3);
+    village_make_training(&v, 3, 0, 4, 3);
     village_start(&v);
     join_all();
     in_folder("cp -r place0 place0.copy && cp -r ledger0 ledger0.copy");
