@@ -284,21 +284,23 @@ static int check(options *o, const dure_usage *usage)
     return 0;
 }
 
+static const options usual = {.targets = "q,v",
+                              .unit = "record",
+                              .rounds = 5,
+                              .steps = 4,
+                              .rank = 8,
+                              .batch = 64,
+                              .max_length = 512,
+                              .min_sites = 3,
+                              .collusion = 1,
+                              .lifetime_s = 6 * 3600,
+                              .learning_rate = 1e-3,
+                              .clip = 1,
+                              .range = 0.0625};
+
 int dure_cmd_init(int argc, char **argv)
 {
-    options o = {.targets = "q,v",
-                 .unit = "record",
-                 .rounds = 5,
-                 .steps = 4,
-                 .rank = 8,
-                 .batch = 64,
-                 .max_length = 512,
-                 .min_sites = 3,
-                 .collusion = 1,
-                 .lifetime_s = 6 * 3600,
-                 .learning_rate = 1e-3,
-                 .clip = 1,
-                 .range = 0.0625};
+    options o = usual;
     const dure_arg args[] = {
         {.name = "DIR",
          .kind = DURE_ARG_OPERAND,

@@ -94,7 +94,8 @@ static pid_t start(const char *arguments, int *from)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        int words = open(temp_dir_file(&desk.dir, "killed.err"), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+        int words =
+            open(temp_dir_file(&desk.dir, "killed.err"), O_WRONLY | O_CREAT | O_TRUNC, 0644);
         dup2(ends[1], STDOUT_FILENO);
         dup2(words, STDERR_FILENO);
         close(ends[0]);

@@ -208,13 +208,13 @@ static void test_renewal_does_not_forget_what_was_spent(void **state)
     village_make_training(&v, 3, 0, 4, 3);
     village_start(&v);
     join_all();
-    in_folder("cp -r place0 place0.copy && cp -r ledger0 ledger0.copy");
+    in_folder("mkdir copy && cp -r place0 ledger0 ledger0.head copy");
     for (uint32_t i = 0; i < v.n; i++)
         start_client(i);
     wait_for("round_done", 2, 60);
     for (uint32_t i = 0; i < v.n; i++)
         kill_client(i);
-    in_folder("rm -rf place0 ledger0 && mv place0.copy place0 && mv ledger0.copy ledger0");
+    in_folder("rm -rf place0 ledger0 && mv copy/place0 copy/ledger0 copy/ledger0.head .");
     must("site renew fed/admin site0 -o new0.invitation");
     must("client renew place0 new0.invitation");
     refuses("client run place0 --threads 1", "an older copy was put back");
