@@ -9,6 +9,9 @@
 /* The program itself, the vocabulary and what the allocator keeps. */
 enum { BASE_BYTES = 24 << 20, LEAST_ROWS = 64 };
 
+/* Long enough for what else the machine does to be over now and then. */
+enum { PEAK_TRIES = 40 };
+
 /* Measured (bench/bench_train, models of 135 million to 8 billion weights): the shares of the
  * multipliers' peak that products and attention reach; what else is done, by the bytes of a token's
  * activations; and how long one thread takes to decode a weight and make a panel of it. */
@@ -182,7 +185,7 @@ dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *
         q.file_bytes += dure_gguf_tensor_at(t->gguf, i)->bytes;
     char least[32], limit[32];
     bool found = choose(out, &q, limit_bytes);
-    if (t->peak <= 0) t->peak = dure_peak_gflops(&t->compute, 10) * 1e9;
+    if (t->peak <= 0) t->peak = dure_peak_gflops(&t->compute, PEAK_TRIES) * 1e9;
     q.peak = t->peak;
     q.threads = dure_pool_threads(t->pool);
     out->seconds_per_token = seconds_of(&q, out);
