@@ -32,6 +32,7 @@ static void observe(bool to_server, uint32_t member, const dure_msg *msg)
 static dure_config other_config;
 static dure_hash other_hash;
 static dure_round_keys heard[N];
+static uint8_t heard_kem[N][DURE_MSG_KEM_KEYS_BYTES]; /* the messages go */
 
 /* The lying coordinator keeps the R0s and answers nothing by itself. */
 static bool collect_r0(world *w, bool to_server, uint32_t member, dure_msg *msg)
@@ -41,6 +42,10 @@ static bool collect_r0(world *w, bool to_server, uint32_t member, dure_msg *msg)
     if (to_server && msg->type == DURE_MSG_ADVERTISE) {
         heard[member] = msg->u.advertise.keys;
         heard[member].member = member;
+        if (heard[member].kem.n) {
+            memcpy(heard_kem[member], heard[member].kem.data, heard[member].kem.n);
+            heard[member].kem.data = heard_kem[member];
+        }
     }
     return !to_server;
 }
