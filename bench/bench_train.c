@@ -3,13 +3,14 @@
  *
  *   bench_train MODEL.gguf [--dp] [--records N] [--length N] [--rank N] [--targets LIST]
  *               [--steps N] [--threads N] [--rows N] [--f32] [--profile] [--peak]
- *               [--file] [--recompute LAYERS] [--memory MB]
+ *               [--file] [--recompute LAYERS] [--memory MB] [--dora] [--dropout PERCENT]
  *
  * Records are random tokens, all of them labels but the first. One step takes all records: with
  * --dp through clipping, the integer grid and exact noise, as `dure train` does. Prints one
  * tab-separated line: name, tokens/s (median of the steps), MB, GFLOP/s (4 a frozen weight and
  * token, 6 an adapter's, and attention), share of the peak, and tokens/s of the best step. --peak
- * measures the peak alone. */
+ * measures the peak alone. What is expected goes to stderr before it starts, unless --file or
+ * --recompute say how to work. */
 #include "client/trainer.h"
 #include "common/clock.h"
 #include "kernels/peak.h"
@@ -27,8 +28,8 @@ enum { STEPS_MAX = 100 };
 typedef struct setup {
     const char *model, *targets;
     unsigned long records, length, rank, steps, threads, rows;
-    unsigned long recompute, memory;
-    bool dp, f32, peak, profile, file;
+    unsigned long recompute, memory, dropout;
+    bool dp, f32, peak, profile, file, dora;
     dure_gguf *gguf;
     dure_transformer *t;
     dure_lora *lora;
@@ -102,52 +103,66 @@ static dure_err make_plan(setup *s, dure_diag *diag)
 }
 
 /* Chooses how to stay within --memory, and says what it expects. */
-static dure_err fit(setup *s, const dure_lora_layout *layout, dure_diag *diag)
+static dure_err fit(setup *s, const dure_lora_layout *layout, const dure_trainer_opts *opts,
+                    dure_diag *diag)
 {
-    const dure_trainer_opts none = {.eval = NULL};
-    const uint64_t trainer =
-        dure_trainer_bytes(dure_lora_count(layout, DURE_LORA_FACTOR_BOTH), &none);
-    const dure_training_load load = {.layout = layout,
-                                     .factors = DURE_LORA_FACTOR_BOTH,
-                                     .longest = s->length,
-                                     .other_bytes = trainer};
     dure_transformer_fit fit;
-    dure_err err = dure_transformer_fit_find(&fit, s->t, &load, s->memory * 1000000, diag);
+    const dure_trainer_task task = {
+        .data = &s->data, .layout = layout, .opts = opts, .is_private = s->dp};
+    dure_err err = dure_trainer_fit(&fit, s->t, &task, s->memory * 1000000, diag);
     if (err) return err;
-    fprintf(stderr, "expected: %.0f MB, %.1f tokens/s, weights %s, %u layers twice, %zu rows\n",
-            (double)fit.bytes / 1e6, 1 / fit.seconds_per_token,
-            fit.packed ? "packed" : "from the file", fit.recompute, fit.rows);
-    return dure_transformer_adopt(s->t, &fit);
+    fprintf(
+        stderr,
+        "expected: %.0f MB, %.1f tokens/s; weights %s, %u layers twice, %zu rows, %zu records\n",
+        (double)fit.bytes / 1e6, 1 / fit.seconds_per_token, fit.packed ? "packed" : "from the file",
+        fit.recompute, fit.rows, fit.whole);
+    return DURE_OK;
 }
 
-static dure_err open_all(setup *s, dure_diag *diag)
+static dure_trainer_opts trainer_opts(const setup *s)
 {
-    dure_lora_layout layout = {.rank = (uint32_t)s->rank, .alpha = (float)s->rank};
+    return (dure_trainer_opts){.factors = DURE_LORA_FACTOR_BOTH,
+                               .optimizer = DURE_TRAINER_ADAMW,
+                               .learning_rate = 1e-4,
+                               .dropout = (double)s->dropout / 100,
+                               .plan = s->dp ? &s->plan : NULL,
+                               .attempt = s->dp ? &s->attempt : NULL,
+                               .batch = s->records};
+}
+
+static dure_err open_model(setup *s, dure_diag *diag)
+{
+    bool by_hand = s->file || s->recompute;
     dure_transformer_opts opts = {.threads = (uint32_t)s->threads,
                                   .rows = (uint32_t)s->rows,
                                   .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO,
                                   .profile = s->profile,
                                   .recompute = (uint32_t)s->recompute,
-                                  .weights =
-                                      s->file || s->memory ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO};
+                                  .weights = s->file || !by_hand ? DURE_WEIGHTS_FILE
+                                                                 : DURE_WEIGHTS_PACKED};
+    dure_lora_layout layout = {.rank = (uint32_t)s->rank, .alpha = (float)s->rank, .dora = s->dora};
     dure_err err = dure_gguf_open(&s->gguf, s->model, NULL, diag);
     if (!err) err = dure_transformer_new(&s->t, s->gguf, &opts, diag);
     if (!err) err = dure_lora_targets_parse(&layout.targets, s->targets, diag);
     if (err) return err;
     layout.shape = *dure_transformer_shape(s->t);
     err = dure_lora_layout_check(&layout, diag);
-    if (!err && s->memory) err = fit(s, &layout, diag);
-    if (!err) err = dure_lora_new(&s->lora, &layout);
-    if (!err) dure_lora_init_uniform(s->lora, 1);
     if (!err) err = make_data(s);
+    const dure_trainer_opts train = trainer_opts(s);
+    if (!err && !by_hand) err = fit(s, &layout, &train, diag);
+    if (!err) err = dure_lora_new(&s->lora, &layout);
+    return err;
+}
+
+static dure_err open_all(setup *s, dure_diag *diag)
+{
+    dure_err err = open_model(s, diag);
+    if (err) return err;
+    dure_lora_init_uniform(s->lora, 1);
+    err = dure_transformer_init_magnitudes(s->t, s->lora, diag);
     if (!err && s->dp) err = make_plan(s, diag);
     if (err) return err;
-    dure_trainer_opts train = {.factors = DURE_LORA_FACTOR_BOTH,
-                               .optimizer = DURE_TRAINER_ADAMW,
-                               .learning_rate = 1e-4,
-                               .plan = s->dp ? &s->plan : NULL,
-                               .attempt = s->dp ? &s->attempt : NULL,
-                               .batch = s->records};
+    const dure_trainer_opts train = trainer_opts(s);
     return dure_trainer_new(&s->trainer, s->t, &s->data, s->lora, &train, diag);
 }
 
@@ -164,23 +179,20 @@ static int by_size(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Milliseconds a step, GFLOP/s and its share of the peak, for each phase. */
+/* Milliseconds a step, of all threads too; GFLOP/s, GB/s, and the share of the limit. */
 static void print_profile(const setup *s, double peak)
 {
-    const dure_profile *p = dure_transformer_profile(s->t);
-    double steps = (double)s->steps + 1, total = 0, cpu = 0;
+    const dure_compute *c = dure_transformer_compute(s->t);
+    const dure_limits limits = {.gflops = peak, .gbytes = dure_peak_gbytes(c)};
+    double steps = (double)s->steps + 1;
+    printf("phase\tms\tshare\tms of all threads\tGFLOP/s\tGB/s\tof the limit\n");
     for (int i = 0; i < DURE_PHASES; i++) {
-        total += p->seconds[i];
-        cpu += p->cpu_seconds[i];
+        dure_phase_rate rate = dure_profile_rate(c->profile, (dure_phase)i, limits);
+        printf("%s\t%.1f\t%.3f\t%.1f\t%.1f\t%.1f\t%.3f\n", dure_phase_name((dure_phase)i),
+               rate.seconds / steps * 1e3, rate.share, c->profile->cpu_seconds[i] / steps * 1e3,
+               rate.gflops, rate.gbytes, rate.of_limit);
     }
-    printf("phase\tms\tshare\tms of all threads\tshare\tGFLOP/s\tof the peak\tGB/s\n");
-    for (int i = 0; i < DURE_PHASES; i++) {
-        double gflops = p->seconds[i] > 0 ? p->flops[i] / p->seconds[i] * 1e-9 : 0;
-        double gbytes = p->seconds[i] > 0 ? p->bytes[i] / p->seconds[i] * 1e-9 : 0;
-        printf("%s\t%.1f\t%.3f\t%.1f\t%.3f\t%.1f\t%.3f\t%.1f\n", dure_phase_name((dure_phase)i),
-               p->seconds[i] / steps * 1e3, p->seconds[i] / total, p->cpu_seconds[i] / steps * 1e3,
-               p->cpu_seconds[i] / cpu, gflops, gflops / peak, gbytes);
-    }
+    printf("limits\t%.0f\tGFLOP/s\t%.1f\tGB/s\n", limits.gflops, limits.gbytes);
 }
 
 /* The first step warms up. */
@@ -231,6 +243,8 @@ static bool parse(setup *s, int argc, char **argv)
         {"file", no_argument, NULL, 'F'},
         {"recompute", required_argument, NULL, 'c'},
         {"memory", required_argument, NULL, 'M'},
+        {"dropout", required_argument, NULL, 'D'},
+        {"dora", no_argument, NULL, 'o'},
         {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -243,6 +257,7 @@ static bool parse(setup *s, int argc, char **argv)
                             : c == 'R' ? &s->rows
                             : c == 'c' ? &s->recompute
                             : c == 'M' ? &s->memory
+                            : c == 'D' ? &s->dropout
                                        : NULL;
         if (to) *to = value;
         if (c == 'm') s->targets = optarg;
@@ -251,6 +266,7 @@ static bool parse(setup *s, int argc, char **argv)
         s->peak = s->peak || c == 'p';
         s->profile = s->profile || c == 'P';
         s->file = s->file || c == 'F';
+        s->dora = s->dora || c == 'o';
         if (c == '?') return false;
     }
     s->model = argc > optind ? argv[optind] : NULL;
@@ -264,7 +280,8 @@ int main(int argc, char **argv)
     if (!parse(&s, argc, argv)) {
         fprintf(stderr, "usage: bench_train MODEL.gguf [--dp] [--records N] [--length N] "
                         "[--rank N] [--targets LIST] [--steps N] [--threads N] [--rows N] [--f32] "
-                        "[--profile] [--peak] [--file] [--recompute LAYERS] [--memory MB]\n");
+                        "[--profile] [--peak] [--file] [--recompute LAYERS] [--memory MB] "
+                        "[--dora] [--dropout PERCENT]\n");
         return 2;
     }
     if (s.peak) {

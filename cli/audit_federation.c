@@ -111,6 +111,8 @@ static const char *wrong_constant(const dure_audit_federation *f, const dure_dp_
 {
     const dure_training_terms *t = &f->terms->training;
     const uint32_t den = d->sigma_num ? DURE_DP_SIGMA_DEN : d->sigma_den;
+    const bool subjects = t->privacy_mode == DURE_PRIVACY_SUBJECT;
+    if (subjects != (plan->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS)) return "unit";
     if (plan->sigma_num != d->sigma_num || d->sigma_den != den) return "noise";
     if (plan->q_k != d->q_k || plan->full != (d->q_k == 0)) return "sampling rate";
     if (plan->n_pub != d->n_pub) return "number of records";
@@ -165,7 +167,8 @@ static dure_err check_round(void *state, const dure_event *event, dure_diag *dia
                              (ull)round->round);
     const dure_event_sum *sum = &round->sum;
     if (f->terms && sum->suite > 0 &&
-        (sum->collusion != f->terms->cohort.collusion || sum->u_min < f->terms->cohort.u_min))
+        (sum->collusion != f->terms->cohort.collusion || sum->u_min < f->terms->cohort.u_min ||
+         (sum->suite == DURE_SUITE_HYBRID_AES256CTR) != f->terms->cohort.post_quantum))
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "round %llu has another rule for its secure sum than the terms that "
                              "the root signed",

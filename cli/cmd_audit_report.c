@@ -21,7 +21,9 @@ static dure_statement_site site_of(const dure_roster_member *member)
     const dure_training_terms *t = &join->invitation.terms.training;
     dure_statement_site site = {.joined_s = member->joined_s,
                                 .revoked = member->revoked,
-                                .plan = {.mechanism = DURE_DP_POISSON_GAUSSIAN,
+                                .plan = {.mechanism = t->privacy_mode == DURE_PRIVACY_SUBJECT
+                                                          ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                                          : DURE_DP_POISSON_GAUSSIAN,
                                          .full = d->q_k == 0,
                                          .q_k = d->q_k,
                                          .sigma_num = d->sigma_num,

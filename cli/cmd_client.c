@@ -2,6 +2,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/output.h"
+#include "client/enrol.h"
 #include "client/session.h"
 #include "client/work.h"
 #include "common/clock.h"
@@ -17,11 +18,11 @@
 
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
-enum { MEASURED_RECORDS = 8 };
+enum { MEASURED_RECORDS = 8, MEMORY_MAX_MB = 1 << 30 };
 
 typedef struct options {
     const char *dir;
-    uint64_t threads;
+    uint64_t threads, memory;
     bool exit_when_done, json;
 } options;
 
@@ -116,6 +117,7 @@ static dure_err run(const options *o, dure_diag *diag)
 {
     const dure_session_opts opts = {.dir = o->dir,
                                     .threads = (uint32_t)o->threads,
+                                    .memory_bytes = o->memory * 1000000,
                                     .exit_when_done = o->exit_when_done,
                                     .event = on_event,
                                     .event_state = (void *)(uintptr_t)o};
@@ -158,7 +160,8 @@ static dure_err look_at_budget(findings *f, const dure_site *site, dure_diag *di
 static dure_err look(findings *f, const dure_site *site, const options *o, dure_diag *diag)
 {
     dure_work *work = NULL;
-    const dure_work_opts opts = {.threads = (uint32_t)o->threads};
+    const dure_work_opts opts = {.threads = (uint32_t)o->threads,
+                                 .memory_bytes = o->memory * 1000000};
     size_t tokens = 0;
     double seconds = 0;
     f->bare = dure_site_without_privacy(site);
@@ -191,14 +194,16 @@ static int print_json_findings(const findings *f, const dure_site *site)
 {
     const dure_training_terms *t = &site->invitation.terms.training;
     return dure_print_json(json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:I}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, "
+        "s:I}",
         "site", site->policy.name, "federation", site->policy.federation, "records",
         (json_int_t)f->work.records, "cut", (json_int_t)f->work.cut, "unusable",
         (json_int_t)f->work.unusable, "tokens", (json_int_t)f->work.tokens, "rounds",
         (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "tokens_per_second",
         f->tokens_per_second, "step_seconds", f->step_seconds, "peak_memory_bytes",
-        (json_int_t)peak_bytes(), "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan),
-        "epsilon", f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
+        (json_int_t)peak_bytes(), "expected_memory_bytes", (json_int_t)f->work.fit.bytes,
+        "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan), "epsilon",
+        f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
         "epsilon_remaining", f->bare ? 0 : f->source.epsilon_remaining, "delta",
         site->policy.budget.delta, "steps_used", (json_int_t)site->state.steps_used));
 }
@@ -207,7 +212,7 @@ static void print_findings(const findings *f, const dure_site *site)
 {
     const dure_training_terms *t = &site->invitation.terms.training;
     char memory[32], round[32];
-    dure_format_bytes(memory, peak_bytes());
+    dure_format_bytes(memory, f->work.fit.bytes);
     dure_format_seconds(round, f->step_seconds * t->steps);
     printf("site        %s in federation %s\n", site->policy.name, site->policy.federation);
     printf("data        %zu records, %zu tokens; %zu cut, %zu without anything to learn\n",
@@ -215,7 +220,8 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
            site->state.declared.batch);
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
-    printf("memory      %s at most\n", memory);
+    printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
+           f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
     if (f->bare) {
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
@@ -267,6 +273,12 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .out = &o->threads,
          .value = "N",
          .help = "default: the physical cores"},
+        {.name = "memory",
+         .kind = DURE_ARG_COUNT,
+         .out = &o->memory,
+         .value = "MB",
+         .help =
+             "stay within so many megabytes, at the price of time; default: what the machine has"},
         {.name = "json",
          .kind = DURE_ARG_FLAG,
          .out = &o->json,
@@ -286,10 +298,61 @@ static int parse(options *o, int argc, char **argv, bool is_run)
                               args, N_ARGS(args) - 1, "dure client check site"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o->memory > MEMORY_MAX_MB) {
+        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
+    }
     if (o->threads > DURE_POOL_MAX_THREADS) {
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
     }
     return -1;
+}
+
+/* ---- renew ---- */
+
+static void say_waiting(void *state, const char *sentence)
+{
+    (void)state;
+    fprintf(stderr, "%s\n", sentence);
+}
+
+static int renew(int argc, char **argv)
+{
+    dure_enrol_opts e = {.renew = true, .waiting = say_waiting};
+    uint64_t patience_s = 0;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &e.dir,
+         .help = "the site's folder",
+         .required = true},
+        {.name = "INVITATION",
+         .kind = DURE_ARG_OPERAND,
+         .out = &e.invitation,
+         .help = "the file that 'dure site renew' made",
+         .required = true},
+        {.name = "patience",
+         .kind = DURE_ARG_COUNT,
+         .out = &patience_s,
+         .value = "S",
+         .help = "seconds to wait for the coordinator (for ever)"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {
+        "client renew", "new keys for this site; its plan, ledger and records stay as they are",
+        args, N_ARGS(args), "dure client renew site north.invitation"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    e.patience_ms = patience_s * 1000;
+    dure_enrolled enrolled;
+    dure_diag diag = {{0}};
+    dure_err err = dure_enrol(&enrolled, &e, &diag);
+    if (err) return dure_fail("client renew", err, &diag);
+    if (json)
+        return dure_print_json(json_pack("{s:s, s:s, s:s}", "federation", enrolled.federation,
+                                         "site", enrolled.name, "dir", e.dir));
+    printf("%s has new keys in federation %s\n", enrolled.name, enrolled.federation);
+    return 0;
 }
 
 int dure_cmd_client(int argc, char **argv)
@@ -305,11 +368,13 @@ int dure_cmd_client(int argc, char **argv)
         dure_err err = run(&o, &diag);
         return err ? dure_fail("client run", err, &diag) : 0;
     }
+    if (strcmp(verb, "renew") == 0) return renew(argc - 1, argv + 1);
     const bool help = strcmp(verb, "--help") == 0;
     FILE *to = help ? stdout : stderr;
     if (*verb && !help) fprintf(to, "dure client: there is no '%s'\n\n", verb);
     fprintf(to, "dure client: a site's part in a federation\n\n"
-                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n\n"
+                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n"
+                "       dure client renew DIR INVITATION\n\n"
                 "Example:\n  dure client run site\n");
     return help ? 0 : 2;
 }

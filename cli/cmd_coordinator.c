@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
@@ -38,6 +39,18 @@ static void handle_signals(void)
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+/* As many descriptors as the process may have: each site's connection takes one, and a
+ * burst of others, which the router closes a moment later, keeps no file of the round's from being
+ * opened. */
+static void raise_descriptors(void)
+{
+    const rlim_t plenty = 65536;
+    struct rlimit n;
+    if (getrlimit(RLIMIT_NOFILE, &n) || n.rlim_cur >= plenty) return;
+    n.rlim_cur = n.rlim_max < plenty ? n.rlim_max : plenty;
+    (void)setrlimit(RLIMIT_NOFILE, &n);
 }
 
 /* "round_open round=3 sites=[north, south, west]" */
@@ -104,6 +117,7 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
                                                .answer_ms = (uint32_t)o->answer_s * 1000},
                                   .event = on_event,
                                   .event_state = (void *)(uintptr_t)o};
+    raise_descriptors();
     dure_err err = dure_folder_open(&folder, dir, diag);
     if (!err && !o->no_gate) err = check_model(&folder.settings, diag);
     child.settings = &folder.settings;

@@ -10,6 +10,7 @@
 #include "model/chat_template.h"
 #include "model/dataset.h"
 #include "model/shape.h"
+#include "secagg/hybrid.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -19,11 +20,11 @@
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
 typedef struct options {
-    const char *dir, *model, *eval, *endpoint, *name, *targets;
+    const char *dir, *model, *eval, *endpoint, *name, *targets, *suite, *unit;
     uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
     uint64_t lifetime_s, gate_records, seed;
     double alpha, learning_rate, clip, range, margin;
-    bool seed_given, no_dp, json;
+    bool seed_given, no_dp, json, post_quantum;
 } options;
 
 /* ---- what the model and the evaluation file say ---- */
@@ -104,29 +105,35 @@ static dure_err fill_layout(dure_settings *s, const options *o, dure_diag *diag)
     return DURE_OK;
 }
 
+static uint32_t mode_of(const options *o)
+{
+    if (o->no_dp) return DURE_PRIVACY_NONE;
+    return strcmp(o->unit, "subject") ? DURE_PRIVACY_RECORD : DURE_PRIVACY_SUBJECT;
+}
+
 static void fill_terms(dure_terms *t, const options *o)
 {
     const uint32_t floor = o->collusion + 2 > 3 ? (uint32_t)o->collusion + 2 : 3;
     snprintf(t->federation, sizeof t->federation, "%s", o->name);
-    t->training =
-        (dure_training_terms){.rounds = (uint32_t)o->rounds,
-                              .steps = (uint32_t)o->steps,
-                              .learning_rate = o->learning_rate,
-                              .clip = o->clip,
-                              .grid_bits = dure_terms_grid_bits(t->layout.n_active),
-                              .batch = (uint32_t)o->batch,
-                              .max_length = (uint32_t)o->max_length,
-                              .privacy_mode = o->no_dp ? DURE_PRIVACY_NONE : DURE_PRIVACY_RECORD,
-                              .optimizer = DURE_LOCAL_ADAMW,
-                              .beta1 = 0.9,
-                              .beta2 = 0.999,
-                              .optimizer_epsilon = 1e-8,
-                              .weight_decay = 0,
-                              .server_rate = 1};
+    t->training = (dure_training_terms){.rounds = (uint32_t)o->rounds,
+                                        .steps = (uint32_t)o->steps,
+                                        .learning_rate = o->learning_rate,
+                                        .clip = o->clip,
+                                        .grid_bits = dure_terms_grid_bits(t->layout.n_active),
+                                        .batch = (uint32_t)o->batch,
+                                        .max_length = (uint32_t)o->max_length,
+                                        .privacy_mode = mode_of(o),
+                                        .optimizer = DURE_LOCAL_ADAMW,
+                                        .beta1 = 0.9,
+                                        .beta2 = 0.999,
+                                        .optimizer_epsilon = 1e-8,
+                                        .weight_decay = 0,
+                                        .server_rate = 1};
     t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
                                     .collusion = (uint32_t)o->collusion,
                                     .u_min = o->u_min ? (uint32_t)o->u_min : floor,
-                                    .share_lifetime_s = (uint32_t)o->lifetime_s};
+                                    .share_lifetime_s = (uint32_t)o->lifetime_s,
+                                    .post_quantum = o->post_quantum};
     t->grid = (dure_grid){.range = o->range, .limit = 65536, .modulus_bits = 24};
 }
 
@@ -166,20 +173,27 @@ static int print_made(const dure_settings *s, const dure_founded *made, const op
     dure_hex_encode(root, made->root_public, 32);
     dure_hex_encode(base, t->base.digest.b, 32);
     if (o->json)
-        return dure_print_json(json_pack(
-            "{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "federation", t->federation, "dir",
-            o->dir, "root", root, "endpoint", s->endpoint, "base", base, "trained_parameters",
-            (json_int_t)t->layout.n_active, "rounds", (json_int_t)t->training.rounds, "min_sites",
-            (json_int_t)t->cohort.min_sites, "threshold", (json_int_t)threshold));
+        return dure_print_json(
+            json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "federation",
+                      t->federation, "dir", o->dir, "root", root, "endpoint", s->endpoint, "base",
+                      base, "trained_parameters", (json_int_t)t->layout.n_active, "rounds",
+                      (json_int_t)t->training.rounds, "min_sites", (json_int_t)t->cohort.min_sites,
+                      "threshold", (json_int_t)threshold, "suite",
+                      t->cohort.post_quantum ? "hybrid" : "x25519"));
     dure_format_bytes(size, 3 * t->layout.n_active);
     dure_lora_targets_text(targets, t->layout.targets);
     printf("federation   %s\nroot key     %s\nbase model   %s\n", t->federation, root, base);
     printf("adapter      rank %u on %s: %llu parameters are trained, %s a site and round\n",
            t->layout.rank, targets, (unsigned long long)t->layout.n_active, size);
     printf("plan         %u rounds of %u steps, %s\n", t->training.rounds, t->training.steps,
-           o->no_dp ? "without differential privacy" : "with record-level differential privacy");
+           o->no_dp                     ? "without differential privacy"
+           : strcmp(o->unit, "subject") ? "with record-level differential privacy"
+                                        : "with subject-level differential privacy");
     printf("sites        at least %u a round; with %u, %u must stay to the end; %u may collude\n",
            t->cohort.min_sites, t->cohort.min_sites, threshold, t->cohort.collusion);
+    printf("round keys   %s\n", t->cohort.post_quantum
+                                    ? "X25519 with ML-KEM-768: every site needs OpenSSL 3.5"
+                                    : "X25519");
     fprintf(stderr,
             "\n%s/admin holds the root key: keep it apart, the coordinator never needs it.\n"
             "Next: dure invite %s/admin NAME -o NAME.invitation\n"
@@ -195,6 +209,7 @@ static int make(options *o)
     dure_diag diag = {{0}};
     const dure_rng rng = dure_rng_system();
     dure_err err = settings ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err && o->post_quantum) err = dure_hybrid_check_machine("this coordinator", &diag);
     if (!err && !o->seed_given) {
         err = dure_rng_fill(&rng, &o->seed, sizeof o->seed);
         o->seed >>= 1; /* 63 bits: a JSON and a YAML integer hold it */
@@ -253,20 +268,39 @@ static bool is_endpoint(const char *text)
     return n > 0 && n <= 5 && !colon[1 + n] && port > 0 && port <= 65535;
 }
 
+/* What the command line alone shows; the suite is settled here. */
+static int check(options *o, const dure_usage *usage)
+{
+    if (!counts_fit(o)) return dure_args_refuse(usage, "a count is too large");
+    if (!is_endpoint(o->endpoint))
+        return dure_args_refuse(usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
+                                o->endpoint);
+    if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0)
+        return dure_args_refuse(usage, "--unit must be record or subject, not '%s'", o->unit);
+    if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
+    o->post_quantum = strcmp(o->suite, "hybrid") == 0;
+    if (!o->post_quantum && strcmp(o->suite, "x25519") != 0)
+        return dure_args_refuse(usage, "--suite must be hybrid or x25519, not '%s'", o->suite);
+    return 0;
+}
+
+static const options usual = {.targets = "q,v",
+                              .unit = "record",
+                              .rounds = 5,
+                              .steps = 4,
+                              .rank = 8,
+                              .batch = 64,
+                              .max_length = 512,
+                              .min_sites = 3,
+                              .collusion = 1,
+                              .lifetime_s = 6 * 3600,
+                              .learning_rate = 1e-3,
+                              .clip = 1,
+                              .range = 0.0625};
+
 int dure_cmd_init(int argc, char **argv)
 {
-    options o = {.targets = "q,v",
-                 .rounds = 5,
-                 .steps = 4,
-                 .rank = 8,
-                 .batch = 64,
-                 .max_length = 512,
-                 .min_sites = 3,
-                 .collusion = 1,
-                 .lifetime_s = 6 * 3600,
-                 .learning_rate = 1e-3,
-                 .clip = 1,
-                 .range = 0.0625};
+    options o = usual;
     const dure_arg args[] = {
         {.name = "DIR",
          .kind = DURE_ARG_OPERAND,
@@ -277,6 +311,10 @@ int dure_cmd_init(int argc, char **argv)
         TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
         TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
         TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
+        TEXT("suite", suite, "SUITE",
+             "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519 "
+             "(hybrid where this machine has it)",
+             false),
         TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
              false),
         COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
@@ -301,6 +339,11 @@ int dure_cmd_init(int argc, char **argv)
          .value = "N",
          .help = "of the frozen factor A, public (random)",
          .given = &o.seed_given},
+        TEXT(
+            "unit", unit, "record|subject",
+            "what is protected: one record, or one subject with all its records at a site, each of "
+            "which names it in \"subject\" (record)",
+            false),
         {.name = "no-dp",
          .kind = DURE_ARG_FLAG,
          .out = &o.no_dp,
@@ -314,10 +357,8 @@ int dure_cmd_init(int argc, char **argv)
     char name[DURE_NAME_SIZE];
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (!counts_fit(&o)) return dure_args_refuse(&usage, "a count is too large");
-    if (!is_endpoint(o.endpoint))
-        return dure_args_refuse(&usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
-                                o.endpoint);
+    const int refused = check(&o, &usage);
+    if (refused) return refused;
     if (!o.name) o.name = default_name(name, o.dir);
     return make(&o);
 }

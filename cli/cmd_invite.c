@@ -4,10 +4,6 @@
 #include "cli/federation.h"
 #include "cli/output.h"
 #include "common/clock.h"
-#include "common/file.h"
-#include "common/json.h"
-#include "coordinator/founding.h"
-#include "crypto/wipe.h"
 #include "federation/invitation.h"
 
 #include <stdio.h>
@@ -21,48 +17,6 @@ typedef struct options {
     uint64_t hours;
     bool json;
 } options;
-
-/* What the admin keeps of an invitation: enough to list and to revoke it, not to use it. */
-static dure_err remember(const dure_admin *admin, const dure_invitation *inv, dure_diag *diag)
-{
-    char hex[65], file[160];
-    dure_hex_encode(hex, inv->invite_public, 32);
-    snprintf(file, sizeof file, "%s/%s-%.8s.json", DURE_ADMIN_INVITATIONS, inv->name, hex);
-    char *path = dure_path_join(admin->dir, file);
-    json_t *record = json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", inv->name, "organisation",
-                               inv->organisation, "invite_public", hex, "issued",
-                               (json_int_t)inv->issued_s, "expires", (json_int_t)inv->expires_s);
-    dure_err err = path && record ? dure_json_write(path, record, 0644, diag) : DURE_ERR_NOMEM;
-    json_decref(record);
-    free(path);
-    return err;
-}
-
-static dure_err invite(dure_invitation *inv, const dure_admin *admin, const options *o,
-                       const char *path, dure_diag *diag)
-{
-    dure_sign_key key;
-    dure_err err = dure_name_check(o->name, "the site's name", diag);
-    if (!err)
-        err =
-            dure_name_check(o->organisation ? o->organisation : o->name, "the organisation", diag);
-    if (err) return err;
-    *inv = (dure_invitation){.issued_s = dure_clock_wall_s(), .terms = admin->settings.terms};
-    inv->expires_s = inv->issued_s + (int64_t)o->hours * 3600;
-    snprintf(inv->name, sizeof inv->name, "%s", o->name);
-    snprintf(inv->organisation, sizeof inv->organisation, "%s",
-             o->organisation ? o->organisation : o->name);
-    memcpy(inv->endpoint, admin->settings.endpoint, sizeof inv->endpoint);
-    memcpy(inv->coordinator_sign, admin->coordinator_sign, 32);
-    memcpy(inv->coordinator_curve, admin->coordinator_curve, 32);
-    err = dure_sign_generate(&key);
-    if (!err) err = dure_invitation_sign(inv, &key, &admin->root, diag);
-    /* Remembered first: an invitation that the admin does not know could not be revoked. */
-    if (!err) err = remember(admin, inv, diag);
-    if (!err) err = dure_invitation_write(path, inv, &key, diag);
-    dure_wipe(&key, sizeof key);
-    return err;
-}
 
 static int print_invited(const dure_invitation *inv, const char *path, bool json)
 {
@@ -126,7 +80,8 @@ int dure_cmd_invite(int argc, char **argv)
     dure_diag diag = {{0}};
     dure_invitation *inv = calloc(1, sizeof *inv);
     dure_err err = inv ? dure_admin_open(&admin, o.dir, true, &diag) : DURE_ERR_NOMEM;
-    if (!err) err = invite(inv, &admin, &o, path, &diag);
+    const dure_admin_guest guest = {o.name, o.organisation ? o.organisation : o.name, o.hours};
+    if (!err) err = dure_admin_invite(inv, &admin, &guest, path, &diag);
     if (inv) dure_admin_close(&admin);
     int status = err ? dure_fail("invite", err, &diag) : print_invited(inv, path, o.json);
     free(inv);

@@ -19,21 +19,23 @@ static void say(void *state, const char *sentence)
 static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
 {
     if (as_json) {
-        return dure_print_json(
-            json_pack("{s:s, s:s, s:s, s:f, s:f, s:s, s:f, s:I, s:I}", "federation", e->federation,
-                      "site", e->name, "dir", dir, "epsilon", e->epsilon, "delta", e->delta,
-                      "accountant", e->plan.steps ? DURE_CALIBRATE_ACCOUNTANT : "none",
-                      "noise_multiplier", dure_dp_plan_sigma(&e->plan), "batch",
-                      (json_int_t)e->plan.batch, "steps", (json_int_t)e->plan.steps));
+        return dure_print_json(json_pack(
+            "{s:s, s:s, s:s, s:s, s:f, s:f, s:s, s:f, s:I, s:I}", "federation", e->federation,
+            "site", e->name, "dir", dir, "unit",
+            e->plan.steps ? dure_dp_plan_unit(&e->plan) : "none", "epsilon", e->epsilon, "delta",
+            e->delta, "accountant", e->plan.steps ? DURE_CALIBRATE_ACCOUNTANT : "none",
+            "noise_multiplier", dure_dp_plan_sigma(&e->plan), "batch", (json_int_t)e->plan.batch,
+            "steps", (json_int_t)e->plan.steps));
     }
     printf("%s has joined federation %s; the folder is %s\n", e->name, e->federation, dir);
     if (e->plan.steps) {
         fprintf(stderr,
-                "The whole plan is reserved: %llu steps of %llu records on average, noise "
+                "The whole plan is reserved: %llu steps of %llu %ss on average, noise "
                 "multiplier %.4g, epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
-                " accountant).\nNext: dure client check %s\n",
+                " accountant) for one %s more or less.\nNext: dure client check %s\n",
                 (unsigned long long)e->plan.steps, (unsigned long long)e->plan.batch,
-                dure_dp_plan_sigma(&e->plan), e->epsilon, e->delta, dir);
+                dure_dp_plan_unit(&e->plan), dure_dp_plan_sigma(&e->plan), e->epsilon, e->delta,
+                dure_dp_plan_unit(&e->plan), dir);
     }
     return 0;
 }
@@ -53,7 +55,7 @@ static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_d
 
 /* The command line; one process runs one command. */
 static dure_enrol_opts o;
-static uint64_t collusion, patience_s;
+static uint64_t collusion, patience_s, per_subject;
 static bool delta_given, json;
 
 static const dure_arg args[] = {
@@ -83,7 +85,8 @@ static const dure_arg args[] = {
      .kind = DURE_ARG_COUNT,
      .out = &o.records,
      .value = "N_PUB",
-     .help = "its number of records: public, rounded, your own figure",
+     .help = "its number of records: public, rounded, your own figure (of subjects, where the "
+             "federation protects subjects)",
      .required = true},
     {.name = "model",
      .kind = DURE_ARG_TEXT,
@@ -122,6 +125,17 @@ static const dure_arg args[] = {
      .kind = DURE_ARG_FLAG,
      .out = &o.accept_no_privacy,
      .help = "accept a federation that trains without differential privacy"},
+    {.name = "per-subject",
+     .kind = DURE_ARG_COUNT,
+     .out = &per_subject,
+     .value = "K",
+     .help = "where the federation protects subjects: records that one gives a step at most, in "
+             "turn; default 8"},
+    {.name = "ignore-subjects",
+     .kind = DURE_ARG_FLAG,
+     .out = &o.ignore_subjects,
+     .help = "where it protects single records: train on records that name their \"subject\" all "
+             "the same"},
     {.name = "timeout",
      .kind = DURE_ARG_COUNT,
      .out = &patience_s,
@@ -142,9 +156,13 @@ int dure_cmd_join(int argc, char **argv)
 {
     o = (dure_enrol_opts){.waiting = say};
     collusion = 1;
+    per_subject = 0;
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     o.collusion = collusion > UINT32_MAX ? UINT32_MAX : (uint32_t)collusion;
+    if (per_subject > 1000000)
+        return dure_args_refuse(&usage, "--per-subject must be at most 1000000");
+    o.per_subject = (uint32_t)per_subject;
     o.patience_ms = patience_s > 1000000 ? 1000000000 : patience_s * 1000;
     int status = check_args(&usage, &o, delta_given);
     if (status) return status;

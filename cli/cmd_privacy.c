@@ -17,16 +17,26 @@ static json_t *real_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static json_t *status_json(const dure_source_status *s)
+/* What the source's plans protect one of; one of its records, before it has any. */
+static const char *unit_of(const dure_site_ledger *ledger, const char *source)
 {
-    return json_pack("{s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:I}", "source",
-                     s->name, "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
-                     (json_int_t)s->n_pub, "epsilon_spent", real_or_null(s->epsilon_spent),
-                     "epsilon_committed", real_or_null(s->epsilon_committed), "epsilon_remaining",
-                     real_or_null(s->epsilon_remaining), "accountant", "pld",
-                     "epsilon_committed_rdp", real_or_null(s->epsilon_committed_rdp), "filter_used",
-                     real_or_null(s->filter_used), "reserved", (json_int_t)s->n_reserved, "spent",
-                     (json_int_t)s->n_spent, "released", (json_int_t)s->n_released);
+    for (size_t i = 0; i < dure_site_ledger_reservation_count(ledger); i++) {
+        const dure_reservation *r = dure_site_ledger_reservation_at(ledger, i);
+        if (!strcmp(r->source, source)) return dure_dp_plan_unit(&r->plan);
+    }
+    return "record";
+}
+
+static json_t *status_json(const dure_source_status *s, const char *unit)
+{
+    return json_pack(
+        "{s:s, s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:I}", "source", s->name,
+        "unit", unit, "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
+        (json_int_t)s->n_pub, "epsilon_spent", real_or_null(s->epsilon_spent), "epsilon_committed",
+        real_or_null(s->epsilon_committed), "epsilon_remaining", real_or_null(s->epsilon_remaining),
+        "accountant", "pld", "epsilon_committed_rdp", real_or_null(s->epsilon_committed_rdp),
+        "filter_used", real_or_null(s->filter_used), "reserved", (json_int_t)s->n_reserved, "spent",
+        (json_int_t)s->n_spent, "released", (json_int_t)s->n_released);
 }
 
 static const char *state_text(dure_reservation_state state)
@@ -39,10 +49,10 @@ static json_t *reservation_json(const dure_reservation *r)
 {
     char at[DURE_CLOCK_TEXT_SIZE];
     dure_clock_text(at, r->reserved_at_s);
-    return json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:f}", "source", r->source, "state",
-                     state_text(r->state), "purpose", r->purpose, "at", at, "noise",
-                     dure_dp_plan_sigma(&r->plan), "steps", (json_int_t)r->plan.steps,
-                     "sample_rate", dure_dp_plan_rate(&r->plan));
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:f}", "source", r->source, "state",
+                     state_text(r->state), "unit", dure_dp_plan_unit(&r->plan), "purpose",
+                     r->purpose, "at", at, "noise", dure_dp_plan_sigma(&r->plan), "steps",
+                     (json_int_t)r->plan.steps, "sample_rate", dure_dp_plan_rate(&r->plan));
 }
 
 static int print_status_json(const dure_site_ledger *ledger, const char *path)
@@ -56,7 +66,7 @@ static int print_status_json(const dure_site_ledger *ledger, const char *path)
     for (size_t i = 0; i < dure_site_ledger_source_count(ledger); i++) {
         dure_source_status s;
         dure_site_ledger_source_at(&s, ledger, i);
-        json_array_append_new(sources, status_json(&s));
+        json_array_append_new(sources, status_json(&s, unit_of(ledger, s.name)));
     }
     for (size_t i = 0; i < dure_site_ledger_reservation_count(ledger); i++)
         json_array_append_new(plans, reservation_json(dure_site_ledger_reservation_at(ledger, i)));
@@ -72,11 +82,12 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
     for (size_t i = 0; i < n; i++) {
         dure_source_status s;
         dure_site_ledger_source_at(&s, ledger, i);
-        printf("\n%s\n  budget     epsilon %.4g at delta %.3g, %llu records\n"
+        const char *unit = unit_of(ledger, s.name);
+        printf("\n%s\n  budget     epsilon %.4g at delta %.3g for one %s more or less, of %llu\n"
                "  spent      epsilon %.4g (%zu plans; PLD accountant)\n"
                "  committed  epsilon %.4g (%zu more reserved)\n"
                "  remaining  epsilon %.4g\n",
-               s.name, s.budget.epsilon, s.budget.delta, (unsigned long long)s.n_pub,
+               s.name, s.budget.epsilon, s.budget.delta, unit, (unsigned long long)s.n_pub,
                s.epsilon_spent, s.n_spent, s.epsilon_committed, s.n_reserved, s.epsilon_remaining);
         for (size_t k = 0; k < dure_site_ledger_reservation_count(ledger); k++) {
             const dure_reservation *r = dure_site_ledger_reservation_at(ledger, k);

@@ -1,4 +1,4 @@
-/* dure site list|revoke: who is in the federation, at the admin's desk. */
+/* dure site list|revoke|renew: who is in the federation, at the admin's desk. */
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/federation.h"
@@ -281,17 +281,121 @@ static int site_revoke(int argc, char **argv)
     return 0;
 }
 
+/* ---- renew ---- */
+
+/* The organisation of the site that has this name now. DURE_ERR_STATE when it never joined. */
+static dure_err find_renewable(const char **organisation, const desk *d, const char *name,
+                               dure_diag *diag)
+{
+    size_t known = 0;
+    *organisation = NULL;
+    for (size_t i = 0; i < d->n; i++) {
+        const invited *v = &d->all[i];
+        if (strcmp(v->name, name) != 0) continue;
+        known++;
+        /* Where the coordinator's folder is elsewhere, an invitation stands for who joined. */
+        if (!v->revoked && (v->member || !d->roster)) *organisation = v->organisation;
+    }
+    if (*organisation) return DURE_OK;
+    return known
+               ? dure_diag_set(diag, DURE_ERR_STATE,
+                               "\"%s\" is not in the federation now, so it has no keys to renew; "
+                               "'dure invite' invites it",
+                               name)
+               : dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                               "no site \"%s\" was invited; 'dure site list' shows who was", name);
+}
+
+/* The invitation first: should what follows fail, the site is still in. Then the old keys go. */
+static dure_err renew(dure_invitation *inv, const desk *d, const dure_admin_guest *guest,
+                      const char *path, dure_diag *diag)
+{
+    size_t n = 0;
+    dure_err err = dure_admin_invite(inv, &d->admin, guest, path, diag);
+    return err ? err : revoke(&n, d, guest->name, diag);
+}
+
+static int print_renewed(const dure_invitation *inv, const char *path, bool json)
+{
+    char until[DURE_CLOCK_TEXT_SIZE];
+    dure_clock_text(until, inv->expires_s);
+    if (json)
+        return dure_print_json(
+            json_pack("{s:s, s:s, s:s}", "name", inv->name, "file", path, "expires", until));
+    printf("%s\n", path);
+    fprintf(stderr,
+            "%s's keys are refused from now on. New ones come with this invitation, until %s; send "
+            "it as you would a password.\nThe site then runs: dure client renew SITE %s\n",
+            inv->name, until, path);
+    return 0;
+}
+
+static int site_renew(int argc, char **argv)
+{
+    const char *dir = NULL, *name = NULL, *out = NULL;
+    uint64_t hours = 7 * 24;
+    bool json = false;
+    const dure_arg args[] = {
+        {.name = "DIR",
+         .kind = DURE_ARG_OPERAND,
+         .out = &dir,
+         .help = "the admin folder, DIR/admin",
+         .required = true},
+        {.name = "NAME",
+         .kind = DURE_ARG_OPERAND,
+         .out = &name,
+         .help = "the site; its present keys are taken back",
+         .required = true},
+        {.name = "output",
+         .kind = DURE_ARG_TEXT,
+         .out = &out,
+         .value = "FILE",
+         .help = "the invitation for its new keys (NAME.invitation)",
+         .letter = 'o'},
+        {.name = "valid-hours",
+         .kind = DURE_ARG_COUNT,
+         .out = &hours,
+         .value = "N",
+         .help = "hours until it expires (168)"},
+        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+    };
+    const dure_usage usage = {"site renew",
+                              "give a site new keys: the old ones are refused at once, its budget "
+                              "and its name go on",
+                              args, N_ARGS(args),
+                              "dure site renew fed/admin north -o north.invitation"};
+    dure_args_result parsed = dure_args_parse(&usage, argc, argv);
+    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (hours == 0 || hours > 24 * 366)
+        return dure_args_refuse(&usage, "--valid-hours must be from 1 to %d", 24 * 366);
+    char path[4096];
+    snprintf(path, sizeof path, out ? "%s" : "%s.invitation", out ? out : name);
+    desk d;
+    dure_diag diag = {{0}};
+    dure_admin_guest guest = {.name = name, .hours = hours};
+    dure_invitation *inv = calloc(1, sizeof *inv);
+    dure_err err = inv ? desk_open(&d, dir, true, &diag) : DURE_ERR_NOMEM;
+    if (!err) err = find_renewable(&guest.organisation, &d, name, &diag);
+    if (!err) err = renew(inv, &d, &guest, path, &diag);
+    if (inv) desk_close(&d);
+    const int status = err ? dure_fail("site renew", err, &diag) : print_renewed(inv, path, json);
+    free(inv);
+    return status;
+}
+
 int dure_cmd_site(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
     if (strcmp(verb, "list") == 0) return site_list(argc - 1, argv + 1);
     if (strcmp(verb, "revoke") == 0) return site_revoke(argc - 1, argv + 1);
+    if (strcmp(verb, "renew") == 0) return site_renew(argc - 1, argv + 1);
     const bool help = strcmp(verb, "--help") == 0;
     FILE *to = help ? stdout : stderr;
     if (*verb && !help) fprintf(to, "dure site: there is no '%s'\n\n", verb);
     fprintf(to, "dure site: the federation's sites\n\n"
                 "Usage: dure site list DIR/admin\n"
-                "       dure site revoke DIR/admin NAME\n\n"
+                "       dure site revoke DIR/admin NAME\n"
+                "       dure site renew DIR/admin NAME -o FILE\n\n"
                 "Example:\n  dure site list fed/admin\n");
     return help ? 0 : 2;
 }

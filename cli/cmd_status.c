@@ -93,7 +93,9 @@ static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t ro
     const dure_training_terms *t = &v->settings.terms.training;
     double epsilon = 0;
     if (rounds == 0) return 0;
-    const dure_dp_plan plan = {.mechanism = DURE_DP_POISSON_GAUSSIAN,
+    const dure_dp_plan plan = {.mechanism = t->privacy_mode == DURE_PRIVACY_SUBJECT
+                                                ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                                : DURE_DP_POISSON_GAUSSIAN,
                                .full = d->q_k == 0,
                                .q_k = d->q_k,
                                .sigma_num = d->sigma_num,

@@ -68,6 +68,7 @@ static dure_private_run_opts private_opts(const training *t)
                                    .ledger_path = o->ledger,
                                    .source = o->source,
                                    .budget = {o->epsilon, o->delta},
+                                   .unit = o->unit,
                                    .n_pub = o->records,
                                    .batch = o->batch,
                                    .steps = t->s.steps,
@@ -89,6 +90,21 @@ static dure_err prepare_privacy(training *t)
     return err;
 }
 
+/* What is expected, before the first step. */
+static void say_expected(const training *t)
+{
+    const dure_train_options *o = t->o;
+    const dure_dataset *data = &t->s.data;
+    char memory[32], time[32];
+    double records = (double)(o->no_dp ? data->n : o->records);
+    double tokens = (double)t->s.steps * (double)o->batch * (double)data->tokens.n / records;
+    dure_format_bytes(memory, t->s.fit.bytes);
+    dure_format_seconds(time, tokens * t->s.fit.seconds_per_token);
+    fprintf(stderr, "expected: %s, %.0f tokens/s, %s (weights %s, %u layers computed twice)\n",
+            memory, 1 / t->s.fit.seconds_per_token, time,
+            t->s.fit.packed ? "packed" : "from the file", t->s.fit.recompute);
+}
+
 static void say_start(const training *t)
 {
     const dure_train_options *o = t->o;
@@ -97,11 +113,7 @@ static void say_start(const training *t)
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
             dure_transformer_path(t->s.m.transformer));
-    char memory[32];
-    dure_format_bytes(memory, t->s.fit.bytes);
-    fprintf(stderr, "expected: %s, %.0f tokens/s (weights %s, %u layers computed twice)\n", memory,
-            1 / t->s.fit.seconds_per_token, t->s.fit.packed ? "packed" : "from the file",
-            t->s.fit.recompute);
+    say_expected(t);
     if (data->n_cut || data->n_unusable)
         fprintf(stderr,
                 "%zu records are cut at %llu tokens, %zu give nothing to learn (dure data check "
@@ -110,11 +122,12 @@ static void say_start(const training *t)
     if (!o->no_dp)
         fprintf(stderr,
                 "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
-                " accountant) for %llu "
-                "steps of %llu in %llu records, noise %.4g, clip %g; the plan is reserved\n",
-                o->source, t->private_run.epsilon, o->delta, (unsigned long long)t->s.steps,
-                (unsigned long long)o->batch, (unsigned long long)o->records,
-                dure_dp_plan_sigma(&t->private_run.plan), o->clip);
+                " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
+                "%.4g, clip %g; the plan is reserved\n",
+                o->source, t->private_run.epsilon, o->delta, o->unit,
+                (unsigned long long)t->s.steps, (unsigned long long)o->batch,
+                (unsigned long long)o->records, o->unit, dure_dp_plan_sigma(&t->private_run.plan),
+                o->clip);
     if (dure_trainer_at(t->trainer))
         fprintf(stderr, "going on after step %llu\n",
                 (unsigned long long)dure_trainer_at(t->trainer));
@@ -203,6 +216,10 @@ static int print_summary_json(const training *t, double rate, uint64_t peak_byte
                   (json_int_t)peak_bytes, "epsilon",
                   t->o->no_dp ? json_null() : json_real(t->private_run.epsilon), "adapter",
                   adapter_of(t), "steps", (json_int_t)dure_trainer_at(t->trainer));
+    if (!t->o->no_dp) {
+        json_object_set_new(summary, "delta", json_real(t->o->delta));
+        json_object_set_new(summary, "unit", json_string(t->o->unit));
+    }
     if (t->best_step) {
         json_object_set_new(summary, "best_step", json_integer((json_int_t)t->best_step));
         json_object_set_new(summary, "eval_loss", json_real(t->best_loss));
@@ -227,25 +244,31 @@ static int print_summary(const training *t)
                 t->best_loss);
     fprintf(stderr, "%.0f tokens/s, %s at most", rate, memory);
     if (!t->o->no_dp)
-        fprintf(stderr, ", epsilon %.4g at delta %.3g spent", t->private_run.epsilon, t->o->delta);
+        fprintf(stderr, ", epsilon %.4g at delta %.3g spent, per %s", t->private_run.epsilon,
+                t->o->delta, t->o->unit);
     fprintf(stderr, "\n");
     return 0;
 }
 
 static void print_profile(const training *t)
 {
-    const dure_profile *p = dure_transformer_profile(t->s.m.transformer);
-    double total = 0, peak = dure_peak_gflops(dure_transformer_compute(t->s.m.transformer), 10);
-    for (int i = 0; i < DURE_PHASES; i++)
-        total += p->seconds[i];
-    fprintf(stderr, "%-14s %9s %7s %9s %8s\n", "phase", "seconds", "share", "GFLOP/s", "of peak");
+    const dure_compute *c = dure_transformer_compute(t->s.m.transformer);
+    const dure_limits limits = {.gflops = dure_peak_gflops(c, 10), .gbytes = dure_peak_gbytes(c)};
+    fprintf(stderr, "%-14s %9s %7s %9s %7s %9s\n", "phase", "seconds", "share", "GFLOP/s", "GB/s",
+            "of limit");
     for (int i = 0; i < DURE_PHASES; i++) {
-        double gflops = p->seconds[i] > 0 ? p->flops[i] / p->seconds[i] * 1e-9 : 0;
-        fprintf(stderr, "%-14s %9.2f %6.1f%%", dure_phase_name((dure_phase)i), p->seconds[i],
-                100 * p->seconds[i] / total);
-        if (gflops > 0) fprintf(stderr, " %9.0f %7.0f%%", gflops, 100 * gflops / peak);
+        dure_phase_rate rate = dure_profile_rate(c->profile, (dure_phase)i, limits);
+        fprintf(stderr, "%-14s %9.2f %6.1f%%", dure_phase_name((dure_phase)i), rate.seconds,
+                100 * rate.share);
+        if (rate.gflops > 0)
+            fprintf(stderr, " %9.0f %7s", rate.gflops, "");
+        else if (rate.gbytes > 0)
+            fprintf(stderr, " %9s %7.1f", "", rate.gbytes);
+        if (rate.of_limit > 0) fprintf(stderr, " %8.0f%%", 100 * rate.of_limit);
         fprintf(stderr, "\n");
     }
+    fprintf(stderr, "limits, measured: %.0f GFLOP/s of the multipliers, %.1f GB/s from memory\n",
+            limits.gflops, limits.gbytes);
 }
 
 static int show_plan(training *t)
@@ -270,15 +293,17 @@ static int run(training *t)
     if (!err && !t->o->no_dp) err = dure_private_run_close(&t->private_run, &t->diag);
     t->private_run.epsilon = epsilon;
     if (!err) err = dure_dir_remove(t->run_folder, &t->diag);
-    if (!err && t->o->profile) print_profile(t);
-    return err ? dure_fail("train", err, &t->diag) : print_summary(t);
+    if (err) return dure_fail("train", err, &t->diag);
+    int status = print_summary(t);
+    if (t->o->profile) print_profile(t); /* it takes memory of its own */
+    return status;
 }
 
 static void clean_up(training *t)
 {
     /* A run that was refused leaves nothing that looks unfinished. */
-    if (t->lock.fd >= 0 &&
-        (t->went_wrong || (!dure_file_exists(t->key_path) && !dure_file_exists(t->state_path))))
+    if (t->lock.fd >= 0 && (t->went_wrong || (!dure_private_run_exists(t->key_path) &&
+                                              !dure_file_exists(t->state_path))))
         (void)!dure_dir_remove(t->run_folder, NULL);
     if (t->made_out) (void)!rmdir(t->o->out); /* fails, as it should, when something is in it */
     dure_trainer_free(&t->trainer);

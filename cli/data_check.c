@@ -186,6 +186,26 @@ static void print_histogram(const report *r)
 
 /* --- telling --- */
 
+static size_t most_of_a_subject(const dure_dataset *data)
+{
+    size_t most = 0;
+    for (uint32_t i = 0; i < data->n_subjects; i++) {
+        size_t has = data->subject_first[i + 1] - data->subject_first[i];
+        if (has > most) most = has;
+    }
+    return most;
+}
+
+static void print_subjects(const dure_dataset *data)
+{
+    if (data->by_subject)
+        printf("subjects  %u, with at most %zu records each\n", data->n_subjects,
+               most_of_a_subject(data));
+    else if (data->n_naming)
+        printf("subjects  %zu records name one; --unit subject checks and counts them\n",
+               data->n_naming);
+}
+
 static int print_report_json(const report *r)
 {
     json_t *problems = json_array(), *repeats = json_array();
@@ -196,7 +216,7 @@ static int print_report_json(const report *r)
     for (size_t i = 0; i < r->n_repeats && i < MAX_PROBLEMS; i++)
         json_array_append_new(repeats, json_pack("{s:i, s:i}", "line", (int)r->repeats[i][0],
                                                  "repeats", (int)r->repeats[i][1]));
-    return dure_print_json(json_pack(
+    json_t *out = json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:{s:i, s:i, s:i, s:i, s:i, s:i}, s:o, s:I, s:o, s:I, s:o}",
         "records", (json_int_t)r->data.n, "tokens", (json_int_t)r->data.tokens.n, "labels",
         (json_int_t)r->labels, "cut", (json_int_t)r->data.n_cut, "without_labels",
@@ -204,7 +224,15 @@ static int print_report_json(const report *r)
         (int)quantile(r, 0.25), "median", (int)quantile(r, 0.5), "p75", (int)quantile(r, 0.75),
         "p95", (int)quantile(r, 0.95), "most", (int)quantile(r, 1), "histogram", histogram_json(r),
         "n_problems", (json_int_t)r->n_problems, "problems", problems, "n_repeats",
-        (json_int_t)r->n_repeats, "repeats", repeats));
+        (json_int_t)r->n_repeats, "repeats", repeats);
+    if (out)
+        json_object_set_new(out, "naming_subjects", json_integer((json_int_t)r->data.n_naming));
+    if (out && r->data.by_subject) {
+        json_object_set_new(out, "subjects", json_integer((json_int_t)r->data.n_subjects));
+        json_object_set_new(out, "most_of_a_subject",
+                            json_integer((json_int_t)most_of_a_subject(&r->data)));
+    }
+    return dure_print_json(out);
 }
 
 static void print_problems(const report *r, const char *path)
@@ -224,6 +252,7 @@ static void print_report(const report *r, const dure_data_options *o)
 {
     size_t n = r->data.tokens.n;
     printf("records   %zu\n", r->data.n);
+    print_subjects(&r->data);
     printf("tokens    %zu\n", n);
     printf("labels    %llu (%.1f %% of the tokens are learned from)\n",
            (unsigned long long)r->labels, n ? 100.0 * (double)r->labels / (double)n : 0.0);
@@ -247,6 +276,12 @@ int dure_data_check(int argc, char **argv)
         dure_chat_template_arg(&o.chat_template),
         dure_format_arg(&o.format),
         dure_max_length_arg(&o.max_length),
+        {.name = "unit",
+         .kind = DURE_ARG_TEXT,
+         .out = &o.unit,
+         .value = "record|subject",
+         .help = "what will be protected; with subject every record has to name its \"subject\" "
+                 "(record)"},
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
     };
     const dure_usage usage = {
@@ -258,6 +293,8 @@ int dure_data_check(int argc, char **argv)
         "dure data check --data site.jsonl --model SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (o.unit && strcmp(o.unit, "subject") != 0 && strcmp(o.unit, "record") != 0)
+        return dure_args_refuse(&usage, "--unit must be record or subject, not '%s'", o.unit);
     dure_text_model m = {0};
     report r = {0};
     dure_diag diag = {0};

@@ -2,6 +2,8 @@
 
 #include "model/arch.h"
 
+#include <string.h>
+
 dure_err dure_text_model_open(dure_text_model *m, const char *path, const char *chat_template,
                               dure_diag *diag)
 {
@@ -37,6 +39,7 @@ dure_err dure_data_open(dure_text_model *m, dure_dataset *data, const dure_data_
 {
     dure_dataset_opts read = {.max_length = (uint32_t)o->max_length,
                               .tolerant = true,
+                              .by_subject = o->unit && !strcmp(o->unit, "subject"),
                               .listener = listener,
                               .listener_state = state};
     dure_err err = dure_dataset_format_parse(&read.format, o->format, diag);

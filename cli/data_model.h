@@ -19,6 +19,7 @@ void dure_text_model_close(dure_text_model *m);
 /* What check and preview both ask for. */
 typedef struct dure_data_options {
     const char *data, *model, *format, *chat_template;
+    const char *unit; /* NULL, "record" or "subject" */
     uint64_t max_length;
     bool json;
 } dure_data_options;

@@ -3,6 +3,7 @@
 
 #include "common/err.h"
 #include "crypto/sign.h"
+#include "federation/invitation.h"
 #include "federation/settings.h"
 
 #include <jansson.h>
@@ -25,3 +26,13 @@ typedef struct dure_admin {
 DURE_MUST_USE dure_err dure_admin_open(dure_admin *admin, const char *dir, bool with_key,
                                        dure_diag *diag);
 void dure_admin_close(dure_admin *admin); /* wipes */
+
+/* A one-time invitation, remembered in DIR/admin and written to `path` with its private key. `inv`
+ * is filled. */
+typedef struct dure_admin_guest {
+    const char *name, *organisation;
+    uint64_t hours; /* until it expires */
+} dure_admin_guest;
+DURE_MUST_USE dure_err dure_admin_invite(dure_invitation *inv, const dure_admin *admin,
+                                         const dure_admin_guest *guest, const char *path,
+                                         dure_diag *diag);

@@ -18,7 +18,7 @@
 typedef struct question {
     double rate, noise, epsilon, delta;
     uint64_t steps, batch, records, params, rank, first_layer, sites;
-    const char *model, *targets, *factor, *html;
+    const char *model, *targets, *factor, *html, *unit;
     bool rate_given, noise_given, epsilon_given, steps_given, batch_given, records_given;
     bool delta_given, params_given, json;
 } question;
@@ -141,8 +141,8 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
     if (q->noise_given + q->steps_given + q->epsilon_given != 2)
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "give two of --noise, --steps and --epsilon; the third is the answer");
-    a->plan.mechanism = DURE_DP_POISSON_GAUSSIAN;
-    dure_err err = set_rate(a, q, diag);
+    dure_err err = dure_dp_plan_set_unit(&a->plan, q->unit, diag);
+    if (!err) err = set_rate(a, q, diag);
     if (!err) err = set_delta(a, q, diag);
     if (!err) err = set_params(a, q, diag);
     if (!err) err = solve(a, q, diag);
@@ -166,12 +166,13 @@ static json_t *number(double value)
 static int print_json(const dure_plan_answer *a)
 {
     double signal = dure_plan_signal(a);
-    json_t *out = json_pack(
-        "{s:o, s:f, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon", number(a->epsilon),
-        "delta", a->delta, "noise", dure_dp_plan_sigma(&a->plan), "steps",
-        (json_int_t)a->plan.steps, "sample_rate", dure_dp_plan_rate(&a->plan), "accountant", "pld",
-        "epsilon_rdp", number(a->epsilon_rdp), "gdp_mu", number(a->gdp_mu), "sampler_delta",
-        a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
+    json_t *out =
+        json_pack("{s:o, s:f, s:s, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon",
+                  number(a->epsilon), "delta", a->delta, "unit", dure_dp_plan_unit(&a->plan),
+                  "noise", dure_dp_plan_sigma(&a->plan), "steps", (json_int_t)a->plan.steps,
+                  "sample_rate", dure_dp_plan_rate(&a->plan), "accountant", "pld", "epsilon_rdp",
+                  number(a->epsilon_rdp), "gdp_mu", number(a->gdp_mu), "sampler_delta",
+                  a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
     if (out && signal > 0) {
         json_object_set_new(out, "parameters", json_integer((json_int_t)a->n_params));
         json_object_set_new(out, "signal_to_noise_step", json_real(signal));
@@ -196,19 +197,19 @@ static void print_signal(const dure_plan_answer *a)
 
 static void print_words(const dure_plan_answer *a)
 {
-    printf("epsilon      %.6g at delta %.3g, for adding or removing one record\n"
+    const char *unit = dure_dp_plan_unit(&a->plan);
+    printf("epsilon      %.6g at delta %.3g, for adding or removing one %s\n"
            "accountant   PLD; %.6g by Renyi (RDP), the looser cross-check\n",
-           a->epsilon, a->delta, a->epsilon_rdp);
+           a->epsilon, a->delta, unit, a->epsilon_rdp);
     printf("noise        %.6g times the clip\n"
            "steps        %llu\n"
            "sample rate  %.6g\n",
            dure_dp_plan_sigma(&a->plan), (unsigned long long)a->plan.steps,
            dure_dp_plan_rate(&a->plan));
     if (isfinite(a->epsilon))
-        printf(
-            "meaning      who tests for a record, and is wrong about 1 %% of those that were not "
-            "there, finds at most %.3g %% of those that were\n",
-            100 * a->hit_rate);
+        printf("meaning      who tests for a %s, and is wrong about 1 %% of those that were not "
+               "there, finds at most %.3g %% of those that were\n",
+               unit, 100 * a->hit_rate);
     if (a->sampler_delta > 0)
         printf("sampler      %.2g of delta is for the distance of the noise from an ideal normal "
                "one\n",
@@ -233,7 +234,7 @@ static int finish(const dure_plan_answer *a, const question *q, dure_diag *diag)
     return 0;
 }
 
-static question q = {.rank = 8, .targets = "q,v", .factor = "both", .sites = 1};
+static question q = {.rank = 8, .targets = "q,v", .factor = "both", .sites = 1, .unit = "record"};
 
 #define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
 #define OPTION(option, type, member, shown, words)                                                 \
@@ -259,6 +260,8 @@ static const dure_arg args[] = {
 
     HEADING("The guarantee"),
     GIVEN("delta", NUMBER, delta, "D", "default 1e-5, or 1/(10 N) if that is smaller"),
+    OPTION("unit", TEXT, unit, "record|subject",
+           "what is protected; with subject, all of the above counts subjects; default record"),
 
     HEADING("Whether it can learn (with --batch)"),
     GIVEN("params", COUNT, params, "D", "trained parameters, or --model and what is adapted:"),

@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { STEPS_SHOWN = 17, NOISES_SHOWN = 17, BATCHES_SHOWN = 7 };
 
@@ -155,18 +156,21 @@ static void put_fact(dure_buf *out, const char *value, const char *what)
 static void put_facts(dure_buf *out, const dure_plan_answer *a)
 {
     char text[64];
+    bool subject = !strcmp(dure_dp_plan_unit(&a->plan), "subject");
     double signal = dure_plan_signal(a) * sqrt((double)a->plan.steps);
     dure_put_format(out, "<div class=\"facts\">\n");
     snprintf(text, sizeof text, "\xce\xb5 = %.4g", a->epsilon);
     put_fact(out, text, "PLD accountant, rounded up");
     snprintf(text, sizeof text, "\xce\xb4 = %.3g", a->delta);
-    put_fact(out, text, "for adding or removing one record");
+    put_fact(out, text,
+             subject ? "for adding or removing one subject" : "for adding or removing one record");
     snprintf(text, sizeof text, "\xcf\x83 = %.4g", dure_dp_plan_sigma(&a->plan));
     put_fact(out, text, "noise over clip, in a sum");
     snprintf(text, sizeof text, "%llu steps", (unsigned long long)a->plan.steps);
     put_fact(out, text, "in all");
     snprintf(text, sizeof text, "q = %.4g", dure_dp_plan_rate(&a->plan));
-    put_fact(out, text, "a record's chance to be in a step");
+    put_fact(out, text,
+             subject ? "a subject's chance to be in a step" : "a record's chance to be in a step");
     snprintf(text, sizeof text, "%.3g %%", 100 * a->hit_rate);
     put_fact(out, text, "of members at most are found by a test with 1 % false alarms");
     if (signal > 0) {

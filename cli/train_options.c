@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MEMORY_MAX_MB = 1 << 30 };
+
 static dure_train_options o;
 
 #define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
@@ -45,7 +47,8 @@ static const dure_arg args[] = {
     OPTION("config", CONFIG, config, "FILE",
            "YAML file of these options, 'rank: 16' a line; the command line wins over it"),
 
-    HEADING("The adapter"),
+    HEADING("The adapter (begin with --targets all --rank 16 without privacy, with it with "
+            "--targets v --factor b --rank 4)"),
     GIVEN("rank", TEXT, ranks, rank_given, "R",
           "default 8; targets may have their own, as in 8,v=16,o=4"),
     GIVEN("alpha", NUMBER, alpha, alpha_given, "X",
@@ -63,7 +66,8 @@ static const dure_arg args[] = {
     OPTION("factor", TEXT, factor, "a|b|both",
            "which factor is trained; b alone starts from an orthonormal A; default both"),
 
-    HEADING("The steps"),
+    HEADING("The steps (begin with 3 epochs in batches of 16 without privacy, with it with the "
+            "largest batch that there is time for)"),
     OPTION("batch", COUNT, batch, "B", "records a step (on average, with privacy); default 16"),
     GIVEN("steps", COUNT, steps, steps_given, "N", "default 100"),
     GIVEN("epochs", NUMBER, epochs, epochs_given, "X",
@@ -104,7 +108,8 @@ static const dure_arg args[] = {
     HEADING("Privacy"),
     GIVEN("source", TEXT, source, source_given, "NAME",
           "the data source whose privacy budget pays"),
-    GIVEN("records", COUNT, records, records_given, "N_PUB", "its public number of records"),
+    GIVEN("records", COUNT, records, records_given, "N_PUB",
+          "its public number of records (of subjects, with --unit subject)"),
     GIVEN("epsilon", NUMBER, epsilon, epsilon_given, "E",
           "its budget, fixed when the source is first named"),
     GIVEN("delta", NUMBER, delta, delta_given, "X",
@@ -113,16 +118,21 @@ static const dure_arg args[] = {
           "noise multiplier; default: the least that the budget allows"),
     GIVEN("clip", NUMBER, clip, clip_given, "C",
           "norm of one record's gradient at most; default 1"),
+    GIVEN("unit", TEXT, unit, unit_given, "record|subject",
+          "what is protected: one record, or one subject with all its records, which name it in "
+          "\"subject\"; --records and --batch then count subjects; default record"),
+    GIVEN("per-subject", COUNT, per_subject, per_subject_given, "K",
+          "records that a chosen subject gives a step at most, in turn; default 8"),
     OPTION("ledger", TEXT, ledger, "FILE",
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
     OPTION("no-dp", FLAG, no_dp, NULL, "train without differential privacy"),
 
-    HEADING("Running"),
+    HEADING("Running (--dry-run says what time and memory it takes, docs/training.md why)"),
     OPTION("dry-run", FLAG, dry_run, NULL,
            "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
     OPTION("memory", COUNT, memory, "MB",
-           "stay within so much memory, at the price of time; default: what the machine has"),
+           "stay within so many megabytes, at the price of time; default: what the machine has"),
     OPTION("profile", FLAG, profile, NULL, "say where the time went"),
     OPTION("save-every", COUNT, save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
@@ -154,6 +164,8 @@ static void set_defaults(void)
                              .momentum = 0.9,
                              .sample_tokens = 64,
                              .clip = 1,
+                             .unit = "record",
+                             .per_subject = DURE_PER_SUBJECT,
                              .delta = 1e-5};
 }
 
@@ -198,6 +210,8 @@ static int check_step_args(void)
 {
     if (o.threads > DURE_POOL_MAX_THREADS)
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
+    if (o.memory > MEMORY_MAX_MB)
+        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
     if (o.max_length < 2 || o.max_length > 1u << 20)
         return dure_args_refuse(&usage, "--max-length must be 2 to %u", 1u << 20);
     if (o.batch == 0) return dure_args_refuse(&usage, "--batch must be at least 1");
@@ -236,7 +250,8 @@ static int check_privacy_args(void)
 {
     if (o.no_dp) {
         if (o.source_given || o.records_given || o.epsilon_given || o.delta_given ||
-            o.noise_given || o.clip_given || o.eval_unprotected)
+            o.noise_given || o.clip_given || o.eval_unprotected || o.unit_given ||
+            o.per_subject_given)
             return dure_args_refuse(&usage, "--no-dp and what belongs to a privacy budget exclude "
                                             "each other");
         return 0;
@@ -244,6 +259,11 @@ static int check_privacy_args(void)
     if (!o.source_given || !o.records_given || !o.epsilon_given)
         return dure_args_refuse(&usage, "give --source, --records and --epsilon for private "
                                         "training, or --no-dp to train without privacy");
+    bool subject = !strcmp(o.unit, "subject");
+    if (!subject && strcmp(o.unit, "record") != 0)
+        return dure_args_refuse(&usage, "--unit must be record or subject, not '%s'", o.unit);
+    if (o.per_subject_given && (!subject || o.per_subject == 0 || o.per_subject > 1000000))
+        return dure_args_refuse(&usage, "--per-subject, 1 to 1000000, is for --unit subject");
     if (o.noise_given && !(o.noise > 0)) return dure_args_refuse(&usage, "--noise must be above 0");
     if (o.clip_norm_given)
         return dure_args_refuse(&usage, "--clip-norm is for training without privacy; with it, "
@@ -320,5 +340,7 @@ dure_trainer_opts dure_train_options_trainer(const dure_train_options *opts)
                                .batch = opts->batch,
                                .seed = opts->seed,
                                .clip_norm = opts->clip_norm,
+                               .per_subject =
+                                   strcmp(opts->unit, "subject") ? 0 : (uint32_t)opts->per_subject,
                                .dropout = opts->dropout};
 }

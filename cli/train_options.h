@@ -26,10 +26,11 @@ typedef struct dure_train_options {
     bool eval_every_given, patience_given, sample_every_given, sample_tokens_given;
     bool eval_unprotected, json, dry_run;
     /* Privacy. */
-    const char *source, *ledger;
-    uint64_t records;
+    const char *source, *ledger, *unit; /* unit: "record" or "subject" */
+    uint64_t records, per_subject;
     double epsilon, delta, noise, clip;
     bool source_given, records_given, epsilon_given, delta_given, noise_given, clip_given, no_dp;
+    bool unit_given, per_subject_given;
     uint64_t threads, memory;
     bool profile;
 } dure_train_options;

@@ -51,6 +51,19 @@ static dure_err measure(double *seconds, const dure_train_setup *s, dure_diag *d
     return err;
 }
 
+/* Records that the chosen units of a step show, over those there are. */
+static double share_shown(const dure_train_setup *s)
+{
+    const dure_dataset *data = &s->data;
+    size_t shown = 0;
+    if (!data->by_subject) return 1;
+    for (uint32_t i = 0; i < data->n_subjects; i++) {
+        size_t has = data->subject_first[i + 1] - data->subject_first[i];
+        shown += has < s->opts.per_subject ? has : s->opts.per_subject;
+    }
+    return (double)shown / (double)data->n;
+}
+
 /* A trainer of its own takes its memory, so that what the process has used at most is the run's. */
 static dure_err estimate(plan *p, const dure_train_setup *s, dure_diag *diag)
 {
@@ -80,7 +93,7 @@ static void count(plan *p, const dure_train_setup *s, const dure_train_options *
     }
     /* With privacy a record enters a step with the probability that the public figures give. */
     double of = (double)(o->no_dp ? s->data.n : o->records);
-    p->step_tokens = (double)p->tokens * (double)o->batch / of;
+    p->step_tokens = (double)p->tokens * share_shown(s) * (double)o->batch / of;
     p->epochs = (double)s->steps * (double)o->batch / of;
 }
 
@@ -104,10 +117,13 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
     printf("model       %s, %s\n", o->model, dure_transformer_path(s->m.transformer));
     printf("records     %zu; %zu are cut, %zu give nothing to learn\n", s->data.n, s->data.n_cut,
            s->data.n_unusable);
+    if (s->data.by_subject)
+        printf("subjects    %u; each gives at most %u of its records a step\n", s->data.n_subjects,
+               s->opts.per_subject);
     printf("tokens      %zu, of which %zu are learned\n", p->tokens, p->labels);
     print_lora(s);
-    printf("steps       %llu of %llu records, %.3g epochs\n", (unsigned long long)s->steps,
-           (unsigned long long)o->batch, p->epochs);
+    printf("steps       %llu of %llu %ss, %.3g epochs\n", (unsigned long long)s->steps,
+           (unsigned long long)o->batch, o->unit, p->epochs);
     printf("optimizer   %s, learning rate %g, %s, warm-up of %llu steps\n", o->optimizer,
            o->learning_rate, o->schedule, (unsigned long long)s->opts.schedule.warmup_steps);
     if (o->eval)
@@ -117,9 +133,9 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
         printf("privacy     none\n");
     else
         printf("privacy     epsilon %.4g of %.4g that are left to '%s', at delta %.3g "
-               "(" DURE_CALIBRATE_ACCOUNTANT " accountant); "
+               "(" DURE_CALIBRATE_ACCOUNTANT " accountant), for one %s more or less; "
                "noise %.4g, clip %g\n",
-               p->privacy.epsilon, p->privacy.remaining, o->source, o->delta,
+               p->privacy.epsilon, p->privacy.remaining, o->source, o->delta, o->unit,
                dure_dp_plan_sigma(&p->privacy.plan), o->clip);
     printf("memory      about %s\n", memory);
     printf("time        about %s\n", time);
@@ -129,9 +145,9 @@ static int print_json(const plan *p, const dure_train_setup *s, const dure_train
 {
     json_t *privacy = json_null();
     if (!o->no_dp)
-        privacy = json_pack("{s:f, s:f, s:f, s:f, s:f}", "epsilon", p->privacy.epsilon, "remaining",
-                            p->privacy.remaining, "delta", o->delta, "noise",
-                            dure_dp_plan_sigma(&p->privacy.plan), "clip", o->clip);
+        privacy = json_pack("{s:f, s:f, s:f, s:s, s:f, s:f}", "epsilon", p->privacy.epsilon,
+                            "remaining", p->privacy.remaining, "delta", o->delta, "unit", o->unit,
+                            "noise", dure_dp_plan_sigma(&p->privacy.plan), "clip", o->clip);
     return dure_print_json(json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f}", "records", (json_int_t)s->data.n,
         "cut", (json_int_t)s->data.n_cut, "unusable", (json_int_t)s->data.n_unusable, "tokens",

@@ -1,7 +1,6 @@
 #include "cli/train_setup.h"
 
 #include "model/base_digest.h"
-#include "model/memory.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -98,16 +97,30 @@ static dure_err check_disjoint(const dure_train_setup *s, const dure_train_optio
     return err;
 }
 
+/* Whoever names subjects may expect that they are protected: which it is has to be said. */
+static dure_err check_unit(const dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
+{
+    if (o->no_dp || o->unit_given || s->data.n_naming == 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "%zu records of %s have a \"subject\": say --unit subject to protect each "
+                         "subject with all its records, or --unit record to protect single records",
+                         s->data.n_naming, o->data);
+}
+
 static dure_err read_records(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
     uint32_t context = dure_transformer_shape(s->m.transformer)->n_context;
     dure_dataset_opts read = {.max_length =
                                   o->max_length < context ? (uint32_t)o->max_length : context,
-                              .tolerant = !o->no_dp};
-    dure_err err = dure_dataset_read(&s->data, o->data, s->m.tokenizer, &s->m.chat, &read, diag);
+                              .tolerant = !o->no_dp,
+                              .private_records = !o->no_dp,
+                              .by_subject = !strcmp(o->unit, "subject")};
+    dure_err err = dure_dataset_format_parse(&read.format, o->format, diag);
+    if (!err) err = dure_dataset_read(&s->data, o->data, s->m.tokenizer, &s->m.chat, &read, diag);
+    if (!err) err = check_unit(s, o, diag);
     if (!err) err = check_usable(s, o, diag);
     if (err || !o->eval) return err;
-    read.tolerant = read.private_records = false;
+    read.tolerant = read.private_records = read.by_subject = false;
     err = dure_dataset_read(&s->eval, o->eval, s->m.tokenizer, &s->m.chat, &read, diag);
     if (!err && !o->no_dp) err = check_disjoint(s, o, diag);
     return err;
@@ -138,31 +151,12 @@ static dure_err set_options(dure_train_setup *s, const dure_train_options *o, du
     return DURE_OK;
 }
 
-static size_t longest_record(const dure_dataset *data)
-{
-    size_t longest = 1;
-    for (size_t i = 0; i < data->n; i++)
-        if (data->records[i].n > longest) longest = data->records[i].n;
-    return longest;
-}
-
 /* Chooses how the model works within the memory there is, and packs its weights if that fits. */
 static dure_err fit_memory(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
-    const dure_lora_layout *layout = &s->lora->layout;
-    size_t trained = dure_lora_count(layout, s->opts.factors), records = s->data.n + s->eval.n;
-    size_t of_data = longest_record(&s->data), of_eval = longest_record(&s->eval);
-    const dure_training_load load = {.layout = layout,
-                                     .factors = s->opts.factors,
-                                     .longest = of_data > of_eval ? of_data : of_eval,
-                                     .length = s->data.n ? s->data.tokens.n / s->data.n : 0,
-                                     .other_bytes = dure_trainer_bytes(trained, &s->opts) +
-                                                    records * sizeof(dure_record) +
-                                                    (s->data.tokens.n + s->eval.tokens.n) * 5};
-    /* Without a limit, what the machine can give and still work. */
-    uint64_t limit = o->memory ? o->memory * 1000000 : dure_machine_memory_bytes() / 10 * 9;
-    dure_err err = dure_transformer_fit_find(&s->fit, s->m.transformer, &load, limit, diag);
-    return err ? err : dure_transformer_adopt(s->m.transformer, &s->fit);
+    const dure_trainer_task task = {
+        .data = &s->data, .layout = &s->lora->layout, .opts = &s->opts, .is_private = !o->no_dp};
+    return dure_trainer_fit(&s->fit, s->m.transformer, &task, o->memory * 1000000, diag);
 }
 
 dure_err dure_train_setup_init(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)

@@ -33,6 +33,11 @@ static bool without_privacy(const enrolment *e)
     return e->invitation.terms.training.privacy_mode == DURE_PRIVACY_NONE;
 }
 
+static bool subjects(const enrolment *e)
+{
+    return e->invitation.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+}
+
 static dure_err copy_text(char *out, size_t size, const char *text, const char *what,
                           dure_diag *diag)
 {
@@ -82,16 +87,19 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
     double delta = o->delta > 0 ? o->delta : 1e-5;
     if (o->delta <= 0 && delta > 0.1 / (double)o->records) delta = 0.1 / (double)o->records;
     uint32_t collusion = o->collusion ? o->collusion : 1;
-    *p = (dure_policy){.records = o->records,
-                       .budget = {o->epsilon, delta},
-                       .modes = DURE_POLICY_MODE(DURE_PRIVACY_RECORD),
-                       .collusion = collusion,
-                       .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
-                       .max_rate = 1,
-                       .max_clip = t->training.clip,
-                       .max_steps = (uint64_t)t->training.rounds * t->training.steps,
-                       .n_bases = 1,
-                       .bases = {t->base.digest}};
+    *p = (dure_policy){
+        .records = o->records,
+        .budget = {o->epsilon, delta},
+        .per_subject = o->per_subject,
+        .ignore_subjects = o->ignore_subjects,
+        .modes = DURE_POLICY_MODE(subjects(e) ? DURE_PRIVACY_SUBJECT : DURE_PRIVACY_RECORD),
+        .collusion = collusion,
+        .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
+        .max_rate = 1,
+        .max_clip = t->training.clip,
+        .max_steps = (uint64_t)t->training.rounds * t->training.steps,
+        .n_bases = 1,
+        .bases = {t->base.digest}};
     if (o->accept_no_privacy) p->modes |= DURE_POLICY_MODE(DURE_PRIVACY_NONE);
     memcpy(p->federation, t->federation, sizeof p->federation);
     memcpy(p->name, e->invitation.name, sizeof p->name);
@@ -128,7 +136,8 @@ static dure_err read_invitation(enrolment *e, dure_diag *diag)
 static dure_err find_plan(enrolment *e, dure_diag *diag)
 {
     const dure_training_terms *t = &e->invitation.terms.training;
-    e->plan = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
+    e->plan = (dure_dp_plan){.mechanism = subjects(e) ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                                      : DURE_DP_POISSON_GAUSSIAN,
                              .clip = t->clip,
                              .grid_bits = t->grid_bits,
                              .steps = (uint64_t)t->rounds * t->steps};
@@ -155,20 +164,32 @@ static dure_declared declared_of(const enrolment *e)
                            .sigma_den = without_privacy(e) ? 1 : DURE_DP_SIGMA_DEN};
 }
 
-static dure_err reserve(enrolment *e, dure_diag *diag)
+/* The whole plan under the name that the state holds already; fine if it was reserved before. */
+static dure_err reserve_as_kept(enrolment *e, dure_diag *diag)
 {
     char purpose[DURE_PURPOSE_SIZE];
     dure_site_state *s = &e->site.state;
-    s->declared = declared_of(e);
-    if (without_privacy(e)) return dure_site_save_state(&e->site, diag);
     snprintf(purpose, sizeof purpose, "federation %s, %u rounds", e->policy.federation,
              e->invitation.terms.training.rounds);
-    dure_err err = dure_site_ledger_reserve(&s->reservation, e->ledger, e->policy.source, &e->plan,
-                                            purpose, diag);
+    dure_err err = dure_site_ledger_reserve_as(e->ledger, &s->reservation, e->policy.source,
+                                               &e->plan, purpose, diag);
     if (err) return err;
     s->reserved = true;
     dure_site_note_ledger(&e->site, e->ledger);
     return dure_site_save_state(&e->site, diag);
+}
+
+/* What the reservation is called and holds is kept before it is made: cut off in between, the same
+ * command finds it in the ledger as its own, and nothing is reserved twice or given back. */
+static dure_err reserve(enrolment *e, dure_diag *diag)
+{
+    dure_site_state *s = &e->site.state;
+    s->declared = declared_of(e);
+    if (without_privacy(e)) return dure_site_save_state(&e->site, diag);
+    dure_err err = dure_reservation_id_make(&s->reservation, diag);
+    if (!err) dure_site_note_ledger(&e->site, e->ledger);
+    if (!err) err = dure_site_save_state(&e->site, diag);
+    return err ? err : reserve_as_kept(e, diag);
 }
 
 static dure_err start_new(enrolment *e, dure_diag *diag)
@@ -196,8 +217,38 @@ static bool same_settings(const dure_policy *a, const dure_policy *b)
 {
     return strcmp(a->data, b->data) == 0 && strcmp(a->model, b->model) == 0 &&
            strcmp(a->source, b->source) == 0 && strcmp(a->ledger, b->ledger) == 0 &&
-           a->records == b->records && a->collusion == b->collusion &&
+           a->records == b->records && a->per_subject == b->per_subject &&
+           a->ignore_subjects == b->ignore_subjects && a->collusion == b->collusion &&
            a->budget.epsilon == b->budget.epsilon && a->budget.delta == b->budget.delta;
+}
+
+/* Whether the ledger holds what the join that was cut off meant to reserve. Its ledger is open. */
+static bool has_reserved(const enrolment *e)
+{
+    const dure_reservation *r = NULL;
+    return !dure_site_ledger_reservation(&r, e->ledger, &e->site.state.reservation, NULL) &&
+           r->state != DURE_RESERVATION_RELEASED;
+}
+
+/* Declared and reserved as far as it went before; nothing was sent unless all of it was done. */
+static dure_err take_up_plan(enrolment *e, dure_diag *diag)
+{
+    const dure_site_state *s = &e->site.state;
+    bool declared = s->declared.batch != 0;
+    dure_err err = DURE_OK;
+    if (!without_privacy(e)) {
+        err = dure_site_open_ledger(&e->ledger, &e->site, diag);
+        if (err) return err;
+        declared = declared && has_reserved(e);
+    }
+    if (!declared) {
+        dure_site_ledger_close(&e->ledger);
+        err = find_plan(e, diag);
+        return err ? err : reserve(e, diag);
+    }
+    err = dure_site_plan(&e->plan, &e->invitation.terms, &s->declared, diag);
+    if (err || s->reserved || without_privacy(e)) return err;
+    return reserve_as_kept(e, diag);
 }
 
 /* The same command after it was cut off: the folder is there, but nobody said Joined yet. */
@@ -222,15 +273,32 @@ static dure_err take_up(enrolment *e, dure_diag *diag)
                              e->opts->dir);
     }
     e->policy = e->site.policy;
-    if (!without_privacy(e)) err = dure_site_open_ledger(&e->ledger, &e->site, diag);
-    if (!err && e->site.state.declared.batch == 0) {
-        /* Cut off before the reservation. */
-        dure_site_ledger_close(&e->ledger);
-        err = find_plan(e, diag);
-        return err ? err : reserve(e, diag);
+    return take_up_plan(e, diag);
+}
+
+/* New keys for the folder's site; its policy, plan and reservation stay what they are. */
+static dure_err start_renewal(enrolment *e, dure_diag *diag)
+{
+    dure_err err = dure_site_open(&e->site, e->opts->dir, diag);
+    if (err) return err;
+    e->site_open = true;
+    if (!e->site.state.joined) {
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "%s has not joined yet; run 'dure join' with its invitation",
+                             e->opts->dir);
     }
-    if (!err) err = dure_site_plan(&e->plan, &e->invitation.terms, &e->site.state.declared, diag);
-    return err;
+    e->policy = e->site.policy;
+    err = dure_site_renew(&e->fresh, &e->site, &e->invitation, diag);
+    if (err || without_privacy(e)) return err;
+    err = dure_site_open_ledger(&e->ledger, &e->site, diag);
+    if (err) return err;
+    return dure_site_plan(&e->plan, &e->invitation.terms, &e->site.state.declared, diag);
+}
+
+static dure_err start(enrolment *e, dure_diag *diag)
+{
+    if (e->opts->renew) return start_renewal(e, diag);
+    return dure_site_there(e->opts->dir) ? take_up(e, diag) : start_new(e, diag);
 }
 
 /* ---- the conversation ---- */
@@ -285,6 +353,11 @@ static dure_err send_hello(enrolment *e, dure_diag *diag)
         dure_federation_id(&id, e->invitation.root_public, e->invitation.terms.federation);
     dure_msg msg = {.type = DURE_MSG_HELLO, .u.hello = {.version = DURE_MSG_VERSION}};
     memcpy(msg.u.hello.federation_id, id.b, sizeof id.b);
+    if (e->opts->renew && e->ledger) {
+        /* What a site of this name showed before counts for the new keys. */
+        dure_site_ledger_head(&id, &msg.u.hello.chain_length, e->ledger);
+        memcpy(msg.u.hello.chain_head, id.b, sizeof id.b);
+    }
     return err ? err : send_msg(e, &msg, diag);
 }
 
@@ -397,9 +470,14 @@ static void undo(enrolment *e)
 {
     static const char *const made[] = {DURE_SITE_YAML, "keys", "federation.bin", "state.bin",
                                        "lock"};
-    if (e->site.state.reserved && e->ledger) {
-        (void)!dure_site_ledger_release(e->ledger, &e->site.state.reservation, NULL);
+    dure_site_state *s = &e->site.state;
+    if (s->reserved && e->ledger) {
+        (void)!dure_site_ledger_release(e->ledger, &s->reservation, NULL);
     }
+    /* Cut off below, the folder is one that nothing was declared in. */
+    s->declared = (dure_declared){.n_pub = 0};
+    s->reserved = false;
+    (void)!dure_site_save_state(&e->site, NULL);
     for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
         char *path = dure_path_join(e->opts->dir, made[i]);
         if (path) (void)!dure_dir_remove(path, NULL);
@@ -425,11 +503,11 @@ dure_err dure_enrol(dure_enrolled *out, const dure_enrol_opts *opts, dure_diag *
     if (!e) return DURE_ERR_NOMEM;
     e->opts = opts;
     dure_err err = read_invitation(e, diag);
-    if (!err) err = dure_site_there(opts->dir) ? take_up(e, diag) : start_new(e, diag);
+    if (!err) err = start(e, diag);
     if (!err) err = connect_and_join(e, diag);
     if (!err) {
         e->site.state.joined = true;
-        err = dure_site_save_state(&e->site, diag);
+        err = opts->renew ? dure_site_adopt(&e->site, diag) : dure_site_save_state(&e->site, diag);
     } else if (err == DURE_ERR_STATE && e->site_open && !e->site.state.joined && e->fresh) {
         undo(e);
     }

@@ -22,6 +22,9 @@ typedef struct dure_enrol_opts {
     double epsilon, delta; /* delta 0: 1e-5, or 1 / (10 N_pub) if that is smaller */
     uint32_t collusion;    /* c_site; 0: 1 */
     bool accept_no_privacy;
+    bool renew; /* DIR is a site's folder that gets new keys; all above but these two is its */
+    uint32_t per_subject; /* 0: the usual number */
+    bool ignore_subjects; /* see client/policy.h */
     uint64_t patience_ms; /* for the coordinator; 0: for ever */
     /* Says that the coordinator is waited for, and why; may be NULL. */
     void (*waiting)(void *state, const char *sentence);
@@ -37,5 +40,6 @@ typedef struct dure_enrolled {
 } dure_enrolled;
 
 /* DURE_ERR_EXPIRED, DURE_ERR_AUTH: the invitation; DURE_ERR_POLICY: the terms; DURE_ERR_BUDGET: the
- * plan; DURE_ERR_STATE: refused by the coordinator, with its sentence; DURE_ERR_TIMEOUT. */
+ * plan; DURE_ERR_STATE: refused by the coordinator, with its sentence; DURE_ERR_TIMEOUT. A renewal
+ * keeps what the site declared, reserved and spent; cut off, the same call goes on. */
 DURE_MUST_USE dure_err dure_enrol(dure_enrolled *out, const dure_enrol_opts *opts, dure_diag *diag);

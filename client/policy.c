@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "common/yaml.h"
 #include "dp/calibrate.h"
+#include "secagg/hybrid.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -18,6 +19,8 @@ typedef struct policy_file {
         char file[DURE_POLICY_PATH_SIZE];
         char source[DURE_NAME_SIZE];
         uint64_t records;
+        uint32_t per_subject;
+        bool ignore_subjects;
     } data;
     char model[DURE_POLICY_PATH_SIZE];
     char ledger[DURE_POLICY_PATH_SIZE];
@@ -25,6 +28,7 @@ typedef struct policy_file {
         double epsilon, delta;
         uint32_t modes, collusion, min_sites, min_threshold;
         double min_noise, max_rate, max_clip;
+        bool post_quantum;
         uint64_t max_steps;
         char bases[DURE_POLICY_BASES_MAX][65];
         uint32_t bases_count;
@@ -32,6 +36,7 @@ typedef struct policy_file {
 } policy_file;
 
 static const cyaml_strval_t modes[] = {{"record", DURE_POLICY_MODE(DURE_PRIVACY_RECORD)},
+                                       {"subject", DURE_POLICY_MODE(DURE_PRIVACY_SUBJECT)},
                                        {"none", DURE_POLICY_MODE(DURE_PRIVACY_NONE)}};
 
 #define TEXT(key, type, member) CYAML_FIELD_STRING(key, CYAML_FLAG_DEFAULT, type, member, 1)
@@ -45,6 +50,8 @@ static const cyaml_schema_field_t data_fields[] = {
     TEXT("file", struct data_part, file),
     TEXT("source", struct data_part, source),
     NUMBER("records", struct data_part, records),
+    CYAML_FIELD_UINT("per_subject", CYAML_FLAG_OPTIONAL, struct data_part, per_subject),
+    CYAML_FIELD_BOOL("ignore_subjects", CYAML_FLAG_OPTIONAL, struct data_part, ignore_subjects),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t policy_fields[] = {
@@ -57,6 +64,7 @@ static const cyaml_schema_field_t policy_fields[] = {
     NUMBER("min_threshold", struct policy_part, min_threshold),
     REAL("min_noise", struct policy_part, min_noise),
     REAL("max_rate", struct policy_part, max_rate),
+    CYAML_FIELD_BOOL("post_quantum", CYAML_FLAG_OPTIONAL, struct policy_part, post_quantum),
     REAL("max_clip", struct policy_part, max_clip),
     NUMBER("max_steps", struct policy_part, max_steps),
     CYAML_FIELD_SEQUENCE("bases", CYAML_FLAG_DEFAULT, struct policy_part, bases, &digest_schema, 1,
@@ -118,6 +126,9 @@ static void put_rules(dure_buf *out, const dure_policy *p)
     put_real(out, "max_rate", p->max_rate, "largest share of the records in one step");
     put_real(out, "max_clip", p->max_clip, "largest bound of one record's gradient");
     put_number(out, "max_steps", p->max_steps, "of the whole plan");
+    dure_put_format(out,
+                    "  post_quantum: %s   # true accepts only rounds with ML-KEM beside X25519\n",
+                    p->post_quantum ? "true" : "false");
     dure_put_format(out, "  bases:   # SHA-256 of the base models that may be trained\n");
     for (uint32_t i = 0; i < p->n_bases; i++) {
         char hex[65];
@@ -139,6 +150,11 @@ dure_err dure_policy_write(const char *path, const dure_policy *p, dure_diag *di
     put_text(&out, "  file", p->data);
     put_text(&out, "  source", p->source);
     put_number(&out, "records", p->records, "public figure, declared at join");
+    if (p->per_subject)
+        put_number(&out, "per_subject", p->per_subject,
+                   "records that a subject gives a step at most; 'records' counts subjects");
+    if (p->ignore_subjects)
+        dure_put_format(&out, "  ignore_subjects: true   # single records are protected\n");
     put_text(&out, "model", p->model);
     put_text(&out, "ledger", p->ledger);
     put_rules(&out, p);
@@ -163,7 +179,7 @@ static dure_err check(const dure_policy *p, dure_diag *diag)
     if (dure_privacy_check(p->budget, NULL)) {
         return out_of_range(diag, "epsilon and policy.delta", "above 0, and delta below 1");
     }
-    if (p->modes == 0) return out_of_range(diag, "modes", "one or more of record, none");
+    if (p->modes == 0) return out_of_range(diag, "modes", "one or more of record, subject, none");
     if (p->collusion >= DURE_MEMBERS_MAX) return out_of_range(diag, "collusion", "below 100");
     if (p->min_sites > DURE_MEMBERS_MAX) return out_of_range(diag, "min_sites", "at most 100");
     if (p->min_threshold > DURE_MEMBERS_MAX) {
@@ -183,11 +199,14 @@ static dure_err convert(dure_policy *out, const policy_file *f, dure_diag *diag)
 {
     const struct policy_part *r = &f->policy;
     *out = (dure_policy){.records = f->data.records,
+                         .per_subject = f->data.per_subject,
+                         .ignore_subjects = f->data.ignore_subjects,
                          .budget = {r->epsilon, r->delta},
                          .modes = r->modes,
                          .collusion = r->collusion,
                          .min_sites = r->min_sites,
                          .min_threshold = r->min_threshold,
+                         .post_quantum = r->post_quantum,
                          .min_noise = r->min_noise,
                          .max_rate = r->max_rate,
                          .max_clip = r->max_clip,
@@ -241,6 +260,7 @@ static dure_err forbid(dure_diag *diag, const char *what, const char *rule)
 /* The rules that terms and round have in common. */
 typedef struct offer {
     uint32_t mode, collusion, u_min;
+    bool hybrid;
     double clip, rate, noise;
     uint64_t steps;
     const uint8_t *base;
@@ -283,6 +303,8 @@ static dure_err judge(const dure_policy *p, const offer *o, dure_diag *diag)
         known = known || memcmp(p->bases[i].b, o->base, sizeof p->bases[i].b) == 0;
     }
     if (!known) return forbid(diag, "the base model is not one of this site's list", "bases");
+    if (p->post_quantum && !o->hybrid)
+        return forbid(diag, "the federation's keys are X25519 alone", "post_quantum");
     return judge_privacy(p, o, diag);
 }
 
@@ -294,8 +316,11 @@ dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *te
                      .rate = plan ? dure_dp_plan_rate(plan) : 0,
                      .noise = plan ? dure_dp_plan_sigma(plan) : 0,
                      .steps = (uint64_t)terms->training.rounds * terms->training.steps,
+                     .hybrid = terms->cohort.post_quantum,
                      .base = terms->base.digest.b};
-    return judge(policy, &o, diag);
+    dure_err err = judge(policy, &o, diag);
+    if (err || !terms->cohort.post_quantum) return err;
+    return dure_hybrid_check_machine("this site", diag);
 }
 
 /* The plan was calibrated to the budget from the safe side, so the slack is for rounding alone. */
@@ -327,6 +352,7 @@ dure_err dure_policy_check_round(const dure_policy *policy, const dure_config *c
                      .rate = rate_of(m),
                      .noise = (double)m->sigma_num / m->sigma_den,
                      .steps = (uint64_t)config->rounds * config->local_steps,
+                     .hybrid = dure_suite_is_hybrid(config),
                      .base = config->base_digest};
     dure_err err = judge(policy, &o, diag);
     if (err) return err;

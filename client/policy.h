@@ -31,7 +31,9 @@ typedef struct dure_policy {
     char endpoint[DURE_ENDPOINT_SIZE]; /* may be changed when the coordinator moves */
     char data[DURE_POLICY_PATH_SIZE];
     char source[DURE_NAME_SIZE]; /* whose budget pays */
-    uint64_t records;            /* N_pub */
+    uint64_t records;            /* N_pub, of records or of subjects as the terms' mode says */
+    uint32_t per_subject;        /* records of a subject a step at most; 0: the usual 8 */
+    bool ignore_subjects;        /* single records are protected although they name subjects */
     char model[DURE_POLICY_PATH_SIZE];
     char ledger[DURE_POLICY_PATH_SIZE];
 
@@ -41,6 +43,7 @@ typedef struct dure_policy {
     uint32_t collusion;     /* c_site: sites that may collude with the coordinator */
     uint32_t min_sites;     /* in a sum, and organisations among them */
     uint32_t min_threshold; /* t */
+    bool post_quantum;      /* only rounds of the hybrid suite */
     double min_noise;       /* this site's noise multiplier */
     double max_rate;        /* q: share of the records in one step */
     double max_clip;        /* C */
@@ -56,7 +59,8 @@ DURE_MUST_USE dure_err dure_policy_parse(dure_policy *out, dure_span text, const
                                          dure_diag *diag);
 
 /* DURE_ERR_POLICY with a sentence that names the rule of site.yaml, unless the federation's terms
- * and the site's own plan are acceptable. `plan` NULL: the mode is none. */
+ * and the site's own plan are acceptable. `plan` NULL: the mode is none. DURE_ERR_UNSUPPORTED when
+ * the terms are of the hybrid suite and this machine's OpenSSL is not. */
 DURE_MUST_USE dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *terms,
                                                const dure_dp_plan *plan, dure_diag *diag);
 /* DURE_ERR_POLICY with a sentence when `plan`, as it was reserved, spends more than the budget that

@@ -3,8 +3,10 @@
 #include "common/file.h"
 #include "dp/calibrate.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 _Static_assert(sizeof(dure_reservation_id) == DURE_ATTEMPT_NOTE_BYTES,
                "the attempt's note holds the reservation");
@@ -15,7 +17,8 @@ static dure_err make_plan(dure_dp_plan *plan, const dure_private_run_opts *opts,
     size_t n = dure_lora_count(&subject->start->layout, subject->trainer->factors);
     *plan = (dure_dp_plan){
         .mechanism = DURE_DP_POISSON_GAUSSIAN, .clip = opts->clip, .steps = opts->steps};
-    dure_err err = dure_dp_plan_set_batch(plan, opts->batch, opts->n_pub, diag);
+    dure_err err = dure_dp_plan_set_unit(plan, opts->unit ? opts->unit : "record", diag);
+    if (!err) err = dure_dp_plan_set_batch(plan, opts->batch, opts->n_pub, diag);
     if (!err) err = dure_dp_grid_bits(&plan->grid_bits, n, diag);
     if (!err) err = dure_dp_plan_set_sigma(plan, opts->noise, diag);
     if (!err) err = dure_dp_plan_check(plan, diag);
@@ -31,32 +34,15 @@ static dure_err bind(dure_hash *binding, const dure_private_run *run,
     return err ? dure_diag_set(diag, err, "cannot hash the settings of the run") : DURE_OK;
 }
 
-static dure_err start_new(dure_private_run *run, const dure_private_run_opts *opts,
-                          const dure_private_run_subject *subject, dure_diag *diag)
-{
-    dure_hash binding;
-    dure_err err =
-        dure_site_ledger_create_source(run->ledger, opts->source, opts->budget, opts->n_pub, diag);
-    if (!err && opts->noise == 0)
-        err = dure_site_ledger_least_noise(&run->plan, run->ledger, opts->source, diag);
-    if (!err) err = bind(&binding, run, subject, diag);
-    if (!err)
-        err = dure_site_ledger_reserve(&run->id, run->ledger, opts->source, &run->plan,
-                                       opts->purpose, diag);
-    if (!err)
-        err = dure_attempt_begin(&run->attempt, opts->key_path, &binding, subject->data, run->id.b,
-                                 diag);
-    return err;
-}
-
 /* The plan is the reserved one; what was asked for must be the same in everything else. */
 static dure_err check_same(const dure_reservation *reserved, const dure_private_run *run,
                            const dure_private_run_opts *opts, dure_diag *diag)
 {
     const dure_dp_plan *a = &reserved->plan, *b = &run->plan;
-    bool same = !strcmp(reserved->source, opts->source) && a->full == b->full && a->q_k == b->q_k &&
-                a->n_pub == b->n_pub && a->steps == b->steps && a->clip == b->clip &&
-                a->grid_bits == b->grid_bits && (opts->noise == 0 || a->sigma_num == b->sigma_num);
+    bool same = !strcmp(reserved->source, opts->source) && a->mechanism == b->mechanism &&
+                a->full == b->full && a->q_k == b->q_k && a->n_pub == b->n_pub &&
+                a->steps == b->steps && a->clip == b->clip && a->grid_bits == b->grid_bits &&
+                (opts->noise == 0 || a->sigma_num == b->sigma_num);
     if (same && reserved->state != DURE_RESERVATION_RELEASED) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_STATE,
                          "%s belongs to an unfinished run on '%s' with batch %llu, %llu steps and "
@@ -64,6 +50,108 @@ static dure_err check_same(const dure_reservation *reserved, const dure_private_
                          "it reserved stays counted)",
                          opts->key_path, reserved->source, (unsigned long long)a->batch,
                          (unsigned long long)a->steps, a->clip);
+}
+
+/* ---- the name of the reservation, kept until there is a key ---- */
+
+/* KEY.reservation, allocated. */
+static dure_err name_path(char **path, const char *key_path)
+{
+    static const char ending[] = ".reservation";
+    size_t n = strlen(key_path);
+    *path = malloc(n + sizeof ending);
+    if (!*path) return DURE_ERR_NOMEM;
+    memcpy(*path, key_path, n);
+    memcpy(*path + n, ending, sizeof ending);
+    return DURE_OK;
+}
+
+static dure_err read_name(dure_reservation_id *id, const char *path, dure_diag *diag)
+{
+    dure_buf bytes;
+    dure_err err = dure_file_read(&bytes, path, sizeof id->b, diag);
+    if (err) return err;
+    if (bytes.n == sizeof id->b)
+        memcpy(id->b, bytes.data, sizeof id->b);
+    else
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s is damaged; remove it to start anew", path);
+    dure_buf_fini(&bytes);
+    return err;
+}
+
+static dure_err make_name(dure_reservation_id *id, const char *path, dure_diag *diag)
+{
+    dure_err err = dure_reservation_id_make(id, diag);
+    return err ? err : dure_file_write_atomic(path, dure_span_of(id->b, sizeof id->b), 0600, diag);
+}
+
+static dure_err forget_name(const char *path, dure_diag *diag)
+{
+    return unlink(path) && errno != ENOENT ? dure_file_errno(diag, "remove", path) : DURE_OK;
+}
+
+bool dure_private_run_exists(const char *key_path)
+{
+    char *name = NULL;
+    /* Without memory to look, nothing is said to be finished. */
+    bool exists =
+        dure_file_exists(key_path) || name_path(&name, key_path) || dure_file_exists(name);
+    free(name);
+    return exists;
+}
+
+/* ---- prepare ---- */
+
+static dure_err reserve(dure_private_run *run, const dure_private_run_opts *opts, dure_diag *diag)
+{
+    dure_err err =
+        dure_site_ledger_create_source(run->ledger, opts->source, opts->budget, opts->n_pub, diag);
+    if (!err && opts->noise == 0)
+        err = dure_site_ledger_least_noise(&run->plan, run->ledger, opts->source, diag);
+    return err ? err
+               : dure_site_ledger_reserve_as(run->ledger, &run->id, opts->source, &run->plan,
+                                             opts->purpose, diag);
+}
+
+/* What was reserved under the name before a key was there serves still, unless it is spent: then
+ * the name is a leftover of a run that came to its end. */
+static dure_err reserve_once(dure_private_run *run, const dure_private_run_opts *opts,
+                             const char *path, dure_diag *diag)
+{
+    const dure_reservation *reserved = NULL;
+    dure_err err =
+        dure_file_exists(path) ? read_name(&run->id, path, diag) : make_name(&run->id, path, diag);
+    if (err) return err;
+    if (dure_site_ledger_reservation(&reserved, run->ledger, &run->id, NULL))
+        return reserve(run, opts, diag);
+    if (reserved->state != DURE_RESERVATION_RESERVED) {
+        err = make_name(&run->id, path, diag);
+        return err ? err : reserve(run, opts, diag);
+    }
+    err = check_same(reserved, run, opts, diag);
+    run->plan = reserved->plan;
+    return err;
+}
+
+static dure_err start_new(dure_private_run *run, const dure_private_run_opts *opts,
+                          const dure_private_run_subject *subject, dure_diag *diag)
+{
+    dure_hash binding;
+    char *path = NULL;
+    dure_err err = name_path(&path, opts->key_path);
+    if (err) return err;
+    err = reserve_once(run, opts, path, diag);
+    if (!err) err = bind(&binding, run, subject, diag);
+    if (!err)
+        err = dure_attempt_begin(&run->attempt, opts->key_path, &binding, subject->data, run->id.b,
+                                 diag);
+    /* A refusal leaves nothing; after a failure of this machine the same run goes on with it. */
+    if (!err)
+        err = forget_name(path, diag);
+    else if (!dure_err_is_local(err) && err != DURE_ERR_STATE)
+        (void)!forget_name(path, NULL);
+    free(path);
+    return err;
 }
 
 static dure_err take_up(dure_private_run *run, const dure_private_run_opts *opts,

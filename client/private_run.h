@@ -1,7 +1,8 @@
 /* One private training run of an owner's own, from the reservation in the ledger to the erased key,
  * in an order in which it may be killed anywhere:
  *
- *   prepare: reserve the whole plan -> draw and save the key
+ *   prepare: save the name of a reservation -> reserve the whole plan under it
+ *            -> draw and save the key -> forget the name
  *   (train, saving the state)
  *   spend:   reserved -> spent, before the adapter is written
  *   (write the adapter)
@@ -22,8 +23,9 @@ typedef struct dure_private_run_opts {
     const char *ledger_path; /* NULL: the owner's (dure_site_ledger_path) */
     const char *source;
     const char *purpose;
-    dure_privacy budget; /* of the source; fixed when it is first named */
-    uint64_t n_pub, batch, steps;
+    dure_privacy budget;          /* of the source; fixed when it is first named */
+    const char *unit;             /* of privacy: "record" or "subject"; NULL: record */
+    uint64_t n_pub, batch, steps; /* n_pub and batch count units */
     double clip;
     double noise; /* 0: the least that what is left of the budget allows */
 } dure_private_run_opts;
@@ -57,6 +59,8 @@ DURE_MUST_USE dure_err dure_private_run_preview(dure_private_preview *out,
                                                 const dure_private_run_subject *subject,
                                                 dure_diag *diag);
 
+/* Whether a run that was begun at key_path is not closed. */
+bool dure_private_run_exists(const char *key_path);
 /* Nothing is drawn unless this succeeds. DURE_ERR_BUDGET with a sentence that says what would fit;
  * DURE_ERR_STATE if a run with other settings was left unfinished at key_path. */
 DURE_MUST_USE dure_err dure_private_run_prepare(dure_private_run *out,

@@ -15,8 +15,11 @@ enum {
     HELLO_MS = 20000, /* nothing but echoes for so long: ask what is missing */
     SAY_AWAY_MS = 30000,
     FIRST_SAY_MS = 3000,
-    ASK_BLOB_MS = 10000,
-    BLOB_BYTES = 192 * 1024,
+    /* A part takes 9 s at 60 kbit/s, so that a line on which nothing whole comes for 12 s is dead
+     * (net/dealer.h). Some are asked for ahead, because a coordinator may be far. */
+    PART_BYTES = 64 * 1024,
+    PARTS_AHEAD = 8,
+    ASK_AGAIN_MS = 30000,
     BLOB_MAX_BYTES = 1 << 30,
     GIVE_UP_MS = 180000, /* with exit_when_done: the coordinator left before the last result */
 };
@@ -97,23 +100,48 @@ static dure_err send_heartbeat(dure_session *s, uint64_t now_ms, dure_diag *diag
 
 /* ---- downloads ---- */
 
-static dure_err ask_blob(dure_session *s, dure_diag *diag)
+static dure_err ask_part(dure_session *s, uint64_t offset, uint32_t n_bytes, dure_diag *diag)
 {
     dure_msg msg = {.type = DURE_MSG_BLOB_REQUEST,
-                    .u.blob_request = {.offset = s->load.bytes.n, .n_bytes = BLOB_BYTES}};
+                    .u.blob_request = {.offset = offset, .n_bytes = n_bytes}};
     memcpy(msg.u.blob_request.digest, s->load.digest.b, DURE_DIGEST_BYTES);
-    s->load.asked_ms = dure_clock_monotonic_ms();
     return session_send(NULL, s, &msg, NULL, diag);
+}
+
+/* As many parts as the line may hold; the first one alone, since it tells how long the whole is. */
+static dure_err ask_blob(dure_session *s, dure_diag *diag)
+{
+    dure_fetch next;
+    dure_err err = DURE_OK;
+    if (!s->load.receiver) return ask_part(s, 0, PART_BYTES, diag);
+    while (!err && dure_receiver_next(&next, s->load.receiver))
+        err = ask_part(s, next.offset, next.length, diag);
+    return err;
+}
+
+/* What was asked for is lost, or was never sent. */
+static dure_err ask_anew(dure_session *s, uint64_t now_ms, dure_diag *diag)
+{
+    if (s->load.receiver) dure_receiver_rewind(s->load.receiver);
+    s->load.moved_ms = now_ms;
+    return ask_blob(s, diag);
+}
+
+void session_end_download(dure_session *s)
+{
+    dure_receiver_free(&s->load.receiver);
+    dure_buf_fini(&s->load.bytes);
+    s->load = (download){.what = DOWNLOAD_NOTHING};
 }
 
 dure_err session_download(dure_session *s, download_for what, const uint8_t digest[32],
                           dure_diag *diag)
 {
-    dure_buf_fini(&s->load.bytes);
-    s->load = (download){.what = what};
+    session_end_download(s);
+    s->load.what = what;
     memcpy(s->load.digest.b, digest, sizeof s->load.digest.b);
     dure_buf_init(&s->load.bytes, BLOB_MAX_BYTES);
-    return ask_blob(s, diag);
+    return ask_anew(s, dure_clock_monotonic_ms(), diag);
 }
 
 /* The round cannot go on without it; the next one may. */
@@ -134,26 +162,49 @@ static dure_err blob_done(dure_session *s, dure_diag *diag)
     return s->load.what == DOWNLOAD_ADAPTER ? session_on_adapter(s, diag) : session_on_sum(s, diag);
 }
 
-static dure_err on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span payload,
-                        dure_diag *diag)
+/* The first part says how long the whole is; each must say the same. */
+static dure_err take_length(bool *same, download *l, uint64_t total, uint64_t now_ms)
+{
+    const dure_receiver_opts opts = {
+        .total_bytes = total, .chunk_bytes = PART_BYTES, .window = PARTS_AHEAD};
+    dure_fetch asked;
+    *same = total > 0 && total <= BLOB_MAX_BYTES;
+    if (!*same) return DURE_OK;
+    if (l->receiver) {
+        *same = dure_receiver_progress_of(l->receiver).total_bytes == total;
+        return DURE_OK;
+    }
+    dure_err err = dure_receiver_new(&l->receiver, &opts, now_ms);
+    if (!err) (void)dure_receiver_next(&asked, l->receiver);
+    return err;
+}
+
+dure_err session_on_blob(dure_session *s, const dure_msg_blob_chunk *c, dure_span payload,
+                         dure_diag *diag)
 {
     download *l = &s->load;
+    bool good, fresh = false;
+    const uint64_t now_ms = dure_clock_monotonic_ms();
     if (l->what == DOWNLOAD_NOTHING || !dure_ct_equal(c->digest, l->digest.b, DURE_DIGEST_BYTES) ||
-        c->offset != l->bytes.n) {
+        (!l->receiver && c->offset != 0)) {
         return DURE_OK; /* not asked for any more */
     }
     if (c->total_bytes == 0) {
         return download_failed(s, "the coordinator does not have a file that it named", diag);
     }
-    if (c->n_bytes != payload.n || payload.n == 0 || c->total_bytes > BLOB_MAX_BYTES ||
-        (l->total && l->total != c->total_bytes) || payload.n > c->total_bytes - l->bytes.n) {
-        return download_failed(s, "a part of a download has the wrong size", diag);
-    }
-    l->total = c->total_bytes;
-    dure_put_raw(&l->bytes, payload.data, payload.n);
-    dure_err err = dure_buf_err(&l->bytes);
+    dure_err err = take_length(&good, l, c->total_bytes, now_ms);
     if (err) return err;
-    return l->bytes.n == l->total ? blob_done(s, diag) : ask_blob(s, diag);
+    if (good) {
+        good = c->n_bytes == payload.n &&
+               !dure_receiver_accept(&fresh, l->receiver, c->offset, payload.n, now_ms);
+    }
+    if (!good) return download_failed(s, "a part of a download has the wrong size", diag);
+    if (!fresh) return ask_blob(s, diag);
+    l->moved_ms = now_ms;
+    dure_put_raw(&l->bytes, payload.data, payload.n);
+    err = dure_buf_err(&l->bytes);
+    if (err) return err;
+    return dure_receiver_complete(l->receiver) ? blob_done(s, diag) : ask_blob(s, diag);
 }
 
 /* ---- what the coordinator says ---- */
@@ -187,7 +238,7 @@ static dure_err dispatch(dure_session *s, dure_msg **msg, dure_span payload, uin
     case DURE_MSG_RESULT:
         return session_on_result(s, msg, diag);
     case DURE_MSG_BLOB_CHUNK:
-        return on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
+        return session_on_blob(s, &(*msg)->u.blob_chunk, payload, diag);
     case DURE_MSG_ENTRIES:
         return session_on_entries(s, &(*msg)->u.entries, payload, diag);
     case DURE_MSG_ENTRIES_REQUEST:
@@ -267,6 +318,7 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
                  dure_elapsed_ms(now_ms, s->hello_ms) > HELLO_MS;
     const bool due = s->greet_ms && now_ms >= s->greet_ms;
     dure_err err = DURE_OK;
+    if (fresh) s->round.sent_from = s->round.sent_to = 0;
     if (fresh || quiet || missed || due) {
         s->greet_ms = 0;
         s->connects = status->connects;
@@ -276,8 +328,8 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
     if (!err && dure_elapsed_ms(now_ms, s->beat_ms) > BEAT_MS)
         err = send_heartbeat(s, now_ms, diag);
     if (!err && s->load.what != DOWNLOAD_NOTHING &&
-        (fresh || dure_elapsed_ms(now_ms, s->load.asked_ms) > ASK_BLOB_MS)) {
-        err = ask_blob(s, diag);
+        (fresh || dure_elapsed_ms(now_ms, s->load.moved_ms) > ASK_AGAIN_MS)) {
+        err = ask_anew(s, now_ms, diag);
     }
     if (fresh) s->copy.asked_ms = 0;
     return err ? err : session_tick_log(s, now_ms, diag);
@@ -426,7 +478,8 @@ dure_err dure_session_open(dure_session **out, const dure_session_opts *opts, du
     if (!err) err = read_adapter(s, diag);
     if (!err) err = open_dealer(s, diag);
     if (!err) {
-        const dure_work_opts work = {.threads = opts->threads, .wake = wake, .state = s};
+        const dure_work_opts work = {
+            .threads = opts->threads, .memory_bytes = opts->memory_bytes, .wake = wake, .state = s};
         err = dure_work_open(&s->work, &s->site, &work, diag);
     }
     if (err) {

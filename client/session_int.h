@@ -8,6 +8,7 @@
 #include "ledger/leaf_log.h"
 #include "ledger/witness.h"
 #include "net/dealer.h"
+#include "net/transfer.h"
 #include "secagg/client.h"
 
 #include <signal.h>
@@ -25,8 +26,10 @@ typedef struct session_round {
     uint32_t n_summed;          /* |U3|, once the result is there; 0: not known, nothing cosigned */
     bool outdated;              /* the result's checkpoint is older than one seen: not cosigned */
     dure_msg_fetch fetch;       /* asked for before it could be served */
-    dure_msg *result;           /* owned; waits for the sum to be downloaded */
-    double loss;                /* mean over the round's steps, for the owner's screen */
+    uint32_t sent_from, sent_to; /* chunks that went over the present connection */
+    uint64_t sent_ms;            /* the last of them */
+    dure_msg *result;            /* owned; waits for the sum to be downloaded */
+    double loss;                 /* mean over the round's steps, for the owner's screen */
     uint32_t n_losses;
 } session_round;
 
@@ -40,8 +43,8 @@ typedef struct download {
     download_for what;
     dure_hash digest;
     dure_buf bytes;
-    uint64_t total; /* 0: not known yet */
-    uint64_t asked_ms;
+    dure_receiver *receiver; /* owned; NULL: its length is not known yet */
+    uint64_t moved_ms;       /* when something was asked for after nothing, or came */
 } download;
 
 /* The copy of the federation's log (session_log.c). */
@@ -94,6 +97,11 @@ DURE_MUST_USE dure_err session_send_frame(bool *sent, dure_session *s, dure_span
 /* Asks for a blob; what arrives is handed to session_on_adapter() or session_on_sum(). */
 DURE_MUST_USE dure_err session_download(dure_session *s, download_for what,
                                         const uint8_t digest[32], dure_diag *diag);
+void session_end_download(dure_session *s);
+/* A part of it. What ends as other bytes than the digest names is thrown away, and the round given
+ * up. */
+DURE_MUST_USE dure_err session_on_blob(dure_session *s, const dure_msg_blob_chunk *chunk,
+                                       dure_span payload, dure_diag *diag);
 /* Steps of the plan that are left. */
 uint64_t session_steps_left(const dure_session *s);
 

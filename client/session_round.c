@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { SEND_AGAIN_MS = 20000 };
+
 static dure_err act(dure_session *s, dure_secagg_actions *actions, dure_diag *diag);
 
 void session_drop_round(dure_session *s)
@@ -23,8 +25,7 @@ void session_drop_round(dure_session *s)
     dure_config_free(&r->config);
     dure_msg_free(&r->result);
     dure_buf_fini(&r->encoding);
-    dure_buf_fini(&s->load.bytes);
-    s->load = (download){.what = DOWNLOAD_NOTHING};
+    session_end_download(s);
     *r = (session_round){.config = NULL};
 }
 
@@ -96,7 +97,8 @@ dure_err session_on_adapter(dure_session *s, dure_diag *diag)
     dure_buf_fini(&s->adapter);
     s->adapter = s->load.bytes;
     s->adapter_digest = s->load.digest;
-    s->load = (download){.what = DOWNLOAD_NOTHING};
+    s->load.bytes = (dure_buf){0};
+    session_end_download(s);
     char *path = dure_site_path(&s->site, DURE_SITE_ADAPTER);
     dure_err err = path ? dure_file_write_atomic(path, dure_buf_span(&s->adapter), 0644, diag)
                         : DURE_ERR_NOMEM;
@@ -193,11 +195,29 @@ static dure_err send_chunk(bool *sent, dure_session *s, uint32_t chunk, dure_dia
     return session_send(sent, s, &msg, &payload, diag);
 }
 
+/* A connection loses nothing: what went over it lately is on its way, and asked for twice because
+ * the question crossed with a greeting. */
+static bool is_on_its_way(const dure_session *s, uint32_t chunk, uint64_t now_ms)
+{
+    const session_round *r = &s->round;
+    return chunk >= r->sent_from && chunk < r->sent_to &&
+           dure_elapsed_ms(now_ms, r->sent_ms) < SEND_AGAIN_MS;
+}
+
+static void note_sent(dure_session *s, uint32_t chunk, uint64_t now_ms)
+{
+    session_round *r = &s->round;
+    if (chunk != r->sent_to) r->sent_from = chunk;
+    r->sent_to = chunk + 1;
+    r->sent_ms = now_ms;
+}
+
 /* Credits for chunks; they may come before the vector is there, or after the connection broke. */
 static dure_err serve_fetch(dure_session *s, dure_diag *diag)
 {
     dure_msg_fetch *f = &s->round.fetch;
     if (!s->round.charged || dure_secagg_client_vector(s->round.client).n == 0) return DURE_OK;
+    const uint64_t now_ms = dure_clock_monotonic_ms();
     dure_err err = DURE_OK;
     while (!err && f->n_chunks && s->round.client) {
         dure_secagg_actions actions = {0};
@@ -205,11 +225,13 @@ static dure_err serve_fetch(dure_session *s, dure_diag *diag)
         uint32_t chunk = f->first_chunk;
         f->first_chunk++;
         f->n_chunks--;
+        if (is_on_its_way(s, chunk, now_ms)) continue;
         err = send_chunk(&sent, s, chunk, diag);
         if (err || !sent) {
             f->n_chunks = 0; /* it is asked for again */
             break;
         }
+        note_sent(s, chunk, now_ms);
         err = dure_secagg_client_sent(&actions, s->round.client, chunk, diag);
         if (!err) err = act(s, &actions, diag);
         dure_secagg_actions_fini(&actions);

@@ -204,7 +204,11 @@ static dure_err read_invitation(dure_site *site, dure_diag *diag)
 {
     dure_buf bytes = {0};
     char *path = NULL;
-    dure_err err = with_path(&path, site->dir, "federation.bin");
+    dure_err err = with_path(&path, site->dir, "keys/federation.bin");
+    if (!err && !dure_file_exists(path)) {
+        free(path);
+        err = with_path(&path, site->dir, "federation.bin");
+    }
     if (!err) err = dure_file_read(&bytes, path, DURE_INVITATION_MAX_BYTES, diag);
     if (!err) {
         dure_reader r = dure_reader_of(dure_buf_span(&bytes));
@@ -314,7 +318,7 @@ static dure_err clear_unfinished(dure_site *site, dure_diag *diag)
     char *path = NULL;
     dure_err err = with_path(&path, site->dir, "state.bin");
     if (!err && dure_file_exists(path)) err = read_state(site, diag);
-    if (!err && (site->state.joined || site->state.reserved))
+    if (!err && (site->state.joined || site->state.declared.batch != 0))
         err = dure_diag_set(diag, DURE_ERR_EXISTS,
                             "%s is a site's folder that has lost its " DURE_SITE_YAML
                             "; put that back, or choose another folder",
@@ -428,7 +432,9 @@ void dure_site_note_ledger(dure_site *site, const dure_site_ledger *ledger)
 dure_err dure_site_plan(dure_dp_plan *out, const dure_terms *terms, const dure_declared *declared,
                         dure_diag *diag)
 {
-    *out = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
+    *out = (dure_dp_plan){.mechanism = terms->training.privacy_mode == DURE_PRIVACY_SUBJECT
+                                           ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                           : DURE_DP_POISSON_GAUSSIAN,
                           .full = declared->q_k == 0,
                           .q_k = declared->q_k,
                           .sigma_num = declared->sigma_num,

@@ -2,7 +2,9 @@
  *
  *   DIR/site.yaml       the policy (client/policy.h)
  *   DIR/keys/           sign.key, curve.key: made here, 0600
- *   DIR/federation.bin  the invitation without its private key: terms, root and coordinator keys
+ *   DIR/federation.bin  the invitation without its private key: terms, root and coordinator keys;
+ *                       after a renewal it is in keys/, which it belongs to
+ *   DIR/keys.new/       as keys/, of a renewal that the coordinator has not taken yet
  *   DIR/roster.bin      the chain of members, as far as it was seen
  *   DIR/state.bin       the rounds signed, the reservation, the stored reply (dure_site_state)
  *   DIR/checkpoint      the last checkpoint of the log that was verified (ledger/witness.h)
@@ -80,6 +82,16 @@ DURE_MUST_USE dure_err dure_site_make(dure_site *out, const char *dir, const dur
  * is no site's. */
 DURE_MUST_USE dure_err dure_site_open(dure_site *out, const char *dir, dure_diag *diag);
 void dure_site_close(dure_site *site); /* wipes the keys; idempotent */
+
+/* New keys under another invitation for the same site, plan and coordinator: made in DIR/keys.new,
+ * or found there when the same renewal was cut off (then *fresh is false), and put into `site`,
+ * whose folder stays as it is. DURE_ERR_STATE when the invitation is for something else;
+ * DURE_ERR_EXISTS when it is the site's own. */
+DURE_MUST_USE dure_err dure_site_renew(bool *fresh, dure_site *site,
+                                       const dure_invitation *invitation, dure_diag *diag);
+/* The coordinator took the new keys: they become the folder's in one step, the old ones are
+ * removed. Steps used, reservation and ledger go on; what is left of a round in hand goes. */
+DURE_MUST_USE dure_err dure_site_adopt(dure_site *site, dure_diag *diag);
 
 bool dure_site_there(const char *dir); /* DIR/site.yaml and its keys exist */
 /* Durable when they return. */

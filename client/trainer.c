@@ -15,15 +15,49 @@
 
 /* --- one step with a plan --- */
 
-static dure_err choose_records(size_t *n_chosen, dure_trainer *t)
+static bool by_subject(const dure_trainer *t)
+{
+    return t->opts.plan && t->opts.plan->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS;
+}
+
+static dure_err choose_units(size_t *chosen, size_t *n_chosen, const dure_trainer *t, size_t n)
 {
     dure_stream *stream = NULL;
     *n_chosen = 0;
     dure_err err = dure_attempt_stream(&stream, t->opts.attempt, "sample", t->step, 0);
     if (err) return err;
     dure_rng rng = dure_stream_rng(stream);
-    err = dure_sample_poisson(t->chosen, n_chosen, t->data->n, t->opts.plan, &rng);
+    err = dure_sample_poisson(chosen, n_chosen, n, t->opts.plan, &rng);
     dure_stream_free(&stream);
+    return err;
+}
+
+/* Each chosen subject's records for this step: the next per_subject of them, around and around, so
+ * that all have their turn and no one shows more in a step. */
+static size_t records_of_subjects(dure_trainer *t, size_t n_subjects)
+{
+    const dure_dataset *data = t->data;
+    size_t n = 0;
+    for (size_t i = 0; i < n_subjects; i++) {
+        size_t first = data->subject_first[t->subjects[i]];
+        size_t has = data->subject_first[t->subjects[i] + 1] - first;
+        size_t gives = has < t->opts.per_subject ? has : t->opts.per_subject;
+        for (size_t j = 0; j < gives; j++) {
+            uint64_t turn = t->step * t->opts.per_subject + j;
+            t->ends_subject[n] = j + 1 == gives;
+            t->chosen[n++] = data->by_subject[first + turn % has];
+        }
+    }
+    return n;
+}
+
+static dure_err choose_records(size_t *n_chosen, dure_trainer *t)
+{
+    if (!by_subject(t)) return choose_units(t->chosen, n_chosen, t, t->data->n);
+    size_t n_subjects = 0;
+    dure_err err = choose_units(t->subjects, &n_subjects, t, t->data->n_subjects);
+    *n_chosen = err ? 0 : records_of_subjects(t, n_subjects);
+    t->subject_size = 0;
     return err;
 }
 
@@ -78,6 +112,19 @@ static void refuse(collector *c, size_t doc)
     if (c->refused++ == 0) c->refused_line = line_of(c->trainer, doc);
 }
 
+/* Adds a record to its subject's sum, in the order of the documents; at the last one the sum goes
+ * the way of a single record's gradient. */
+static bool add_to_subject(dure_trainer *t, size_t doc, const float *gradient)
+{
+    if (gradient && t->subject_size++ == 0)
+        memcpy(t->subject_sum, gradient, t->n * sizeof *gradient);
+    else if (gradient)
+        t->compute.ops->add(t->subject_sum, gradient, t->n);
+    if (!t->ends_subject[doc] || t->subject_size == 0) return true;
+    t->subject_size = 0;
+    return dure_trainer_add_clipped(t, t->subject_sum);
+}
+
 /* One record never stops a private run: what is not finite contributes zero. */
 static dure_err take_private(void *state, size_t doc, const float *gradient,
                              const dure_document_loss *loss)
@@ -86,12 +133,13 @@ static dure_err take_private(void *state, size_t doc, const float *gradient,
     dure_trainer *t = c->trainer;
     if (t->opts.substitute)
         gradient = t->opts.substitute(t->opts.substitute_state, t->chosen[doc], gradient);
-    if (!gradient) return DURE_OK;
-    if (!dure_trainer_add_clipped(t, gradient)) {
+    bool added = by_subject(t) ? add_to_subject(t, doc, gradient)
+                               : !gradient || dure_trainer_add_clipped(t, gradient);
+    if (!added) {
         refuse(c, doc);
         return DURE_OK;
     }
-    collect_loss(c, doc, loss);
+    if (gradient) collect_loss(c, doc, loss);
     return DURE_OK;
 }
 
@@ -265,6 +313,13 @@ static dure_err finish_gradient(double *norm, dure_trainer *t, const collector *
     return DURE_OK;
 }
 
+/* Sum and mean; mean, factors and moments of the update; factors on their way to the adapter. */
+static double optimizer_bytes(const dure_trainer *t)
+{
+    bool adam = t->opts.optimizer == DURE_TRAINER_ADAMW;
+    return (double)(t->n * (sizeof(int64_t) + (adam ? 10u : 8u) * sizeof(float)));
+}
+
 static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *diag)
 {
     double started = dure_clock_monotonic_s();
@@ -290,6 +345,7 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
         err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
                                          t->opts.plan ? take_private : take_plain, &c, diag);
     dure_profile_enter(profile, DURE_PHASE_OPTIMIZER);
+    dure_profile_work(profile, 0, optimizer_bytes(t));
     if (!err) err = finish_gradient(&norm, t, &c, diag);
     if (err) return err;
     update(t);
@@ -342,6 +398,19 @@ static dure_err check_plan(const dure_trainer_opts *opts, size_t n, dure_diag *d
     return DURE_OK;
 }
 
+static dure_err check_subjects(const dure_trainer_opts *opts, const dure_dataset *data,
+                               dure_diag *diag)
+{
+    if (opts->plan->mechanism != DURE_DP_POISSON_GAUSSIAN_SUBJECTS) return DURE_OK;
+    if (!data->by_subject)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the plan protects subjects, and the records were read without them");
+    if (opts->per_subject == 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "a subject has to give at least one record a step");
+    return DURE_OK;
+}
+
 static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *data, size_t n,
                            dure_diag *diag)
 {
@@ -361,7 +430,10 @@ static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *da
                              opts->dropout);
     if (!opts->plan != !opts->attempt)
         return dure_diag_set(diag, DURE_ERR_USAGE, "a plan and an attempt go together");
-    if (opts->plan) return check_plan(opts, n, diag);
+    if (opts->plan) {
+        err = check_plan(opts, n, diag);
+        return err ? err : check_subjects(opts, data, diag);
+    }
     if (data->n == 0)
         return dure_diag_set(diag, DURE_ERR_USAGE, "there are no records to train on");
     if (opts->batch == 0 || opts->batch > data->n)
@@ -372,6 +444,15 @@ static dure_err check_opts(const dure_trainer_opts *opts, const dure_dataset *da
         return dure_diag_set(diag, DURE_ERR_USAGE, "the gradient's norm cannot be clipped at %g",
                              opts->clip_norm);
     return DURE_OK;
+}
+
+static bool allocate_subjects(dure_trainer *t)
+{
+    size_t n = t->data->n_subjects, n_records = t->data->n;
+    t->subjects = calloc(n ? n : 1, sizeof *t->subjects);
+    t->ends_subject = calloc(n_records ? n_records : 1, sizeof *t->ends_subject);
+    t->subject_sum = calloc(t->n, sizeof *t->subject_sum);
+    return t->subjects && t->ends_subject && t->subject_sum;
 }
 
 static dure_err allocate(dure_trainer *t)
@@ -388,6 +469,7 @@ static dure_err allocate(dure_trainer *t)
         t->sum = calloc(t->n, sizeof *t->sum);
         t->piece_squares = calloc(pieces, sizeof *t->piece_squares);
         failed = failed || !t->sum || !t->piece_squares;
+        if (by_subject(t)) failed = failed || !allocate_subjects(t);
     } else {
         t->total = calloc(t->n, sizeof *t->total);
         t->order = calloc(n_records, sizeof *t->order);
@@ -397,12 +479,6 @@ static dure_err allocate(dure_trainer *t)
     if (!err && t->opts.eval) err = dure_trainer_eval_init(t);
     t->compute = *dure_transformer_compute(t->model);
     return err;
-}
-
-uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts)
-{
-    /* The factors, the gradient, both moments, the sum; and the factors of the best evaluation. */
-    return n * (4 * sizeof(float) + sizeof(int64_t) + (opts->eval ? sizeof(float) : 0));
 }
 
 dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dure_dataset *data,
@@ -436,6 +512,9 @@ void dure_trainer_free(dure_trainer **trainer)
     free(t->piece_norms);
     free(t->piece_squares);
     free(t->chosen);
+    free(t->subjects);
+    free(t->ends_subject);
+    free(t->subject_sum);
     free(t->total);
     free(t->order);
     free(t->docs);

@@ -6,6 +6,10 @@
  * optimizer and what follows are post-processing of the noisy sums. The plan's budget is the
  * caller's to reserve before dure_trainer_run() and to spend before anything leaves.
  *
+ * A plan that protects subjects samples subjects: one that is chosen gives up to `per_subject` of
+ * its records, in turn over the steps, and the sum of their gradients is clipped as one. What a
+ * subject adds to a step is a function of its own records and the step's number.
+ *
  * Without a plan: batches of a shuffled order drawn from `seed`, and the mean over all labels of
  * the batch. For owners who train on data of their own, for themselves.
  *
@@ -43,6 +47,8 @@ typedef struct dure_trainer_eval {
  * data in place of its own, which may be NULL. It is clipped and noised like any other. */
 typedef const float *dure_trainer_substitute(void *state, size_t record, const float *gradient);
 
+#define DURE_PER_SUBJECT 8 /* the usual per_subject */
+
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;
     dure_trainer_optimizer optimizer;
@@ -55,6 +61,7 @@ typedef struct dure_trainer_opts {
     /* With differential privacy: both, or neither. Borrowed; the attempt until another is used. */
     const dure_dp_plan *plan;
     const dure_attempt *attempt;
+    uint32_t per_subject; /* records of a chosen subject a step at most; for plans of subjects */
     dure_trainer_substitute *substitute; /* NULL: every record's own gradient */
     void *substitute_state;
     /* Without. */
@@ -74,7 +81,7 @@ typedef struct dure_trainer_step {
     double learning_rate;
     double gradient_norm; /* of the mean gradient before clip_norm; NaN under a plan */
     size_t records, tokens;
-    size_t refused;        /* records whose gradient was not finite: they contributed nothing */
+    size_t refused; /* records (or subjects) whose gradient was not finite: they gave nothing */
     uint32_t refused_line; /* of the first of them; 0: none */
     double seconds;
     bool judged, best; /* opts.eval was measured; it is the lowest so far */
@@ -97,8 +104,22 @@ DURE_MUST_USE dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lor
                                                   const dure_trainer_opts *opts,
                                                   const dure_hash *base);
 
-/* Bytes that a trainer of n trained parameters takes beside the model and the records. */
-uint64_t dure_trainer_bytes(uint64_t n, const dure_trainer_opts *opts);
+/* What will be trained, before there is a plan or an adapter. */
+typedef struct dure_trainer_task {
+    const dure_dataset *data;
+    const dure_lora_layout *layout;
+    const dure_trainer_opts *opts; /* factors, dropout and eval count */
+    bool is_private;               /* there will be a plan: every record has its own gradient */
+    uint64_t other_bytes;          /* what the caller keeps beside model, records and trainer */
+} dure_trainer_task;
+
+/* Chooses the quickest way in which `model` can train that within limit_bytes of the process's
+ * memory (0: nine tenths of the machine's), and lets it work so from now on; *out says which, and
+ * what to expect. `model` is best made with DURE_WEIGHTS_FILE. DURE_ERR_LIMIT with a sentence if it
+ * cannot be. */
+DURE_MUST_USE dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transformer *model,
+                                        const dure_trainer_task *task, uint64_t limit_bytes,
+                                        dure_diag *diag);
 
 /* Borrows model, data, lora and what opts points to; `lora` is trained in place. The caller owns
  * *out. DURE_ERR_USAGE with a sentence for options that do not fit; under a plan, a plan whose

@@ -45,6 +45,8 @@ bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient)
     clip_job job = {.t = t, .gradient = gradient};
     double norm_square = 0;
     uint64_t squares = 0;
+    /* The gradient is read twice, the sum once, and that is written. */
+    dure_profile_work(c->profile, 0, (double)t->n * (2 * sizeof(float) + 2 * sizeof *t->sum));
     dure_compute_rows(c, pieces, 1, square_pieces, &job);
     for (size_t p = 0; p < pieces; p++)
         norm_square += t->piece_norms[p];
@@ -77,8 +79,10 @@ bool dure_trainer_add_plain(dure_trainer *t, const float *gradient)
 {
     size_t pieces = (t->n + DURE_QUANTIZE_PIECE - 1) / DURE_QUANTIZE_PIECE;
     clip_job job = {.t = t, .gradient = gradient};
+    const dure_compute *c = dure_transformer_compute(t->model);
     double nothing = 0;
-    dure_compute_rows(dure_transformer_compute(t->model), pieces, 1, total_pieces, &job);
+    dure_profile_work(c->profile, 0, (double)t->n * (sizeof(float) + 2 * sizeof *t->total));
+    dure_compute_rows(c, pieces, 1, total_pieces, &job);
     for (size_t p = 0; p < pieces; p++)
         nothing += t->piece_norms[p];
     return !isnan(nothing);

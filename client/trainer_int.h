@@ -31,6 +31,11 @@ struct dure_trainer {
     /* With a plan. */
     int64_t *sum;            /* n, in grid units */
     uint64_t *piece_squares; /* one record's, see dp/quantize.h */
+    /* With a plan of subjects. */
+    size_t *subjects;    /* data->n_subjects; the chosen ones come first */
+    bool *ends_subject;  /* for each of `chosen`: the last record of its subject */
+    float *subject_sum;  /* n, of the subject at hand */
+    size_t subject_size; /* gradients in it */
     /* Without. */
     double *total;       /* n */
     size_t *order;       /* data->n, this epoch's */

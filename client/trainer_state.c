@@ -65,6 +65,8 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
     dure_put_u8(buf, opts->plan != NULL);
     if (opts->plan) {
         dure_dp_plan_put(buf, opts->plan);
+        if (opts->plan->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS)
+            dure_put_u32(buf, opts->per_subject);
     } else {
         dure_put_u64(buf, opts->batch);
         dure_put_u64(buf, opts->seed);
@@ -120,6 +122,9 @@ dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data)
         err = dure_hasher_update(hasher, &length, sizeof length);
         if (!err) err = dure_hasher_update(hasher, doc.tokens, doc.n * sizeof *doc.tokens);
         if (!err) err = dure_hasher_update(hasher, doc.supervised, doc.n);
+        if (!err && data->by_subject)
+            err = dure_hasher_update(hasher, &data->records[i].subject,
+                                     sizeof data->records[i].subject);
     }
     if (!err) err = dure_hasher_final(out, hasher);
     dure_hasher_free(&hasher);

@@ -20,6 +20,7 @@ struct dure_work {
     dure_tokenizer *tokenizer;
     dure_chat_template chat;
     dure_transformer *transformer;
+    dure_transformer_fit fit;
     dure_dataset data;
     dure_hash data_hash, subject;
     char *attempt_path, *state_path;
@@ -47,7 +48,7 @@ struct dure_work {
 
 static dure_err open_model(dure_work *w, dure_diag *diag)
 {
-    const dure_transformer_opts opts = {.threads = w->opts.threads};
+    const dure_transformer_opts opts = {.threads = w->opts.threads, .weights = DURE_WEIGHTS_FILE};
     const char *path = w->site->policy.model;
     dure_err err = dure_gguf_open(&w->gguf, path, NULL, diag);
     if (err) return err;
@@ -85,15 +86,36 @@ static dure_err check_shape(const dure_work *w, const dure_lora_layout *layout, 
                          w->site->policy.model);
 }
 
+static bool protects_subjects(const dure_work *w)
+{
+    return w->site->invitation.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+}
+
+/* Whoever names subjects may expect that they are protected. */
+static dure_err check_unit(const dure_work *w, dure_diag *diag)
+{
+    const dure_policy *p = &w->site->policy;
+    if (protects_subjects(w) || dure_site_without_privacy(w->site) || w->data.n_naming == 0 ||
+        p->ignore_subjects)
+        return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_POLICY,
+                         "records of %s have a \"subject\", and this federation protects single "
+                         "records: if that will do, set ignore_subjects: true under data in "
+                         "site.yaml",
+                         p->data);
+}
+
 static dure_err open_data(dure_work *w, dure_diag *diag)
 {
     uint32_t context = dure_transformer_shape(w->transformer)->n_context;
     uint32_t most = w->site->invitation.terms.training.max_length;
     const dure_dataset_opts opts = {.max_length = most < context ? most : context,
                                     .tolerant = !dure_site_without_privacy(w->site),
-                                    .private_records = !dure_site_without_privacy(w->site)};
+                                    .private_records = !dure_site_without_privacy(w->site),
+                                    .by_subject = protects_subjects(w)};
     dure_err err =
         dure_dataset_read(&w->data, w->site->policy.data, w->tokenizer, &w->chat, &opts, diag);
+    if (!err) err = check_unit(w, diag);
     if (!err) err = dure_trainer_data_hash(&w->data_hash, &w->data);
     if (err) return err;
     const dure_span fields[] = {dure_hash_span(&w->site->invitation.terms.base.digest),
@@ -114,6 +136,12 @@ static dure_err check_usable(const dure_work *w, dure_diag *diag)
                          w->site->invitation.terms.training.max_length);
 }
 
+static uint32_t per_subject(const dure_work *w)
+{
+    if (!protects_subjects(w)) return 0;
+    return w->site->policy.per_subject ? w->site->policy.per_subject : DURE_PER_SUBJECT;
+}
+
 /* The constants that the trainer has fixed must be those that the root signed. */
 static dure_err make_opts(dure_work *w, dure_diag *diag)
 {
@@ -132,9 +160,24 @@ static dure_err make_opts(dure_work *w, dure_diag *diag)
                                           .weight_decay = adam ? t->weight_decay : 0,
                                           .momentum = adam ? 0 : t->beta1,
                                           .batch = w->site->state.declared.batch,
+                                          .per_subject = per_subject(w),
                                           .seed = w->seed,
                                           .subject = &w->subject};
     return err;
+}
+
+/* The round's start, and the update's way into units, are held beside what the trainer has. */
+static dure_err fit_memory(dure_work *w, dure_diag *diag)
+{
+    const dure_lora_layout *layout = &w->lora->layout;
+    const dure_trainer_task task = {
+        .data = &w->data,
+        .layout = layout,
+        .opts = &w->trainer_opts,
+        .is_private = !dure_site_without_privacy(w->site),
+        .other_bytes = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
+                       dure_lora_count(layout, DURE_LORA_FACTOR_B) * 3 * sizeof(float)};
+    return dure_trainer_fit(&w->fit, w->transformer, &task, w->opts.memory_bytes, diag);
 }
 
 /* A round that was cut off cannot go on: its secrets were in memory. Nothing of it left, or it was
@@ -169,6 +212,7 @@ dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_
     if (!err) err = open_data(w, diag);
     if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
+    if (!err) err = fit_memory(w, diag);
     if (!err) err = erase_leftover(w, diag);
     if (err) dure_work_close(&w);
     *out = w;
@@ -199,7 +243,8 @@ dure_work_facts dure_work_facts_of(const dure_work *w)
                              .cut = w->data.n_cut,
                              .unusable = w->data.n_unusable,
                              .trained = dure_lora_count(&w->lora->layout, DURE_LORA_FACTOR_B),
-                             .path = dure_transformer_path(w->transformer)};
+                             .path = dure_transformer_path(w->transformer),
+                             .fit = w->fit};
     for (size_t i = 0; i < w->data.n; i++) {
         facts.tokens += w->data.records[i].n;
     }

@@ -18,6 +18,7 @@ typedef struct dure_work dure_work;
 
 typedef struct dure_work_opts {
     uint32_t threads;          /* 0: the physical cores */
+    uint64_t memory_bytes;     /* of the process, at most; 0: nine tenths of the machine's */
     void (*wake)(void *state); /* called by the training thread after every step; may be NULL */
     void *state;
 } dure_work_opts;
@@ -25,12 +26,14 @@ typedef struct dure_work_opts {
 typedef struct dure_work_facts {
     size_t records, cut, unusable; /* for the owner's own screen */
     size_t tokens;
-    size_t trained;   /* parameters of factor B */
-    const char *path; /* which kernels run; borrowed */
+    size_t trained;           /* parameters of factor B */
+    const char *path;         /* which kernels run; borrowed */
+    dure_transformer_fit fit; /* how it keeps within memory, and what is expected of it */
 } dure_work_facts;
 
-/* Opens model and data of the site's policy; checks them against the federation's terms. Borrows
- * `site`. An attempt that a crash left behind is erased. The caller owns *out. */
+/* Opens model and data of the site's policy; checks them against the federation's terms, and that
+ * the memory is enough (DURE_ERR_LIMIT names what is). Borrows `site`. An attempt that a crash left
+ * behind is erased. The caller owns *out. */
 DURE_MUST_USE dure_err dure_work_open(dure_work **out, const dure_site *site,
                                       const dure_work_opts *opts, dure_diag *diag);
 void dure_work_close(dure_work **work); /* stops the thread; NULL-safe, nulls */

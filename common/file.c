@@ -28,20 +28,29 @@ static const char *cause_text(int cause)
     case EMFILE:
     case ENFILE:
         return "too many files are open; raise the limit with 'ulimit -n'";
+    case ENOSPC:
+    case EDQUOT:
+        return "the disk is full; free some space and start again";
     default:
         return strerror(cause);
     }
 }
 
+static dure_err code_of(int cause)
+{
+    if (cause == ENOSPC || cause == EDQUOT) return DURE_ERR_DISK_FULL;
+    return cause == ENOENT ? DURE_ERR_NOT_FOUND : DURE_ERR_IO;
+}
+
+dure_err dure_file_cause(dure_diag *diag, const char *what, int cause)
+{
+    return dure_diag_set(diag, code_of(cause), "%s: %s", what, cause_text(cause));
+}
+
 dure_err dure_file_errno(dure_diag *diag, const char *action, const char *path)
 {
-    int cause = errno;
-    if (cause == ENOSPC || cause == EDQUOT)
-        return dure_diag_set(diag, DURE_ERR_DISK_FULL,
-                             "cannot %s %s: the disk is full; free some space and start again",
-                             action, path);
-    dure_err err = cause == ENOENT ? DURE_ERR_NOT_FOUND : DURE_ERR_IO;
-    return dure_diag_set(diag, err, "cannot %s %s: %s", action, path, cause_text(cause));
+    const int cause = errno;
+    return dure_diag_set(diag, code_of(cause), "cannot %s %s: %s", action, path, cause_text(cause));
 }
 
 dure_err dure_file_read(dure_buf *out, const char *path, size_t limit, dure_diag *diag)

@@ -56,5 +56,7 @@ typedef struct dure_lock {
 DURE_MUST_USE dure_err dure_lock_acquire(dure_lock *lock, const char *path, dure_diag *diag);
 void dure_lock_release(dure_lock *lock);
 
+/* The same for an errno that a library kept: "WHAT: the disk is full; ...". */
+dure_err dure_file_cause(dure_diag *diag, const char *what, int cause);
 /* Fills `diag` from errno for the action ("write", "open") on `path`; returns the code for it. */
 dure_err dure_file_errno(dure_diag *diag, const char *action, const char *path);

@@ -5,6 +5,7 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "proto/messages.h"
+#include "secagg/hybrid.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,8 @@ dure_err dure_coordinator_open(dure_coordinator **out, const dure_coordinator_op
     if (!c->opts.patience.silence_ms) c->opts.patience.silence_ms = 30000;
     if (!c->opts.patience.answer_ms) c->opts.patience.answer_ms = 120000;
     dure_err err = dure_folder_open(&c->folder, opts->dir, diag);
+    if (!err && c->folder.settings.terms.cohort.post_quantum)
+        err = dure_hybrid_check_machine("this coordinator", diag);
     if (!err) err = take_lock(c, diag);
     if (!err) err = open_state(c, diag);
     if (!err) dure_coordinator_set_target(c);
@@ -170,9 +173,13 @@ void dure_coordinator_stop(dure_coordinator *c)
 
 /* ---- the loop ---- */
 
-static dure_err on_heartbeat(dure_coordinator *c, size_t site, const dure_msg *msg, dure_diag *diag)
+/* Echoed, so that a site can tell silence from patience. One of another round is a site that has
+ * not followed yet, and says nothing about this one. */
+static dure_err on_heartbeat(bool *of_round, dure_coordinator *c, size_t site, const dure_msg *msg,
+                             dure_diag *diag)
 {
-    /* Echoed, so that a site can tell silence from patience. */
+    *of_round = c->now.config && memcmp(msg->u.heartbeat.config_hash, c->now.row.config_hash.b,
+                                        DURE_DIGEST_BYTES) == 0;
     return dure_coordinator_send(c, site, msg, diag);
 }
 
@@ -180,11 +187,14 @@ static dure_err on_member(dure_coordinator *c, size_t site, const dure_msg *msg,
                           uint64_t now_ms, dure_diag *diag)
 {
     dure_err err = DURE_OK;
+    bool of_round = true;
     uint32_t member;
+    const bool is_member = dure_coordinator_member_of(&member, c, site);
     switch (msg->type) {
     case DURE_MSG_HELLO:
         return dure_coordinator_on_hello(c, site, msg, now_ms, diag);
     case DURE_MSG_BLOB_REQUEST:
+        if (is_member) dure_round_moves(c->now.round, member, now_ms);
         return dure_coordinator_on_blob_request(c, site, msg, diag);
     case DURE_MSG_COSIGN:
         return dure_coordinator_on_cosign(c, site, msg, diag);
@@ -197,12 +207,12 @@ static dure_err on_member(dure_coordinator *c, size_t site, const dure_msg *msg,
     case DURE_MSG_ENTRIES_REQUEST:
         return dure_coordinator_on_entries_request(c, site, msg, diag);
     case DURE_MSG_HEARTBEAT:
-        err = on_heartbeat(c, site, msg, diag);
+        err = on_heartbeat(&of_round, c, site, msg, diag);
         break;
     default:
         break;
     }
-    if (!err && dure_coordinator_member_of(&member, c, site))
+    if (!err && of_round && is_member)
         err = dure_coordinator_on_round_message(c, member, msg, payload, now_ms, diag);
     return err;
 }

@@ -7,7 +7,7 @@
 enum { SILENCE_MS = 30000, ANSWER_MS = 120000 };
 
 typedef struct site {
-    uint64_t heard_ms;
+    uint64_t heard_ms, moved_ms;
     uint32_t step; /* of the last heartbeat */
 } site;
 
@@ -60,7 +60,7 @@ static dure_round *make(const dure_round_opts *opts, uint64_t now_ms)
     if (!round->patience.answer_ms) round->patience.answer_ms = ANSWER_MS;
     round->state_ms = round->vectors_ms = now_ms;
     for (size_t i = 0; i < DURE_MEMBERS_MAX; i++)
-        round->sites[i].heard_ms = now_ms;
+        round->sites[i].heard_ms = round->sites[i].moved_ms = now_ms;
     return round;
 }
 
@@ -221,11 +221,21 @@ static uint64_t training_ms(const dure_round *round)
 
 static bool given_up(const dure_round *round, uint32_t member, uint64_t now_ms)
 {
-    if (dure_elapsed_ms(now_ms, round->sites[member].heard_ms) > round->patience.silence_ms)
-        return true;
+    const site *s = &round->sites[member];
+    if (dure_elapsed_ms(now_ms, s->heard_ms) > round->patience.silence_ms) return true;
     if (round->state == DURE_ROUND_VECTORS)
         return dure_elapsed_ms(now_ms, round->vectors_ms) > training_ms(round);
-    return dure_elapsed_ms(now_ms, round->state_ms) > round->patience.answer_ms;
+    if (round->state == DURE_ROUND_KEYS &&
+        dure_elapsed_ms(now_ms, round->state_ms) > training_ms(round))
+        return true;
+    const uint64_t since_ms = s->moved_ms > round->state_ms ? s->moved_ms : round->state_ms;
+    return dure_elapsed_ms(now_ms, since_ms) > round->patience.answer_ms;
+}
+
+void dure_round_moves(dure_round *round, uint32_t member, uint64_t now_ms)
+{
+    DURE_ASSERT(member < round->config->n_members);
+    round->sites[member].heard_ms = round->sites[member].moved_ms = now_ms;
 }
 
 dure_err dure_round_tick(dure_secagg_actions *actions, dure_members *dropped, dure_round *round,

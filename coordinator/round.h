@@ -19,8 +19,9 @@
  *   -: not possible yet, DURE_ERR_STATE
  *
  * Nothing but progress and signs of life end a wait: a site that is heard is waited for while it
- * trains, until three quarters of the share lifetime are over; one that is silent, or alive and
- * without the answer that takes a moment, is dropped and may still answer in time.
+ * trains, or fetches the last result over a slow line, until three quarters of the share lifetime
+ * are over; one that is silent, or alive and without the answer that takes a moment, is dropped and
+ * may still answer in time.
  *
  * Pure: no socket, clock or disk. Threads: an object belongs to one thread at a time. */
 #pragma once
@@ -76,6 +77,9 @@ void dure_round_free(dure_round **round); /* NULL-safe, nulls */
 DURE_MUST_USE dure_err dure_round_receive(dure_secagg_actions *actions, dure_round *round,
                                           uint32_t member, const dure_msg *msg,
                                           const dure_hash *root, uint64_t now_ms, dure_diag *diag);
+/* The member has not answered yet because it fetches what it needs before, and gets on with that.
+ */
+void dure_round_moves(dure_round *round, uint32_t member, uint64_t now_ms);
 /* Drops who has been waited for long enough and names them. Call it about once a second. */
 DURE_MUST_USE dure_err dure_round_tick(dure_secagg_actions *actions, dure_members *dropped,
                                        dure_round *round, uint64_t now_ms);

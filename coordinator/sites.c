@@ -20,6 +20,20 @@ enum {
     UNWILLING_MS = 600000, /* before a site is asked again that refused a round */
 };
 
+/* A site that renewed its keys has the ledger that it had: what it showed under the old ones counts
+ * on, by name and organisation. */
+static void follow_chain(dure_coordinator *c, size_t site)
+{
+    const dure_invitation *own = &dure_roster_at(c->roster, site)->join.invitation;
+    for (size_t i = 0; i < site; i++) {
+        const dure_invitation *before = &dure_roster_at(c->roster, i)->join.invitation;
+        if (strcmp(before->name, own->name) == 0 &&
+            strcmp(before->organisation, own->organisation) == 0 &&
+            c->sites[i].chain.length > c->sites[site].chain.length)
+            c->sites[site].chain = c->sites[i].chain;
+    }
+}
+
 /* Routing ids of the whole roster, and the router's list. */
 dure_err dure_coordinator_greet_all(dure_coordinator *c)
 {
@@ -29,6 +43,7 @@ dure_err dure_coordinator_greet_all(dure_coordinator *c)
         const dure_join *join = &dure_roster_at(c->roster, i)->join;
         err = dure_curve_id(&c->sites[i].id, join->curve_public);
         if (!err) err = dure_store_chain(&c->sites[i].chain, c->store, join->sign_public, NULL);
+        if (!err) follow_chain(c, i);
     }
     if (!err) dure_admission_update(c->admission, c->roster);
     return err;
@@ -144,6 +159,8 @@ static dure_err on_join(dure_coordinator *c, const dure_envelope *envelope, cons
     if (!err && memcmp(join->curve_public, envelope->peer.curve_public, 32) != 0)
         err = dure_diag_set(&why, DURE_ERR_POLICY,
                             "the join record is not for the key of this connection");
+    /* A renewal comes right after the revocation of the old keys, which frees the name. */
+    if (!err) err = dure_coordinator_read_inbox(c, &why);
     if (!err) err = admit(c, join, &why);
     if (err && dure_err_is_local(err)) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));

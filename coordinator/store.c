@@ -2,6 +2,7 @@
 
 #include "common/file.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -39,9 +40,10 @@ const char *dure_stored_status_text(dure_stored_status status)
 static dure_err db_error(dure_store *store, const char *what, dure_diag *diag)
 {
     const int code = sqlite3_errcode(store->db) & 0xff;
-    if (code == SQLITE_FULL)
-        return dure_diag_set(diag, DURE_ERR_DISK_FULL,
-                             "%s: the disk is full; free some space and start again", what);
+    const int cause = sqlite3_system_errno(store->db);
+    if (code == SQLITE_FULL) return dure_file_cause(diag, what, ENOSPC);
+    if ((code == SQLITE_IOERR || code == SQLITE_CANTOPEN) && cause)
+        return dure_file_cause(diag, what, cause);
     const dure_err err = code == SQLITE_BUSY || code == SQLITE_LOCKED ? DURE_ERR_BUSY : DURE_ERR_IO;
     return dure_diag_set(diag, err, "%s: %s", what, sqlite3_errmsg(store->db));
 }

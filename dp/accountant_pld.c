@@ -15,6 +15,7 @@
 #define POINTS_FIRST 4096
 #define POINTS_MOST ((size_t)1 << 21)
 #define PASSES_MOST 8
+#define GRIDS_MOST 6
 #define SIDES DURE_LOSS_SIDES
 
 /* One of epsilon and delta is asked for, and NaN until it is known. */
@@ -230,6 +231,21 @@ static size_t fit_grid(const problem *p, pass *at, double spacing)
     return n;
 }
 
+/* The grid's own variance makes the window longer. A window that was chosen for a finer grid than
+ * comes of it is too short at its low end, and what lies below goes around to the top, where it
+ * counts in full: so it is chosen anew for the coarser one. */
+static size_t choose_grid(dure_loss_composition *c, const problem *p, pass *at, double spacing)
+{
+    size_t n = fit_grid(p, at, spacing);
+    double assumed = 0;
+    for (int i = 0; i < GRIDS_MOST && at->spacing > assumed; i++) {
+        assumed = at->spacing;
+        choose(c, p, at);
+        n = fit_grid(p, at, spacing);
+    }
+    return n;
+}
+
 /* Composes with what the pass says and takes what comes out into it. */
 static dure_err run(const problem *p, dure_loss_composition *c, pass *at, size_t n)
 {
@@ -288,6 +304,7 @@ static dure_err compute(problem *p)
 {
     dure_loss_composition c = {.events = p->events, .n_events = p->n_events};
     pass at = {.spacing = 0}, before;
+    double epsilon = INFINITY, delta = 1;
     dure_err err = make_profiles(p);
     if (err) return err;
     first_guess(p, &at);
@@ -296,16 +313,17 @@ static dure_err compute(problem *p)
     do {
         double wanted = spacing_wanted(p, &at);
         if (tries == 0) wanted = fmax(wanted, fmin(2 * at.window / POINTS_FIRST, 10 * wanted));
-        (void)fit_grid(p, &at, wanted);
-        choose(&c, p, &at); /* the grid's own variance makes the window a little longer */
-        size_t n = fit_grid(p, &at, wanted);
+        size_t n = choose_grid(&c, p, &at, wanted);
         before = at;
         err = run(p, &c, &at, n);
         if (err) return err;
+        /* Every pass gives an upper bound. */
+        epsilon = fmin(epsilon, fmax(at.answers[0].epsilon, at.answers[1].epsilon));
+        delta = fmin(delta, fmax(at.answers[0].delta, at.answers[1].delta));
     } while ((is_off(&at, &before) || tries == 0) && ++tries < PASSES_MOST);
     if (tries == PASSES_MOST) return DURE_ERR_LIMIT;
-    p->epsilon = fmax(at.answers[0].epsilon, at.answers[1].epsilon);
-    p->delta = fmax(at.answers[0].delta, at.answers[1].delta);
+    if (isnan(p->epsilon)) p->epsilon = epsilon;
+    if (isnan(p->delta)) p->delta = delta;
     return DURE_OK;
 }
 

@@ -25,7 +25,7 @@
  *      two directions share one transform as real and imaginary part, so 2 times its factor), c_k^T
  *      thus by T e (|c_k| + e)^(T-1), the power itself by (T - 1) sqrt(5) u |c_k|^T, and the
  * masses, by Cauchy and Schwarz, by the root of the sum of the squares in all, plus the backward
- *      transform's own.
+ *      transform's own, its relative error times the length of what it transforms.
  * 3. The masses of one step are right to 2^-42 of themselves (the arithmetic of normal_mass(), exp
  * and the edges errs by some tens of ulp, by some hundreds far in the tails), which delta is raised
  *    for by 4e-13 T + 1e-10 of itself; that they are differences when split between two points a

@@ -121,10 +121,21 @@ void dure_fft_backward(const dure_fft *fft, double *re, double *im)
     dure_fft_forward(fft, im, re);
 }
 
-double dure_fft_error(const dure_fft *fft)
+/* Of `factor` roundings more in every stage. */
+static double grown(const dure_fft *fft, double factor)
 {
     int stages = 0;
     for (size_t n = fft->n; n > 1; n = n == 2 ? 1 : n / 4)
         stages++;
-    return expm1(stages * log1p(8 * 0x1p-53));
+    return expm1(stages * log1p(factor * 0x1p-53));
+}
+
+double dure_fft_error(const dure_fft *fft)
+{
+    return grown(fft, 8);
+}
+
+double dure_fft_error_norm(const dure_fft *fft)
+{
+    return grown(fft, 16);
 }

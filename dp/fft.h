@@ -12,7 +12,13 @@
  *
  *     |computed X_k - X_k| <= ((1 + 8 u)^stages - 1) sum_j |x_j|,    stages = ceil(log4 n).
  *
- * A test holds the transform to this bound. */
+ * In the Euclidean norm, a stage of radix r lengthens a vector by sqrt(r) exactly, and the vector
+ * of the sums of the groups' moduli, by which it errs 8 u-fold, is at most r times as long as the
+ * vector that enters: a relative error of 8 sqrt(r) u, at most 16 u. Hence
+ *
+ *     ||computed X - X|| <= ((1 + 16 u)^stages - 1) sqrt(n) ||x||.
+ *
+ * A test holds the transform to these bounds. */
 #pragma once
 
 #include "common/err.h"
@@ -35,5 +41,6 @@ void dure_fft_fini(dure_fft *fft); /* fine for {0} */
 void dure_fft_forward(const dure_fft *fft, double *re, double *im);
 void dure_fft_backward(const dure_fft *fft, double *re, double *im);
 
-/* The factor of sum |x_j| in the bound above. */
+/* The factor of sum |x_j| in the first bound above, and that of sqrt(n) ||x|| in the second. */
 double dure_fft_error(const dure_fft *fft);
+double dure_fft_error_norm(const dure_fft *fft);

@@ -106,7 +106,7 @@ static void multiply(composition *c, int s, size_t k, double re, double im, cons
     *product_re = r;
 }
 
-/* Puts one step's tilted masses into `cells`; returns their sum. */
+/* Puts one step's tilted masses, scaled, into `cells`; returns their sum, in [1/2, 1). */
 static double fill_side(composition *c, int s, size_t i, double *cells)
 {
     track *t = &c->tracks[s];
@@ -124,7 +124,13 @@ static double fill_side(composition *c, int s, size_t i, double *cells)
     t->log_moment += steps * (tilt.log_scale + log(sums.mass));
     t->log_moment_above += steps * (tilt.log_scale_above + log(sums.mass_above));
     t->infinite += steps * sums.infinite;
-    return sums.mass;
+    /* A mass far from 1, where the order is steep for the grid, would be the larger part of what
+     * both directions' transform errs by. A power of two scales without rounding. */
+    int power = 0;
+    double mass = frexp(sums.mass, &power);
+    for (size_t j = 0; power != 0 && j < c->fft.n; j++)
+        cells[j] = ldexp(cells[j], -power);
+    return mass;
 }
 
 static void compose_event(composition *c, size_t i)
@@ -149,12 +155,12 @@ static void compose_event(composition *c, size_t i)
     }
 }
 
-/* Both products as one transform, and what it takes to bound their errors: the sum of all moduli,
- * and of the squared errors of each. */
-static void join(composition *c, double *sizes, double *squares)
+/* Both products as one transform, and what it takes to bound their errors: the square of its
+ * length, and the sum of the squared errors of each. */
+static void join(composition *c, double *length, double *squares)
 {
     size_t n = c->fft.n, half = n / 2;
-    *sizes = 0;
+    *length = 0;
     for (size_t k = 0; k <= half; k++) {
         double times = k == 0 || k == half ? 1 : 2;
         double ar = c->product[0][0][k], ai = c->product[0][1][k];
@@ -164,7 +170,7 @@ static void join(composition *c, double *sizes, double *squares)
         c->im[mirror] = br - ai;
         c->re[k] = ar - bi;
         c->im[k] = ai + br;
-        *sizes += times * (fabs(ar) + fabs(ai) + fabs(br) + fabs(bi));
+        *length += times * (ar * ar + ai * ai + br * br + bi * bi);
         for (int s = 0; s < DURE_LOSS_SIDES; s++)
             squares[s] += times * c->product_error[s][k] * c->product_error[s][k];
     }
@@ -172,7 +178,7 @@ static void join(composition *c, double *sizes, double *squares)
 
 dure_err dure_loss_compose(dure_loss_composition *c, size_t n)
 {
-    double sizes, squares[DURE_LOSS_SIDES] = {0};
+    double length, squares[DURE_LOSS_SIDES] = {0};
     dure_err err = make_room(c, n);
     if (err) return err;
     for (int s = 0; s < DURE_LOSS_SIDES; s++) {
@@ -182,13 +188,15 @@ dure_err dure_loss_compose(dure_loss_composition *c, size_t n)
     }
     for (size_t i = 0; i < c->n_events; i++)
         compose_event(c, i);
-    join(c, &sizes, squares);
+    join(c, &length, squares);
     dure_fft_backward(&c->fft, c->re, c->im);
     for (int s = 0; s < DURE_LOSS_SIDES; s++) {
         track *t = &c->tracks[s];
         double end = t->low + (double)(n - 1) * c->spacing; /* the last point, to be safe */
         double tail = exp(t->log_moment_above - t->log_moment - (t->order_above - t->order) * end);
-        t->error = fmin(tail, 1) + sqrt(squares[s]) + dure_fft_error(&c->fft) * sizes;
+        /* A vector of n is at most sqrt(n) times its length in all, and the inverse is n times. */
+        double back = dure_fft_error_norm(&c->fft) * sqrt(length);
+        t->error = fmin(tail, 1) + sqrt(squares[s]) + back;
     }
     return DURE_OK;
 }

@@ -8,6 +8,26 @@
 
 static const char mechanism_text[] = "poisson-gaussian-rounded";
 
+static bool is_known(dure_dp_mechanism mechanism)
+{
+    return mechanism == DURE_DP_POISSON_GAUSSIAN || mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS;
+}
+
+const char *dure_dp_plan_unit(const dure_dp_plan *plan)
+{
+    return plan->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS ? "subject" : "record";
+}
+
+dure_err dure_dp_plan_set_unit(dure_dp_plan *plan, const char *unit, dure_diag *diag)
+{
+    bool subject = !strcmp(unit, "subject");
+    if (!subject && strcmp(unit, "record") != 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the unit of privacy is record or subject, not '%s'", unit);
+    plan->mechanism = subject ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS : DURE_DP_POISSON_GAUSSIAN;
+    return DURE_OK;
+}
+
 dure_err dure_dp_plan_set_batch(dure_dp_plan *plan, uint64_t batch, uint64_t n_pub, dure_diag *diag)
 {
     if (n_pub == 0 || n_pub > DURE_DP_RECORDS_MAX)
@@ -96,7 +116,7 @@ static dure_err check_rate(const dure_dp_plan *plan, dure_diag *diag)
 
 dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *diag)
 {
-    if (plan->mechanism != DURE_DP_POISSON_GAUSSIAN)
+    if (!is_known(plan->mechanism))
         return dure_diag_set(diag, DURE_ERR_USAGE, "the plan's mechanism is not known");
     dure_err err = check_rate(plan, diag);
     if (err) return err;
@@ -154,9 +174,9 @@ dure_err dure_dp_plan_take(dure_dp_plan *plan, dure_reader *r)
     if (!err) err = dure_take_u64(&read.steps, r);
     if (!err) err = dure_take_u64(&read.n_pub, r);
     if (!err) err = dure_take_u64(&read.batch, r);
-    if (!err && (full > 1 || mechanism != DURE_DP_POISSON_GAUSSIAN)) err = DURE_ERR_PROTO;
+    if (!err && (full > 1 || !is_known(mechanism))) err = DURE_ERR_PROTO;
     if (err) return err;
-    read.mechanism = DURE_DP_POISSON_GAUSSIAN;
+    read.mechanism = mechanism;
     read.full = full;
     memcpy(&read.clip, &clip_bits, sizeof read.clip);
     if (dure_dp_plan_check(&read, NULL)) return DURE_ERR_PROTO;
@@ -168,11 +188,11 @@ json_t *dure_dp_plan_to_json(const dure_dp_plan *plan)
 {
     char rate[24];
     snprintf(rate, sizeof rate, "%llu", (unsigned long long)plan->q_k);
-    return json_pack("{s:s, s:s, s:I, s:f, s:I, s:I, s:I, s:I}", "mechanism", mechanism_text, "q_k",
-                     plan->full ? "full" : rate, "sigma_num", (json_int_t)plan->sigma_num, "clip",
-                     plan->clip, "grid_bits", (json_int_t)plan->grid_bits, "steps",
-                     (json_int_t)plan->steps, "n_pub", (json_int_t)plan->n_pub, "batch",
-                     (json_int_t)plan->batch);
+    return json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:I, s:I}", "mechanism", mechanism_text,
+                     "unit", dure_dp_plan_unit(plan), "q_k", plan->full ? "full" : rate,
+                     "sigma_num", (json_int_t)plan->sigma_num, "clip", plan->clip, "grid_bits",
+                     (json_int_t)plan->grid_bits, "steps", (json_int_t)plan->steps, "n_pub",
+                     (json_int_t)plan->n_pub, "batch", (json_int_t)plan->batch);
 }
 
 /* "full", or decimal digits that fit 64 bits. */
@@ -192,10 +212,12 @@ static dure_err read_rate(dure_dp_plan *plan, const char *text, dure_diag *diag)
 
 dure_err dure_dp_plan_from_json(dure_dp_plan *plan, const json_t *value, dure_diag *diag)
 {
-    const char *mechanism = NULL, *rate = NULL;
+    const char *mechanism = NULL, *rate = NULL, *unit = "record"; /* older entries have none */
     uint64_t sigma_num = 0, grid_bits = 0;
     dure_dp_plan read = {.mechanism = DURE_DP_POISSON_GAUSSIAN};
     dure_err err = dure_json_text(&mechanism, value, "mechanism", diag);
+    if (!err && json_object_get(value, "unit")) err = dure_json_text(&unit, value, "unit", diag);
+    if (!err && dure_dp_plan_set_unit(&read, unit, diag)) err = DURE_ERR_FORMAT;
     if (!err) err = dure_json_text(&rate, value, "q_k", diag);
     if (!err) err = read_rate(&read, rate, diag);
     if (!err) err = dure_json_u64(&sigma_num, value, "sigma_num", diag);

@@ -7,6 +7,10 @@
  * adding or removing one (sensitivity C), and since rounding is post-processing the step is
  * accounted as the Poisson-subsampled Gaussian mechanism (dp/accountant_rdp.h).
  *
+ * Where records name their subjects the unit may be one subject instead, with all its records: a
+ * subject enters with probability q, and it is the sum of its records' gradients that is clipped to
+ * C. n_pub and L then count subjects; all else is the same.
+ *
  * q and sigma are exact rationals, so what is accounted is what is drawn. The same struct is the
  * event that ledgers store: a plan whose steps have been charged. */
 #pragma once
@@ -27,6 +31,7 @@
 
 typedef enum dure_dp_mechanism {
     DURE_DP_POISSON_GAUSSIAN = 1, /* Poisson sampling, rounded Gaussian noise, add/remove one */
+    DURE_DP_POISSON_GAUSSIAN_SUBJECTS = 2, /* the same, of subjects in place of records */
 } dure_dp_mechanism;
 
 typedef struct dure_dp_plan {
@@ -37,7 +42,7 @@ typedef struct dure_dp_plan {
     double clip;        /* C, in the units of one record's gradient */
     uint32_t grid_bits; /* G = 2^grid_bits units stand for C */
     uint64_t steps;     /* T */
-    uint64_t n_pub;     /* the owner's public figure for the number of records */
+    uint64_t n_pub;     /* the owner's public figure for the number of records (or subjects) */
     uint64_t batch;     /* L = q n_pub, the public divisor of the noisy sum */
 } dure_dp_plan;
 
@@ -60,6 +65,11 @@ DURE_MUST_USE dure_err dure_dp_plan_set_rate(dure_dp_plan *plan, double rate, du
 /* A noise multiplier given as a number, rounded up to 1/65536. DURE_ERR_USAGE unless
  * 0 <= sigma < 65536. */
 DURE_MUST_USE dure_err dure_dp_plan_set_sigma(dure_dp_plan *plan, double sigma, dure_diag *diag);
+
+/* What one unit of privacy is, in a word: "record" or "subject". */
+const char *dure_dp_plan_unit(const dure_dp_plan *plan);
+/* "record" or "subject"; DURE_ERR_USAGE for another. */
+DURE_MUST_USE dure_err dure_dp_plan_set_unit(dure_dp_plan *plan, const char *unit, dure_diag *diag);
 
 /* q as a double, never below k / 2^64; sigma exactly. */
 double dure_dp_plan_rate(const dure_dp_plan *plan);

@@ -38,7 +38,8 @@ static dure_err fill_terms(dure_config *out, const dure_terms *terms, const uint
     memcpy(out->layout_digest, layout.b, sizeof layout.b);
     memcpy(out->base_digest, terms->base.digest.b, sizeof terms->base.digest.b);
     const dure_training_terms *t = &terms->training;
-    out->suite = DURE_SUITE_X25519_AES256CTR;
+    out->suite =
+        terms->cohort.post_quantum ? DURE_SUITE_HYBRID_AES256CTR : DURE_SUITE_X25519_AES256CTR;
     out->u_min = terms->cohort.u_min;
     out->collusion = terms->cohort.collusion;
     out->n_words = (uint32_t)terms->layout.n_active;

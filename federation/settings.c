@@ -33,6 +33,7 @@ typedef struct settings_file {
 static const cyaml_strval_t targets[] = {{"q", 1},     {"k", 2},   {"v", 4},    {"o", 8},
                                          {"gate", 16}, {"up", 32}, {"down", 64}};
 static const cyaml_strval_t modes[] = {{"record", DURE_PRIVACY_RECORD},
+                                       {"subject", DURE_PRIVACY_SUBJECT},
                                        {"none", DURE_PRIVACY_NONE}};
 static const cyaml_strval_t optimizers[] = {{"adamw", DURE_LOCAL_ADAMW}, {"sgd", DURE_LOCAL_SGD}};
 
@@ -90,6 +91,7 @@ static const cyaml_schema_field_t cohort_fields[] = {
     NUMBER("collusion", dure_cohort_terms, collusion),
     NUMBER("u_min", dure_cohort_terms, u_min),
     NUMBER("share_lifetime_s", dure_cohort_terms, share_lifetime_s),
+    CYAML_FIELD_BOOL("post_quantum", CYAML_FLAG_OPTIONAL, dure_cohort_terms, post_quantum),
     CYAML_FIELD_END,
 };
 static const cyaml_schema_field_t grid_fields[] = {
@@ -169,13 +171,19 @@ static void put_adapter(dure_buf *out, const dure_layout_terms *l)
                     (unsigned long long)l->n_params);
 }
 
+static const char *mode_text(uint32_t mode)
+{
+    for (size_t i = 0; i < CYAML_ARRAY_LEN(modes); i++)
+        if ((uint32_t)modes[i].val == mode) return modes[i].str;
+    return "none";
+}
+
 static void put_training(dure_buf *out, const dure_training_terms *t)
 {
     dure_put_format(out,
                     "training:\n  rounds: %u\n  steps: %u\n  batch: %u\n  max_length: %u\n"
                     "  privacy: %s\n",
-                    t->rounds, t->steps, t->batch, t->max_length,
-                    t->privacy_mode == DURE_PRIVACY_RECORD ? "record" : "none");
+                    t->rounds, t->steps, t->batch, t->max_length, mode_text(t->privacy_mode));
     put_real(out, "clip", t->clip);
     dure_put_format(out, "  grid_bits: %u\n  optimizer: %s\n", t->grid_bits,
                     t->optimizer == DURE_LOCAL_ADAMW ? "adamw" : "sgd");
@@ -203,8 +211,10 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     const dure_cohort_terms *c = &s->terms.cohort;
     dure_put_format(out,
                     "cohort:\n  min_sites: %u\n  collusion: %u\n  u_min: %u\n"
-                    "  share_lifetime_s: %u\ngrid:\n",
+                    "  share_lifetime_s: %u\n",
                     c->min_sites, c->collusion, c->u_min, c->share_lifetime_s);
+    if (c->post_quantum) dure_put_format(out, "  post_quantum: true\n");
+    dure_put_format(out, "grid:\n");
     put_real(out, "range", s->terms.grid.range);
     dure_put_format(out, "  limit: %u\n  modulus_bits: %u\ngate:\n", s->terms.grid.limit,
                     s->terms.grid.modulus_bits);

@@ -19,6 +19,9 @@ enum {
     MAX_GRID_BITS = 24,
 };
 
+/* The same fields: which suite the federation has is in the version alone. */
+enum { VERSION_PLAIN = 1, VERSION_HYBRID = 2 };
+
 void dure_put_double(dure_buf *out, double value)
 {
     uint64_t bits;
@@ -126,9 +129,11 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "training.learning_rate is %g, but must be above 0 and at most 1",
                              t->learning_rate);
-    if (t->privacy_mode != DURE_PRIVACY_RECORD && t->privacy_mode != DURE_PRIVACY_NONE)
+    if (t->privacy_mode != DURE_PRIVACY_RECORD && t->privacy_mode != DURE_PRIVACY_NONE &&
+        t->privacy_mode != DURE_PRIVACY_SUBJECT)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "training.privacy is mode %u; this program knows record and none",
+                             "training.privacy is mode %u; this program knows record, subject "
+                             "and none",
                              t->privacy_mode);
     if (t->optimizer != DURE_LOCAL_ADAMW && t->optimizer != DURE_LOCAL_SGD)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
@@ -208,7 +213,7 @@ static void put_layout(dure_buf *out, const dure_layout_terms *l)
 
 void dure_terms_put(dure_buf *out, const dure_terms *terms)
 {
-    dure_put_u16(out, 1);
+    dure_put_u16(out, terms->cohort.post_quantum ? VERSION_HYBRID : VERSION_PLAIN);
     dure_put_text(out, terms->federation);
     put_base(out, &terms->base);
     put_layout(out, &terms->layout);
@@ -284,10 +289,11 @@ dure_err dure_terms_take(dure_terms *out, dure_reader *r, dure_diag *diag)
     dure_terms terms = {0};
     uint16_t version = 0;
     dure_err err = dure_take_u16(&version, r);
-    if (!err && version != 1)
+    if (!err && version != VERSION_PLAIN && version != VERSION_HYBRID)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "the terms are of version %u; this program knows version 1",
+                             "the terms are of version %u; this program knows versions 1 and 2",
                              (unsigned)version);
+    terms.cohort.post_quantum = version == VERSION_HYBRID;
     if (!err) err = dure_take_text(terms.federation, sizeof terms.federation, r);
     if (!err) err = take_base(&terms.base, r);
     if (!err) err = take_layout(&terms.layout, r);

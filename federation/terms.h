@@ -5,7 +5,9 @@
  * calibrates its own noise for its own budget at join and reserves the plan once. Counts and
  * numbers of the model travel as plain numbers: this layer knows no model.
  *
- * Canonical encoding as in common/buf.h; doubles as the 64 bits of IEEE 754, big-endian. */
+ * Canonical encoding as in common/buf.h; doubles as the 64 bits of IEEE 754, big-endian. Version 1
+ * is a federation whose keys are X25519 alone, version 2 one of the hybrid suite; else they are
+ * equal. */
 #pragma once
 
 #include "common/buf.h"
@@ -14,6 +16,7 @@
 #include "federation/quantise.h"
 #include "proto/config.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define DURE_ENDPOINT_SIZE 256 /* tcp://HOST:PORT */
@@ -56,6 +59,7 @@ typedef struct dure_cohort_terms {
     uint32_t collusion;        /* c: sites that may collude with the coordinator */
     uint32_t u_min;            /* fewest sites in a sum; >= max(3, c + 2) */
     uint32_t share_lifetime_s; /* one lifetime of the round's secrets at a site */
+    bool post_quantum;         /* ML-KEM-768 joins X25519: every site and the coordinator need it */
 } dure_cohort_terms;
 
 typedef struct dure_terms {

@@ -192,6 +192,18 @@ static void forward_task(void *state, size_t task, void *scratch)
                       w.tile + i * padded(a->dim), a->dim, 1.0f);
 }
 
+/* `products` of a query and a key, or a probability and a value, for each pair that is seen. */
+static void count_work(const dure_attention *a, double products, const dure_compute *c)
+{
+    double pairs = 0;
+    for (size_t d = 0; c->profile && d < a->n_docs; d++)
+        for (size_t i = 0; i < a->docs[d].n; i++) {
+            size_t seen = a->docs[d].n_keys - a->docs[d].n + i + 1;
+            pairs += (double)(a->window && seen > a->window ? a->window : seen);
+        }
+    dure_profile_work(c->profile, 2 * products * pairs * (double)(a->heads * a->dim), 0);
+}
+
 void dure_attention_forward(void *out, float *lse, const dure_attention *args,
                             const dure_compute *c)
 {
@@ -199,6 +211,7 @@ void dure_attention_forward(void *out, float *lse, const dure_attention *args,
     size_t n = 0;
     for (size_t d = 0; d < args->n_docs; d++)
         n += tiles(&args->docs[d]) * args->heads;
+    count_work(args, 2, c);
     dure_pool_run(c->pool, args->n_docs * args->heads_kv, pack_task, &j);
     dure_pool_run(c->pool, n, forward_task, &j);
 }
@@ -304,6 +317,7 @@ void dure_attention_backward(const dure_attention_grad *grad, const dure_compute
 {
     const dure_attention *a = grad->args;
     job j = {.a = a, .grad = grad, .ops = c->ops};
+    count_work(a, 5, c);
     dure_pool_run(c->pool, a->n_docs * a->heads_kv, pack_task, &j);
     dure_pool_run(c->pool, a->n_docs * a->heads_kv, backward_task, &j);
 }

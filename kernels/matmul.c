@@ -411,6 +411,23 @@ static void count_work(const dure_product *products, size_t n, size_t rows, cons
     dure_profile_work(c->profile, flops, bytes);
 }
 
+/* What is read and written to have panels of the frozen weights. */
+static void count_panels(const dure_product *products, size_t n, const dure_compute *c)
+{
+    double bytes = 0, act_bytes = (double)c->ops->act_bytes;
+    for (size_t i = 0; c->profile && i < n; i++)
+        for (size_t k = 0; k < products[i].n_terms; k++) {
+            const dure_term *t = &products[i].terms[k];
+            double weights = (double)t->w->in * (double)t->w->out;
+            if (!t->w->packed)
+                bytes += (double)(t->w->out * dure_quant_row_bytes(t->w->type, t->w->in)) +
+                         weights * act_bytes;
+            else if (t->transposed)
+                bytes += 2 * weights * act_bytes;
+        }
+    dure_profile_panels_work(c->profile, bytes);
+}
+
 /* --- few columns: an adapter's inner side --- */
 
 enum { NARROW = 64 };
@@ -508,6 +525,7 @@ void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure
 {
     if (n == 0 || rows == 0) return;
     count_work(products, n, rows, c);
+    count_panels(products, n, c);
     job j = share_out(products, n, rows, c);
     j.ahead = ahead;
     dure_pool_run(c->pool, j.tasks[n], run_task, &j);

@@ -48,6 +48,11 @@ void dure_profile_work(dure_profile *profile, double flops, double bytes)
     profile->bytes[profile->phase] += bytes;
 }
 
+void dure_profile_panels_work(dure_profile *profile, double bytes)
+{
+    if (profile) profile->bytes[DURE_PHASE_PANELS] += bytes;
+}
+
 uint64_t dure_profile_panels_start(const dure_profile *profile)
 {
     return profile ? (uint64_t)(dure_clock_monotonic_s() * 1e9) : 0;
@@ -56,6 +61,24 @@ uint64_t dure_profile_panels_start(const dure_profile *profile)
 void dure_profile_panels_stop(dure_profile *profile, uint64_t started)
 {
     if (profile) atomic_fetch_add(&profile->panel_ns, dure_profile_panels_start(profile) - started);
+}
+
+dure_phase_rate dure_profile_rate(const dure_profile *profile, dure_phase phase, dure_limits limits)
+{
+    dure_phase_rate rate = {.seconds = profile->seconds[phase]};
+    double total = 0;
+    for (int i = 0; i < DURE_PHASES; i++)
+        total += profile->seconds[i];
+    if (total > 0) rate.share = rate.seconds / total;
+    if (rate.seconds <= 0) return rate;
+    rate.gflops = profile->flops[phase] / rate.seconds * 1e-9;
+    rate.gbytes = profile->bytes[phase] / rate.seconds * 1e-9;
+    if (rate.gflops > 0 && limits.gflops > 0) {
+        rate.of_limit = rate.gflops / limits.gflops;
+    } else if (limits.gbytes > 0) {
+        rate.of_limit = rate.gbytes / limits.gbytes;
+    }
+    return rate;
 }
 
 const char *dure_phase_name(dure_phase phase)

@@ -37,8 +37,21 @@ void dure_profile_init(dure_profile *profile, uint32_t threads);
 void dure_profile_enter(dure_profile *profile, dure_phase phase);
 /* Work of the present phase. */
 void dure_profile_work(dure_profile *profile, double flops, double bytes);
+/* Bytes read and written for panels, whatever the present phase. */
+void dure_profile_panels_work(dure_profile *profile, double bytes);
 /* For a task on any thread: nanoseconds now, and what it has spent on panels since `started`. */
 uint64_t dure_profile_panels_start(const dure_profile *profile);
 void dure_profile_panels_stop(dure_profile *profile, uint64_t started);
+
+/* What the machine can do at best (kernels/peak.h). */
+typedef struct dure_limits {
+    double gflops, gbytes; /* a second: multipliers, memory */
+} dure_limits;
+/* What a phase did. Where it multiplied, the limit is the multipliers', else memory's. */
+typedef struct dure_phase_rate {
+    double seconds, share, gflops, gbytes, of_limit;
+} dure_phase_rate;
+dure_phase_rate dure_profile_rate(const dure_profile *profile, dure_phase phase,
+                                  dure_limits limits);
 /* "attention", static. */
 const char *dure_phase_name(dure_phase phase);

@@ -2,6 +2,13 @@
 
 enum { GRAIN = 16 };
 
+/* Counts arrays of rows x width that are read or written: of floats, and of activations. */
+static void count_work(const dure_rmsnorm *a, double floats, double acts, const dure_compute *c)
+{
+    double each = floats * sizeof(float) + acts * (double)c->ops->act_bytes;
+    dure_profile_work(c->profile, 0, each * (double)a->rows * (double)a->width);
+}
+
 typedef struct job {
     const dure_rmsnorm *args;
     void *y, *kept;
@@ -29,6 +36,7 @@ void dure_rmsnorm_forward(void *y, void *kept, const float *x, const dure_rmsnor
                           const dure_compute *c)
 {
     job j = {.args = args, .y = y, .kept = kept, .x = x, .ops = c->ops};
+    count_work(args, 1, kept ? 2 : 1, c);
     dure_compute_rows(c, args->rows, GRAIN, forward_rows, &j);
 }
 
@@ -53,6 +61,7 @@ void dure_rmsnorm_add(float *y, void *kept, float *x, const dure_rmsnorm *args,
                       const dure_compute *c)
 {
     add_job a = {.j = {.args = args, .kept = kept, .ops = c->ops}, .x = x, .sum = y};
+    count_work(args, 3, kept ? 1 : 0, c);
     dure_compute_rows(c, args->rows, GRAIN, add_rows, &a);
 }
 
@@ -74,6 +83,7 @@ static void again_rows(void *state, size_t first, size_t last, void *scratch)
 void dure_rmsnorm_again(void *y, const void *kept, const dure_rmsnorm *args, const dure_compute *c)
 {
     kept_job k = {.j = {.args = args, .y = y, .ops = c->ops}, .kept = kept};
+    count_work(args, 0, 2, c);
     dure_compute_rows(c, args->rows, GRAIN, again_rows, &k);
 }
 
@@ -93,5 +103,6 @@ void dure_rmsnorm_backward(float *dx, void *out, const float *dy, const void *ke
                            const dure_rmsnorm *args, const dure_compute *c)
 {
     kept_job k = {.j = {.args = args, .y = out, .x = dy, .dx = dx, .ops = c->ops}, .kept = kept};
+    count_work(args, 3, out ? 2 : 1, c);
     dure_compute_rows(c, args->rows, GRAIN, backward_rows, &k);
 }

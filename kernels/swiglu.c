@@ -21,6 +21,7 @@ static void forward_body(void *state, size_t first, size_t last, void *scratch)
 void dure_swiglu_forward(const dure_swiglu *args, const dure_compute *c)
 {
     job j = {.args = args, .ops = c->ops};
+    dure_profile_work(c->profile, 0, 3.0 * (double)args->n * (double)c->ops->act_bytes);
     dure_compute_rows(c, args->n, GRAIN, forward_body, &j);
 }
 

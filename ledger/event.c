@@ -157,8 +157,8 @@ static dure_err check_round(const dure_event *event, dure_diag *diag)
                                            [DURE_EVENT_CLOSED] = DURE_PART_SUMMED,
                                            [DURE_EVENT_ABORTED] = DURE_PART_UPLOADED};
     bool closed = kind == DURE_EVENT_CLOSED;
-    if (round->privacy_mode < 1 || round->privacy_mode > 3) {
-        return dure_diag_set(diag, DURE_ERR_USAGE, "privacy_mode must be 1, 2 or 3");
+    if (round->privacy_mode < 1 || round->privacy_mode > 4) {
+        return dure_diag_set(diag, DURE_ERR_USAGE, "privacy_mode must be 1, 2, 3 or 4");
     }
     if (round->checkpoint_n > event->index) {
         return dure_diag_set(diag, DURE_ERR_USAGE,

@@ -6,7 +6,8 @@
 static dure_dp_plan plan_of(const dure_config *c, const dure_member *m)
 {
     return (dure_dp_plan){
-        .mechanism = DURE_DP_POISSON_GAUSSIAN,
+        .mechanism = c->privacy_mode == DURE_PRIVACY_SUBJECT ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                                                             : DURE_DP_POISSON_GAUSSIAN,
         .full = m->q_k == 0,
         .q_k = m->q_k,
         .sigma_num = m->sigma_num,

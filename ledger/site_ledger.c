@@ -194,10 +194,20 @@ static dure_err find_for_plan(const dure_ledger_source **out, const dure_site_le
                              "the privacy ledger %s has no data source '%s'", ledger->path, name);
     if (plan->n_pub != source->n_pub)
         return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "the plan counts on %llu records but '%s' was declared with %llu; the "
-                             "public number of records does not change",
+                             "the plan counts on %llu public records (or subjects) but '%s' was "
+                             "declared with %llu; that "
+                             "number does not change",
                              (unsigned long long)plan->n_pub, name,
                              (unsigned long long)source->n_pub);
+    for (size_t i = 0; i < ledger->n_items; i++) {
+        const dure_reservation *r = &ledger->items[i].reservation;
+        if (!strcmp(r->source, name) && r->plan.mechanism != plan->mechanism)
+            return dure_diag_set(diag, DURE_ERR_USAGE,
+                                 "earlier plans of '%s' protect one %s, and what they cost does "
+                                 "not add up with a plan that protects one %s; use --unit %s",
+                                 name, dure_dp_plan_unit(&r->plan), dure_dp_plan_unit(plan),
+                                 dure_dp_plan_unit(&r->plan));
+    }
     *out = source;
     return DURE_OK;
 }
@@ -214,34 +224,73 @@ dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledg
     return err;
 }
 
+dure_err dure_reservation_id_make(dure_reservation_id *id, dure_diag *diag)
+{
+    dure_rng rng = dure_rng_system();
+    if (!dure_rng_fill(&rng, id->b, sizeof id->b)) return DURE_OK;
+    *id = (dure_reservation_id){{0}};
+    return dure_diag_set(diag, DURE_ERR_RNG, "the system's random number generator failed");
+}
+
+static bool same_plan(const dure_dp_plan *a, const dure_dp_plan *b)
+{
+    return a->mechanism == b->mechanism && a->full == b->full && a->q_k == b->q_k &&
+           a->sigma_num == b->sigma_num && a->clip == b->clip && a->grid_bits == b->grid_bits &&
+           a->steps == b->steps && a->n_pub == b->n_pub && a->batch == b->batch;
+}
+
+/* What is in the ledger under the caller's name already must be what it asks for now. */
+static dure_err check_repeated(const dure_reservation *r, const char *source,
+                               const dure_dp_plan *plan, dure_diag *diag)
+{
+    if (r->state == DURE_RESERVATION_RELEASED)
+        return dure_diag_set(diag, DURE_ERR_STATE,
+                             "this reservation was released, and its name is not used again");
+    if (strcmp(r->source, source) == 0 && same_plan(&r->plan, plan)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_EXISTS,
+                         "this reservation is in the privacy ledger with another source or plan");
+}
+
+static dure_err append_reservation(dure_site_ledger *ledger, const dure_reservation_id *id,
+                                   const char *source, const dure_dp_plan *plan,
+                                   const char *purpose, dure_diag *diag)
+{
+    const dure_ledger_source *found = NULL;
+    dure_err err = find_for_plan(&found, ledger, source, plan, diag);
+    if (!err) err = dure_ledger_check_fits(ledger, found, plan, diag);
+    if (!err && ledger->n_items == DURE_LEDGER_ITEMS_MAX)
+        err = dure_diag_set(diag, DURE_ERR_LIMIT, "the privacy ledger %s is full", ledger->path);
+    if (err) return err;
+    return dure_ledger_append(ledger,
+                              json_pack("{s:s, s:o, s:s, s:o, s:s, s:I}", "kind", "reserve", "id",
+                                        dure_json_from_hex(id->b, sizeof id->b), "source", source,
+                                        "plan", dure_dp_plan_to_json(plan), "purpose", purpose,
+                                        "at", (json_int_t)dure_clock_wall_s()),
+                              diag);
+}
+
+dure_err dure_site_ledger_reserve_as(dure_site_ledger *ledger, const dure_reservation_id *id,
+                                     const char *source, const dure_dp_plan *plan,
+                                     const char *purpose, dure_diag *diag)
+{
+    dure_err err = dure_dp_plan_check(plan, diag);
+    if (!err) err = dure_ledger_check_text(purpose, DURE_PURPOSE_SIZE, "a purpose", diag);
+    if (!err) err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    const dure_ledger_item *there = dure_ledger_find_item(ledger, id);
+    err = there ? check_repeated(&there->reservation, source, plan, diag)
+                : append_reservation(ledger, id, source, plan, purpose, diag);
+    dure_ledger_end(ledger);
+    return err;
+}
+
 dure_err dure_site_ledger_reserve(dure_reservation_id *id, dure_site_ledger *ledger,
                                   const char *source, const dure_dp_plan *plan, const char *purpose,
                                   dure_diag *diag)
 {
-    *id = (dure_reservation_id){{0}};
-    dure_reservation_id fresh;
-    dure_rng rng = dure_rng_system();
-    dure_err err = dure_dp_plan_check(plan, diag);
-    if (!err) err = dure_ledger_check_text(purpose, DURE_PURPOSE_SIZE, "a purpose", diag);
-    if (!err && dure_rng_fill(&rng, fresh.b, sizeof fresh.b))
-        err = dure_diag_set(diag, DURE_ERR_RNG, "the system's random number generator failed");
-    if (!err) err = dure_ledger_begin(ledger, diag);
-    if (err) return err;
-    const dure_ledger_source *found = NULL;
-    err = find_for_plan(&found, ledger, source, plan, diag);
-    if (!err) err = dure_ledger_check_fits(ledger, found, plan, diag);
-    if (!err && ledger->n_items == DURE_LEDGER_ITEMS_MAX)
-        err = dure_diag_set(diag, DURE_ERR_LIMIT, "the privacy ledger %s is full", ledger->path);
-    if (!err)
-        err =
-            dure_ledger_append(ledger,
-                               json_pack("{s:s, s:o, s:s, s:o, s:s, s:I}", "kind", "reserve", "id",
-                                         dure_json_from_hex(fresh.b, sizeof fresh.b), "source",
-                                         source, "plan", dure_dp_plan_to_json(plan), "purpose",
-                                         purpose, "at", (json_int_t)dure_clock_wall_s()),
-                               diag);
-    dure_ledger_end(ledger);
-    if (!err) *id = fresh;
+    dure_err err = dure_reservation_id_make(id, diag);
+    if (!err) err = dure_site_ledger_reserve_as(ledger, id, source, plan, purpose, diag);
+    if (err) *id = (dure_reservation_id){{0}};
     return err;
 }
 

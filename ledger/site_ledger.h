@@ -17,7 +17,8 @@
  *    (Feldman and Zrnic, arXiv 2008.11193); the PLD of such a history is shown and not enforced.
  *    What the noise sampler is off by is taken from delta first, in both.
  * 4. Whoever was shown a head (the hash of the last line) can tell a ledger that was rolled back
- *    to an older copy: it no longer contains that head.
+ *    to an older copy: it no longer contains that head. The file LEDGER.head beside it was shown
+ *    every one; a ledger that lacks it is refused.
  *
  * Every call takes the lock for its own duration and reads what other processes appended, so many
  * processes of one owner may share the file. A line torn by a crash was never acknowledged and is
@@ -44,8 +45,8 @@ typedef struct dure_site_ledger dure_site_ledger;
 DURE_MUST_USE dure_err dure_site_ledger_path(char **path, const char *given, dure_diag *diag);
 
 /* Opens or creates (0600, folders 0700) and verifies the whole file. The caller owns *out.
- * DURE_ERR_FORMAT names the entry that is damaged; DURE_ERR_BUSY if another process holds the
- * lock for longer than a few seconds. */
+ * DURE_ERR_FORMAT names the entry that is damaged; DURE_ERR_STATE if it is an older copy than the
+ * newest; DURE_ERR_BUSY if another process holds the lock for longer than a few seconds. */
 DURE_MUST_USE dure_err dure_site_ledger_open(dure_site_ledger **out, const char *path,
                                              dure_diag *diag);
 /* As open, for reading a file that must exist; the calls that append fail with DURE_ERR_STATE. */
@@ -67,10 +68,19 @@ typedef struct dure_reservation_id {
 
 /* Reserves the whole plan. `purpose` says what for, in words ("federation mills, rounds 1-10").
  * DURE_ERR_BUDGET if it does not fit, with a sentence that says which plan would;
- * DURE_ERR_NOT_FOUND for an unknown source; DURE_ERR_USAGE if plan->n_pub is not the source's. */
+ * DURE_ERR_NOT_FOUND for an unknown source; DURE_ERR_USAGE if plan->n_pub is not the source's, or
+ * earlier plans of the source have another unit of privacy. */
 DURE_MUST_USE dure_err dure_site_ledger_reserve(dure_reservation_id *id, dure_site_ledger *ledger,
                                                 const char *source, const dure_dp_plan *plan,
                                                 const char *purpose, dure_diag *diag);
+/* The same under a name that the caller made and has stored before, so that after a crash it finds
+ * out whether it has reserved: what is there under the name with this source and plan is taken as
+ * done. DURE_ERR_EXISTS if it is there with others, DURE_ERR_STATE if it was released. */
+DURE_MUST_USE dure_err dure_site_ledger_reserve_as(dure_site_ledger *ledger,
+                                                   const dure_reservation_id *id,
+                                                   const char *source, const dure_dp_plan *plan,
+                                                   const char *purpose, dure_diag *diag);
+DURE_MUST_USE dure_err dure_reservation_id_make(dure_reservation_id *id, dure_diag *diag);
 /* Sets plan->sigma_num to the least noise with which the plan fits what is left of the source; for
  * a source's first plan that is the noise which spends the whole budget. Reserves nothing.
  * DURE_ERR_BUDGET with a sentence if no noise does; otherwise as reserve. */

@@ -2,7 +2,8 @@
  *
  * Invariants: (1) a line is acknowledged only after fsync; (2) lines are taken in under the lock;
  * (3) read_at is the end of the last whole line, so cutting the file there removes a torn tail
- * and nothing else. */
+ * and nothing else; (4) the mark, LEDGER.head, names a line that was acknowledged and synced before
+ * it, so a ledger without that line is an older copy. */
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -169,6 +170,62 @@ static dure_err check_in_place(const dure_site_ledger *ledger, struct stat *open
     return DURE_OK;
 }
 
+/* ---- the mark ---- */
+
+/* LEDGER.head, allocated: the hash of the newest acknowledged line, in hex. */
+static dure_err mark_path(char **path, const dure_site_ledger *ledger, dure_diag *diag)
+{
+    static const char ending[] = ".head";
+    size_t n = strlen(ledger->path);
+    *path = malloc(n + sizeof ending);
+    if (!*path) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory for %s", ledger->path);
+    memcpy(*path, ledger->path, n);
+    memcpy(*path + n, ending, sizeof ending);
+    return DURE_OK;
+}
+
+static dure_err write_mark(const dure_site_ledger *ledger, dure_diag *diag)
+{
+    char *path = NULL, hex[2 * DURE_HASH_BYTES + 1];
+    dure_err err = mark_path(&path, ledger, diag);
+    if (err) return err;
+    dure_hex_encode(hex, ledger->chain[ledger->n_chain - 1].b, DURE_HASH_BYTES);
+    err = dure_file_write_atomic(path, dure_span_of_text(hex), 0600, diag);
+    free(path);
+    return err;
+}
+
+/* A ledger that was restored by itself, or removed, lacks the line. Without a mark nothing is
+ * asked: the file may come from another machine. A mark that is behind, because its writer died, is
+ * brought up before anyone acts on the lines after it. */
+static dure_err check_mark(const dure_site_ledger *ledger, dure_diag *diag)
+{
+    char *path = NULL, hex[2 * DURE_HASH_BYTES + 1] = "";
+    dure_buf text = {0};
+    dure_hash seen = {{0}};
+    dure_err err = mark_path(&path, ledger, diag);
+    if (err) return err;
+    err = dure_file_read(&text, path, sizeof hex - 1, diag);
+    if (err == DURE_ERR_NOT_FOUND) {
+        err = DURE_OK;
+        goto out;
+    }
+    if (err) goto out;
+    if (text.n) memcpy(hex, text.data, text.n);
+    if (dure_hex_decode(seen.b, sizeof seen.b, hex) || !dure_site_ledger_contains(ledger, &seen))
+        err = dure_diag_set(diag, DURE_ERR_STATE,
+                            "the privacy ledger %s lacks the newest entry that was written to it: "
+                            "an older copy was put back; restore the newest one (if it is lost, "
+                            "removing %s accepts that what was spent since is forgotten)",
+                            ledger->path, path);
+    else if (!ledger->read_only && !dure_hash_equal(&seen, &ledger->chain[ledger->n_chain - 1]))
+        err = write_mark(ledger, diag);
+out:
+    dure_buf_fini(&text);
+    free(path);
+    return err;
+}
+
 dure_err dure_ledger_begin(dure_site_ledger *ledger, dure_diag *diag)
 {
     struct stat info;
@@ -176,6 +233,7 @@ dure_err dure_ledger_begin(dure_site_ledger *ledger, dure_diag *diag)
     if (err) return err;
     err = check_in_place(ledger, &info, diag);
     if (!err) err = read_new(ledger, (uint64_t)info.st_size, diag);
+    if (!err) err = check_mark(ledger, diag);
     if (err) dure_ledger_end(ledger);
     return err;
 }
@@ -225,6 +283,7 @@ dure_err dure_ledger_append(dure_site_ledger *ledger, json_t *entry, dure_diag *
     err = write_line(ledger, whole, diag);
     /* The same code takes a line in whether it was just written or is read years later. */
     if (!err) err = take_lines(ledger, (const uint8_t *)whole, n + 1, diag);
+    if (!err) err = write_mark(ledger, diag);
 out:
     free(whole);
     free(line);

@@ -268,41 +268,42 @@ static void put_summary(dure_buf *out, const dure_statement *s)
 
 /* ---- the guarantee in words ---- */
 
-/* What (epsilon, delta) leaves to someone who looks for one record: true positives at a given rate
- * of false ones, from the definition. */
+/* What (epsilon, delta) leaves to someone who looks for one record or subject: true positives at a
+ * given rate of false ones, from the definition. */
 static double power_at(double false_rate, double epsilon, double delta)
 {
     double power = exp(epsilon) * false_rate + delta;
     return power < 1 ? power : 1;
 }
 
-static void put_meaning(dure_buf *out, const dure_account *a)
+static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
 {
     double sure = 1 / (1 + exp(-a->epsilon));
-    dure_statement_put(out, "<h3>What that means for one record</h3>\n<p>At the site with the "
-                            "largest loss (");
+    dure_put_format(
+        out, "<h3>What that means for one %s</h3>\n<p>At the site with the largest loss (", unit);
     dure_statement_put_text(out, a->name);
     dure_put_format(out, ", \xce\xb5 = %.3g, \xce\xb4 = ", a->epsilon);
     dure_statement_put_delta(out, a->delta);
     dure_statement_put(out, "), whatever method is used:</p>\n<ul>\n");
     dure_put_format(out,
-                    "<li>Somebody who thinks it as likely as not that a record was used can become "
+                    "<li>Somebody who thinks it as likely as not that a %s was used can become "
                     "at most <b>%.1f&nbsp;%%</b> sure of it, apart from events of probability "
                     "\xce\xb4.</li>\n",
-                    100 * sure);
+                    unit, 100 * sure);
     dure_put_format(
         out,
-        "<li>A test that wrongly points at 1 in 100 unused records finds at most "
+        "<li>A test that wrongly points at 1 in 100 unused %ss finds at most "
         "<b>%.1f&nbsp;%%</b> of the used ones; one that is wrong for 1 in 1,000, at most "
         "<b>%.2f&nbsp;%%</b>.</li>\n",
-        100 * power_at(0.01, a->epsilon, a->delta), 100 * power_at(0.001, a->epsilon, a->delta));
+        unit, 100 * power_at(0.01, a->epsilon, a->delta),
+        100 * power_at(0.001, a->epsilon, a->delta));
     dure_put_format(out,
-                    "<li>No conclusion about a record becomes more than e<sup>\xce\xb5</sup> = "
-                    "<b>%.3g times</b> as probable as if the record had never existed, apart from "
+                    "<li>No conclusion about a %s becomes more than e<sup>\xce\xb5</sup> = "
+                    "<b>%.3g times</b> as probable as if the %s had never existed, apart from "
                     "events of probability \xce\xb4.</li>\n</ul>\n"
                     "<p class=\"small soft\">These are limits, not measurements: what an attacker "
                     "achieves in practice is usually far below them.</p>\n",
-                    exp(a->epsilon));
+                    unit, exp(a->epsilon), unit);
 }
 
 static void put_record_guarantee(dure_buf *out, const dure_statement *s)
@@ -330,7 +331,38 @@ static void put_record_guarantee(dure_buf *out, const dure_statement *s)
         "<tr><th>Each site's own</th><td>The losses of different sites do not add up: records of "
         "one site are touched by that site's releases only. The federation's figure is the "
         "largest.</td></tr>\n</tbody></table>\n");
-    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account);
+    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "record");
+}
+
+static void put_subject_guarantee(dure_buf *out, const dure_statement *s)
+{
+    const dure_statement_curve *most = dure_statement_largest(s);
+    dure_statement_put(
+        out,
+        "<p>The guarantee is <em>subject-level differential privacy</em>, "
+        "(\xce\xb5,&nbsp;\xce\xb4): for every single subject, that is a person or whatever else "
+        "the "
+        "records of a site name as their subject, whatever anybody concludes from <em>all</em> "
+        "that "
+        "was ever released, they would conclude almost the same if none of that subject's records "
+        "had been in the site's data. How nearly the same is measured by \xce\xb5, the privacy "
+        "loss: 0 would mean exactly the same. It holds against the coordinator, every other site, "
+        "whoever uses or obtains the adapter, now or later, and with any other knowledge and "
+        "computing power.</p>\n"
+        "<table class=\"pairs\"><tbody>\n"
+        "<tr><th>Unit of privacy</th><td>One subject, with all its records at a site. Which "
+        "records "
+        "are one subject's is what the site's data say; a record that names nobody is not "
+        "used.</td></tr>\n"
+        "<tr><th>Neighbouring data</th><td>Two data sets that differ by one subject added or "
+        "removed, with any number of records. The true number of subjects is protected too; what "
+        "is public is a rounded figure that the site declared.</td></tr>\n"
+        "<tr><th>Subjects of several sites</th><td>Whoever is in the data of several sites adds "
+        "their \xce\xb5 up.</td></tr>\n"
+        "<tr><th>Each site's own</th><td>The losses of different sites do not add up: subjects of "
+        "one site alone are touched by that site's releases only. The federation's figure is the "
+        "largest.</td></tr>\n</tbody></table>\n");
+    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "subject");
 }
 
 static void put_guarantee(dure_buf *out, const dure_statement *s)
@@ -338,6 +370,8 @@ static void put_guarantee(dure_buf *out, const dure_statement *s)
     dure_statement_put(out, "<h2>What is guaranteed</h2>\n");
     if (s->privacy_mode == 1) {
         put_record_guarantee(out, s);
+    } else if (s->privacy_mode == 4) {
+        put_subject_guarantee(out, s);
     } else if (s->privacy_mode == 3) {
         dure_statement_put(out, "<p><b class=\"bad\">There is no differential privacy in this "
                                 "federation.</b> Its terms and the policies of its sites say so. "

@@ -141,17 +141,27 @@ static json_t *checks_json(const dure_statement *s)
 /* Texts that are the same in every statement of a mode. */
 static json_t *flavour_json(uint32_t mode)
 {
-    static const char *const names[] = {
-        "none yet", "record-level (epsilon, delta) differential privacy, add or remove one record",
-        "client level", "no differential privacy"};
-    return json_pack(
-        "{s:s, s:s, s:s, s:[s, s, s, s, s]}", "name", names[mode <= 3 ? mode : 0], "unit",
-        mode == 1 ? "one record: one line of a site's data" : "see name", "neighbours",
-        mode == 1 ? "one record more or less; the true number of records is protected" : "see name",
-        "unprotected_quantities", "who takes part, when, and sizes on the wire",
-        "declared number of records, sampling rate, noise, clip, steps",
-        "the federation's evaluation records", "the base model's training data",
-        "that a site really added its noise");
+    static const struct {
+        const char *name, *unit, *neighbours;
+    } flavours[] = {
+        {"none yet", "see name", "see name"},
+        {"record-level (epsilon, delta) differential privacy, add or remove one record",
+         "one record: one line of a site's data",
+         "one record more or less; the true number of records is protected"},
+        {"client level", "see name", "see name"},
+        {"no differential privacy", "see name", "see name"},
+        {"subject-level (epsilon, delta) differential privacy, add or remove one subject",
+         "one subject with all its records at a site, as the records name it",
+         "one subject more or less, whatever number of records; the true number of subjects is "
+         "protected"},
+    };
+    const size_t i = mode < sizeof flavours / sizeof *flavours ? mode : 0;
+    return json_pack("{s:s, s:s, s:s, s:[s, s, s, s, s]}", "name", flavours[i].name, "unit",
+                     flavours[i].unit, "neighbours", flavours[i].neighbours,
+                     "unprotected_quantities", "who takes part, when, and sizes on the wire",
+                     "declared number of records, sampling rate, noise, clip, steps",
+                     "the federation's evaluation records", "the base model's training data",
+                     "that a site really added its noise");
 }
 
 static json_t *sum_json(const dure_statement *s)

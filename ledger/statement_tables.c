@@ -198,6 +198,8 @@ void dure_statement_suite(char text[96], uint32_t suite)
 {
     if (suite == 1)
         (void)snprintf(text, 96, "1: X25519 keys, AES-256-CTR masks, complete graph");
+    else if (suite == 2)
+        (void)snprintf(text, 96, "2: X25519 with ML-KEM-768, AES-256-CTR masks, complete graph");
     else if (suite == 0)
         (void)snprintf(text, 96, "not recorded by the coordinator's version");
     else
@@ -208,19 +210,24 @@ static void put_noise_rows(dure_buf *out, const dure_statement *s)
 {
     const dure_dp_plan *p = &s->plan;
     double sigma = dure_dp_plan_sigma(p), grid = ldexp(1, (int)p->grid_bits);
-    put(out, "<tr><th>Sampling</th><td>Each record enters each step by itself (Poisson sampling), "
-             "with probability q = ");
+    const bool subjects = p->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS;
+    dure_put_format(out,
+                    "<tr><th>Sampling</th><td>Each %s enters each step by itself (Poisson "
+                    "sampling), with probability q = ",
+                    dure_dp_plan_unit(p));
     if (p->full)
         put(out, "1");
     else
         dure_put_format(out, "%llu / 2<sup>64</sup> = %.6g", (ull)p->q_k, dure_dp_plan_rate(p));
     put(out, ". Batches are never cut or filled; an empty one releases noise only.</td></tr>\n");
     dure_put_format(out,
-                    "<tr><th>Clipping</th><td>Each record's gradient over all trained parameters "
+                    "<tr><th>Clipping</th><td>%s over all trained parameters "
                     "is scaled to length C = %g at most and put on a grid of C / 2<sup>%u</sup>; "
-                    "the length is checked in whole numbers, and a record that fails counts as "
+                    "the length is checked in whole numbers, and a %s that fails counts as "
                     "zero.</td></tr>\n",
-                    p->clip, p->grid_bits);
+                    subjects ? "The sum of the gradients of a subject's records"
+                             : "Each record's gradient",
+                    p->clip, p->grid_bits, dure_dp_plan_unit(p));
     dure_put_format(
         out,
         "<tr><th>Noise</th><td>Normal, rounded to the grid, standard deviation \xcf\x83 "

@@ -117,7 +117,8 @@ dure_err dure_dataset_add_tokens(dure_reading *r, size_t first)
         (dure_record){.first = first,
                       .n = r->data->tokens.n - first,
                       .n_labels = count_labels(&r->data->tokens, first),
-                      .line = r->line};
+                      .line = r->line,
+                      .subject = r->subject};
     return DURE_OK;
 }
 
@@ -125,7 +126,9 @@ dure_err dure_dataset_add(dure_reading *r, const json_t *record, const dure_diag
 {
     size_t first = r->data->tokens.n;
     dure_diag why = unreadable ? *unreadable : (dure_diag){{0}};
-    dure_err err = record ? render(r, record, &why) : DURE_ERR_FORMAT;
+    r->subject = DURE_SUBJECT_NONE;
+    dure_err err = record ? dure_dataset_subject(r, record, &why) : DURE_ERR_FORMAT;
+    if (!err) err = render(r, record, &why);
     if (!err) err = fit(r, first, &why);
     if (err == DURE_ERR_NOMEM) return err;
     if (err && (!r->opts->tolerant || err == DURE_ERR_STATE)) /* no template: no record */
@@ -219,8 +222,12 @@ dure_err dure_dataset_parse(dure_dataset *out, dure_span text, const char *name,
                       .opts = opts,
                       .name = name,
                       .end_of_text = find_end_of_text(t),
+                      .subject = DURE_SUBJECT_NONE,
                       .diag = diag};
+    if (opts->by_subject && !(r.subjects = json_object())) return DURE_ERR_NOMEM;
     dure_err err = read_format(&r, text);
+    if (!err && opts->by_subject) err = dure_dataset_group(out);
+    json_decref(r.subjects);
     if (!err && out->n == 0)
         err = dure_diag_set(diag, DURE_ERR_FORMAT,
                             "%s holds no record; write one JSON object a line", name);
@@ -246,6 +253,8 @@ void dure_dataset_fini(dure_dataset *data)
     if (!data) return;
     dure_tokens_fini(&data->tokens);
     free(data->records);
+    free(data->subject_first);
+    free(data->by_subject);
     *data = (dure_dataset){0};
 }
 

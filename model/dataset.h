@@ -28,6 +28,11 @@ typedef enum dure_dataset_format {
 DURE_MUST_USE dure_err dure_dataset_format_parse(dure_dataset_format *out, const char *text,
                                                  dure_diag *diag);
 
+/* A record may name the person (or household, firm, device) it is about, "subject": "..." with 1 to
+ * 256 bytes of text or a whole number; 7 and "7" are one. Where the subject is what is protected, a
+ * record that does not say whose it is cannot be counted as somebody's, so it is a bad record. */
+#define DURE_SUBJECT_NONE UINT32_MAX
+
 /* Hears of each record that tolerant mode cut or emptied: its line and a sentence. For the owner
  * of the data only. */
 typedef void dure_dataset_listener(void *state, uint32_t line, const char *sentence);
@@ -37,6 +42,7 @@ typedef struct dure_dataset_opts {
     uint32_t max_length;             /* tokens a record, at most the model's context */
     bool tolerant;                   /* the rule for DP above */
     bool private_records;            /* the record is what is protected: a plain text has none */
+    bool by_subject;                 /* subjects are: read them, and group by them */
     size_t max_records;              /* 0: 10 million */
     dure_dataset_listener *listener; /* may be NULL */
     void *listener_state;
@@ -47,6 +53,7 @@ typedef struct dure_record {
     size_t n;          /* tokens */
     uint32_t n_labels; /* supervised tokens */
     uint32_t line;     /* in the file, from 1 */
+    uint32_t subject;  /* by_subject: from 0, by first appearance; else DURE_SUBJECT_NONE */
 } dure_record;
 
 typedef struct dure_dataset {
@@ -54,6 +61,11 @@ typedef struct dure_dataset {
     dure_record *records;
     size_t n;
     size_t n_cut, n_unusable; /* tolerant mode: cut at max_length; without labels or unreadable */
+    size_t n_naming;          /* records with a "subject" that is not null or empty */
+    /* by_subject: the records of subject s are by_subject[subject_first[s]..subject_first[s + 1]),
+     * in the order of the file. NULL otherwise. */
+    uint32_t n_subjects;
+    size_t *subject_first, *by_subject;
 } dure_dataset;
 
 DURE_MUST_USE dure_err dure_dataset_read(dure_dataset *out, const char *path,

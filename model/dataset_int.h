@@ -15,6 +15,8 @@ typedef struct dure_reading {
     int32_t end_of_text; /* -1: the vocabulary has none */
     uint32_t line;       /* of the record at hand */
     size_t capacity;     /* of data->records */
+    uint32_t subject;    /* of the record at hand */
+    json_t *subjects;    /* by_subject: their numbers by name */
     dure_diag *diag;
 } dure_reading;
 
@@ -24,6 +26,11 @@ DURE_MUST_USE dure_err dure_dataset_add(dure_reading *r, const json_t *record,
                                         const dure_diag *why);
 /* Adds a record of the tokens that were appended to data->tokens from `first` on. */
 DURE_MUST_USE dure_err dure_dataset_add_tokens(dure_reading *r, size_t first);
+
+/* Sets r->subject from the record, and counts it in n_naming. */
+DURE_MUST_USE dure_err dure_dataset_subject(dure_reading *r, const json_t *record, dure_diag *diag);
+/* Fills the dataset's groups. */
+DURE_MUST_USE dure_err dure_dataset_group(dure_dataset *data);
 
 DURE_MUST_USE dure_err dure_dataset_json(dure_reading *r, dure_span text, bool may_be_array);
 DURE_MUST_USE dure_err dure_dataset_csv(dure_reading *r, dure_span text, char separator);

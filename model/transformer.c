@@ -210,6 +210,7 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     if (!t) return DURE_ERR_NOMEM;
     t->rows = opts->rows ? opts->rows : DEFAULT_ROWS;
     t->recompute = opts->recompute;
+    t->whole = 1;
     t->gguf = gguf;
     dure_err err = dure_model_shape_read(&t->shape, gguf, diag);
     if (!err) err = dure_gguf_check_finite(gguf, diag);
@@ -351,7 +352,8 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
     dure_workspace_need need = {.rows = longest(t, docs, n_docs),
                                 .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
                                 .gradients = map ? map->widest : 0,
-                                .gradient = map ? map->n : 0};
+                                .gradient = map ? map->n : 0,
+                                .whole = map && !map->together ? t->whole : 1};
     if (map) {
         need.stored = t->shape.n_layers - lora->layout.first_layer;
         need.checkpoints = t->recompute < need.stored ? t->recompute : need.stored;

@@ -120,9 +120,9 @@ DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dur
 typedef struct dure_training_load {
     const dure_lora_layout *layout;
     dure_lora_factor factors;
+    bool together, dropout; /* as in dure_gradient_opts */
     size_t longest, length; /* tokens of the longest record, and of a usual one (0: the longest) */
     uint64_t other_bytes;   /* what the caller takes himself: optimizer, records */
-    double peak_gflops;     /* of the multipliers; 0: measured */
 } dure_training_load;
 
 /* A way to do it. */
@@ -130,14 +130,17 @@ typedef struct dure_transformer_fit {
     bool packed;        /* weights; else from the file */
     uint32_t recompute; /* layers */
     size_t rows;
+    /* Records of a pass at most, where layers are computed twice and each record has a gradient of
+     * its own. */
+    size_t whole;
     uint64_t bytes;           /* of the process, at most */
     double seconds_per_token; /* of forward and backward */
 } dure_transformer_fit;
 
-/* The quickest way that stays within limit_bytes (0: no limit), from shapes and, unless it is
- * given, a few milliseconds of measuring the multipliers' peak. DURE_ERR_LIMIT with a sentence if
- * there is none; *out is then the smallest. `t` is best made with DURE_WEIGHTS_FILE: nothing is
- * packed yet. */
+/* The quickest way that stays within limit_bytes (0: no limit), a function of the shapes, the limit
+ * and the number of threads; and its time, from a few milliseconds of measuring the multipliers.
+ * DURE_ERR_LIMIT with a sentence if there is none; *out is then the smallest. `t` is best made with
+ * DURE_WEIGHTS_FILE: nothing is packed yet. */
 DURE_MUST_USE dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *t,
                                                  const dure_training_load *load,
                                                  uint64_t limit_bytes, dure_diag *diag);

@@ -70,7 +70,7 @@ static void lora_inputs(const back *b, uint32_t layer, const linear_grad *list, 
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
                                         uint32_t layer, size_t doc)
 {
-    if (t->ws.has.checkpoints) return t->ws.gradient + map->layer_at[layer];
+    if (t->ws.has.checkpoints) return t->ws.gradient + doc * map->n + map->layer_at[layer];
     bool top = layer + 1 == t->shape.n_layers;
     float *room = top ? t->ws.spare : dure_transformer_acts(t, layer + 1)->gradients;
     return room + doc * (map->layer_at[layer + 1] - map->layer_at[layer]);
@@ -157,7 +157,12 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
         job.pieces[i + 1] =
             job.pieces[i] + (job.sums[i].width + DURE_LORA_PIECE - 1) / DURE_LORA_PIECE;
     size_t docs = b->map->together ? 1 : b->pass->n_docs;
+    double flops = 0;
+    for (size_t i = 0; i < job.n; i++)
+        flops +=
+            2.0 * (double)(b->pass->rows * job.sums[i].width * job.sums[i].rank * job.sums[i].n);
     enter(b, DURE_PHASE_LORA);
+    dure_profile_work(t->compute.profile, flops, 0);
     dure_pool_run(t->pool, docs * job.pieces[job.n], factor_task, &job);
 }
 

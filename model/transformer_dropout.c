@@ -40,6 +40,11 @@ static size_t widest(const dure_model_shape *s)
     return q > most ? q : most;
 }
 
+size_t dure_dropout_bytes(const dure_model_shape *s, size_t rows, const dure_cpu_ops *ops)
+{
+    return rows * widest(s) * (ops->act_bytes + sizeof(float));
+}
+
 dure_err dure_dropout_init(dure_dropout *d, const dure_transformer *t, double rate,
                            const uint64_t *seeds)
 {

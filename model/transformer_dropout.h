@@ -21,6 +21,8 @@ typedef struct dure_dropout {
 DURE_MUST_USE dure_err dure_dropout_init(dure_dropout *d, const dure_transformer *t, double rate,
                                          const uint64_t *seeds);
 void dure_dropout_fini(dure_dropout *d); /* idempotent */
+/* Bytes that it takes for passes of so many rows. */
+size_t dure_dropout_bytes(const dure_model_shape *shape, size_t rows, const dure_cpu_ops *ops);
 
 /* x[rows x width] with the dropped elements zero (not scaled: that is folded into the adapter's
  * scale), valid until the next call; x itself without dropout. `input` is the first target that

@@ -1,7 +1,7 @@
 #include "model/transformer_int.h"
 
 #include "kernels/peak.h"
-#include "model/memory.h"
+#include "model/transformer_dropout.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,16 +12,31 @@ enum { BASE_BYTES = 24 << 20, LEAST_ROWS = 64 };
 /* Measured (bench/bench_train, models of 135 million to 8 billion weights): the shares of the
  * multipliers' peak that products and attention reach; what else is done, by the bytes of a token's
  * activations; and how long one thread takes to decode a weight and make a panel of it. */
-static const double product_share = 0.85, attention_share = 0.35, act_ns = 0.45, decode_ns = 0.17;
+static const double product_share = 0.85, attention_share = 0.35, act_ns = 0.09, decode_ns = 0.17,
+                    turn_ns = 0.11, dropout_acts = 2, dora_acts = 2;
+
+/* What the choice is made for: the same on every machine and in every run, because without privacy
+ * the number of rows decides in which order gradients are added up. */
+static const double usual_peak = 600e9, usual_threads = 2;
 
 typedef struct question {
     dure_transformer *t;
     const dure_training_load *load;
-    double peak; /* FLOP/s */
+    double peak, threads; /* FLOP/s of all threads */
     size_t packed_bytes, file_bytes;
 } question;
 
-/* Weights of products: of one layer, and of the head. */
+static size_t trained_layers(const question *q)
+{
+    return q->t->shape.n_layers - q->load->layout->first_layer;
+}
+
+static size_t usual_length(const question *q)
+{
+    return q->load->length ? q->load->length : q->load->longest;
+}
+
+/* Weights of a layer's products. */
 static double layer_weights(const dure_model_shape *s)
 {
     double sum = 0;
@@ -31,76 +46,122 @@ static double layer_weights(const dure_model_shape *s)
     return sum;
 }
 
+/* Rows of the adapted matrices of a layer. */
+static size_t adapted_rows(const dure_lora_layout *l)
+{
+    size_t sum = 0;
+    for (int k = 0; k < DURE_LORA_TARGETS; k++)
+        if (l->targets >> k & 1) sum += dure_lora_out(&l->shape, (dure_lora_target)k);
+    return sum;
+}
+
 static dure_workspace_need need_of(const question *q, const dure_transformer_fit *fit)
 {
     const dure_lora_layout *l = q->load->layout;
-    size_t trained = l->shape.n_layers - l->first_layer;
-    size_t n = dure_lora_count(l, q->load->factors);
+    size_t trained = trained_layers(q), n = dure_lora_count(l, q->load->factors);
     dure_workspace_need need = {.rows = fit->rows,
                                 .keys = fit->rows,
                                 .longest = fit->rows,
                                 .rank = dure_lora_rank_most(l),
                                 .gradients = n / trained,
                                 .gradient = n,
+                                .whole = fit->whole,
                                 .checkpoints = fit->recompute,
                                 .stored = trained - fit->recompute,
                                 .dora = l->dora ? l->targets : 0};
     return need;
 }
 
-static void weigh(dure_transformer_fit *fit, const question *q)
+static uint64_t bytes_of(const question *q, const dure_transformer_fit *fit)
 {
     const dure_model_shape *s = &q->t->shape;
     const dure_lora_layout *l = q->load->layout;
-    size_t params = dure_lora_count(l, DURE_LORA_FACTOR_BOTH);
-    fit->bytes = BASE_BYTES + (fit->packed ? q->packed_bytes : q->file_bytes) +
-                 dure_workspace_bytes(q->t, need_of(q, fit)) + params * sizeof(float) +
-                 q->load->other_bytes;
-    double layer = layer_weights(s), head = (double)s->n_embd * (double)q->t->head.out;
-    double trained = s->n_layers - l->first_layer, width = (double)s->n_head * s->head_dim;
-    double length = (double)(q->load->length ? q->load->length : q->load->longest);
-    double again = fit->recompute, passes = s->n_layers + trained + again;
-    /* Scores and values, over half of the record on average; the way back is 2.5 times that. */
-    double attention = 2 * length * width * (s->n_layers + 2.5 * trained + again);
-    double products = 2 * layer * passes + 4 * head + 6 * (double)params;
-    double acts = 2.0 * (s->n_embd + width + (double)s->n_head_kv * s->head_dim + s->n_ff) *
-                  (trained + again) * (double)q->t->compute.ops->act_bytes;
-    double decoded = layer * passes + 2 * head;
-    double threads = dure_pool_threads(q->t->pool);
-    fit->seconds_per_token = products / (q->peak * product_share) +
-                             attention / (q->peak * attention_share) + acts * act_ns * 1e-9;
-    if (!fit->packed)
-        fit->seconds_per_token += decoded * decode_ns * 1e-9 / threads / (double)fit->rows;
+    uint64_t bytes = BASE_BYTES + (fit->packed ? q->packed_bytes : q->file_bytes) +
+                     dure_workspace_bytes(q->t, need_of(q, fit)) +
+                     dure_lora_count(l, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
+                     q->load->other_bytes;
+    if (l->dora)
+        bytes += trained_layers(q) * adapted_rows(l) * (sizeof(double) + 2 * sizeof(float));
+    if (q->load->dropout) bytes += dure_dropout_bytes(s, fit->rows, q->t->compute.ops);
+    return bytes;
 }
 
-/* The fewest layers computed twice with which it fits; false if none do. */
-static bool fits(dure_transformer_fit *fit, const question *q, uint64_t limit)
+/* Rows of a usual pass. */
+static double rows_of(const question *q, const dure_transformer_fit *fit)
 {
-    uint32_t trained = q->t->shape.n_layers - q->load->layout->first_layer;
-    for (fit->recompute = 0;; fit->recompute++) {
-        weigh(fit, q);
-        if (!limit || fit->bytes <= limit) return true;
-        if (fit->recompute == trained) return false;
-    }
+    size_t whole = fit->whole * usual_length(q);
+    bool many = q->load->together || fit->recompute == 0 || whole > fit->rows;
+    return (double)(many ? fit->rows : whole);
+}
+
+static double seconds_of(const question *q, const dure_transformer_fit *fit)
+{
+    const dure_model_shape *s = &q->t->shape;
+    const dure_lora_layout *l = q->load->layout;
+    double layer = layer_weights(s), head = (double)s->n_embd * (double)q->t->head.out;
+    double trained = (double)trained_layers(q), width = (double)s->n_head * s->head_dim;
+    double params = (double)dure_lora_count(l, DURE_LORA_FACTOR_BOTH);
+    double again = fit->recompute, passes = s->n_layers + trained + again;
+    double act_bytes = (double)q->t->compute.ops->act_bytes;
+    /* Scores and values, over half of the record on average; the way back is 2.5 times that. */
+    double attention = 2 * (double)usual_length(q) * width * (s->n_layers + 2.5 * trained + again);
+    double products = 2 * layer * passes + 4 * head + 6 * params;
+    double inputs = 2.0 * s->n_embd + width + s->n_ff;
+    double acts = 2.0 * (s->n_embd + width + (double)s->n_head_kv * s->head_dim + s->n_ff) *
+                  (trained + again) * act_bytes;
+    double panels =
+        fit->packed ? (layer * trained + head) * turn_ns : (layer * passes + 2 * head) * decode_ns;
+    if (q->load->dropout) acts += inputs * (trained + again) * act_bytes * dropout_acts;
+    if (l->dora) acts += (double)adapted_rows(l) * (trained + again) * act_bytes * dora_acts;
+    return products / (q->peak * product_share) + attention / (q->peak * attention_share) +
+           acts * act_ns * 1e-9 + panels * 1e-9 / q->threads / rows_of(q, fit);
+}
+
+static void weigh(dure_transformer_fit *fit, const question *q)
+{
+    fit->bytes = bytes_of(q, fit);
+    fit->seconds_per_token = seconds_of(q, fit);
+}
+
+typedef struct choice {
+    dure_transformer_fit best, smallest;
+    bool found;
+} choice;
+
+static void consider(choice *c, dure_transformer_fit fit, const question *q, uint64_t limit)
+{
+    weigh(&fit, q);
+    bool good = !limit || fit.bytes <= limit;
+    if (good && (!c->found || fit.seconds_per_token < c->best.seconds_per_token)) c->best = fit;
+    c->found = c->found || good;
+    if (fit.bytes < c->smallest.bytes) c->smallest = fit;
+}
+
+/* Of layers computed twice the fewest with which it fits, for each number of records in a pass. */
+static void consider_layers(choice *c, dure_transformer_fit fit, const question *q, uint64_t limit)
+{
+    size_t most = q->load->together ? 1 : fit.rows / usual_length(q);
+    for (fit.whole = most ? most : 1; fit.whole; fit.whole /= 2)
+        for (fit.recompute = 0; fit.recompute <= trained_layers(q); fit.recompute++) {
+            consider(c, fit, q, limit);
+            weigh(&fit, q);
+            if (!limit || fit.bytes <= limit) break;
+        }
 }
 
 /* The quickest of all that fits, or the smallest when nothing does. */
 static bool choose(dure_transformer_fit *out, const question *q, uint64_t limit)
 {
-    bool found = false;
-    dure_transformer_fit smallest = {.bytes = UINT64_MAX};
+    choice c = {.smallest = {.bytes = UINT64_MAX}};
+    size_t longest = q->load->longest;
     for (int packed = q->packed_bytes > 0; packed >= 0; packed--)
         for (size_t rows = q->t->rows;; rows /= 2) {
-            dure_transformer_fit fit = {.packed = packed,
-                                        .rows = rows > q->load->longest ? rows : q->load->longest};
-            bool good = fits(&fit, q, limit);
-            if (good && (!found || fit.seconds_per_token < out->seconds_per_token)) *out = fit;
-            found = found || good;
-            if (fit.bytes < smallest.bytes) smallest = fit;
-            if (rows <= q->load->longest || rows <= LEAST_ROWS) break;
+            dure_transformer_fit fit = {.packed = packed, .rows = rows > longest ? rows : longest};
+            consider_layers(&c, fit, q, limit);
+            if (rows <= longest || rows <= LEAST_ROWS) break;
         }
-    if (!found) *out = smallest;
-    return found;
+    *out = c.found ? c.best : c.smallest;
+    return c.found;
 }
 
 static void megabytes(char text[32], uint64_t bytes)
@@ -112,13 +173,20 @@ dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *
                                    const dure_training_load *load, uint64_t limit_bytes,
                                    dure_diag *diag)
 {
-    double peak = load->peak_gflops > 0 ? load->peak_gflops : dure_peak_gflops(&t->compute, 10);
-    question q = {
-        .t = t, .load = load, .peak = peak * 1e9, .packed_bytes = dure_transformer_packed_bytes(t)};
+    question q = {.t = t,
+                  .load = load,
+                  .peak = usual_peak,
+                  .threads = usual_threads,
+                  .packed_bytes = dure_transformer_packed_bytes(t)};
     for (size_t i = 0; i < dure_gguf_tensor_count(t->gguf); i++)
         q.file_bytes += dure_gguf_tensor_at(t->gguf, i)->bytes;
     char least[32], limit[32];
-    if (choose(out, &q, limit_bytes)) return DURE_OK;
+    bool found = choose(out, &q, limit_bytes);
+    if (t->peak <= 0) t->peak = dure_peak_gflops(&t->compute, 10) * 1e9;
+    q.peak = t->peak;
+    q.threads = dure_pool_threads(t->pool);
+    out->seconds_per_token = seconds_of(&q, out);
+    if (found) return DURE_OK;
     megabytes(least, out->bytes);
     megabytes(limit, limit_bytes);
     return dure_diag_set(diag, DURE_ERR_LIMIT,
@@ -131,5 +199,6 @@ dure_err dure_transformer_adopt(dure_transformer *t, const dure_transformer_fit 
 {
     t->rows = (uint32_t)fit->rows;
     t->recompute = fit->recompute;
+    t->whole = fit->whole ? fit->whole : 1;
     return fit->packed ? dure_transformer_pack_weights(t) : DURE_OK;
 }

@@ -113,8 +113,9 @@ static const float *gradient_of(const teller *to, dure_transformer *t, const dur
     if (to->map->together && in_pass + 1 < pass->n_docs) return NULL;
     gather_job job = {.to = to, .t = t, .doc = to->map->together ? 0 : in_pass};
     dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
-    if (!t->ws.has.checkpoints)
-        dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
+    if (t->ws.has.checkpoints) return t->ws.gradient + job.doc * to->map->n;
+    dure_profile_work(t->compute.profile, 0, 2.0 * (double)to->map->n * sizeof(float));
+    dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
     return t->ws.gradient;
 }
 
@@ -158,7 +159,9 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
                            const dure_gradient_opts *opts, const dure_document *docs, size_t n_docs)
 {
     /* As many documents as a set has room for their gradients. */
-    size_t max_docs = t->ws.has.checkpoints ? 1 : t->ws.set_floats / to->map->widest;
+    const dure_workspace_need *has = &t->ws.has;
+    size_t max_docs = has->checkpoints ? has->gradient * has->whole / to->map->n
+                                       : t->ws.set_floats / to->map->widest;
     if (opts->together) max_docs = SIZE_MAX;
     dure_err err = DURE_OK;
     for (size_t next = 0; next < n_docs && !err;) {

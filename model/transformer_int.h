@@ -39,6 +39,7 @@ typedef struct dure_workspace_need {
     size_t keys, longest;      /* of all documents of a pass, and of one; at least `rows` */
     size_t gradients;          /* floats of one document's gradient in one layer; 0: no backward */
     size_t gradient;           /* and in all layers */
+    size_t whole;              /* documents of a pass that have room for all layers' gradients */
     size_t checkpoints;        /* layers below those whose input is kept, to compute them again */
     size_t logits;             /* rows of logits that are asked for as such */
     size_t dora;               /* bit t: the sums of target t are kept for the way back */
@@ -56,7 +57,7 @@ typedef struct dure_workspace {
     void *h;               /* rows x F */
     void *packed;          /* of attention */
     float *spare;          /* gradients of the top layer */
-    float *gradient;       /* all of one document's */
+    float *gradient;       /* all of one document's; with checkpoints, of `whole` of them */
     /* Backward: gradients of the arrays of the same name; dy is dres as activations. */
     float *dres, *dnorm;
     void *dy, *dq, *dk, *dv, *datt, *dz;
@@ -81,6 +82,8 @@ struct dure_transformer {
     dure_model_arch arch;
     uint32_t rows;      /* of a pass */
     uint32_t recompute; /* layers */
+    size_t whole;       /* documents of a pass with gradients of their own, where layers are
+                           computed twice */
     const dure_gguf *gguf;
     dure_layer_weights *layers;
     dure_weight embedding, head;
@@ -89,6 +92,7 @@ struct dure_transformer {
     dure_rope_table rope, rope_sliding;
     dure_pool *pool;
     dure_compute compute;
+    double peak;          /* FLOP/s of the multipliers, measured once; 0: not yet */
     dure_profile profile; /* compute.profile points here, or nowhere */
     dure_workspace ws;
     void *packed; /* owns every packed weight; NULL: decoded for each product */
@@ -198,6 +202,6 @@ void dure_transformer_run_backward(dure_transformer *t, const dure_pass *pass,
                                    const dure_gradient_map *map);
 /* The gradients of one layer and document of the pass, map->layer_at[layer + 1] - [layer] floats.
  * They lie where the activations of the layer above were, until the next pass; with checkpoints, in
- * ws.gradient, which has room for one document alone. */
+ * ws.gradient, which has room for ws.has.whole documents. */
 float *dure_transformer_layer_gradients(dure_transformer *t, const dure_gradient_map *map,
                                         uint32_t layer, size_t doc);

@@ -103,7 +103,7 @@ static void slice_backward(dure_workspace *ws, slicer *s, const dure_model_shape
     size_t n = ws->has.rows;
     widths w = widths_of(shape);
     ws->spare = floats(s, ws->has.checkpoints ? 0 : ws->set_floats);
-    ws->gradient = floats(s, ws->has.gradient);
+    ws->gradient = floats(s, ws->has.gradient * (ws->has.checkpoints ? ws->has.whole : 1));
     ws->dres = floats(s, n * w.d);
     ws->dnorm = floats(s, n * w.d);
     ws->dy = acts(s, n * w.d);
@@ -203,6 +203,7 @@ dure_err dure_transformer_reserve(dure_transformer *t, dure_workspace_need need)
         .longest = larger(larger(need.longest, has->longest), need.rows),
         .gradients = larger(need.gradients, has->gradients),
         .gradient = larger(need.gradient, has->gradient),
+        .whole = larger(need.whole, has->whole),
         .checkpoints = larger(need.checkpoints, has->checkpoints),
         .logits = larger(need.logits, has->logits),
         .dora = need.dora | has->dora,
@@ -235,7 +236,9 @@ size_t dure_workspace_bytes(const dure_transformer *t, dure_workspace_need need)
 float *dure_transformer_checkpoint(const dure_transformer *t, uint32_t layer)
 {
     const dure_workspace_need *has = &t->ws.has;
-    size_t stored_from = t->shape.n_layers - has->stored, from = stored_from - has->checkpoints;
+    size_t stored_from = t->shape.n_layers - has->stored;
+    /* Both have grown to the largest asked for, so together they may be more than there are. */
+    size_t from = has->checkpoints < stored_from ? stored_from - has->checkpoints : 0;
     if (layer < from || layer >= stored_from) return NULL;
     return t->ws.checkpoints + (layer - from) * has->rows * t->shape.n_embd;
 }

@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #define RECONNECT_MS_DEFAULT 500
-#define RECONNECT_MAX_MS_DEFAULT 30000
+#define RECONNECT_MAX_MS_DEFAULT 10000
+/* Without it the system tries for two minutes, ever more rarely, on a line that may be back. */
+#define CONNECT_MS 10000
 #define ENDPOINT_SIZE 256
 
 /* Appended to the key's hash in the routing id; see net/router.h, rule 2. */
@@ -57,6 +59,7 @@ static dure_err configure(dure_dealer *dealer, void *socket)
     if (!err) err = dure_socket_set(socket, ZMQ_RECONNECT_IVL, (int)dealer->opts.reconnect_ms);
     if (!err)
         err = dure_socket_set(socket, ZMQ_RECONNECT_IVL_MAX, (int)dealer->opts.reconnect_max_ms);
+    if (!err) err = dure_socket_set(socket, ZMQ_CONNECT_TIMEOUT, CONNECT_MS);
     /* Nothing is queued for a connection that is not there. */
     if (!err) err = dure_socket_set(socket, ZMQ_IMMEDIATE, 1);
     if (err) return err;
@@ -132,8 +135,8 @@ static void on_event(dure_dealer *dealer, uint16_t event)
         break;
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
-        set_disconnected(dealer, "the other end closed the handshake: it is not the coordinator "
-                                 "of this invitation, or not Dure");
+        set_disconnected(dealer, "the handshake did not end: the line is dead, or it is not the "
+                                 "coordinator of this invitation");
         plan_rebuild(dealer);
         break;
     case ZMQ_EVENT_DISCONNECTED:
@@ -236,6 +239,7 @@ dure_err dure_dealer_open(dure_dealer **out, const dure_dealer_opts *opts, dure_
 {
     *out = NULL;
     dure_err err = dure_curve_check(diag);
+    if (!err) err = dure_socket_descriptors(diag);
     if (err) return err;
     dure_dealer *dealer = calloc(1, sizeof *dealer);
     if (!dealer) return DURE_ERR_NOMEM;

@@ -1,9 +1,12 @@
 /* A site's socket: DEALER, outbound only, its own CURVE key, the coordinator's key pinned.
  *
  * It reconnects by itself with exponential back-off, for ever, also after the coordinator refused
- * its key (libzmq alone would give up then). "Connected" means that the CURVE
- * handshake succeeded, seen by a socket monitor; a message is refused, not queued, while that is
- * not so, because after a reconnect the session says first what it needs again.
+ * its key (libzmq alone would give up then). A line that has gone silent is given up sooner than
+ * the coordinator gives the site up, so that a site behind a new address is back in its round; what
+ * comes to a site is in small parts (client/session.c), so three heartbeats are enough. "Connected"
+ * means that the CURVE handshake succeeded, seen by a socket monitor; a message is refused, not
+ * queued, while that is not so, because after a reconnect the session says first what it needs
+ * again.
  *
  * Threads: one thread owns a dealer; dure_dealer_wake() is for any thread and signal handlers. */
 #pragma once
@@ -18,9 +21,9 @@ typedef struct dure_dealer_opts {
     const dure_curve_key *key;
     const uint8_t *server_public; /* DURE_CURVE_BYTES */
     uint32_t reconnect_ms;        /* first pause, 0: 500 */
-    uint32_t reconnect_max_ms;    /* doubled up to this, 0: 30000 */
+    uint32_t reconnect_max_ms;    /* doubled up to this, 0: 10000 */
     uint32_t queue_messages;      /* 0: 64 */
-    uint32_t heartbeat_ms;        /* 0: 10000; a coordinator silent for three is disconnected */
+    uint32_t heartbeat_ms;        /* 0: 4000; a coordinator silent for three is disconnected */
     uint32_t linger_ms;           /* 0: 1000 */
 } dure_dealer_opts;
 

@@ -6,14 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* What CURVE adds to a frame: the command's name, a nonce, a flag byte and the authenticator. */
 #define CURVE_OVERHEAD_BYTES 64
 
+/* libzmq ends the process when it gets no descriptor for itself. */
+#define DESCRIPTORS_LEAST 64
+
 #define QUEUE_MESSAGES_DEFAULT 64
-#define HEARTBEAT_MS_DEFAULT 10000
-#define HANDSHAKE_MS 5000
+#define HEARTBEAT_MS_DEFAULT 4000
+/* Six times the way on a line of two seconds, and then some. */
+#define HANDSHAKE_MS 20000
 #define LINGER_MS_DEFAULT 1000
 
 void dure_envelope_fini(dure_envelope *envelope)
@@ -30,6 +35,16 @@ dure_err dure_socket_set(void *socket, int option, int value)
     return zmq_setsockopt(socket, option, &value, sizeof value) ? DURE_ERR_NET : DURE_OK;
 }
 
+dure_err dure_socket_descriptors(dure_diag *diag)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) || limit.rlim_cur >= DESCRIPTORS_LEAST) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_LIMIT,
+                         "this process may open %llu files, which is too few; raise the limit with "
+                         "'ulimit -n' to %d or more",
+                         (unsigned long long)limit.rlim_cur, DESCRIPTORS_LEAST);
+}
+
 dure_err dure_socket_configure(void *socket, const dure_socket_opts *opts)
 {
     int queue = opts->queue_messages ? (int)opts->queue_messages : QUEUE_MESSAGES_DEFAULT;
@@ -43,10 +58,9 @@ dure_err dure_socket_configure(void *socket, const dure_socket_opts *opts)
         {ZMQ_RCVHWM, queue},
         {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
         {ZMQ_HEARTBEAT_IVL, beat},
-        /* Any complete frame counts as a sign of life, and a frame is small (see transfer.h), so
-         * three intervals without one mean a dead connection also on a slow line. */
-        {ZMQ_HEARTBEAT_TIMEOUT, 3 * beat},
-        {ZMQ_HEARTBEAT_TTL, 3 * beat},
+        /* Any complete frame counts as a sign of life. Each end judges for itself: what comes to it
+         * on a slow line takes its time. */
+        {ZMQ_HEARTBEAT_TIMEOUT, opts->silence_ms ? (int)opts->silence_ms : 3 * beat},
         {ZMQ_LINGER, opts->linger_ms ? (int)opts->linger_ms : LINGER_MS_DEFAULT},
         {ZMQ_IPV6, 1},
     };

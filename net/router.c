@@ -3,15 +3,24 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "crypto/wipe.h"
+#include "net/router_door.h"
 #include "net/router_zap.h"
 #include "net/socket_int.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define MAX_PEERS_DEFAULT 1024
+/* A chunk of a vector takes 26 s at 60 kbit/s, below which no connection lives. */
+#define SILENCE_MS 30000
+#define MAX_WAITING_DEFAULT 256
+/* Connections that the system keeps until they are accepted; beyond it, who connects waits a
+ * second.
+ */
+#define BACKLOG 512
 #define ENDPOINT_SIZE 256
 
 /* A routing id: the hash of the key, then what only that peer knows. */
@@ -22,12 +31,14 @@
 typedef struct heard {
     uint8_t routing[ROUTING_BYTES];
     bool guest;
+    int fd; /* the connection of its last message; -1: of a guest, or not known */
     uint64_t last_ms;
 } heard;
 
 struct dure_router {
     void *context, *socket;
     dure_zap *zap;
+    dure_door *door;
     int wake_fd;
     dure_admit *admit;
     void *admit_state;
@@ -64,14 +75,18 @@ static heard *place_for_peer(dure_router *router)
     return oldest;
 }
 
-/* Remembers where the peer is to be reached now. */
+/* Remembers where the peer is to be reached now, by the message that came over `fd`. */
 static bool remember(dure_router *router, const uint8_t routing[ROUTING_BYTES],
-                     dure_admission admission)
+                     dure_admission admission, int fd)
 {
     heard *peer = find_peer(router, routing);
+    const bool known = peer != NULL;
     if (!peer) peer = place_for_peer(router);
     if (!peer) return false;
+    const int before = known ? peer->fd : -1;
     memcpy(peer->routing, routing, ROUTING_BYTES);
+    peer->fd = admission == DURE_ADMIT_MEMBER ? fd : -1;
+    if (peer->fd >= 0) dure_door_pass(router->door, fd, before);
     peer->guest = admission == DURE_ADMIT_GUEST;
     peer->last_ms = dure_clock_monotonic_ms();
     return true;
@@ -96,7 +111,8 @@ static bool authenticate(dure_envelope *envelope, dure_router *router, const uin
         router->counts.not_admitted++;
         return false;
     }
-    if (!remember(router, routing, peer->admission)) {
+    const int fd = zmq_msg_get(&envelope->frames->control, ZMQ_SRCFD);
+    if (!remember(router, routing, peer->admission, fd)) {
         router->counts.too_many_peers++;
         return false;
     }
@@ -168,10 +184,12 @@ static dure_err configure(dure_router *router, const dure_router_opts *opts)
     const dure_socket_opts common = {.queue_messages = opts->queue_messages,
                                      .heartbeat_ms = opts->heartbeat_ms,
                                      .linger_ms = opts->linger_ms,
+                                     .silence_ms = opts->heartbeat_ms ? 0 : SILENCE_MS,
                                      .max_frame_bytes = DURE_NET_CHUNK_BYTES};
     dure_err err = dure_socket_configure(router->socket, &common);
     if (!err) err = dure_socket_set(router->socket, ZMQ_ROUTER_MANDATORY, 1);
     if (!err) err = dure_socket_set(router->socket, ZMQ_ROUTER_HANDOVER, 1);
+    if (!err) err = dure_socket_set(router->socket, ZMQ_BACKLOG, BACKLOG);
     if (!err) err = dure_socket_set(router->socket, ZMQ_CURVE_SERVER, 1);
     if (err) return err;
     if (zmq_setsockopt(router->socket, ZMQ_CURVE_SECRETKEY, opts->key->secret, DURE_CURVE_BYTES) ||
@@ -195,6 +213,16 @@ static dure_err bind_endpoint(dure_router *router, const char *endpoint, dure_di
                                                                                       : DURE_OK;
 }
 
+/* The door's share of the descriptors leaves the rest to the members and to the files. */
+static size_t most_waiting(const dure_router_opts *opts)
+{
+    struct rlimit descriptors;
+    if (opts->max_waiting) return opts->max_waiting;
+    if (getrlimit(RLIMIT_NOFILE, &descriptors) || descriptors.rlim_cur / 4 >= MAX_WAITING_DEFAULT)
+        return MAX_WAITING_DEFAULT;
+    return descriptors.rlim_cur >= 4 ? (size_t)descriptors.rlim_cur / 4 : 1;
+}
+
 static dure_err open_sockets(dure_router *router, const dure_router_opts *opts, dure_diag *diag)
 {
     router->context = zmq_ctx_new();
@@ -205,6 +233,9 @@ static dure_err open_sockets(dure_router *router, const dure_router_opts *opts, 
     router->socket = zmq_socket(router->context, ZMQ_ROUTER);
     if (!router->socket) return DURE_ERR_NET;
     err = configure(router, opts);
+    if (!err)
+        err = dure_door_open(&router->door, router->context, router->socket, most_waiting(opts),
+                             router->max_peers);
     return err ? err : bind_endpoint(router, opts->endpoint, diag);
 }
 
@@ -212,6 +243,7 @@ dure_err dure_router_open(dure_router **out, const dure_router_opts *opts, dure_
 {
     *out = NULL;
     dure_err err = dure_curve_check(diag);
+    if (!err) err = dure_socket_descriptors(diag);
     if (err) return err;
     dure_router *router = calloc(1, sizeof *router);
     if (!router) return DURE_ERR_NOMEM;
@@ -237,6 +269,7 @@ void dure_router_close(dure_router **handle)
     if (router->socket) zmq_close(router->socket);
     if (router->context) zmq_ctx_shutdown(router->context);
     dure_zap_stop(&router->zap);
+    dure_door_close(&router->door);
     if (router->context) zmq_ctx_term(router->context);
     if (router->wake_fd >= 0) close(router->wake_fd);
     free(router->peers);
@@ -249,7 +282,8 @@ const char *dure_router_endpoint(const dure_router *router)
     return router->endpoint;
 }
 
-const dure_router_counts *dure_router_counts_of(const dure_router *router)
+const dure_router_counts *dure_router_counts_of(dure_router *router)
 {
+    router->counts.closed = dure_door_closed(router->door);
     return &router->counts;
 }

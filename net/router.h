@@ -9,7 +9,9 @@
  *    ZMQ_ROUTER_HANDOVER safe, which a reconnect over a half-open connection needs.
  * 3. Admission is asked for each connection and again for each message: a revoked key is out at
  *    once, a guest that has joined is a member with its next message.
- * 4. Nothing blocks: a peer that is gone or whose queue is full is an error of the send.
+ * 4. Connections that have not shown a member's key are few at a time (net/router_door.h), and a
+ *    member has one: thousands of them take neither the descriptors nor a member's place.
+ * 5. Nothing blocks: a peer that is gone or whose queue is full is an error of the send.
  *
  * What libzmq leaves open: frames of an unfinished multi-part message are kept without a bound, so
  * run the coordinator under a memory limit; an abort of libzmq is an ordinary crash, from which
@@ -33,8 +35,11 @@ typedef struct dure_router_opts {
     void *admit_state;
     uint32_t io_threads;     /* 0: 1 */
     uint32_t max_peers;      /* 0: 1024; over it the guest seen longest ago is forgotten */
+    uint32_t max_waiting;    /* connections without a member's key; 0: 256, or a quarter of the
+                                descriptors that the process may have if that is less */
     uint32_t queue_messages; /* per peer and direction, 0: 64 */
-    uint32_t heartbeat_ms;   /* 0: 10000; a peer silent for three of them is disconnected */
+    uint32_t heartbeat_ms;   /* 0: 4000, and a peer silent for 30000, a chunk on the slowest line,
+                                is disconnected; else one silent for three of them */
     uint32_t linger_ms;      /* 0: 1000: how long close waits for what is queued */
 } dure_router_opts;
 
@@ -43,6 +48,7 @@ typedef struct dure_router dure_router;
 /* Messages that were dropped, by reason; they are also logged at debug level. */
 typedef struct dure_router_counts {
     uint64_t received, unauthenticated, wrong_id, not_admitted, malformed, too_many_peers;
+    uint64_t closed; /* connections, because too many waited */
 } dure_router_counts;
 
 /* The caller owns *out, dure_router_close(&r). A port in use is DURE_ERR_BUSY, an endpoint that
@@ -52,7 +58,7 @@ DURE_MUST_USE dure_err dure_router_open(dure_router **out, const dure_router_opt
 void dure_router_close(dure_router **router);
 /* "tcp://0.0.0.0:5555" as bound, with the port taken for "*". Borrowed. */
 const char *dure_router_endpoint(const dure_router *router);
-const dure_router_counts *dure_router_counts_of(const dure_router *router);
+const dure_router_counts *dure_router_counts_of(dure_router *router);
 
 /* The next admitted message; the caller releases it. Waits at most `timeout_ms`, then
  * DURE_ERR_TIMEOUT; DURE_ERR_CANCELLED once for any number of dure_router_wake() before it. */

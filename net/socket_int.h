@@ -17,9 +17,12 @@ struct dure_envelope_frames {
 /* Options that both kinds of socket have. 0 stands for the default of the header. */
 typedef struct dure_socket_opts {
     uint32_t queue_messages, heartbeat_ms, linger_ms;
+    uint32_t silence_ms; /* without a complete frame before it is disconnected, 0: 3 heartbeats */
     size_t max_frame_bytes; /* inbound */
 } dure_socket_opts;
 
+/* DURE_ERR_LIMIT when the process may have too few descriptors for sockets and files. */
+DURE_MUST_USE dure_err dure_socket_descriptors(dure_diag *diag);
 DURE_MUST_USE dure_err dure_socket_set(void *socket, int option, int value);
 DURE_MUST_USE dure_err dure_socket_configure(void *socket, const dure_socket_opts *opts);
 

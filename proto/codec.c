@@ -170,6 +170,17 @@ static dure_err put_scalar(const walk *w, void *wire, const void *plain, const f
         memcpy(to, &bytes, sizeof bytes);
         return DURE_OK;
     }
+    case FIELD_MAYBE: {
+        const dure_span *span = from;
+        const protobuf_c_boolean there = span->n > 0;
+        if (span->n > f->max) {
+            return refuse(w->diag, DURE_ERR_LIMIT, w->table, f, "is too long");
+        }
+        bytes = (ProtobufCBinaryData){span->n, unconst(span->data)};
+        memcpy(to, &bytes, sizeof bytes);
+        memcpy(at(wire, f->wire_n), &there, sizeof there);
+        return DURE_OK;
+    }
     default: { /* FIELD_TEXT */
         char *text = block_take(w->memory, f->max);
         if (!text) return refuse(w->diag, DURE_ERR_LIMIT, w->table, f, "does not fit");
@@ -338,6 +349,16 @@ static dure_err take_scalar(const walk *w, void *plain, const void *wire, const 
             return refuse(w->diag, DURE_ERR_LIMIT, w->table, f, "is too long or empty");
         }
         return copy_bytes(w, to, &bytes, f);
+    case FIELD_MAYBE: {
+        protobuf_c_boolean there = 0;
+        memcpy(&there, at_const(wire, f->wire_n), sizeof there);
+        if (!there) return DURE_OK; /* the plain struct is zero */
+        memcpy(&bytes, from, sizeof bytes);
+        if (bytes.len == 0 || bytes.len > f->max) {
+            return refuse(w->diag, DURE_ERR_LIMIT, w->table, f, "is too long or empty");
+        }
+        return copy_bytes(w, to, &bytes, f);
+    }
     default: { /* FIELD_TEXT */
         const char *text = NULL;
         memcpy(&text, from, sizeof text);

@@ -14,6 +14,7 @@ typedef enum field_kind {
     FIELD_U64,    /* any number */
     FIELD_FIXED,  /* exactly `max` bytes: uint8_t[max] */
     FIELD_BYTES,  /* min .. max bytes: dure_span */
+    FIELD_MAYBE,  /* absent, which is the empty span, or 1 .. max bytes: dure_span */
     FIELD_TEXT,   /* at most `max` - 1 bytes of UTF-8 without controls: char[max] */
     FIELD_LIST,   /* up to `max` structs, ascending in their first field, a member's number */
     FIELD_SPANS,  /* up to `max` byte strings of 1 .. DURE_MSG_ENTRY_MAX: dure_span[] */
@@ -26,8 +27,9 @@ typedef struct field {
     const char *name;
     field_kind kind;
     uint32_t min, max;
-    size_t plain, wire;     /* offsets of the value; of the pointer for the last three kinds */
-    size_t plain_n, wire_n; /* offsets of the size_t count, for the last three kinds */
+    size_t plain, wire; /* offsets of the value; of the pointer for the last three kinds */
+    /* Offsets of the size_t count, for the last three kinds; FIELD_MAYBE: wire_n of its flag. */
+    size_t plain_n, wire_n;
     const struct message_table *entries; /* of FIELD_LIST */
 } field;
 

@@ -29,6 +29,14 @@
      .max = hi,                                                                                    \
      .plain = offsetof(P, member),                                                                 \
      .wire = offsetof(W, member)}
+#define MAYBE_AT(place, member, hi)                                                                \
+    {.name = #member,                                                                              \
+     .kind = FIELD_MAYBE,                                                                          \
+     .max = hi,                                                                                    \
+     .plain = offsetof(P, place),                                                                  \
+     .wire = offsetof(W, member),                                                                  \
+     .wire_n = offsetof(W, has_##member)}
+#define MAYBE(member, hi) MAYBE_AT(member, member, hi)
 #define TEXT                                                                                       \
     {.name = "text",                                                                               \
      .kind = FIELD_TEXT,                                                                           \
@@ -67,6 +75,7 @@ static const field keys_entry_fields[] = {
     U64(chain_length),
     DIGEST(chain_head),
     SIGNATURE,
+    MAYBE(kem, DURE_MSG_KEM_KEYS_BYTES),
 };
 TABLE(keys_entry, "keys_entry", dure__keys__entry, 0, keys_entry_fields);
 #undef P
@@ -77,6 +86,7 @@ TABLE(keys_entry, "keys_entry", dure__keys__entry, 0, keys_entry_fields);
 static const field shares_entry_fields[] = {
     MEMBER,
     BYTES(sealed, 1, DURE_MSG_SEALED_MAX),
+    MAYBE(kem, DURE_MSG_KEM_MAX),
 };
 TABLE(shares_entry, "shares_entry", dure__shares__entry, 0, shares_entry_fields);
 #undef P
@@ -85,10 +95,8 @@ TABLE(shares_entry, "shares_entry", dure__shares__entry, 0, shares_entry_fields)
 #define P dure_forwarded
 #define W Dure__SharesFor__Entry
 static const field shares_for_entry_fields[] = {
-    MEMBER,
-    BYTES(sealed, 0, DURE_MSG_SEALED_MAX),
-    DIGEST(r1_hash),
-    SIGNATURE,
+    MEMBER,    BYTES(sealed, 0, DURE_MSG_SEALED_MAX), DIGEST(r1_hash),
+    SIGNATURE, MAYBE(kem, DURE_MSG_KEM_MAX),
 };
 TABLE(shares_for_entry, "shares_for_entry", dure__shares_for__entry, 0, shares_for_entry_fields);
 #undef P
@@ -194,10 +202,15 @@ static const field open_fields[] = {
 #define P dure_msg_advertise
 #define W Dure__Advertise
 static const field advertise_fields[] = {
-    DIGEST(config_hash), KEY(channel_public),
-    KEY(mask_public),    KEY(nonce),
-    KEY(commitment),     KEY_LENGTH,
-    KEY(chain_head),     FIXED_AT(keys.signature, signature, DURE_SIGNATURE_BYTES),
+    DIGEST(config_hash),
+    KEY(channel_public),
+    KEY(mask_public),
+    KEY(nonce),
+    KEY(commitment),
+    KEY_LENGTH,
+    KEY(chain_head),
+    FIXED_AT(keys.signature, signature, DURE_SIGNATURE_BYTES),
+    MAYBE_AT(keys.kem, kem, DURE_MSG_KEM_KEYS_BYTES),
 };
 #undef P
 #undef W
@@ -217,6 +230,7 @@ static const field shares_fields[] = {
     DIGEST(config_hash),
     ENTRIES(shares_entry),
     SIGNATURE,
+    MAYBE(wrapped, DURE_MSG_WRAPPED_MAX),
 };
 #undef P
 #undef W

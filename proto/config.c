@@ -201,7 +201,9 @@ static dure_err check_member(const dure_config *f, uint32_t i, dure_diag *diag)
 static dure_err check_sum(const dure_config *f, dure_diag *diag)
 {
     uint32_t n = f->n_members;
-    if (f->suite != DURE_SUITE_X25519_AES256CTR) return wrong(diag, "the suite is unknown");
+    if (f->suite != DURE_SUITE_X25519_AES256CTR && f->suite != DURE_SUITE_HYBRID_AES256CTR) {
+        return wrong(diag, "the suite is unknown");
+    }
     if (f->collusion >= n) return wrong(diag, "collusion is not below the number of members");
     if (f->threshold > n || 2 * f->threshold <= n + f->collusion) {
         return wrong(diag,
@@ -238,7 +240,7 @@ static bool non_negative(double x)
 
 static dure_err check_training(const dure_config *f, dure_diag *diag)
 {
-    if (f->privacy_mode < DURE_PRIVACY_RECORD || f->privacy_mode > DURE_PRIVACY_NONE) {
+    if (f->privacy_mode < DURE_PRIVACY_RECORD || f->privacy_mode > DURE_PRIVACY_SUBJECT) {
         return wrong(diag, "the privacy mode is unknown");
     }
     if (!positive(f->range) || !positive(f->clip))

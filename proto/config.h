@@ -71,12 +71,14 @@ typedef struct dure_member {
 
 typedef enum dure_suite {
     DURE_SUITE_X25519_AES256CTR = 1, /* complete graph, double masking, AES-256-CTR masks */
+    DURE_SUITE_HYBRID_AES256CTR = 2, /* the same with ML-KEM-768 beside X25519 */
 } dure_suite;
 
 typedef enum dure_privacy_mode {
     DURE_PRIVACY_RECORD = 1, /* record level, full noise at every site (the default) */
     DURE_PRIVACY_CLIENT = 2, /* client level, distributed noise */
     DURE_PRIVACY_NONE = 3,
+    DURE_PRIVACY_SUBJECT = 4, /* as record level, of subjects with all their records */
 } dure_privacy_mode;
 
 typedef enum dure_method {

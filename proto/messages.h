@@ -36,9 +36,9 @@
     X(HELLO, 4, hello, 4096)                                                                       \
     X(OPEN, 5, open, DURE_MSG_BYTES_MAX - 64)                                                      \
     X(ADVERTISE, 6, advertise, 4096)                                                               \
-    X(KEYS, 7, keys, 65536)                                                                        \
-    X(SHARES, 8, shares, 65536)                                                                    \
-    X(SHARES_FOR, 9, shares_for, 65536)                                                            \
+    X(KEYS, 7, keys, 294912)                                                                       \
+    X(SHARES, 8, shares, 262080)                                                                   \
+    X(SHARES_FOR, 9, shares_for, 294912)                                                           \
     X(FETCH, 10, fetch, 4096)                                                                      \
     X(CHUNK, 11, chunk, 4096)                                                                      \
     X(MASKED, 12, masked, 4096)                                                                    \

@@ -15,6 +15,11 @@
 
 #define DURE_MSG_SEALED_MAX 256 /* one encrypted pair of shares */
 #define DURE_MSG_SHARE_BYTES 44 /* one Shamir share as crypto/shamir.h encodes it */
+/* What the hybrid suite adds: two ML-KEM-768 public keys, one or two ciphertexts for one member,
+ * and up to DURE_MEMBERS_MAX - 1 secrets, encrypted. */
+#define DURE_MSG_KEM_KEYS_BYTES (2 * 1184)
+#define DURE_MSG_KEM_MAX (2 * 1088)
+#define DURE_MSG_WRAPPED_MAX (28 + 36 * (DURE_MEMBERS_MAX - 1))
 
 /* The keys of one site for one round. */
 typedef struct dure_round_keys {
@@ -26,6 +31,7 @@ typedef struct dure_round_keys {
     uint64_t chain_length;                 /* head of the site's own budget chain */
     uint8_t chain_head[DURE_DIGEST_BYTES];
     uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R0" */
+    dure_span kem; /* hybrid suite: channel, mask; else empty. Borrowed, as the whole message is */
 } dure_round_keys;
 
 /* R0, site -> coordinator. */
@@ -44,6 +50,7 @@ typedef struct dure_msg_keys {
 typedef struct dure_sealed {
     uint32_t member;  /* R1: to whom */
     dure_span sealed; /* nonce, ciphertext, tag */
+    dure_span kem;    /* hybrid suite: for the channel and, to a higher number, for the mask */
 } dure_sealed;
 
 /* R1, site -> coordinator: one pair of shares for each other member of U1. */
@@ -52,6 +59,7 @@ typedef struct dure_msg_shares {
     const dure_sealed *entries; /* ascending member */
     size_t n_entries;
     uint8_t signature[DURE_SIGNATURE_BYTES]; /* label "DURE/1/R1" */
+    dure_span wrapped; /* hybrid suite: the masks' secrets, for who has this site's mask seed */
 } dure_msg_shares;
 
 typedef struct dure_forwarded {
@@ -59,6 +67,7 @@ typedef struct dure_forwarded {
     dure_span sealed;                   /* empty in the receiver's own entry */
     uint8_t r1_hash[DURE_DIGEST_BYTES]; /* hash of all that this member sealed */
     uint8_t signature[DURE_SIGNATURE_BYTES];
+    dure_span kem; /* as in R1; empty in the receiver's own entry */
 } dure_forwarded;
 
 /* A2, coordinator -> one site of U2; the members of the entries are U2. */

@@ -5,6 +5,7 @@
 #include "registry/blob.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,9 +45,10 @@ const char *dure_version_state_text(dure_version_state state)
 dure_err dure_registry_db_error(dure_registry *r, const char *what, dure_diag *diag)
 {
     int code = sqlite3_errcode(r->db) & 0xff;
-    if (code == SQLITE_FULL)
-        return dure_diag_set(diag, DURE_ERR_DISK_FULL,
-                             "%s: the disk is full; free some space and start again", what);
+    const int cause = sqlite3_system_errno(r->db);
+    if (code == SQLITE_FULL) return dure_file_cause(diag, what, ENOSPC);
+    if ((code == SQLITE_IOERR || code == SQLITE_CANTOPEN) && cause)
+        return dure_file_cause(diag, what, cause);
     dure_err err = code == SQLITE_BUSY || code == SQLITE_LOCKED ? DURE_ERR_BUSY : DURE_ERR_IO;
     return dure_diag_set(diag, err, "%s: %s", what, sqlite3_errmsg(r->db));
 }

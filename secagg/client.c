@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FRAME_MAX (256u * 1024)
+#define FRAME_MAX (320u * 1024)
 
 dure_secagg_who client_who(const dure_secagg_client *c, uint32_t member)
 {
@@ -31,6 +31,7 @@ void dure_secagg_client_free(dure_secagg_client **client)
 {
     if (!client || !*client) return;
     client_forget(*client);
+    free((*client)->kem_keys);
     for (size_t i = 0; i < CLIENT_STEPS; i++) {
         dure_buf_fini(&(*client)->replies[i]);
     }
@@ -74,11 +75,15 @@ static dure_err check_floors(const dure_secagg_client *c, dure_diag *diag)
 
 static dure_err draw_keys(dure_secagg_client *c)
 {
-    uint8_t seed[DURE_KX_BYTES];
+    const dure_config *config = c->opts.config;
+    uint8_t seed[DURE_ROUND_SEED_BYTES];
     dure_err err = dure_rng_fill(&c->opts.rng, seed, sizeof seed);
-    if (!err) err = dure_kx_from_secret(&c->secrets.channel, seed);
+    if (!err)
+        err = dure_round_key_make(&c->secrets.channel, c->own_kem, seed, config, DURE_FOR_CHANNELS);
     if (!err) err = dure_rng_fill(&c->opts.rng, seed, sizeof seed);
-    if (!err) err = dure_kx_from_secret(&c->secrets.mask, seed);
+    if (!err)
+        err = dure_round_key_make(&c->secrets.mask, c->own_kem + DURE_KEM_PUBLIC_BYTES, seed,
+                                  config, DURE_FOR_MASKS);
     dure_wipe(seed, sizeof seed);
     if (!err) err = dure_rng_fill(&c->opts.rng, c->secrets.b, sizeof c->secrets.b);
     if (!err) err = dure_rng_fill(&c->opts.rng, c->own.nonce, sizeof c->own.nonce);
@@ -92,10 +97,11 @@ static dure_err make_own(dure_secagg_client *c)
     dure_err err = dure_secagg_commit(&commitment, client_who(c, c->self), c->secrets.b);
     if (err) return err;
     c->own.member = c->self;
-    memcpy(c->own.channel_public, c->secrets.channel.public_, DURE_KEY_BYTES);
-    memcpy(c->own.mask_public, c->secrets.mask.public_, DURE_KEY_BYTES);
+    memcpy(c->own.channel_public, c->secrets.channel.kx.public_, DURE_KEY_BYTES);
+    memcpy(c->own.mask_public, c->secrets.mask.kx.public_, DURE_KEY_BYTES);
     memcpy(c->own.commitment, commitment.b, DURE_DIGEST_BYTES);
     c->own.chain_length = c->opts.chain_length;
+    c->own.kem = (dure_span){c->own_kem, dure_hybrid_keys_bytes(c->opts.config)};
     memcpy(c->own.chain_head, c->opts.chain_head.b, DURE_DIGEST_BYTES);
     err = dure_secagg_digest_r0(&c->own_r0, client_who(c, c->self), &c->own);
     if (err) return err;
@@ -384,8 +390,9 @@ static dure_err own_masks(dure_masks **out, const dure_secagg_client *c)
     for (uint32_t v = 0; !err && v < config->n_members; v++) {
         if (v == c->self || !dure_members_has(&c->u2, v)) continue;
         const uint32_t pair[2] = {c->self, v};
-        err = dure_secagg_pair_key(key, &c->t2, &c->secrets.mask, c->keys[v].mask_public, pair,
-                                   config);
+        const dure_agreement between = {&c->secrets.mask.kx, c->keys[v].mask_public,
+                                        dure_suite_is_hybrid(config) ? c->secrets.kem[v] : NULL};
+        err = dure_secagg_pair_key(key, &c->t2, &between, pair, config);
         if (!err) err = dure_masks_add(*out, key, v < c->self);
     }
     dure_wipe(key, sizeof key);
@@ -463,6 +470,7 @@ dure_err dure_secagg_client_update(dure_secagg_actions *actions, dure_secagg_cli
     dure_wipe(&c->secrets.channel, sizeof c->secrets.channel);
     dure_wipe(&c->secrets.mask, sizeof c->secrets.mask);
     dure_wipe(c->secrets.b, sizeof c->secrets.b);
+    dure_wipe(c->secrets.kem, sizeof c->secrets.kem);
     c->stage = DURE_STAGE_UPLOADING;
     return DURE_OK;
 }

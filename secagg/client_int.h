@@ -2,9 +2,9 @@
  * coordinator says). */
 #pragma once
 
-#include "crypto/kx.h"
 #include "crypto/shamir.h"
 #include "secagg/client.h"
+#include "secagg/hybrid.h"
 #include "secagg/transcript.h"
 
 /* A1..A4 and the replies R1..R4; slot 0 is R0. */
@@ -12,9 +12,11 @@
 
 /* Wiped as a whole after R4 and at every end. */
 typedef struct client_secrets {
-    dure_kx_key channel, mask;              /* e_u, m_u */
+    dure_round_key channel, mask;           /* e_u, m_u */
     uint8_t b[DURE_SHAMIR_SECRET_BYTES];    /* b_u */
     dure_share_pair held[DURE_MEMBERS_MAX]; /* of member v's secrets, this site's share */
+    /* Hybrid suite: what member v and this site agreed on for their mask. */
+    uint8_t kem[DURE_MEMBERS_MAX][DURE_KEM_SHARED_BYTES];
 } client_secrets;
 
 struct dure_secagg_client {
@@ -29,6 +31,8 @@ struct dure_secagg_client {
     dure_round_keys own;                    /* as R0 sent them */
     dure_hash own_r0;                       /* the digest that R0's signature covers */
     dure_round_keys keys[DURE_MEMBERS_MAX]; /* of U1, from A1 */
+    uint8_t own_kem[DURE_MSG_KEM_KEYS_BYTES];
+    uint8_t *kem_keys; /* hybrid suite: behind keys[] */
     dure_members u1, u2, u3;
     dure_hash t1, t2, t3, own_r1, root;
 

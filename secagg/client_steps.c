@@ -68,6 +68,11 @@ static dure_err check_keys(dure_members *u1, const dure_secagg_client *c, const 
                 return dure_diag_set(diag, DURE_ERR_PROTO, "two sites sent the same round key");
             }
         }
+        if (k->kem.n != dure_hybrid_keys_bytes(c->opts.config)) {
+            return dure_diag_set(diag, DURE_ERR_PROTO,
+                                 "the round keys of %s are not those of the round's suite",
+                                 c->opts.config->members[k->member].name);
+        }
         if (k->member == c->self && !dure_hash_equal(&digest, &c->own_r0)) {
             return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's keys");
         }
@@ -84,31 +89,62 @@ static dure_err make_shares(dure_share *self_shares, dure_share *mask_shares,
     size_t n = c->opts.config->n_members, t = c->opts.config->threshold;
     dure_err err = dure_shamir_share(self_shares, n, t, c->secrets.b, &c->opts.rng);
     if (err) return err;
-    return dure_shamir_share(mask_shares, n, t, c->secrets.mask.secret, &c->opts.rng);
-}
-
-static dure_err seal_for(uint8_t sealed[DURE_SECAGG_SEALED_BYTES], const dure_secagg_client *c,
-                         uint32_t to, const dure_share_pair *pair, dure_diag *diag)
-{
-    const uint32_t from_to[2] = {c->self, to};
-    uint8_t key[DURE_SECAGG_KEY_BYTES];
-    dure_err err = dure_secagg_channel_key(key, &c->t1, &c->secrets.channel,
-                                           c->keys[to].channel_public, from_to);
-    if (!err) err = dure_secagg_seal(sealed, key, &c->t1, from_to, pair);
-    dure_wipe(key, sizeof key);
-    if (err == DURE_ERR_AUTH) {
-        dure_diag_set(diag, err, "the channel key of %s is not a valid point",
-                      c->opts.config->members[to].name);
-    }
-    return err;
+    return dure_shamir_share(mask_shares, n, t, c->secrets.mask.seed, &c->opts.rng);
 }
 
 typedef struct outbox {
     dure_share self_shares[DURE_MEMBERS_MAX], mask_shares[DURE_MEMBERS_MAX];
     uint8_t sealed[DURE_MEMBERS_MAX][DURE_SECAGG_SEALED_BYTES];
+    uint8_t kem[DURE_MEMBERS_MAX][DURE_MSG_KEM_MAX]; /* hybrid suite */
+    dure_buf wrapped;
     dure_sealed entries[DURE_MEMBERS_MAX];
     size_t n;
 } outbox;
+
+/* Hybrid suite: a secret for this direction's channel, and one for the mask if `to` is the higher
+ * number. */
+static dure_err encapsulate(uint8_t kem[DURE_MSG_KEM_MAX], uint8_t shared[DURE_KEM_SHARED_BYTES],
+                            dure_secagg_client *c, uint32_t to)
+{
+    const uint8_t *keys = c->keys[to].kem.data;
+    dure_err err = dure_kem_encapsulate(kem, shared, keys);
+    if (err || to < c->self) return err;
+    return dure_kem_encapsulate(kem + DURE_KEM_CIPHERTEXT_BYTES, c->secrets.kem[to],
+                                keys + DURE_KEM_PUBLIC_BYTES);
+}
+
+static dure_err seal_for(outbox *box, dure_secagg_client *c, uint32_t to,
+                         const dure_share_pair *pair, dure_diag *diag)
+{
+    const bool hybrid = dure_suite_is_hybrid(c->opts.config);
+    const uint32_t from_to[2] = {c->self, to};
+    const dure_span kem = {box->kem[to], dure_hybrid_sent_bytes(c->opts.config, c->self, to)};
+    uint8_t key[DURE_SECAGG_KEY_BYTES] = {0}, shared[DURE_KEM_SHARED_BYTES] = {0};
+    const dure_agreement between = {&c->secrets.channel.kx, c->keys[to].channel_public,
+                                    hybrid ? shared : NULL};
+    dure_err err = hybrid ? encapsulate(box->kem[to], shared, c, to) : DURE_OK;
+    if (!err) err = dure_secagg_channel_key(key, &c->t1, &between, from_to);
+    if (!err) err = dure_secagg_seal(box->sealed[to], key, &c->t1, from_to, kem, pair);
+    dure_wipe(key, sizeof key);
+    dure_wipe(shared, sizeof shared);
+    if (err == DURE_ERR_AUTH) {
+        dure_diag_set(diag, err, "the channel key of %s is not a valid point",
+                      c->opts.config->members[to].name);
+    }
+    box->entries[box->n++] = (dure_sealed){to, {box->sealed[to], sizeof box->sealed[to]}, kem};
+    return err;
+}
+
+/* Hybrid suite: what was encapsulated for masks, for who will have this site's mask seed. */
+static dure_err wrap(outbox *box, const dure_secagg_client *c)
+{
+    dure_members lower = dure_members_first(c->self + 1);
+    const dure_members higher = dure_members_minus(&c->u1, &lower);
+    dure_buf_init(&box->wrapped, DURE_MSG_WRAPPED_MAX);
+    if (!dure_suite_is_hybrid(c->opts.config)) return DURE_OK;
+    return dure_hybrid_wrap(&box->wrapped, (const uint8_t(*)[DURE_KEM_SHARED_BYTES])c->secrets.kem,
+                            &higher, &c->secrets.mask, &c->t1, c->self);
+}
 
 static dure_err fill_outbox(outbox *box, dure_secagg_client *c, dure_diag *diag)
 {
@@ -118,12 +154,28 @@ static dure_err fill_outbox(outbox *box, dure_secagg_client *c, dure_diag *diag)
         if (v == c->self) {
             c->secrets.held[v] = pair;
         } else if (dure_members_has(&c->u1, v)) {
-            err = seal_for(box->sealed[v], c, v, &pair, diag);
-            box->entries[box->n++] = (dure_sealed){v, {box->sealed[v], sizeof box->sealed[v]}};
+            err = seal_for(box, c, v, &pair, diag);
         }
         dure_wipe(&pair, sizeof pair);
     }
-    return err;
+    return err ? err : wrap(box, c);
+}
+
+/* The keys of U1 outlive the message. */
+static dure_err keep_keys(dure_secagg_client *c, const dure_msg_keys *msg)
+{
+    const size_t each = dure_hybrid_keys_bytes(c->opts.config);
+    free(c->kem_keys);
+    c->kem_keys = each ? calloc(msg->n_entries, each) : NULL;
+    if (each && !c->kem_keys) return DURE_ERR_NOMEM;
+    for (size_t i = 0; i < msg->n_entries; i++) {
+        dure_round_keys *k = &c->keys[msg->entries[i].member];
+        *k = msg->entries[i];
+        if (!each) continue;
+        memcpy(c->kem_keys + i * each, k->kem.data, each);
+        k->kem.data = c->kem_keys + i * each;
+    }
+    return DURE_OK;
 }
 
 dure_err client_on_keys(dure_secagg_actions *actions, dure_secagg_client *c,
@@ -135,24 +187,25 @@ dure_err client_on_keys(dure_secagg_actions *actions, dure_secagg_client *c,
     outbox *box = calloc(1, sizeof *box);
     if (!box) return DURE_ERR_NOMEM;
     c->u1 = u1;
-    for (size_t i = 0; i < msg->n_entries; i++) {
-        c->keys[msg->entries[i].member] = msg->entries[i];
-    }
     dure_msg reply = {.type = DURE_MSG_SHARES};
-    memcpy(reply.u.shares.config_hash, c->opts.config_hash.b, DURE_DIGEST_BYTES);
-    err = dure_secagg_t1(&c->t1, &c->opts.config_hash, msg->entries, msg->n_entries);
+    dure_msg_shares *r1 = &reply.u.shares;
+    memcpy(r1->config_hash, c->opts.config_hash.b, DURE_DIGEST_BYTES);
+    err = keep_keys(c, msg);
+    if (!err) err = dure_secagg_t1(&c->t1, &c->opts.config_hash, msg->entries, msg->n_entries);
     if (!err) err = fill_outbox(box, c, diag);
-    if (!err) err = dure_secagg_digest_r1(&c->own_r1, &c->t1, c->self, box->entries, box->n);
+    if (err) goto out;
+    r1->entries = box->entries;
+    r1->n_entries = box->n;
+    r1->wrapped = dure_buf_span(&box->wrapped);
+    err = dure_secagg_digest_r1(&c->own_r1, &c->t1, c->self, r1);
     if (!err) {
-        err = dure_sign(reply.u.shares.signature, c->opts.sign, DURE_SECAGG_LABEL_R1,
+        err = dure_sign(r1->signature, c->opts.sign, DURE_SECAGG_LABEL_R1,
                         dure_hash_span(&c->own_r1));
     }
-    if (err) goto out;
-    reply.u.shares.entries = box->entries;
-    reply.u.shares.n_entries = box->n;
-    err = client_reply(actions, c, 1, &reply, diag);
+    if (!err) err = client_reply(actions, c, 1, &reply, diag);
     if (!err) c->stage = DURE_STAGE_SHARED;
 out:
+    dure_buf_fini(&box->wrapped);
     dure_wipe(box, sizeof *box);
     free(box);
     return err;
@@ -160,19 +213,29 @@ out:
 
 /* ---- A2 ---- */
 
-static dure_err open_from(dure_share_pair *pair, const dure_secagg_client *c,
-                          const dure_forwarded *from)
+static dure_err open_from(dure_share_pair *pair, dure_secagg_client *c, const dure_forwarded *from)
 {
+    const bool hybrid = dure_suite_is_hybrid(c->opts.config);
     const uint32_t from_to[2] = {from->member, c->self};
-    uint8_t key[DURE_SECAGG_KEY_BYTES];
-    dure_err err = dure_secagg_channel_key(key, &c->t1, &c->secrets.channel,
-                                           c->keys[from->member].channel_public, from_to);
-    if (!err) err = dure_secagg_open(pair, key, &c->t1, from_to, from->sealed);
+    uint8_t key[DURE_SECAGG_KEY_BYTES] = {0}, shared[DURE_KEM_SHARED_BYTES] = {0};
+    const dure_agreement between = {&c->secrets.channel.kx, c->keys[from->member].channel_public,
+                                    hybrid ? shared : NULL};
+    if (from->kem.n != dure_hybrid_sent_bytes(c->opts.config, from->member, c->self))
+        return DURE_ERR_PROTO;
+    dure_err err = DURE_OK;
+    if (hybrid) err = dure_kem_decapsulate(shared, from->kem.data, c->secrets.channel.kem);
+    if (!err) err = dure_secagg_channel_key(key, &c->t1, &between, from_to);
+    if (!err) err = dure_secagg_open(pair, key, &c->t1, from_to, from->kem, from->sealed);
+    if (!err && hybrid && from->member < c->self) {
+        err = dure_kem_decapsulate(c->secrets.kem[from->member],
+                                   from->kem.data + DURE_KEM_CIPHERTEXT_BYTES, c->secrets.mask.kem);
+    }
     dure_wipe(key, sizeof key);
+    dure_wipe(shared, sizeof shared);
     return err;
 }
 
-static dure_err check_forwarded(dure_share_pair *pair, const dure_secagg_client *c,
+static dure_err check_forwarded(dure_share_pair *pair, dure_secagg_client *c,
                                 const dure_forwarded *from, dure_diag *diag)
 {
     uint32_t v = from->member;

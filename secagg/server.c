@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FRAME_MAX (256u * 1024)
-#define RECORD_MAX (8u * 1024 * 1024) /* A2's: the R1 of every member */
+#define FRAME_MAX (320u * 1024)
+#define RECORD_MAX (32u * 1024 * 1024) /* A2's: the R1 of every member */
 
 dure_err dure_secagg_server_new(dure_secagg_server **out, const dure_secagg_server_opts *opts,
                                 dure_diag *diag)
@@ -21,6 +21,12 @@ dure_err dure_secagg_server_new(dure_secagg_server **out, const dure_secagg_serv
     dure_buf_init(&s->a1, FRAME_MAX);
     dure_buf_init(&s->a3, FRAME_MAX);
     dure_buf_init(&s->a4, FRAME_MAX);
+    const size_t kem_bytes = dure_hybrid_keys_bytes(opts->config) * opts->config->n_members;
+    s->kem_keys = calloc(1, kem_bytes ? kem_bytes : 1);
+    if (!s->kem_keys) {
+        dure_secagg_server_free(&s);
+        return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    }
     *out = s;
     return DURE_OK;
 }
@@ -37,6 +43,7 @@ void dure_secagg_server_free(dure_secagg_server **server)
     dure_buf_fini(&s->a1);
     dure_buf_fini(&s->a3);
     dure_buf_fini(&s->a4);
+    free(s->kem_keys);
     dure_wipe(s, sizeof *s);
     free(s);
     *server = NULL;

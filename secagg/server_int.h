@@ -2,6 +2,7 @@
  * server_unmask.c (from R4 to the masks of the sum). */
 #pragma once
 
+#include "secagg/hybrid.h"
 #include "secagg/server.h"
 #include "secagg/transcript.h"
 
@@ -14,6 +15,7 @@ struct dure_secagg_server {
     dure_members out;            /* broke the protocol or left: cannot answer any more */
 
     dure_round_keys keys[DURE_MEMBERS_MAX];
+    uint8_t *kem_keys;              /* hybrid suite: behind keys[], a place for each member */
     dure_msg *r1[DURE_MEMBERS_MAX]; /* SHARES, owned */
     dure_hash r1_hash[DURE_MEMBERS_MAX];
     dure_survivor r2[DURE_MEMBERS_MAX];
@@ -29,6 +31,8 @@ struct dure_secagg_server {
 /* server_steps.c: checks one answer and keeps it. DURE_ERR_STATE is not the member's fault. */
 dure_err server_take(dure_secagg_server *s, uint32_t member, const dure_msg *msg,
                      const dure_hash *root, dure_diag *diag);
+/* What `from` sent for `to` in its R1; empty when they are the same. Borrowed. */
+dure_sealed server_sealed_for(const dure_secagg_server *s, uint32_t from, uint32_t to);
 dure_secagg_who server_who(const dure_secagg_server *s, uint32_t member);
 
 /* server_unmask.c: tries to recover every secret of the sum from the R4s so far.

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FRAME_MAX (256u * 1024)
+#define FRAME_MAX (320u * 1024)
 
 dure_secagg_who server_who(const dure_secagg_server *s, uint32_t member)
 {
@@ -34,12 +34,21 @@ static dure_err verify(const dure_secagg_server *s, uint32_t member, const char 
 static dure_err take_r0(dure_secagg_server *s, uint32_t member, const dure_msg_advertise *msg,
                         dure_diag *diag)
 {
+    const size_t kem_bytes = dure_hybrid_keys_bytes(s->opts.config);
     dure_hash digest;
+    if (msg->keys.kem.n != kem_bytes) {
+        return dure_diag_set(diag, DURE_ERR_PROTO, "its keys are not those of the round's suite");
+    }
     dure_err err = dure_secagg_digest_r0(&digest, server_who(s, member), &msg->keys);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R0, &digest, msg->keys.signature, diag);
     if (err) return err;
     s->keys[member] = msg->keys;
     s->keys[member].member = member;
+    if (kem_bytes) {
+        uint8_t *own = s->kem_keys + member * kem_bytes;
+        memcpy(own, msg->keys.kem.data, kem_bytes);
+        s->keys[member].kem.data = own;
+    }
     return DURE_OK;
 }
 
@@ -52,6 +61,19 @@ static dure_err keep(dure_msg **out, const dure_msg *msg)
     if (!err) err = dure_msg_decode(out, dure_buf_span(&frame), NULL);
     dure_buf_fini(&frame);
     return err;
+}
+
+/* Every part of R1 has the length that the suite gives it. */
+static bool is_of_suite(const dure_secagg_server *s, uint32_t member, const dure_msg_shares *r1)
+{
+    const dure_config *config = s->opts.config;
+    const dure_members lower = dure_members_first(member + 1);
+    const dure_members higher = dure_members_minus(&s->u1, &lower);
+    for (size_t i = 0; i < r1->n_entries; i++) {
+        const dure_sealed *e = &r1->entries[i];
+        if (e->kem.n != dure_hybrid_sent_bytes(config, member, e->member)) return false;
+    }
+    return r1->wrapped.n == dure_hybrid_wrapped_bytes(config, dure_members_count(&higher));
 }
 
 static dure_err take_r1(dure_secagg_server *s, uint32_t member, const dure_msg *msg,
@@ -68,8 +90,11 @@ static dure_err take_r1(dure_secagg_server *s, uint32_t member, const dure_msg *
         return dure_diag_set(diag, DURE_ERR_PROTO,
                              "its shares are not for exactly the sites of U1");
     }
+    if (!is_of_suite(s, member, r1)) {
+        return dure_diag_set(diag, DURE_ERR_PROTO, "its shares are not those of the round's suite");
+    }
     dure_hash digest;
-    dure_err err = dure_secagg_digest_r1(&digest, &s->t1, member, r1->entries, r1->n_entries);
+    dure_err err = dure_secagg_digest_r1(&digest, &s->t1, member, r1);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R1, &digest, r1->signature, diag);
     if (err) return err;
     if (s->r1[member]) {
@@ -206,14 +231,13 @@ dure_err server_make_a1(dure_secagg_server *s)
     return err;
 }
 
-/* What `from` sealed for `to`; empty when they are the same. */
-static dure_span sealed_for(const dure_secagg_server *s, uint32_t from, uint32_t to)
+dure_sealed server_sealed_for(const dure_secagg_server *s, uint32_t from, uint32_t to)
 {
     const dure_msg_shares *r1 = &s->r1[from]->u.shares;
     for (size_t i = 0; i < r1->n_entries; i++) {
-        if (r1->entries[i].member == to) return r1->entries[i].sealed;
+        if (r1->entries[i].member == to) return r1->entries[i];
     }
-    return (dure_span){0};
+    return (dure_sealed){.member = to};
 }
 
 dure_err server_make_a2(dure_buf *frame, const dure_secagg_server *s, uint32_t member)
@@ -226,7 +250,9 @@ dure_err server_make_a2(dure_buf *frame, const dure_secagg_server *s, uint32_t m
         if (!dure_members_has(&s->u2, v)) continue;
         dure_forwarded *entry = &entries[msg.u.shares_for.n_entries++];
         entry->member = v;
-        entry->sealed = sealed_for(s, v, member);
+        const dure_sealed sent = server_sealed_for(s, v, member);
+        entry->sealed = sent.sealed;
+        entry->kem = sent.kem;
         memcpy(entry->r1_hash, s->r1_hash[v].b, DURE_DIGEST_BYTES);
         memcpy(entry->signature, s->r1[v]->u.shares.signature, DURE_SIGNATURE_BYTES);
     }

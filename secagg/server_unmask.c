@@ -31,10 +31,13 @@ static bool opens_commitment(void *state, const uint8_t secret[DURE_SHAMIR_SECRE
 static bool gives_public_key(void *state, const uint8_t secret[DURE_SHAMIR_SECRET_BYTES])
 {
     const expectation *e = state;
-    dure_kx_key key;
-    dure_err err = dure_kx_from_secret(&key, secret);
-    bool ok =
-        !err && dure_ct_equal(key.public_, e->server->keys[e->member].mask_public, DURE_KEY_BYTES);
+    const dure_round_keys *sent = &e->server->keys[e->member];
+    dure_round_key key;
+    uint8_t kem[DURE_KEM_PUBLIC_BYTES];
+    dure_err err = dure_round_key_make(&key, kem, secret, e->server->opts.config, DURE_FOR_MASKS);
+    bool ok = !err && dure_ct_equal(key.kx.public_, sent->mask_public, DURE_KEY_BYTES);
+    if (ok && sent->kem.n)
+        ok = dure_ct_equal(kem, sent->kem.data + DURE_KEM_PUBLIC_BYTES, sizeof kem);
     dure_wipe(&key, sizeof key);
     return ok;
 }
@@ -84,19 +87,41 @@ static dure_err add_self_mask(dure_masks *masks, const dure_secagg_server *s, ui
     return err;
 }
 
+/* Hybrid suite: what v and each other member agreed on. v encapsulated for the higher numbers, and
+ * wrapped that; from the lower ones it got ciphertexts. */
+static dure_err rebuild_secrets(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES],
+                                const dure_secagg_server *s, uint32_t v, const dure_round_key *own)
+{
+    const dure_members lower = dure_members_first(v + 1);
+    const dure_members higher = dure_members_minus(&s->u1, &lower);
+    dure_err err = dure_hybrid_unwrap(secrets, s->r1[v]->u.shares.wrapped, &higher, own, &s->t1, v);
+    for (uint32_t u = 0; !err && u < v; u++) {
+        if (!dure_members_has(&s->u3, u)) continue;
+        const dure_span kem = server_sealed_for(s, u, v).kem;
+        err = dure_kem_decapsulate(secrets[u], kem.data + DURE_KEM_CIPHERTEXT_BYTES, own->kem);
+    }
+    return err;
+}
+
 /* u added PRG(k(u, v)) if v > u and subtracted it otherwise; here it is taken back. */
 static dure_err add_pair_masks(dure_masks *masks, const dure_secagg_server *s, uint32_t v,
-                               const uint8_t m[DURE_SHAMIR_SECRET_BYTES])
+                               const uint8_t seed[DURE_SHAMIR_SECRET_BYTES])
 {
-    dure_kx_key own;
-    uint8_t key[DURE_SECAGG_KEY_BYTES] = {0};
-    dure_err err = dure_kx_from_secret(&own, m);
+    const bool hybrid = dure_suite_is_hybrid(s->opts.config);
+    dure_round_key own;
+    uint8_t key[DURE_SECAGG_KEY_BYTES] = {0}, kem[DURE_KEM_PUBLIC_BYTES];
+    uint8_t secrets[DURE_MEMBERS_MAX][DURE_KEM_SHARED_BYTES] = {{0}};
+    dure_err err = dure_round_key_make(&own, kem, seed, s->opts.config, DURE_FOR_MASKS);
+    if (!err && hybrid) err = rebuild_secrets(secrets, s, v, &own);
     for (uint32_t u = 0; !err && u < s->opts.config->n_members; u++) {
         if (!dure_members_has(&s->u3, u)) continue;
         const uint32_t pair[2] = {u, v};
-        err = dure_secagg_pair_key(key, &s->t2, &own, s->keys[u].mask_public, pair, s->opts.config);
+        const dure_agreement between = {&own.kx, s->keys[u].mask_public,
+                                        hybrid ? secrets[u] : NULL};
+        err = dure_secagg_pair_key(key, &s->t2, &between, pair, s->opts.config);
         if (!err) err = dure_masks_add(masks, key, v > u);
     }
+    dure_wipe(secrets, sizeof secrets);
     dure_wipe(key, sizeof key);
     dure_wipe(&own, sizeof own);
     return err;

@@ -2,12 +2,13 @@
 
 #include "crypto/aead.h"
 #include "crypto/hkdf.h"
+#include "crypto/kem.h"
 #include "crypto/wipe.h"
 
 #include <string.h>
 
-/* The longest list that is hashed: one R1 of DURE_MEMBERS_MAX entries. */
-#define FIELDS_MAX (64u * 1024)
+/* The longest list that is hashed: A1 of DURE_MEMBERS_MAX entries in the hybrid suite. */
+#define FIELDS_MAX (320u * 1024)
 
 _Static_assert(DURE_SECAGG_SEALED_BYTES <= DURE_MSG_SEALED_MAX, "a pair of shares fits its field");
 _Static_assert(DURE_SECAGG_SEALED_BYTES == 8 + 2 * DURE_SHARE_BYTES + DURE_AEAD_OVERHEAD,
@@ -34,6 +35,8 @@ static void put_keys(dure_buf *buf, const dure_round_keys *k)
     dure_put_raw(buf, k->commitment, sizeof k->commitment);
     dure_put_u64(buf, k->chain_length);
     dure_put_raw(buf, k->chain_head, sizeof k->chain_head);
+    /* Only in the hybrid suite, which the configuration's hash fixes. */
+    if (k->kem.n) dure_put_bytes(buf, k->kem.data, k->kem.n);
 }
 
 /* Hashes what was put, as one field under `label`, and releases the buffer. */
@@ -67,16 +70,19 @@ dure_err dure_secagg_digest_r0(dure_hash *out, dure_secagg_who who, const dure_r
 }
 
 dure_err dure_secagg_digest_r1(dure_hash *out, const dure_hash *t1, uint32_t member,
-                               const dure_sealed *entries, size_t n)
+                               const dure_msg_shares *r1)
 {
     dure_buf buf;
     dure_buf_init(&buf, FIELDS_MAX);
     put_hash(&buf, t1);
     dure_put_u32(&buf, member);
-    for (size_t i = 0; i < n; i++) {
-        dure_put_u32(&buf, entries[i].member);
-        dure_put_bytes(&buf, entries[i].sealed.data, entries[i].sealed.n);
+    for (size_t i = 0; i < r1->n_entries; i++) {
+        const dure_sealed *e = &r1->entries[i];
+        dure_put_u32(&buf, e->member);
+        dure_put_bytes(&buf, e->sealed.data, e->sealed.n);
+        if (e->kem.n) dure_put_bytes(&buf, e->kem.data, e->kem.n);
     }
+    if (r1->wrapped.n) dure_put_bytes(&buf, r1->wrapped.data, r1->wrapped.n);
     return finish(out, DURE_SECAGG_LABEL_R1, &buf);
 }
 
@@ -205,33 +211,34 @@ static dure_err derive(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *salt
 }
 
 static dure_err derive_shared(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *salt,
-                              const dure_kx_key *own, const uint8_t peer[DURE_KX_BYTES],
-                              const char *label, const uint32_t numbers[4])
+                              const dure_agreement *between, const char *label,
+                              const uint32_t numbers[4])
 {
-    uint8_t shared[DURE_KX_BYTES] = {0};
-    dure_err err = dure_kx_shared(shared, own, peer);
-    if (!err) err = derive(key, salt, (dure_span){shared, sizeof shared}, label, numbers);
+    uint8_t shared[DURE_KX_BYTES + DURE_KEM_SHARED_BYTES] = {0};
+    dure_span ikm = {shared, between->kem ? sizeof shared : DURE_KX_BYTES};
+    dure_err err = dure_kx_shared(shared, between->own, between->peer);
+    if (between->kem) memcpy(shared + DURE_KX_BYTES, between->kem, DURE_KEM_SHARED_BYTES);
+    if (!err) err = derive(key, salt, ikm, label, numbers);
     if (err) dure_wipe(key, DURE_SECAGG_KEY_BYTES);
     dure_wipe(shared, sizeof shared);
     return err;
 }
 
 dure_err dure_secagg_channel_key(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *t1,
-                                 const dure_kx_key *own, const uint8_t peer[DURE_KX_BYTES],
-                                 const uint32_t from_to[2])
+                                 const dure_agreement *between, const uint32_t from_to[2])
 {
     uint32_t numbers[4] = {from_to[0], from_to[1], 0, 0};
-    return derive_shared(key, t1, own, peer, "DURE/1/chan", numbers);
+    return derive_shared(key, t1, between, "DURE/1/chan", numbers);
 }
 
 dure_err dure_secagg_pair_key(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *t2,
-                              const dure_kx_key *own, const uint8_t peer[DURE_KX_BYTES],
-                              const uint32_t pair[2], const dure_config *config)
+                              const dure_agreement *between, const uint32_t pair[2],
+                              const dure_config *config)
 {
     uint32_t low = pair[0] < pair[1] ? pair[0] : pair[1];
     uint32_t high = pair[0] < pair[1] ? pair[1] : pair[0];
     uint32_t numbers[4] = {low, high, config->word_bits, config->n_words};
-    return derive_shared(key, t2, own, peer, "DURE/1/mask", numbers);
+    return derive_shared(key, t2, between, "DURE/1/mask", numbers);
 }
 
 dure_err dure_secagg_self_key(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *t2,
@@ -242,8 +249,8 @@ dure_err dure_secagg_self_key(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_has
     return derive(key, t2, (dure_span){b, DURE_SHAMIR_SECRET_BYTES}, "DURE/1/self", numbers);
 }
 
-/* aad = T1, from, to. */
-#define AAD_BYTES (DURE_HASH_BYTES + 8)
+/* aad = T1, from, to [, ciphertexts]. */
+#define AAD_BYTES (DURE_HASH_BYTES + 8 + DURE_MSG_KEM_MAX)
 
 static void put_number(uint8_t out[4], uint32_t value)
 {
@@ -253,37 +260,40 @@ static void put_number(uint8_t out[4], uint32_t value)
     out[3] = (uint8_t)value;
 }
 
-static void make_aad(uint8_t aad[AAD_BYTES], const dure_hash *t1, const uint32_t from_to[2])
+static dure_span make_aad(uint8_t aad[AAD_BYTES], const dure_hash *t1, const uint32_t from_to[2],
+                          dure_span kem)
 {
     memcpy(aad, t1->b, DURE_HASH_BYTES);
     put_number(aad + DURE_HASH_BYTES, from_to[0]);
     put_number(aad + DURE_HASH_BYTES + 4, from_to[1]);
+    if (kem.n) memcpy(aad + DURE_HASH_BYTES + 8, kem.data, kem.n);
+    return (dure_span){aad, DURE_HASH_BYTES + 8 + kem.n};
 }
 
 dure_err dure_secagg_seal(uint8_t sealed[DURE_SECAGG_SEALED_BYTES],
                           const uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *t1,
-                          const uint32_t from_to[2], const dure_share_pair *pair)
+                          const uint32_t from_to[2], dure_span kem, const dure_share_pair *pair)
 {
     uint8_t aad[AAD_BYTES], plain[8 + 2 * DURE_SHARE_BYTES];
-    make_aad(aad, t1, from_to);
+    if (kem.n > DURE_MSG_KEM_MAX) return DURE_ERR_LIMIT;
     put_number(plain, from_to[0]);
     put_number(plain + 4, from_to[1]);
     dure_share_encode(plain + 8, &pair->self);
     dure_share_encode(plain + 8 + DURE_SHARE_BYTES, &pair->mask);
-    dure_err err =
-        dure_aead_seal(sealed, key, (dure_span){aad, sizeof aad}, (dure_span){plain, sizeof plain});
+    dure_err err = dure_aead_seal(sealed, key, make_aad(aad, t1, from_to, kem),
+                                  (dure_span){plain, sizeof plain});
     dure_wipe(plain, sizeof plain);
     return err;
 }
 
 dure_err dure_secagg_open(dure_share_pair *pair, const uint8_t key[DURE_SECAGG_KEY_BYTES],
-                          const dure_hash *t1, const uint32_t from_to[2], dure_span sealed)
+                          const dure_hash *t1, const uint32_t from_to[2], dure_span kem,
+                          dure_span sealed)
 {
     uint8_t aad[AAD_BYTES], plain[8 + 2 * DURE_SHARE_BYTES] = {0}, names[8];
     dure_wipe(pair, sizeof *pair);
-    if (sealed.n != DURE_SECAGG_SEALED_BYTES) return DURE_ERR_AUTH;
-    make_aad(aad, t1, from_to);
-    dure_err err = dure_aead_open(plain, key, (dure_span){aad, sizeof aad}, sealed);
+    if (sealed.n != DURE_SECAGG_SEALED_BYTES || kem.n > DURE_MSG_KEM_MAX) return DURE_ERR_AUTH;
+    dure_err err = dure_aead_open(plain, key, make_aad(aad, t1, from_to, kem), sealed);
     if (err) goto out;
     put_number(names, from_to[0]);
     put_number(names + 4, from_to[1]);

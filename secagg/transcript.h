@@ -40,7 +40,7 @@ DURE_MUST_USE dure_err dure_secagg_commit(dure_hash *out, dure_secagg_who who,
 DURE_MUST_USE dure_err dure_secagg_digest_r0(dure_hash *out, dure_secagg_who who,
                                              const dure_round_keys *keys);
 DURE_MUST_USE dure_err dure_secagg_digest_r1(dure_hash *out, const dure_hash *t1, uint32_t member,
-                                             const dure_sealed *entries, size_t n);
+                                             const dure_msg_shares *r1);
 DURE_MUST_USE dure_err dure_secagg_digest_r2(dure_hash *out, dure_secagg_who who,
                                              const dure_hash *t2, const dure_hash *root);
 DURE_MUST_USE dure_err dure_secagg_digest_r3(dure_hash *out, dure_secagg_who who,
@@ -68,26 +68,34 @@ DURE_MUST_USE dure_err dure_secagg_t3(dure_hash *out, const dure_hash *t2,
 DURE_MUST_USE dure_err dure_secagg_t4(dure_hash *out, const dure_hash *t3,
                                       const dure_hash *sum_digest, const dure_hash *adapter_digest);
 
-/* k_chan(from -> to) = HKDF(salt T1, ikm X25519(e, E), info ("DURE/1/chan", from, to)). The caller
- * wipes `key`. DURE_ERR_AUTH for a peer's key of low order; `key` is then zero, as on any error. */
+/* What two members agree on: X25519 between `own` and `peer` and, in the hybrid suite, the secret
+ * that one of them encapsulated (NULL otherwise). Both go into each key. */
+typedef struct dure_agreement {
+    const dure_kx_key *own;
+    const uint8_t *peer; /* DURE_KX_BYTES */
+    const uint8_t *kem;  /* DURE_KEM_SHARED_BYTES */
+} dure_agreement;
+
+/* k_chan(from -> to) = HKDF(salt T1, ikm X25519(e, E) [, ss], info ("DURE/1/chan", from, to)). The
+ * caller wipes `key`. DURE_ERR_AUTH for a peer's key of low order; `key` is then zero, as on any
+ * error. */
 DURE_MUST_USE dure_err dure_secagg_channel_key(uint8_t key[DURE_SECAGG_KEY_BYTES],
-                                               const dure_hash *t1, const dure_kx_key *own,
-                                               const uint8_t peer[DURE_KX_BYTES],
+                                               const dure_hash *t1, const dure_agreement *between,
                                                const uint32_t from_to[2]);
 
-/* k_mask(u, v) = HKDF(salt T2, ikm X25519(m_u, M_v), info ("DURE/1/mask", min, max, b, L)): the
- * same from either side, and from the server's side once m_v was reconstructed. */
+/* k_mask(u, v) = HKDF(salt T2, ikm X25519(m_u, M_v) [, ss], info ("DURE/1/mask", min, max, b, L)):
+ * the same from either side, and from the server's side once m_v was reconstructed. */
 DURE_MUST_USE dure_err dure_secagg_pair_key(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *t2,
-                                            const dure_kx_key *own,
-                                            const uint8_t peer[DURE_KX_BYTES],
-                                            const uint32_t pair[2], const dure_config *config);
+                                            const dure_agreement *between, const uint32_t pair[2],
+                                            const dure_config *config);
 /* k_self(u) = HKDF(salt T2, ikm b_u, info ("DURE/1/self", u, b, L)). */
 DURE_MUST_USE dure_err dure_secagg_self_key(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *t2,
                                             const uint8_t b[DURE_SHAMIR_SECRET_BYTES], uint32_t u,
                                             const dure_config *config);
 
 /* One pair of shares for one member: plaintext (from, to, share of b, share of m), sealed with
- * AES-256-GCM under k_chan and authenticated with (T1, from, to). */
+ * AES-256-GCM under k_chan and authenticated with (T1, from, to) and, in the hybrid suite, the
+ * ciphertexts `kem` that go with it. */
 #define DURE_SECAGG_SEALED_BYTES (8 + 2 * DURE_SHARE_BYTES + 28)
 typedef struct dure_share_pair {
     dure_share self, mask;
@@ -95,9 +103,9 @@ typedef struct dure_share_pair {
 DURE_MUST_USE dure_err dure_secagg_seal(uint8_t sealed[DURE_SECAGG_SEALED_BYTES],
                                         const uint8_t key[DURE_SECAGG_KEY_BYTES],
                                         const dure_hash *t1, const uint32_t from_to[2],
-                                        const dure_share_pair *pair);
+                                        dure_span kem, const dure_share_pair *pair);
 /* DURE_ERR_AUTH unless it opens and names the same two members and the receiver's own x. */
 DURE_MUST_USE dure_err dure_secagg_open(dure_share_pair *pair,
                                         const uint8_t key[DURE_SECAGG_KEY_BYTES],
                                         const dure_hash *t1, const uint32_t from_to[2],
-                                        dure_span sealed);
+                                        dure_span kem, dure_span sealed);

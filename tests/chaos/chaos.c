@@ -5,7 +5,8 @@
  *
  * Coordinator, sites and joins are killed with SIGKILL at random instants and at their K-th write,
  * sync, rename or frame (points.c), before it, after it, or in the middle of a write, and started
- * again. Then they are left alone and must come to further rounds. --seeds runs so many seeds from
+ * again. Some find their disk full instead, and clocks jump by hours. Then they are left alone and
+ * must come to further rounds. --seeds runs so many seeds from
  * --seed on.
  *
  * To replay a failure: the same arguments with its seed, and --keep to keep the folder; what each
@@ -61,6 +62,8 @@ static bool rage(const wish *w)
         const uint32_t victim =
             who < 2 ? FLEET_COORDINATOR : (uint32_t)fleet_draw(&f, "site", i, 0, f.v.n);
         fleet_kill(&f, victim);
+        if (fleet_draw(&f, "clock", i, 0, 4) == 0)
+            fleet_set_clock(&f, victim, (int64_t)fleet_draw(&f, "wrong", i, 0, 86400) - 43200);
         fleet_start(&f, victim, fleet_draw(&f, "armed", i, 0, 5) > 0);
     }
     return true;
@@ -100,9 +103,11 @@ static bool run_seed(const wish *w, uint64_t seed)
     fleet_make(&f, seed, (uint32_t)w->n_sites, ROUNDS);
     bool good = live(w);
     if (good && !verdict(&f.v, &n_closed, &n_aborted, why)) good = say(why);
-    print_message("seed %llu: %u kills at points, %u at instants, %u rounds done, %u aborted: %s\n",
-                  (unsigned long long)seed, f.n_at_points, f.n_at_instants, n_closed, n_aborted,
-                  good ? "holds" : "FAILS");
+    print_message(
+        "seed %llu: %u kills at points, %u at instants, %u full disks, %u rounds done, %u "
+        "aborted: %s\n",
+        (unsigned long long)seed, f.n_at_points, f.n_at_instants, f.n_full, n_closed, n_aborted,
+        good ? "holds" : "FAILS");
     fleet_end(&f, w->keep && !good);
     return good;
 }

@@ -37,13 +37,13 @@ static uint64_t draw_point(const fleet *f, uint64_t process, uint64_t life, unsi
 
 static void make_plan(char *text, size_t size, const fleet *f, uint64_t process, uint64_t life)
 {
-    static const char *const disk[] = {"before", "torn", "after"};
+    static const char *const disk[] = {"before", "torn", "after", "full"};
     static const char *const frame[] = {"before", "after"};
     const bool coordinator = process == FLEET_COORDINATOR;
     if (fleet_draw(f, "kind", process, life, 4) > 0)
         snprintf(text, size, "disk:%llu:%s",
                  (unsigned long long)draw_point(f, process, life, coordinator ? 8 : 6),
-                 disk[fleet_draw(f, "when", process, life, 3)]);
+                 disk[fleet_draw(f, "when", process, life, 4)]);
     else
         snprintf(text, size, "frame:%llu:%s",
                  (unsigned long long)draw_point(f, process, life, coordinator ? 6 : 4),
@@ -52,13 +52,16 @@ static void make_plan(char *text, size_t size, const fleet *f, uint64_t process,
 
 /* ---- life ---- */
 
-void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
+static void reset(fleet *f, uint64_t seed)
 {
     memset(f->processes, 0, sizeof f->processes);
     f->seed = seed;
-    f->n_at_points = f->n_at_instants = 0;
-    village_make_training(&f->v, n, rounds, 1);
-    for (uint32_t i = 0; i < n; i++) {
+    f->n_at_points = f->n_at_instants = f->n_full = 0;
+}
+
+static void write_records(const fleet *f)
+{
+    for (uint32_t i = 0; i < f->v.n; i++) {
         char name[32];
         dure_buf text;
         dure_buf_init(&text, 1 << 16);
@@ -70,6 +73,27 @@ void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
                                          NULL));
         dure_buf_fini(&text);
     }
+}
+
+void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
+{
+    reset(f, seed);
+    village_make_training(&f->v, n, 0, rounds, 1);
+    write_records(f);
+}
+
+void fleet_make_long(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds)
+{
+    reset(f, seed);
+    village_make_training(&f->v, n, n - n / 3, rounds, 1);
+    write_records(f);
+}
+
+void fleet_make_large(fleet *f, uint32_t n, uint32_t least, uint32_t rounds)
+{
+    reset(f, 1);
+    village_make_large(&f->v, n, least, rounds);
+    write_records(f);
 }
 
 void fleet_end(fleet *f, bool keep)
@@ -85,9 +109,11 @@ void fleet_end(fleet *f, bool keep)
 
 static void set_environment(const fleet *f, uint32_t process, const char *plan)
 {
-    char log[300];
+    char log[300], clock[300];
     snprintf(log, sizeof log, "%s/log.%u", f->v.dir.path, process);
+    snprintf(clock, sizeof clock, "%s/clock.%u", f->v.dir.path, process);
     setenv("CHAOS_LOG", log, 1);
+    setenv("CHAOS_CLOCK", clock, 1);
     setenv("OMP_WAIT_POLICY", "passive", 1);
     if (plan)
         setenv("CHAOS_KILL", plan, 1);
@@ -109,15 +135,17 @@ static void begin(fleet *f, uint32_t process, const char *out, const char *err, 
     set_environment(f, process, armed ? plan : NULL);
     p->life++;
     p->armed = armed;
+    p->full = strstr(plan, ":full") != NULL;
+    snprintf(p->log, sizeof p->log, "%s", err);
     p->killed = false;
     p->pid = village_spawn(&f->v, out, err, arguments);
 }
 
 void fleet_start(fleet *f, uint32_t process, bool armed)
 {
-    static const char *const coordinator[] = {"dure",     "coordinator", "run",       "fed",
-                                              "--json",   "--no-gate",   "--silence", "12",
-                                              "--answer", "20",          NULL};
+    const char *const coordinator[] = {"dure",     "coordinator", "run",       "fed",
+                                       "--json",   "--no-gate",   "--silence", f->v.silence_s,
+                                       "--answer", f->v.answer_s, NULL};
     char folder[16], out[32], err[32];
     if (process == FLEET_COORDINATOR) {
         begin(f, process, "events.jsonl", "coordinator.log", armed, coordinator);
@@ -141,18 +169,38 @@ void fleet_kill(fleet *f, uint32_t process)
     if (WIFSIGNALED(status)) f->n_at_instants++;
 }
 
-/* ---- joining ---- */
+void fleet_set_clock(fleet *f, uint32_t process, int64_t seconds)
+{
+    char name[32], text[32];
+    snprintf(name, sizeof name, "clock.%u", process);
+    snprintf(text, sizeof text, "%lld\n", (long long)seconds);
+    assert_ok(dure_file_write_atomic(temp_dir_file(&f->v.dir, name), dure_span_of_text(text), 0644,
+                                     NULL));
+}
 
-/* The join was over, and its last words were cut off. */
-static bool was_joined(fleet *f, const char *err)
+/* What the process said in its last life. */
+static bool has_said(fleet *f, uint32_t process, const char *words)
 {
     dure_buf text;
-    assert_ok(dure_file_read(&text, temp_dir_file(&f->v.dir, err), 1 << 20, NULL));
+    const char *at, *life = NULL;
+    assert_ok(
+        dure_file_read(&text, temp_dir_file(&f->v.dir, f->processes[process].log), 1 << 24, NULL));
     dure_put_u8(&text, 0);
-    const bool joined = strstr((const char *)text.data, "is a site's folder already") != NULL;
+    for (at = (const char *)text.data; (at = strstr(at, "---- life")); at++)
+        life = at;
+    const bool said = life && strstr(life, words);
     dure_buf_fini(&text);
-    return joined;
+    return said;
 }
+
+/* It ended because nothing could be written any more, and said so. */
+static bool was_full(fleet *f, uint32_t process, int status)
+{
+    return f->processes[process].full && WIFEXITED(status) && WEXITSTATUS(status) == 1 &&
+           has_said(f, process, "the disk is full");
+}
+
+/* ---- joining ---- */
 
 static bool join_once(fleet *f, uint32_t i, bool armed)
 {
@@ -176,7 +224,12 @@ static bool join_once(fleet *f, uint32_t i, bool armed)
         f->n_at_points++;
         return false;
     }
-    if (WEXITSTATUS(status) && !was_joined(f, err))
+    if (was_full(f, i, status)) {
+        f->n_full++;
+        return false;
+    }
+    /* It was over before, and its last words were cut off. */
+    if (WEXITSTATUS(status) && !has_said(f, i, "is a site's folder already"))
         fail_msg("site%u cannot join, see %s/%s", i, f->v.dir.path, err);
     return true;
 }
@@ -186,6 +239,12 @@ void fleet_join(fleet *f)
     for (uint32_t i = 0; i < f->v.n; i++)
         for (uint32_t life = 0; !join_once(f, i, life < JOIN_LIVES); life++)
             ;
+}
+
+void fleet_join_unharmed(fleet *f)
+{
+    for (uint32_t i = 0; i < f->v.n; i++)
+        assert_true(join_once(f, i, false));
 }
 
 /* ---- ends ---- */
@@ -205,13 +264,17 @@ bool fleet_reap(fleet *f)
         int status = 0;
         if (p->pid <= 0 || waitpid(p->pid, &status, WNOHANG) != p->pid) continue;
         p->pid = 0;
-        if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || !p->armed) {
+        const bool full = was_full(f, i, status);
+        if (!full && (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || !p->armed)) {
             snprintf(f->v.output, sizeof f->v.output, "%s ended by itself: %s %d", name_of(i),
                      WIFSIGNALED(status) ? "signal" : "status",
                      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
             return false;
         }
-        f->n_at_points++;
+        if (full)
+            f->n_full++;
+        else
+            f->n_at_points++;
         fleet_start(f, i, false);
     }
     return true;

@@ -15,6 +15,8 @@ typedef struct fleet_process {
     pid_t pid;     /* 0: not running */
     uint32_t life; /* lives begun */
     bool armed;    /* will die by itself at a point */
+    bool full;     /* or its disk will be full */
+    char log[32];  /* where its words go */
     bool killed;   /* by us: its end is no surprise */
 } fleet_process;
 
@@ -23,10 +25,15 @@ typedef struct fleet {
     uint64_t seed;
     fleet_process processes[VILLAGE_MAX + 1];
     uint32_t n_at_points, n_at_instants; /* kills */
+    uint32_t n_full;                     /* ends because of a full disk */
 } fleet;
 
 /* A federation of n sites that nobody runs yet. */
 void fleet_make(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds);
+/* The same where most sites are enough for a round, so that it does not wait for those killed. */
+void fleet_make_long(fleet *f, uint64_t seed, uint32_t n, uint32_t rounds);
+/* The same with vectors of several chunks, `least` sites needed for a round. */
+void fleet_make_large(fleet *f, uint32_t n, uint32_t least, uint32_t rounds);
 /* Kills what is left and removes the files, unless they are to be kept. */
 void fleet_end(fleet *f, bool keep);
 
@@ -35,10 +42,14 @@ uint64_t fleet_draw(const fleet *f, const char *what, uint64_t a, uint64_t b, ui
 
 void fleet_start(fleet *f, uint32_t process, bool armed);
 void fleet_kill(fleet *f, uint32_t process);
+/* The process's wall clock is wrong by so much from now on, also in its next lives. */
+void fleet_set_clock(fleet *f, uint32_t process, int64_t seconds);
 /* Every site joins, killed at its points while it does. */
 void fleet_join(fleet *f);
+/* The same, and nobody is killed. */
+void fleet_join_unharmed(fleet *f);
 /* Starts what has died at its point again, unarmed. A process that ended by itself otherwise is a
- * finding. False with the sentence in f->v.output. */
+ * finding, unless its disk was full and it said so. False with the sentence in f->v.output. */
 bool fleet_reap(fleet *f);
 /* SIGTERM to all; false when one does not end well within the time. */
 bool fleet_stop(fleet *f, uint32_t timeout_ms);

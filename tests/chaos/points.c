@@ -3,10 +3,18 @@
  * Linked into `dure_chaos`, which is `dure` otherwise: the functions below take the place of libc's
  * and libzmq's for the program and for the libraries that it loads (SQLite's writes count too).
  *
- *   CHAOS_KILL=disk:K:before|torn|after    at the K-th write, sync, rename, removal or truncation
- * of a regular file; torn: after half of the bytes CHAOS_KILL=frame:K:before|after        at the
- * K-th control frame sent, heartbeats left out CHAOS_LOG=FILE                         every frame
- * that is sent, chunks by their hash, and every update that is masked, appended before it happens
+ *   CHAOS_KILL=disk:K:before|torn|after
+ *       at the K-th write, sync, rename, removal or truncation of a regular file; torn: after half
+ *       of the bytes
+ *   CHAOS_KILL=disk:K:full
+ *       from that point on nothing can be written: the disk is full
+ *   CHAOS_KILL=frame:K:before|after
+ *       at the K-th control frame sent, heartbeats left out
+ *   CHAOS_LOG=FILE
+ *       every frame that is sent, chunks by their hash, and every update that is masked, appended
+ *       before it happens
+ *   CHAOS_CLOCK=FILE
+ *       the wall clock goes wrong by the seconds in FILE, which may change at any time
  *
  * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
 #include "chaos_log.h"
@@ -16,6 +24,7 @@
 #include "secagg/client_int.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -23,14 +32,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
-typedef enum where { BEFORE, TORN, AFTER } where;
+typedef enum where { BEFORE, TORN, AFTER, FULL } where;
 
 static atomic_long disk_left, frames_left;
 static where mode;
 static int log_fd = -1;
+static atomic_bool is_full;
+static const char *clock_path;
 
 static void *real(const char *name)
 {
@@ -53,6 +65,8 @@ typedef int fd_fn(int);
 typedef int truncate_fn(int, off_t);
 typedef int path_fn(const char *);
 typedef int paths_fn(const char *, const char *);
+typedef time_t time_fn(time_t *);
+typedef int clock_gettime_fn(clockid_t, struct timespec *);
 typedef int zmq_send_fn(void *, const void *, size_t, int);
 typedef int zmq_msg_send_fn(zmq_msg_t *, void *, int);
 
@@ -61,8 +75,12 @@ __attribute__((constructor)) static void read_plan(void)
     char kind[8] = "", when[8] = "";
     long k = 0;
     const char *plan = getenv("CHAOS_KILL"), *log = getenv("CHAOS_LOG");
+    clock_path = getenv("CHAOS_CLOCK");
     if (plan && sscanf(plan, "%7[a-z]:%ld:%7[a-z]", kind, &k, when) == 3) {
-        mode = strcmp(when, "torn") == 0 ? TORN : strcmp(when, "after") == 0 ? AFTER : BEFORE;
+        mode = strcmp(when, "torn") == 0    ? TORN
+               : strcmp(when, "after") == 0 ? AFTER
+               : strcmp(when, "full") == 0  ? FULL
+                                            : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
         if (strcmp(kind, "frame") == 0) frames_left = k;
     }
@@ -79,7 +97,16 @@ static void die(void)
 /* True once: at the point that was planned. */
 static bool is_due(atomic_long *left)
 {
-    return *left > 0 && atomic_fetch_sub(left, 1) == 1;
+    if (*left <= 0 || atomic_fetch_sub(left, 1) != 1) return false;
+    if (mode != FULL) return true;
+    is_full = true;
+    return false;
+}
+
+static ssize_t refuse(void)
+{
+    errno = ENOSPC;
+    return -1;
 }
 
 static bool is_file(int fd)
@@ -101,7 +128,10 @@ static bool meet(atomic_long *left)
 ssize_t write(int fd, const void *data, size_t n)
 {
     REAL(write_fn, "write");
-    if (!is_file(fd) || !is_due(&disk_left)) return next(fd, data, n);
+    if (!is_file(fd)) return next(fd, data, n);
+    const bool due = is_due(&disk_left);
+    if (is_full) return refuse();
+    if (!due) return next(fd, data, n);
     if (mode == BEFORE) die();
     const ssize_t put = next(fd, data, mode == TORN ? n / 2 : n);
     die();
@@ -110,7 +140,10 @@ ssize_t write(int fd, const void *data, size_t n)
 
 static ssize_t pwrite_with(pwrite_fn *next, int fd, const void *data, size_t n, off_t at)
 {
-    if (!is_file(fd) || !is_due(&disk_left)) return next(fd, data, n, at);
+    if (!is_file(fd)) return next(fd, data, n, at);
+    const bool due = is_due(&disk_left);
+    if (is_full) return refuse();
+    if (!due) return next(fd, data, n, at);
     if (mode == BEFORE) die();
     const ssize_t put = next(fd, data, mode == TORN ? n / 2 : n, at);
     die();
@@ -187,6 +220,35 @@ int unlink(const char *path)
     return result;
 }
 
+/* ---- the clock ---- */
+
+static long wrong_by_s(void)
+{
+    long seconds = 0;
+    const int saved = errno;
+    FILE *f = clock_path ? fopen(clock_path, "r") : NULL;
+    if (f && fscanf(f, "%ld", &seconds) != 1) seconds = 0;
+    if (f) (void)fclose(f);
+    errno = saved;
+    return seconds;
+}
+
+time_t time(time_t *out)
+{
+    REAL(time_fn, "time");
+    const time_t now = next(NULL) + wrong_by_s();
+    if (out) *out = now;
+    return now;
+}
+
+int clock_gettime(clockid_t which, struct timespec *out)
+{
+    REAL(clock_gettime_fn, "clock_gettime");
+    const int result = next(which, out);
+    if (result == 0 && which == CLOCK_REALTIME) out->tv_sec += wrong_by_s();
+    return result;
+}
+
 /* ---- the log ---- */
 
 static void note(chaos_record_kind kind, const void *a, size_t n_a, const void *b, size_t n_b)
@@ -212,14 +274,20 @@ static bool is_control(const uint8_t *bytes, size_t n, int flags, bool routed)
     return n >= 2 && bytes[0] == DURE_MSG_VERSION && bytes[1] != DURE_MSG_HEARTBEAT;
 }
 
+/* This thread has sent a control frame, and its payload comes next. libzmq itself sends messages,
+ * too: what it tells of connections, from any thread. */
+static _Thread_local bool payload_follows;
+
 int zmq_send(void *socket, const void *data, size_t n, int flags)
 {
     REAL(zmq_send_fn, "zmq_send");
+    payload_follows = false;
     if (!is_control(data, n, flags, true)) return next(socket, data, n, flags);
     note(CHAOS_FRAME, data, n, NULL, 0);
     const bool dies = meet(&frames_left);
     const int result = next(socket, data, n, flags);
     if (dies) die();
+    payload_follows = flags & ZMQ_SNDMORE;
     return result;
 }
 
@@ -227,6 +295,8 @@ int zmq_msg_send(zmq_msg_t *msg, void *socket, int flags)
 {
     REAL(zmq_msg_send_fn, "zmq_msg_send");
     dure_hash hash;
+    if (!payload_follows) return next(msg, socket, flags);
+    payload_follows = false;
     if (dure_hash_bytes(&hash, dure_span_of(zmq_msg_data(msg), zmq_msg_size(msg)))) abort();
     note(CHAOS_PAYLOAD, hash.b, sizeof hash.b, NULL, 0);
     return next(msg, socket, flags);

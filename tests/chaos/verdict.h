@@ -5,9 +5,10 @@
  *                 grow; the log and its accounting verify; a closed round's sum is the plain sum of
  *                 the updates of those in it, and its adapter the step from the one before by it
  *   each site     one set of keys and shares, one vector, one T3 and one reply a round, whatever
- * was repeated; never both shares of one member; no mask key and no update in two rounds budget a
- * round of which anything of the vector left is in the site's own ledger, and is charged in the
- * log; no step of the plan is used twice */
+ *                 was repeated; never both shares of one member; no mask key and no update in two
+ *                 rounds
+ *   budget        a round of which anything of the vector left is in the site's own ledger, and is
+ *                 charged in the log; no step of the plan is used twice */
 #pragma once
 
 #include "village.h"
@@ -23,6 +24,7 @@ typedef struct verdict_part {
     dure_hash shares, reply; /* of the R1 and R4 frame; zero: none */
     dure_hash root, t3;      /* zero: none */
     dure_hash chunks[8];     /* of the payloads; zero: not sent */
+    uint32_t n_sent[8];      /* how often each was sent */
     int32_t *units;          /* owned; of the last update that was masked; NULL: none */
     bool left;               /* a chunk or the final frame */
 } verdict_part;

@@ -154,6 +154,7 @@ static const char *on_payload(reading *r, dure_span record)
     verdict_part *part = part_of(r->site, r->chunk->u.chunk.config_hash);
     const dure_hash hash = hash_of(record.data);
     if (r->chunk->u.chunk.chunk >= 8) return "a chunk has a number past the vector's end";
+    part->n_sent[r->chunk->u.chunk.chunk]++;
     return once(&part->chunks[r->chunk->u.chunk.chunk], &hash) ? NULL
                                                                : "a chunk was sent in two forms";
 }

@@ -447,7 +447,7 @@ static void test_errors_a_full_disk_keeps_the_privacy_ledger_whole(void **state)
     assert_int_equal(setenv("DURE_LEDGER", "small/ledger", 1), 0);
     for (int i = 0; status == 0 && i < 20; i++) {
         status = program_run(&p, PRIVATE "--epsilon 8 --noise 4 --data data.jsonl --out run%d", i);
-        if (status == 0 && n_done++ == 0) fill("small/filler", 1);
+        if (status == 0 && n_done++ == 0) fill("small/filler", 3);
     }
     assert_int_equal(status, 1);
     assert_true(n_done > 1);

@@ -254,6 +254,28 @@ static void test_train_dry_run_says_what_a_run_does(void **state)
     assert_false(program_has(&desk, "b"));
 }
 
+/* The least that the refusal names is enough, and what is expected is said before anything starts.
+ */
+static void test_train_stays_within_memory(void **state)
+{
+    (void)state;
+    assert_int_equal(program_run(&desk, PLAIN "--steps 2 --targets all --out a --memory 1"), 1);
+    program_says(&desk, "may take 1 MB; allow more, or cut records shorter");
+    assert_false(program_has(&desk, "a"));
+    const char *least = strstr(desk.err, "needs at least ");
+    assert_non_null(least);
+    unsigned long megabytes = strtoul(least + strlen("needs at least "), NULL, 10);
+    assert_true(megabytes > 1 && megabytes < 1000);
+    assert_int_equal(
+        program_run(&desk, PLAIN "--steps 2 --targets all --out a --memory %lu", megabytes + 1), 0);
+    program_says(&desk, "expected: ");
+    assert_int_equal(program_run(&desk, PLAIN "--steps 2 --out b --memory 100MB"), 2);
+    program_says(&desk, "--memory needs a whole number");
+    assert_int_equal(program_run(&desk, PLAIN "--steps 2 --out b --memory 99999999999"), 2);
+    program_says(&desk, "--memory is in MB");
+    assert_false(program_has(&desk, "b"));
+}
+
 static void test_train_refuses_options_that_exclude_each_other(void **state)
 {
     (void)state;
@@ -301,6 +323,7 @@ int main(void)
         ROW(test_train_dora_writes_a_peft_folder),
         ROW(test_train_rslora_is_another_alpha),
         ROW(test_train_dry_run_says_what_a_run_does),
+        ROW(test_train_stays_within_memory),
         ROW(test_train_refuses_options_that_exclude_each_other),
 #undef ROW
     };

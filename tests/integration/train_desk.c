@@ -94,9 +94,10 @@ static pid_t start(const char *arguments, int *from)
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
-        int nowhere = open("/dev/null", O_WRONLY);
+        int words =
+            open(temp_dir_file(&desk.dir, "killed.err"), O_WRONLY | O_CREAT | O_TRUNC, 0644);
         dup2(ends[1], STDOUT_FILENO);
-        dup2(nowhere, STDERR_FILENO);
+        dup2(words, STDERR_FILENO);
         close(ends[0]);
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
@@ -112,7 +113,12 @@ static bool end_by_force(pid_t child, int from)
     assert_int_equal(kill(child, SIGKILL), 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     close(from);
-    if (!WIFSIGNALED(status) && WEXITSTATUS(status)) fail_msg("it failed before it was killed");
+    if (!WIFSIGNALED(status) && WEXITSTATUS(status)) {
+        char command[600];
+        snprintf(command, sizeof command, "tail -n 5 '%s'", temp_dir_file(&desk.dir, "killed.err"));
+        (void)!system(command);
+        fail_msg("it failed before it was killed");
+    }
     return WIFSIGNALED(status);
 }
 

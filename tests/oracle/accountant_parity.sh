@@ -1,6 +1,7 @@
 #!/bin/sh
-# accountant_parity.sh ACCOUNTANT_ORACLE [PLANS [SEED]]: runs accountant_parity.py, a thousand plans
-# unless told otherwise, in a Python environment of its own (half an hour on two cores).
+# accountant_parity.sh ACCOUNTANT_ORACLE [PLANS [SEED [RESULTS]]]: runs accountant_parity.py, a
+# thousand plans unless told otherwise, in a Python environment of its own (half an hour on two
+# cores). A run that was ended goes on if it is given the same file RESULTS again.
 #
 # DURE_ORACLE_VENV is that environment, made when missing. As a test it runs only where the
 # variable is set, on a few plans.

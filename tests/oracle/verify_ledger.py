@@ -196,7 +196,7 @@ def take_plan(r):
     p = Record(mechanism=r.u8(), full=r.u8(), q_k=r.u64(), sigma_num=r.u32(), clip=r.f64(),
                grid_bits=r.u32(), steps=r.u64(), n_pub=r.u64(), batch=r.u64())
     p.encoding = r.data[start:r.at]
-    if p.mechanism != 1 or not 0 < p.batch <= p.n_pub <= 10**12:
+    if p.mechanism not in (1, 2) or not 0 < p.batch <= p.n_pub <= 10**12:
         raise Wrong("a plan is out of range")
     rate = (1, 0) if p.batch == p.n_pub else (0, (p.batch << 64) // p.n_pub)
     if (p.full, p.q_k) != rate or not 1e-9 <= p.clip <= 1e9 or not 14 <= p.grid_bits <= 24:
@@ -225,7 +225,7 @@ def take_round(r, kind, version):
                adapter_in=r.raw(32), adapter_out=r.raw(32), result=r.raw(32), verdict=r.u8(),
                records=r.u64(), before=take_loss(r), after=take_loss(r), reason=take_reason(r))
     n = r.u32()
-    if not 1 <= n <= 100 or not 1 <= e.mode <= 3 or e.verdict > 2:
+    if not 1 <= n <= 100 or not 1 <= e.mode <= 4 or e.verdict > 2:
         raise Wrong("a round is out of range")
     e.members = []
     for _ in range(n):
@@ -429,9 +429,10 @@ class Join:
 
 
 def take_terms(r):
-    if r.u16() != 1:
+    version = r.u16()
+    if version not in (1, 2):
         raise Wrong("terms of another version")
-    t = Record(federation=r.text(64), base=r.raw(32), architecture=r.text(31))
+    t = Record(suite=version, federation=r.text(64), base=r.raw(32), architecture=r.text(31))
     for _ in range(8):
         r.u32()
     t.rank, t.alpha, t.targets, t.first_layer = r.u32(), r.f64(), r.u32(), r.u32()
@@ -593,7 +594,7 @@ class Plan:
         t = self.roster.joins[0].terms if self.roster and self.roster.joins else None
         if t and (e.mode != t.mode or e.base != t.base):
             raise Wrong("another mode or base than the terms")
-        if t and e.suite and (e.c != t.c or e.u_min < t.u_min):
+        if t and e.suite and (e.c != t.c or e.u_min < t.u_min or (e.suite == 2) != (t.suite == 2)):
             raise Wrong("another rule of the sum than the terms")
         for m in e.members:
             join = self.roster.by_key(m.key) if self.roster else None
@@ -602,6 +603,8 @@ class Plan:
             declared = (join.n_pub, join.q_k, int(join.q_k == 0), join.batch, join.sigma_num,
                         t.clip, t.grid_bits, t.steps)
             p = m.plan
+            if p.mechanism != (2 if t.mode == 4 else 1):
+                raise Wrong("the unit of %s is not that of the terms" % m.name)
             if declared != (p.n_pub, p.q_k, p.full, p.batch, p.sigma_num, p.clip, p.grid_bits,
                             p.steps):
                 raise Wrong("constants of %s are not as declared" % m.name)

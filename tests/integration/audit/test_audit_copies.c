@@ -59,7 +59,7 @@ static void start(uint32_t i)
 
 static void train(void)
 {
-    village_make_training(&v, COPIES_SITES, ROUNDS, STEPS);
+    village_make_training(&v, COPIES_SITES, 0, ROUNDS, STEPS);
     village_start(&v);
     for (uint32_t i = 0; i < COPIES_SITES; i++)
         join(i);

@@ -123,7 +123,7 @@ static void audit(void)
 static void test_three_sites_train_two_rounds(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 2, 3);
+    village_make_training(&v, 3, 0, 2, 3);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -138,7 +138,7 @@ static void test_three_sites_train_two_rounds(void **state)
 static void test_seven_sites_lose_two_while_they_train(void **state)
 {
     (void)state;
-    village_make_training(&v, 7, 1, LONG);
+    village_make_training(&v, 7, 0, 1, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -156,7 +156,7 @@ static void test_seven_sites_lose_two_while_they_train(void **state)
 static void test_a_killed_coordinator_is_waited_for(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, LONG);
+    village_make_training(&v, 3, 0, 1, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -174,7 +174,7 @@ static void test_a_killed_coordinator_is_waited_for(void **state)
 static void test_a_restarted_site_is_in_the_next_round(void **state)
 {
     (void)state;
-    village_make_training(&v, 5, 2, LONG);
+    village_make_training(&v, 5, 0, 2, LONG);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -202,19 +202,20 @@ static void in_folder(const char *command)
     assert_int_equal(system(line), 0);
 }
 
-/* Neither tells the site that it is an older copy; the coordinator has seen a longer ledger. */
+/* With the ledger's mark, nothing tells the site that it is an older copy; the coordinator has seen
+ * a longer ledger. */
 static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 4, 3);
+    village_make_training(&v, 3, 0, 4, 3);
     village_start(&v);
     join_all();
-    in_folder("cp -r place0 place0.copy && cp -r ledger0 ledger0.copy");
+    in_folder("mkdir copy && cp -r place0 ledger0 ledger0.head copy");
     for (uint32_t i = 0; i < v.n; i++)
         start_client(i);
     wait_for("round_done", 2, 60); /* the second R0 shows what the first round spent */
     stop_clients();
-    in_folder("rm -rf place0 ledger0 && mv place0.copy place0 && mv ledger0.copy ledger0");
+    in_folder("rm -rf place0 ledger0 ledger0.head && mv copy/* .");
     assert_int_equal(village_run(&v, "client run place0 --threads 1"), 1);
     village_says(&v, "an older copy was put back");
 }
@@ -223,7 +224,7 @@ static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
 static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 8, 12);
+    village_make_training(&v, 3, 0, 8, 12);
     village_start(&v);
     join_all();
     for (uint32_t i = 0; i < v.n; i++)
@@ -256,7 +257,7 @@ static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **
 static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 8, 12);
+    village_make_training(&v, 3, 0, 8, 12);
     village_start(&v);
     join_all();
     in_folder("cp -r place0 joined");
@@ -272,10 +273,70 @@ static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
     audit();
 }
 
+/* Four records each of ten people. */
+static void write_people(uint32_t i)
+{
+    char name[32];
+    dure_buf text;
+    dure_buf_init(&text, 1 << 20);
+    for (int k = 0; k < 40; k++)
+        dure_put_format(&text, "{\"subject\":%d,\"prompt\":\"say %d\",\"response\":\"apple\"}\n",
+                        k % 10, k);
+    snprintf(name, sizeof name, "site%u.jsonl", i);
+    assert_ok(
+        dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
+    dure_buf_fini(&text);
+}
+
+static void join_with_people(uint32_t i, const char *more)
+{
+    write_people(i);
+    if (village_run(&v,
+                    "join site%u.invitation place%u --data site%u.jsonl --source records%u "
+                    "--records 10 --model base.gguf --epsilon 50 --delta 0.001 --ledger ledger%u "
+                    "%s",
+                    i, i, i, i, i, more))
+        fail_msg("%s", v.output);
+}
+
+static void test_three_sites_protect_their_subjects(void **state)
+{
+    (void)state;
+    village_make_of_subjects(&v, 3, 1, 3);
+    village_start(&v);
+    for (uint32_t i = 0; i < v.n; i++) {
+        join_with_people(i, "--per-subject 2");
+        village_says(&v, "3 steps of 4 subjects on average");
+        village_says(&v, "for one subject more or less");
+        start_client(i);
+    }
+    wait_for("round_done", 1, 60);
+    all_must_end_well();
+    audit();
+    assert_int_equal(village_run(&v, "audit report ledger.export -o r.html --json r.json"), 0);
+    in_folder("grep -q 'subject-level' r.json && grep -q '\"unit\": *\"subject\"' r.json && "
+              "grep -q 'One subject, with all its records at a site' r.html && "
+              "! grep -q 'record-level' r.html");
+    in_folder("grep -q '\"unit\":\"subject\"' ledger0");
+}
+
+/* Records that name subjects, in a federation that protects single records. */
+static void test_a_site_says_that_single_records_will_do(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 0, 1, 3);
+    village_start(&v);
+    join_with_people(0, "");
+    assert_int_equal(village_run(&v, "client check place0"), 1);
+    village_says(&v, "have a \"subject\", and this federation protects single records");
+    join_with_people(1, "--ignore-subjects");
+    assert_int_equal(village_run(&v, "client check place1"), 0);
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 1, 3);
+    village_make_training(&v, 3, 0, 1, 3);
     village_start(&v);
     join_all();
     start_client(0);
@@ -295,6 +356,8 @@ int main(void)
         cmocka_unit_test_teardown(test_a_coordinator_put_back_gets_from_the_sites_what_it_lost,
                                   teardown),
         cmocka_unit_test_teardown(test_a_site_put_back_to_the_day_it_joined_goes_on, teardown),
+        cmocka_unit_test_teardown(test_three_sites_protect_their_subjects, teardown),
+        cmocka_unit_test_teardown(test_a_site_says_that_single_records_will_do, teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,23 +58,34 @@ static void must_run(village *v, int status)
     if (status) fail_msg("exit %d: %s", status, v->output);
 }
 
-static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps,
-                 uint32_t batch)
+typedef struct village_plan {
+    uint32_t least, steps, batch; /* least 0: all sites */
+    uint32_t width, rank;         /* of the model, of the adapter; 0: as small as may be */
+    const char *targets;          /* NULL: the default */
+    const char *unit;             /* of privacy; NULL: record */
+} village_plan;
+
+static void make(village *v, uint32_t n, uint32_t rounds, const village_plan *p)
 {
     memset(v, 0, sizeof *v);
     temp_dir_make(&v->dir);
     v->n = n;
     v->rounds = rounds;
+    v->answer_s = "20";
     v->port = free_port();
-    tiny_model_write(temp_dir_file(&v->dir, "base.gguf"), &(tiny_model_opts){.seed = 1});
+    tiny_model_write(temp_dir_file(&v->dir, "base.gguf"),
+                     &(tiny_model_opts){.seed = 1, .n_embd = p->width, .n_ff = 2 * p->width});
     write_text(temp_dir_file(&v->dir, "eval.jsonl"),
                "{\"prompt\":\"one\",\"response\":\"two\"}\n"
                "{\"prompt\":\"three\",\"response\":\"four\"}\n");
     must_run(v, village_run(v,
                             "init fed --name village --model base.gguf --eval eval.jsonl "
-                            "--endpoint tcp://127.0.0.1:%u --rounds %u --steps %u --rank 4 "
-                            "--batch %u --max-length 256 --min-sites %u --seed 7",
-                            v->port, rounds, steps, batch, least ? least : n));
+                            "--endpoint tcp://127.0.0.1:%u --rounds %u --steps %u --rank %u "
+                            "--batch %u --max-length 256 --min-sites %u --targets %s --seed 7 "
+                            "--unit %s",
+                            v->port, rounds, p->steps, p->rank ? p->rank : 4, p->batch,
+                            p->least ? p->least : n, p->targets ? p->targets : "q,v",
+                            p->unit ? p->unit : "record"));
     for (uint32_t i = 0; i < n; i++) {
         char name[16], folder[300];
         snprintf(name, sizeof name, "site%u", i);
@@ -89,14 +100,29 @@ static void make(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32
 
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds)
 {
-    make(v, n, least, rounds, 2, 16);
+    make(v, n, rounds, &(village_plan){.least = least, .steps = 2, .batch = 16});
     v->silence_s = "3";
 }
 
-void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
+void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps)
 {
-    make(v, n, 0, rounds, steps, 4);
+    make(v, n, rounds, &(village_plan){.least = least, .steps = steps, .batch = 4});
     v->silence_s = "12";
+}
+
+void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
+{
+    make(v, n, rounds, &(village_plan){.steps = steps, .batch = 4, .unit = "subject"});
+    v->silence_s = "12";
+}
+
+void village_make_large(village *v, uint32_t n, uint32_t least, uint32_t rounds)
+{
+    make(v, n, rounds,
+         &(village_plan){
+             .least = least, .steps = 1, .batch = 4, .width = 256, .rank = 64, .targets = "all"});
+    v->silence_s = "30";
+    v->answer_s = "120";
 }
 
 void village_end(village *v)
@@ -124,9 +150,18 @@ pid_t village_spawn(village *v, const char *out, const char *err, const char *co
 
 void village_start(village *v)
 {
-    const char *const arguments[] = {
-        "dure",      "coordinator", "run",      "fed", "--json", "--no-gate", "--exit-when-done",
-        "--silence", v->silence_s,  "--answer", "20",  NULL};
+    const char *const arguments[] = {"dure",
+                                     "coordinator",
+                                     "run",
+                                     "fed",
+                                     "--json",
+                                     "--no-gate",
+                                     "--exit-when-done",
+                                     "--silence",
+                                     v->silence_s,
+                                     "--answer",
+                                     v->answer_s,
+                                     NULL};
     v->coordinator = village_spawn(v, "events.jsonl", "coordinator.log", arguments);
 }
 

@@ -9,7 +9,7 @@
 #include <jansson.h>
 #include <sys/types.h>
 
-#define VILLAGE_MAX 8
+#define VILLAGE_MAX 12
 
 typedef struct village {
     temp_dir dir;
@@ -20,13 +20,19 @@ typedef struct village {
     char output[65536]; /* of the last command */
     uint64_t rounds;
     const char *silence_s; /* of the coordinator: scripted sites beat fast, real ones every 5 s */
+    const char *answer_s;  /* and how long it waits for an answer that needs no training */
 } village;
 
 /* A federation of n invited sites over a tiny model, n of them needed for a round unless `least` is
  * given; `rounds` of two steps planned. Nothing runs yet. */
 void village_make(village *v, uint32_t n, uint32_t least, uint32_t rounds);
 /* The same with as many local steps of small batches, for real sites that train. */
-void village_make_training(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
+void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t rounds, uint32_t steps);
+/* The same with an adapter of some hundred kilobytes, and a coordinator as patient as by default.
+ */
+void village_make_large(village *v, uint32_t n, uint32_t least, uint32_t rounds);
+/* The same, protecting subjects. */
+void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
 void village_end(village *v);
 
 /* Runs `dure ARGUMENTS` in the folder; exit status; both outputs in v->output. */

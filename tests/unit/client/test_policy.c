@@ -1,4 +1,5 @@
 #include "client/policy.h"
+#include "crypto/kem.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
 
@@ -168,6 +169,36 @@ static void test_policy_judges_the_terms(void **state)
     forbids(&p, &t, &plan, "bases");
 }
 
+static void test_policy_may_ask_for_the_hybrid_suite(void **state)
+{
+    (void)state;
+    dure_policy p = sample();
+    dure_terms t = terms_of(&p);
+    dure_dp_plan plan = plan_of();
+    p.post_quantum = true;
+    forbids(&p, &t, &plan, "post_quantum");
+    t.cohort.post_quantum = true;
+    assert_int_not_equal(dure_policy_check_terms(&p, &t, &plan, NULL), DURE_ERR_POLICY);
+}
+
+/* Nobody takes part in a suite that his machine does not have, and nobody falls back from it. */
+static void test_policy_says_what_the_hybrid_suite_needs(void **state)
+{
+    (void)state;
+    dure_policy p = sample();
+    dure_terms t = terms_of(&p);
+    dure_dp_plan plan = plan_of();
+    dure_diag diag = {{0}};
+    t.cohort.post_quantum = true;
+    if (dure_kem_available()) {
+        assert_ok(dure_policy_check_terms(&p, &t, &plan, NULL));
+        return;
+    }
+    assert_err(dure_policy_check_terms(&p, &t, &plan, &diag), DURE_ERR_UNSUPPORTED);
+    assert_non_null(strstr(diag.text, "OpenSSL 3.5"));
+    assert_non_null(strstr(diag.text, dure_kem_library()));
+}
+
 static void test_policy_takes_no_privacy_only_by_opting_in(void **state)
 {
     (void)state;
@@ -214,6 +245,8 @@ int main(void)
         cmocka_unit_test(test_policy_file_is_checked_by_its_schema),
         cmocka_unit_test(test_policy_holds_the_joined_plan_to_its_budget),
         cmocka_unit_test(test_policy_judges_the_terms),
+        cmocka_unit_test(test_policy_may_ask_for_the_hybrid_suite),
+        cmocka_unit_test(test_policy_says_what_the_hybrid_suite_needs),
         cmocka_unit_test(test_policy_takes_no_privacy_only_by_opting_in),
         cmocka_unit_test(test_policy_judges_the_cohort_of_a_round),
     };

@@ -113,6 +113,51 @@ static void test_private_run_is_taken_up_under_its_reservation(void **state)
     assert_true(status_of(f).n_spent == 1 && status_of(f).n_reserved == 0);
 }
 
+/* Puts the files back as they were when it was killed between the reservation and the key. */
+static void lose_key(const fixture *f)
+{
+    const dure_reservation_id id = f->run.id;
+    assert_int_equal(remove(f->key), 0);
+    assert_ok(dure_file_write_atomic(temp_dir_file(&f->dir, "key.reservation"),
+                                     dure_span_of(id.b, sizeof id.b), 0600, NULL));
+}
+
+static void test_private_run_cut_off_before_its_key_reserves_once(void **state)
+{
+    fixture *f = *state;
+    assert_ok(prepare(f));
+    assert_false(dure_file_exists(temp_dir_file(&f->dir, "key.reservation")));
+    const dure_reservation_id id = f->run.id;
+    lose_key(f);
+    assert_true(dure_private_run_exists(f->key));
+    dure_private_run_fini(&f->run);
+    f->opts.steps++; /* other settings: it is not theirs */
+    assert_err(prepare(f), DURE_ERR_STATE);
+    f->opts.steps--;
+    assert_ok(prepare(f));
+    assert_memory_equal(f->run.id.b, id.b, sizeof id.b);
+    assert_false(dure_file_exists(temp_dir_file(&f->dir, "key.reservation")));
+    assert_true(status_of(f).n_reserved == 1 && status_of(f).n_spent == 0);
+    dure_private_run_fini(&f->run);
+}
+
+/* A name that was left behind pays for nothing a second time. */
+static void test_private_run_is_not_paid_by_what_is_spent(void **state)
+{
+    fixture *f = *state;
+    f->opts.noise = 20;
+    assert_ok(prepare(f));
+    const dure_reservation_id id = f->run.id;
+    assert_ok(dure_private_run_spend(&f->run, &f->diag));
+    lose_key(f);
+    dure_private_run_fini(&f->run);
+    assert_ok(prepare(f));
+    assert_memory_not_equal(f->run.id.b, id.b, sizeof id.b);
+    assert_true(status_of(f).n_reserved == 1 && status_of(f).n_spent == 1);
+    assert_ok(dure_private_run_close(&f->run, &f->diag));
+    assert_false(dure_private_run_exists(f->key));
+}
+
 static void test_private_run_refuses_another_plan_for_its_key(void **state)
 {
     fixture *f = *state;
@@ -144,13 +189,17 @@ static void test_private_run_refuses_another_plan_for_its_key(void **state)
     assert_ok(prepare(f));
 }
 
-/* The ledger that paid must be the one at hand: an older copy does not know the reservation. */
+/* The ledger that paid must be the one at hand: an older copy lacks its newest entry, and one from
+ * elsewhere, without a mark, does not know the reservation. */
 static void test_private_run_refuses_a_ledger_without_its_reservation(void **state)
 {
     fixture *f = *state;
     assert_ok(prepare(f));
     dure_private_run_fini(&f->run);
     assert_int_equal(remove(f->ledger), 0);
+    assert_err(prepare(f), DURE_ERR_STATE);
+    assert_non_null(strstr(f->diag.text, "older copy"));
+    assert_int_equal(remove(temp_dir_file(&f->dir, "ledger.head")), 0);
     assert_err(prepare(f), DURE_ERR_NOT_FOUND);
     assert_non_null(strstr(f->diag.text, "older copy"));
 }
@@ -184,6 +233,8 @@ int main(void)
 #define ROW(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         ROW(test_private_run_reserves_spends_and_erases),
         ROW(test_private_run_is_taken_up_under_its_reservation),
+        ROW(test_private_run_cut_off_before_its_key_reserves_once),
+        ROW(test_private_run_is_not_paid_by_what_is_spent),
         ROW(test_private_run_refuses_another_plan_for_its_key),
         ROW(test_private_run_refuses_a_ledger_without_its_reservation),
         ROW(test_private_run_refuses_figures_out_of_range),

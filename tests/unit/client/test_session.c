@@ -58,6 +58,20 @@ static void test_session_refuses_altered_terms(void **state)
     assert_refused("cohort");
 }
 
+/* The coordinator would rather have keys that a recorded round can be opened with later. */
+static void test_session_refuses_a_downgrade_of_the_suite(void **state)
+{
+    (void)state;
+    st->s->site.invitation.terms.cohort.post_quantum = true; /* as the root signed them */
+    assert_int_equal(st->config->suite, DURE_SUITE_X25519_AES256CTR);
+    stage_open_round();
+    assert_refused("suite");
+    st->s->site.invitation.terms.cohort.post_quantum = false;
+    st->s->site.policy.post_quantum = true; /* or as the site alone wants them */
+    stage_open_round();
+    assert_refused("post_quantum");
+}
+
 static void test_session_refuses_less_noise_than_declared(void **state)
 {
     (void)state;
@@ -300,6 +314,25 @@ static void test_session_refuses_an_adapter_with_another_frozen_factor(void **st
     dure_buf_fini(&file);
 }
 
+/* The digest that the round names, and the bytes of another adapter that would pass by itself. */
+static void test_session_refuses_other_bytes_than_the_digest_names(void **state)
+{
+    (void)state;
+    dure_buf other;
+    int32_t *sum = calloc((size_t)st->f.terms.layout.n_active, sizeof *sum);
+    sum[0] = 1;
+    assert_ok(dure_global_adapter_next(&other, &st->f.terms, dure_buf_span(&st->adapter), sum,
+                                       SITES, NULL));
+    stage_open_round();
+    dure_msg_blob_chunk chunk = {.total_bytes = other.n, .n_bytes = (uint32_t)other.n};
+    memcpy(chunk.digest, st->config->adapter_digest, 32);
+    assert_ok(session_on_blob(st->s, &chunk, dure_buf_span(&other), NULL));
+    assert_int_equal(st->s->adapter.n, 0);
+    assert_null(st->s->round.config);
+    dure_buf_fini(&other);
+    free(sum);
+}
+
 /* ---- the log that a round cites ---- */
 
 static void test_session_takes_a_checkpoint_with_a_quorum(void **state)
@@ -412,6 +445,7 @@ int main(void)
         TEST(test_session_refuses_an_unsigned_configuration),
         TEST(test_session_refuses_a_replayed_round),
         TEST(test_session_refuses_altered_terms),
+        TEST(test_session_refuses_a_downgrade_of_the_suite),
         TEST(test_session_refuses_less_noise_than_declared),
         TEST(test_session_refuses_what_its_policy_forbids),
         TEST(test_session_refuses_when_the_plan_is_used),
@@ -427,6 +461,7 @@ int main(void)
         TEST(test_session_refuses_a_log_without_the_result_that_the_round_follows),
         TEST(test_session_refuses_a_round_after_a_result_that_cites_no_log),
         TEST(test_session_refuses_an_adapter_with_another_frozen_factor),
+        TEST(test_session_refuses_other_bytes_than_the_digest_names),
         TEST(test_session_takes_a_checkpoint_with_a_quorum),
         TEST(test_session_refuses_a_checkpoint_without_a_quorum),
         TEST(test_session_counts_cosignatures_with_its_own_bound_on_lying_sites),

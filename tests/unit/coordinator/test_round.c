@@ -286,6 +286,24 @@ static void test_round_waits_a_moment_only_for_answers(void **state)
     end_table(&t);
 }
 
+/* It has the last round's sum to fetch over a slow line before it can give its keys. */
+static void test_round_waits_for_who_still_fetches(void **state)
+{
+    (void)state;
+    table t;
+    setup_table(&t);
+    t.silent[2] = true;
+    start_all(&t);
+    for (int k = 0; k < 20; k++) {
+        dure_round_moves(t.round, 2, t.now_ms);
+        tick(&t, patience.silence_ms - 1);
+    }
+    assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_KEYS);
+    tick(&t, patience.silence_ms + 1);
+    assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_VECTORS);
+    end_table(&t);
+}
+
 static void test_round_fails_when_too_few_remain(void **state)
 {
     (void)state;
@@ -367,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_round_drops_a_silent_site),
         cmocka_unit_test(test_round_waits_for_who_is_heard_while_training),
         cmocka_unit_test(test_round_waits_a_moment_only_for_answers),
+        cmocka_unit_test(test_round_waits_for_who_still_fetches),
         cmocka_unit_test(test_round_fails_when_too_few_remain),
         cmocka_unit_test(test_round_drops_a_site_that_forgot_it),
         cmocka_unit_test(test_round_tells_a_returning_site_what_it_is_owed),

@@ -53,6 +53,37 @@ static void check_bound(size_t n)
     dure_fft_fini(&fft);
 }
 
+/* All of it, by the norm; inputs of one number and of many are the extremes. */
+static void check_norm(size_t n, size_t n_filled)
+{
+    dure_fft fft;
+    double length = 0, off = 0;
+    assert_ok(dure_fft_init(&fft, n));
+    fill(n, 5 * n);
+    for (size_t j = n_filled; j < n; j++)
+        re[j] = im[j] = from_re[j] = from_im[j] = 0;
+    dure_fft_forward(&fft, re, im);
+    for (size_t k = 0; k < n; k++) {
+        long double want_re, want_im;
+        direct(&want_re, &want_im, n, k);
+        long double a = re[k] - want_re, b = im[k] - want_im;
+        off += (double)(a * a + b * b);
+        length += from_re[k] * from_re[k] + from_im[k] * from_im[k];
+    }
+    double bound = dure_fft_error_norm(&fft) * sqrt((double)n) * sqrt(length);
+    if (sqrt(off) > bound) fail_msg("n %zu: off by %g, not %g", n, sqrt(off), bound);
+    dure_fft_fini(&fft);
+}
+
+static void test_fft_is_within_its_bound_by_the_norm(void **state)
+{
+    (void)state;
+    for (size_t n = 2; n <= 1024; n *= 2) {
+        check_norm(n, n);
+        check_norm(n, 2);
+    }
+}
+
 static void test_fft_is_within_its_bound(void **state)
 {
     (void)state;
@@ -66,6 +97,7 @@ static void test_fft_bound_is_small(void **state)
     dure_fft fft;
     assert_ok(dure_fft_init(&fft, MOST));
     assert_true(dure_fft_error(&fft) > 4e-15 && dure_fft_error(&fft) < 7e-15);
+    assert_true(dure_fft_error_norm(&fft) > 8e-15 && dure_fft_error_norm(&fft) < 1.4e-14);
     dure_fft_fini(&fft);
 }
 
@@ -101,6 +133,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fft_is_within_its_bound),
+        cmocka_unit_test(test_fft_is_within_its_bound_by_the_norm),
         cmocka_unit_test(test_fft_bound_is_small),
         cmocka_unit_test(test_fft_backward_inverts),
         cmocka_unit_test(test_fft_refuses_lengths_that_are_no_power_of_two),

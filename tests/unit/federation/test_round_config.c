@@ -111,6 +111,22 @@ static void test_round_config_names_what_was_altered(void **state)
     round_teardown(&r);
 }
 
+/* The root signs the suite: nobody else lowers or raises it. */
+static void test_round_config_has_the_suite_of_the_terms(void **state)
+{
+    (void)state;
+    round_fixture r;
+    round_setup(&r);
+    assert_int_equal(r.config->suite, DURE_SUITE_X25519_AES256CTR);
+    r.config->suite = DURE_SUITE_HYBRID_AES256CTR;
+    assert_altered(&r, "suite");
+    r.f.terms.cohort.post_quantum = true;
+    assert_ok(dure_round_config_verify(r.config, &r.f.terms, r.roster, NULL));
+    r.config->suite = DURE_SUITE_X25519_AES256CTR;
+    assert_altered(&r, "suite");
+    round_teardown(&r);
+}
+
 static void test_round_config_needs_enough_sites_in_force(void **state)
 {
     (void)state;
@@ -135,6 +151,7 @@ int main(void)
         cmocka_unit_test(test_round_config_makes_what_verifies),
         cmocka_unit_test(test_round_config_signature_covers_every_field),
         cmocka_unit_test(test_round_config_names_what_was_altered),
+        cmocka_unit_test(test_round_config_has_the_suite_of_the_terms),
         cmocka_unit_test(test_round_config_needs_enough_sites_in_force),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

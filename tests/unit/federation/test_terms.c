@@ -29,6 +29,32 @@ static void test_terms_round_trip_through_their_encoding(void **state)
     dure_buf_fini(&buf);
 }
 
+/* The suite is in the version: a federation cannot be taken for one of the other. */
+static void test_terms_of_the_hybrid_suite_are_other_terms(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    dure_hash plain, hybrid, again;
+    dure_terms back;
+    dure_buf buf;
+    assert_ok(dure_terms_hash(&plain, &f.terms));
+    f.terms.cohort.post_quantum = true;
+    assert_ok(dure_terms_hash(&hybrid, &f.terms));
+    assert_false(dure_hash_equal(&plain, &hybrid));
+    dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
+    dure_terms_put(&buf, &f.terms);
+    dure_reader r = dure_reader_of(dure_buf_span(&buf));
+    assert_ok(dure_terms_take(&back, &r, NULL));
+    assert_true(back.cohort.post_quantum);
+    assert_ok(dure_terms_hash(&again, &back));
+    assert_true(dure_hash_equal(&again, &hybrid));
+    buf.data[1] = 3;
+    r = dure_reader_of(dure_buf_span(&buf));
+    assert_err(dure_terms_take(&back, &r, NULL), DURE_ERR_UNSUPPORTED);
+    dure_buf_fini(&buf);
+}
+
 static void test_terms_cut_short_are_refused_at_every_length(void **state)
 {
     (void)state;
@@ -129,6 +155,11 @@ static void test_settings_round_trip_through_the_file(void **state)
     assert_ok(dure_terms_hash(&a, &s.terms));
     assert_ok(dure_terms_hash(&b, &back.terms));
     assert_true(dure_hash_equal(&a, &b));
+    assert_false(back.terms.cohort.post_quantum);
+    s.terms.cohort.post_quantum = true;
+    assert_ok(dure_settings_write(path, &s, NULL));
+    assert_ok(dure_settings_read(&back, path, NULL));
+    assert_true(back.terms.cohort.post_quantum);
     assert_string_equal(s.model, back.model);
     assert_memory_equal(s.root_public, back.root_public, 32);
     temp_dir_remove(&dir);
@@ -187,6 +218,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_terms_round_trip_through_their_encoding),
+        cmocka_unit_test(test_terms_of_the_hybrid_suite_are_other_terms),
         cmocka_unit_test(test_terms_cut_short_are_refused_at_every_length),
         cmocka_unit_test(test_terms_out_of_range_name_the_field),
         cmocka_unit_test(test_terms_threshold_matches_the_table),

@@ -573,7 +573,9 @@ static void test_ops_cross_entropy_near_certainty(void **state)
     double rest = 299 * exp(-12.0), expected = -rest / (1 + rest);
     on.ops->load(&got, dure_act_in(on.ops, p, CE_LD + 17), 1);
     assert_true(fabs((double)got - expected) < 0x1p-7 * fabs(expected));
-    assert_true(fabs((double)nll[1] - log1p(rest)) < 1e-6);
+    /* The lane of sums that holds the 1 is rounded to 2^-24 with each of its additions. */
+    double additions = (double)(DURE_CROSS_ENTROPY_BLOCK / on.ops->width) + 1;
+    assert_true(fabs((double)nll[1] - log1p(rest)) < additions * 0x1p-24);
     dure_pool_free(&on.pool);
 }
 

@@ -161,7 +161,7 @@ static void test_event_encode_refuses_broken_rounds(void **state)
     r = &f.event->u.round;
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->n_members = 0, refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->n_members = 101, refuse(&f);
-    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->privacy_mode = 4, refuse(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->privacy_mode = 5, refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->t3 = fixture_hash(0), refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->adapter_out = fixture_hash(0), refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->reason[0] = 'x', refuse(&f);

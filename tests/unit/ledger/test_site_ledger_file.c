@@ -27,7 +27,7 @@ int fsync(int fd)
 
 typedef struct fixture {
     temp_dir dir;
-    char path[300];
+    char path[300], mark[310];
     dure_diag diag;
 } fixture;
 
@@ -40,6 +40,7 @@ static int set_up(void **state)
     assert_non_null(f);
     temp_dir_make(&f->dir);
     snprintf(f->path, sizeof f->path, "%s", temp_dir_file(&f->dir, "ledger"));
+    snprintf(f->mark, sizeof f->mark, "%s.head", f->path);
     *state = f;
     return 0;
 }
@@ -86,12 +87,19 @@ static dure_buf contents(fixture *f)
     return text;
 }
 
-static void replace(fixture *f, const void *data, size_t n)
+static void put_back(fixture *f, const void *data, size_t n)
 {
     FILE *file = fopen(f->path, "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(data, 1, n, file), n);
     assert_int_equal(fclose(file), 0);
+}
+
+/* Another ledger, as if it came from another machine: without its mark. */
+static void replace(fixture *f, const void *data, size_t n)
+{
+    (void)unlink(f->mark);
+    put_back(f, data, n);
 }
 
 /* What a run does to the ledger, one call after another; it dies after `steps` of them. */
@@ -123,7 +131,9 @@ static void test_ledger_file_keeps_every_step_of_a_killed_process(void **state)
         assert_int_equal(s.n_spent, steps > 1);
         assert_true((s.epsilon_committed > 0) == (steps > 0));
         dure_site_ledger_close(&ledger);
-        if (steps == 1) assert_int_equal(unlink(f->path), 0);
+        if (steps != 1) continue;
+        assert_int_equal(unlink(f->path), 0);
+        assert_int_equal(unlink(f->mark), 0);
     }
 }
 
@@ -240,6 +250,70 @@ static void test_ledger_file_shows_a_rolled_back_copy(void **state)
     assert_false(dure_site_ledger_contains(ledger, &late));
     dure_site_ledger_close(&ledger);
     dure_buf_fini(&backup);
+}
+
+static void refused_as_older(fixture *f)
+{
+    dure_site_ledger *ledger = NULL;
+    assert_err(dure_site_ledger_open(&ledger, f->path, &f->diag), DURE_ERR_STATE);
+    assert_non_null(strstr(f->diag.text, "an older copy was put back"));
+    assert_err(dure_site_ledger_open_read(&ledger, f->path, &f->diag), DURE_ERR_STATE);
+    assert_null(ledger);
+}
+
+/* Nobody else has to have seen the entry: the mark beside the ledger did. */
+static void test_ledger_file_put_back_alone_is_refused(void **state)
+{
+    fixture *f = *state;
+    dure_site_ledger *ledger = opened(f);
+    dure_buf backup = contents(f);
+    dure_reservation_id id = reserved(f, ledger);
+    assert_ok(dure_site_ledger_spend(ledger, &id, &f->diag));
+    dure_site_ledger_close(&ledger);
+    dure_buf newest = contents(f);
+    put_back(f, backup.data, backup.n);
+    refused_as_older(f);
+    refused_as_older(f); /* opening it does not make it the newest */
+    assert_int_equal(unlink(f->path), 0);
+    refused_as_older(f); /* nor is it forgotten by removing it */
+    put_back(f, newest.data, newest.n);
+    dure_site_ledger_close(&ledger);
+    ledger = opened(f);
+    dure_site_ledger_close(&ledger);
+    assert_int_equal(unlink(f->mark), 0);
+    put_back(f, backup.data, backup.n);
+    ledger = opened(f);
+    dure_site_ledger_close(&ledger);
+    dure_buf_fini(&backup);
+    dure_buf_fini(&newest);
+}
+
+/* A process that dies between the entry and the mark leaves an older mark, which is no fault. */
+static void test_ledger_file_may_be_ahead_of_its_mark(void **state)
+{
+    fixture *f = *state;
+    dure_site_ledger *ledger = opened(f);
+    dure_buf mark;
+    assert_ok(dure_file_read(&mark, f->mark, 100, &f->diag));
+    reserved(f, ledger);
+    dure_site_ledger_close(&ledger);
+    assert_ok(dure_file_write_atomic(f->mark, dure_buf_span(&mark), 0600, &f->diag));
+    dure_buf backup = contents(f);
+    ledger = opened(f);
+    reserved(f, ledger);
+    dure_site_ledger_close(&ledger);
+    dure_buf newest = contents(f);
+    assert_ok(dure_file_write_atomic(f->mark, dure_buf_span(&mark), 0600, &f->diag));
+    ledger = opened(f); /* who acts on the last line has it marked first */
+    dure_site_ledger_close(&ledger);
+    put_back(f, backup.data, backup.n);
+    refused_as_older(f);
+    put_back(f, newest.data, newest.n);
+    assert_ok(dure_file_write_atomic(f->mark, dure_span_of_text("torn"), 0600, &f->diag));
+    refused_as_older(f);
+    dure_buf_fini(&backup);
+    dure_buf_fini(&newest);
+    dure_buf_fini(&mark);
 }
 
 static void test_ledger_file_replaced_while_open_is_refused(void **state)
@@ -454,6 +528,8 @@ int main(void)
         ROW(test_ledger_file_names_the_entry_with_a_flipped_byte),
         ROW(test_ledger_file_refuses_removed_and_swapped_lines),
         ROW(test_ledger_file_shows_a_rolled_back_copy),
+        ROW(test_ledger_file_put_back_alone_is_refused),
+        ROW(test_ledger_file_may_be_ahead_of_its_mark),
         ROW(test_ledger_file_replaced_while_open_is_refused),
         ROW(test_ledger_file_is_busy_while_another_process_holds_it),
         ROW(test_ledger_file_shares_one_budget_between_processes),

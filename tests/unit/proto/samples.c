@@ -19,7 +19,7 @@ static void fill_lists(void)
     memset(bytes, 0x42, sizeof bytes);
     for (uint32_t i = 0; i < DURE_MEMBERS_MAX; i++) {
         keys[i] = (dure_round_keys){.member = i, .chain_length = 7, .nonce = {1, 2, 3}};
-        sealed[i] = (dure_sealed){i, {bytes, 116}};
+        sealed[i] = (dure_sealed){.member = i, .sealed = {bytes, 116}};
         forwarded[i] = (dure_forwarded){.member = i, .sealed = {bytes, 116}, .r1_hash = {5}};
         survivors[i] = (dure_survivor){.member = i, .root = {9}};
         attested[i] = (dure_attested){.member = i, .signature = {3}};
@@ -171,4 +171,16 @@ void sample_config(dure_config *config, uint32_t n)
         memset(m->sign_public, (int)(i + 1), sizeof m->sign_public);
         memset(m->curve_public, (int)(i + 101), sizeof m->curve_public);
     }
+}
+
+dure_msg sample_hybrid_message(dure_msg_type type, size_t n)
+{
+    dure_msg msg = sample_message(type, n);
+    for (uint32_t i = 0; i < DURE_MEMBERS_MAX; i++) {
+        keys[i].kem = (dure_span){bytes, DURE_MSG_KEM_KEYS_BYTES};
+        sealed[i].kem = forwarded[i].kem = (dure_span){bytes, DURE_MSG_KEM_MAX};
+    }
+    if (type == DURE_MSG_ADVERTISE) msg.u.advertise.keys.kem = keys[0].kem;
+    if (type == DURE_MSG_SHARES) msg.u.shares.wrapped = (dure_span){bytes, DURE_MSG_WRAPPED_MAX};
+    return msg;
 }

@@ -95,6 +95,49 @@ static void test_codec_takes_a_hundred_members(void **state)
     }
 }
 
+/* As long as they get, and what a router takes in one frame is enough for what sites send. */
+static void test_codec_takes_a_hundred_members_of_the_hybrid_suite(void **state)
+{
+    (void)state;
+    static const struct {
+        dure_msg_type type;
+        size_t n, most;
+    } lists[] = {{DURE_MSG_ADVERTISE, 0, DURE_MSG_PAYLOAD_MAX},
+                 {DURE_MSG_KEYS, DURE_MEMBERS_MAX, DURE_MSG_BYTES_MAX},
+                 {DURE_MSG_SHARES, DURE_MEMBERS_MAX - 1, DURE_MSG_PAYLOAD_MAX},
+                 {DURE_MSG_SHARES_FOR, DURE_MEMBERS_MAX, DURE_MSG_BYTES_MAX}};
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        dure_msg msg = sample_hybrid_message(lists[i].type, lists[i].n);
+        dure_buf frame = encoded(&msg);
+        dure_msg *back = NULL;
+        assert_true(frame.n <= lists[i].most);
+        assert_ok(dure_msg_decode(&back, dure_buf_span(&frame), NULL));
+        if (lists[i].type == DURE_MSG_KEYS) {
+            const dure_span *kem = &back->u.keys.entries[DURE_MEMBERS_MAX - 1].kem;
+            assert_int_equal(kem->n, DURE_MSG_KEM_KEYS_BYTES);
+            assert_memory_equal(kem->data, msg.u.keys.entries[0].kem.data, kem->n);
+        }
+        dure_msg_free(&back);
+        dure_buf_fini(&frame);
+    }
+}
+
+/* What is not there has one form, too. */
+static void test_codec_refuses_an_empty_field_that_may_be_absent(void **state)
+{
+    (void)state;
+    dure_msg msg = sample(DURE_MSG_ADVERTISE), *back = NULL;
+    dure_buf frame = encoded(&msg);
+    dure_put_raw(&frame, "\x4a\x00", 2); /* field 9 of no bytes */
+    assert_err(dure_msg_decode(&back, dure_buf_span(&frame), NULL), DURE_ERR_LIMIT);
+    dure_buf_fini(&frame);
+    uint8_t long_one[DURE_MSG_KEM_KEYS_BYTES + 1] = {0};
+    msg.u.advertise.keys.kem = (dure_span){long_one, sizeof long_one};
+    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
+    assert_err(dure_msg_encode(&frame, &msg, NULL), DURE_ERR_LIMIT);
+    dure_buf_fini(&frame);
+}
+
 static void test_codec_takes_the_longest_roster(void **state)
 {
     (void)state;
@@ -360,6 +403,8 @@ int main(void)
         cmocka_unit_test(test_codec_decoded_message_is_a_deep_copy),
         cmocka_unit_test(test_codec_keeps_every_field_of_hello),
         cmocka_unit_test(test_codec_takes_a_hundred_members),
+        cmocka_unit_test(test_codec_takes_a_hundred_members_of_the_hybrid_suite),
+        cmocka_unit_test(test_codec_refuses_an_empty_field_that_may_be_absent),
         cmocka_unit_test(test_codec_takes_the_longest_roster),
         cmocka_unit_test(test_codec_refuses_every_truncation),
         cmocka_unit_test(test_codec_refuses_an_unknown_field),

@@ -92,7 +92,7 @@ static void test_config_holds_the_rules_of_the_secure_sum(void **state)
     REFUSES(chunk_words, DURE_CHUNK_WORDS_MAX + 16);
     REFUSES(n_words, 0);
     REFUSES(q_max, (1u << 23) / 5 + 1); /* five of them pass 2^23 */
-    REFUSES(suite, 2);
+    REFUSES(suite, 3);
     REFUSES(round, 0);
     REFUSES(share_lifetime_ms, 0);
 }

@@ -200,6 +200,7 @@ static void test_round_does_not_resume_from_the_records_of_another(void **state)
 
 int main(void)
 {
+    if (world_lacks_suite()) return WORLD_SKIPPED;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_sums_exactly_without_dropouts),
         cmocka_unit_test(test_round_sums_32_bit_words),

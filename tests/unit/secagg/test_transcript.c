@@ -22,8 +22,10 @@ static void test_transcript_pair_key_is_the_same_from_both_sides(void **state)
     dure_hash t2 = hash_of(1);
     assert_ok(dure_kx_generate(&a));
     assert_ok(dure_kx_generate(&b));
-    assert_ok(dure_secagg_pair_key(ab, &t2, &a, b.public_, (uint32_t[2]){3, 1}, &config));
-    assert_ok(dure_secagg_pair_key(ba, &t2, &b, a.public_, (uint32_t[2]){1, 3}, &config));
+    assert_ok(dure_secagg_pair_key(ab, &t2, &(dure_agreement){&a, b.public_, NULL},
+                                   (uint32_t[2]){3, 1}, &config));
+    assert_ok(dure_secagg_pair_key(ba, &t2, &(dure_agreement){&b, a.public_, NULL},
+                                   (uint32_t[2]){1, 3}, &config));
     assert_memory_equal(ab, ba, 32);
 }
 
@@ -36,12 +38,15 @@ static void test_transcript_another_view_gives_another_mask(void **state)
     dure_hash t2 = hash_of(1), other = hash_of(2);
     assert_ok(dure_kx_generate(&a));
     assert_ok(dure_kx_generate(&b));
-    assert_ok(dure_secagg_pair_key(first, &t2, &a, b.public_, (uint32_t[2]){0, 1}, &config));
-    assert_ok(dure_secagg_pair_key(second, &other, &a, b.public_, (uint32_t[2]){0, 1}, &config));
+    assert_ok(dure_secagg_pair_key(first, &t2, &(dure_agreement){&a, b.public_, NULL},
+                                   (uint32_t[2]){0, 1}, &config));
+    assert_ok(dure_secagg_pair_key(second, &other, &(dure_agreement){&a, b.public_, NULL},
+                                   (uint32_t[2]){0, 1}, &config));
     assert_memory_not_equal(first, second, 32);
     dure_config longer = config;
     longer.n_words++;
-    assert_ok(dure_secagg_pair_key(second, &t2, &a, b.public_, (uint32_t[2]){0, 1}, &longer));
+    assert_ok(dure_secagg_pair_key(second, &t2, &(dure_agreement){&a, b.public_, NULL},
+                                   (uint32_t[2]){0, 1}, &longer));
     assert_memory_not_equal(first, second, 32);
 }
 
@@ -78,10 +83,13 @@ static void test_transcript_low_order_peer_is_refused(void **state)
     uint8_t zero[32] = {0}, key[32];
     dure_hash t = hash_of(1);
     assert_ok(dure_kx_generate(&a));
-    assert_err(dure_secagg_pair_key(key, &t, &a, zero, (uint32_t[2]){0, 1}, &config),
+    assert_err(dure_secagg_pair_key(key, &t, &(dure_agreement){&a, zero, NULL}, (uint32_t[2]){0, 1},
+                                    &config),
                DURE_ERR_AUTH);
     assert_memory_equal(key, zero, 32);
-    assert_err(dure_secagg_channel_key(key, &t, &a, zero, (uint32_t[2]){0, 1}), DURE_ERR_AUTH);
+    assert_err(
+        dure_secagg_channel_key(key, &t, &(dure_agreement){&a, zero, NULL}, (uint32_t[2]){0, 1}),
+        DURE_ERR_AUTH);
 }
 
 static dure_share_pair sample_pair(uint32_t x)
@@ -96,19 +104,22 @@ static void test_transcript_sealed_shares_open_for_the_receiver_alone(void **sta
     uint8_t key[32] = {7}, sealed[DURE_SECAGG_SEALED_BYTES];
     dure_hash t1 = hash_of(1), other = hash_of(2);
     const uint32_t way[2] = {0, 4}, back[2] = {4, 0};
+    const uint8_t ciphertext[3] = {1, 2, 3};
+    const dure_span none = {0}, kem = {ciphertext, sizeof ciphertext};
     dure_share_pair pair = sample_pair(5), out;
     dure_span span = {sealed, sizeof sealed};
-    assert_ok(dure_secagg_seal(sealed, key, &t1, way, &pair));
-    assert_ok(dure_secagg_open(&out, key, &t1, way, span));
+    assert_ok(dure_secagg_seal(sealed, key, &t1, way, none, &pair));
+    assert_ok(dure_secagg_open(&out, key, &t1, way, none, span));
     assert_memory_equal(&out.mask.y, &pair.mask.y, sizeof pair.mask.y);
-    assert_err(dure_secagg_open(&out, key, &t1, back, span), DURE_ERR_AUTH);
-    assert_err(dure_secagg_open(&out, key, &other, way, span), DURE_ERR_AUTH);
+    assert_err(dure_secagg_open(&out, key, &t1, back, none, span), DURE_ERR_AUTH);
+    assert_err(dure_secagg_open(&out, key, &other, way, none, span), DURE_ERR_AUTH);
+    assert_err(dure_secagg_open(&out, key, &t1, way, kem, span), DURE_ERR_AUTH);
     span.n--;
-    assert_err(dure_secagg_open(&out, key, &t1, way, span), DURE_ERR_AUTH);
+    assert_err(dure_secagg_open(&out, key, &t1, way, none, span), DURE_ERR_AUTH);
     pair = sample_pair(4); /* a share at somebody else's point */
-    assert_ok(dure_secagg_seal(sealed, key, &t1, way, &pair));
+    assert_ok(dure_secagg_seal(sealed, key, &t1, way, none, &pair));
     span.n++;
-    assert_err(dure_secagg_open(&out, key, &t1, way, span), DURE_ERR_AUTH);
+    assert_err(dure_secagg_open(&out, key, &t1, way, none, span), DURE_ERR_AUTH);
 }
 
 /* ---- recovery ---- */

@@ -1,5 +1,6 @@
 #include "world.h"
 
+#include "crypto/kem.h"
 #include "crypto/rng.h"
 #include "support/check.h"
 #include "support/seeded_rng.h"
@@ -8,11 +9,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+static bool hybrid_is_asked(void)
+{
+    const char *suite = getenv("DURE_TEST_SUITE");
+    return suite && strcmp(suite, "hybrid") == 0;
+}
+
+bool world_lacks_suite(void)
+{
+    if (!hybrid_is_asked() || dure_kem_available()) return false;
+    print_message("skipped: this machine's OpenSSL has no ML-KEM-768\n");
+    return true;
+}
+
 static void sample_config(world *w)
 {
     dure_config *c = &w->config;
     *c = (dure_config){
-        .suite = DURE_SUITE_X25519_AES256CTR,
+        .suite = hybrid_is_asked() ? DURE_SUITE_HYBRID_AES256CTR : DURE_SUITE_X25519_AES256CTR,
         .run_id = 1,
         .round = 5,
         .n_members = w->n,

@@ -1,0 +1,195 @@
+/* Machines that fail a federation of real processes: stopped in the middle of a round, few
+ * descriptors, state that cannot be written. Full disks and wrong clocks are the chaos harness's
+ * (chaos.c). */
+#include "fleet.h"
+#include "verdict.h"
+
+#include "common/clock.h"
+#include "support/check.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { ROUNDS = 50, ROUND_MS = 90000, STOP_MS = 20000 };
+
+static fleet f;
+static char read_only[512]; /* a folder that is mounted so; "" : none */
+
+static int teardown(void **state)
+{
+    (void)state;
+    if (read_only[0]) umount(read_only);
+    read_only[0] = 0;
+    fleet_end(&f, false);
+    return 0;
+}
+
+static void fail_with_logs(const char *what)
+{
+    char command[600];
+    snprintf(command, sizeof command, "cd '%s' && tail -n 15 events.jsonl coordinator.log client*",
+             f.v.dir.path);
+    if (system(command)) print_message("no log\n");
+    fail_msg("%s", what);
+}
+
+static void wait_for(const char *event, size_t n)
+{
+    const uint64_t end_ms = dure_clock_monotonic_ms() + ROUND_MS;
+    while (village_count(&f.v, event) < n) {
+        if (!fleet_reap(&f)) fail_with_logs(f.v.output);
+        if (dure_clock_monotonic_ms() > end_ms) fail_with_logs(event);
+        dure_clock_sleep_ms(10);
+    }
+}
+
+static void begin(uint32_t n)
+{
+    fleet_make(&f, 1, n, ROUNDS);
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    fleet_join_unharmed(&f);
+    for (uint32_t i = 0; i < n; i++)
+        fleet_start(&f, i, false);
+}
+
+static void end(void)
+{
+    char why[256];
+    uint32_t n_closed, n_aborted;
+    if (!fleet_stop(&f, STOP_MS)) fail_with_logs(f.v.output);
+    if (!verdict(&f.v, &n_closed, &n_aborted, why)) fail_with_logs(why);
+}
+
+/* SIGTERM, and it ends well at once. */
+static void stop_one(uint32_t process)
+{
+    int status = 0;
+    const uint64_t start_ms = dure_clock_monotonic_ms();
+    assert_int_equal(kill(f.processes[process].pid, SIGTERM), 0);
+    waitpid(f.processes[process].pid, &status, 0);
+    f.processes[process].pid = 0;
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    assert_true(dure_clock_monotonic_ms() - start_ms < STOP_MS);
+}
+
+/* The round in hand is handed over: nothing that was said is taken back. */
+static void test_a_stopped_coordinator_hands_its_round_over(void **state)
+{
+    (void)state;
+    begin(5);
+    wait_for("round_done", 1);
+    for (unsigned k = 0; k < 4; k++) {
+        wait_for("round_open", 2 + k);
+        stop_one(FLEET_COORDINATOR);
+        fleet_start(&f, FLEET_COORDINATOR, false);
+    }
+    wait_for("round_done", village_count(&f.v, "round_done") + 1);
+    assert_int_equal(village_count(&f.v, "round_failed"), 0);
+    end();
+}
+
+static void test_a_stopped_site_is_back_in_the_next_round(void **state)
+{
+    (void)state;
+    begin(5);
+    wait_for("round_open", 2);
+    stop_one(2);
+    fleet_start(&f, 2, false);
+    const size_t done = village_count(&f.v, "round_done");
+    wait_for("round_done", done + 2);
+    assert_true(village_saw(&f.v, "round_done", "sites", "5"));
+    end();
+}
+
+/* Runs a command of the program with few descriptors; its output in f.v.output. */
+static int run_with_descriptors(unsigned n, const char *arguments)
+{
+    char command[900];
+    snprintf(command, sizeof command, "cd '%s' && ulimit -n %u && timeout 20 '%s' %s >few.log 2>&1",
+             f.v.dir.path, n, DURE_BINARY, arguments);
+    const int status = system(command);
+    FILE *log = fopen(temp_dir_file(&f.v.dir, "few.log"), "r");
+    assert_non_null(log);
+    const size_t got = fread(f.v.output, 1, sizeof f.v.output - 1, log);
+    f.v.output[got] = 0;
+    (void)fclose(log);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+}
+
+static void test_too_few_descriptors_are_a_sentence(void **state)
+{
+    (void)state;
+    begin(3);
+    wait_for("round_done", 1);
+    assert_true(fleet_stop(&f, STOP_MS));
+    for (unsigned n = 16; n <= 60; n += 11) {
+        static const char *const commands[] = {"coordinator run fed", "client run place0"};
+        for (size_t k = 0; k < 2; k++) {
+            if (run_with_descriptors(n, commands[k]) != 1) fail_msg("%u: %s", n, f.v.output);
+            village_says(&f.v, "ulimit -n");
+        }
+    }
+}
+
+/* True when nothing can be written there any more, whoever runs the test. */
+static bool make_read_only(const char *name)
+{
+    snprintf(read_only, sizeof read_only, "%s", temp_dir_file(&f.v.dir, name));
+    if (mount(read_only, read_only, NULL, MS_BIND, NULL) == 0 &&
+        mount(NULL, read_only, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL) == 0)
+        return true;
+    umount(read_only);
+    read_only[0] = 0;
+    return geteuid() != 0 && chmod(temp_dir_file(&f.v.dir, name), 0555) == 0;
+}
+
+static void make_writable(const char *name)
+{
+    if (read_only[0]) assert_int_equal(umount(read_only), 0);
+    if (!read_only[0]) assert_int_equal(chmod(temp_dir_file(&f.v.dir, name), 0755), 0);
+    read_only[0] = 0;
+}
+
+static void test_state_that_cannot_be_written_is_a_sentence(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *folder, *command;
+    } cases[] = {{"fed/coordinator", "coordinator run fed"}, {"place0", "client run place0"}};
+    begin(3);
+    wait_for("round_done", 1);
+    assert_true(fleet_stop(&f, STOP_MS));
+    for (size_t k = 0; k < 2; k++) {
+        if (!make_read_only(cases[k].folder)) {
+            print_message("skipped: no right to make a folder read-only\n");
+            skip();
+        }
+        const int status = village_run(&f.v, "%s", cases[k].command);
+        make_writable(cases[k].folder);
+        assert_int_equal(status, 1);
+        if (!strstr(f.v.output, "read-only") && !strstr(f.v.output, "permission denied"))
+            fail_msg("it says: %s", f.v.output);
+    }
+    for (uint32_t i = 0; i < 3; i++)
+        fleet_start(&f, i, false);
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    wait_for("round_done", village_count(&f.v, "round_done") + 1);
+    end();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_teardown(test_a_stopped_coordinator_hands_its_round_over, teardown),
+        cmocka_unit_test_teardown(test_a_stopped_site_is_back_in_the_next_round, teardown),
+        cmocka_unit_test_teardown(test_too_few_descriptors_are_a_sentence, teardown),
+        cmocka_unit_test_teardown(test_state_that_cannot_be_written_is_a_sentence, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
