@@ -142,15 +142,27 @@ static dure_err take_fields(dure_event_epoch *out, bool *is_signed, const json_t
     return err;
 }
 
-dure_err dure_epoch_read(dure_event_epoch *out, bool *is_signed, const char *path, dure_diag *diag)
+dure_err dure_epoch_parse(dure_event_epoch *out, bool *is_signed, dure_span text, const char *name,
+                          dure_diag *diag)
 {
     json_t *file = NULL;
     *out = (dure_event_epoch){.epoch = 0};
-    dure_err err = dure_json_read(&file, path, FILE_MAX_BYTES, diag);
+    *is_signed = false;
+    dure_err err = dure_json_parse(&file, text, name, diag);
     if (err) return err;
     err = take_fields(out, is_signed, file, diag);
-    if (err) dure_diag_prefix(diag, err, "%s", path);
+    if (err) dure_diag_prefix(diag, err, "%s", name);
     json_decref(file);
+    return err;
+}
+
+dure_err dure_epoch_read(dure_event_epoch *out, bool *is_signed, const char *path, dure_diag *diag)
+{
+    dure_buf text = {0};
+    *is_signed = false;
+    dure_err err = dure_file_read(&text, path, FILE_MAX_BYTES, diag);
+    if (!err) err = dure_epoch_parse(out, is_signed, dure_buf_span(&text), path, diag);
+    dure_buf_fini(&text);
     return err;
 }
 

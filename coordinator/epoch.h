@@ -32,6 +32,9 @@ DURE_MUST_USE dure_err dure_epoch_write(const char *path, const dure_event_epoch
 /* *is_signed: it bears a signature, not verified yet. DURE_ERR_FORMAT names the file and key. */
 DURE_MUST_USE dure_err dure_epoch_read(dure_event_epoch *out, bool *is_signed, const char *path,
                                        dure_diag *diag);
+/* The same over bytes; `name` stands for the file in `diag`. */
+DURE_MUST_USE dure_err dure_epoch_parse(dure_event_epoch *out, bool *is_signed, dure_span text,
+                                        const char *name, dure_diag *diag);
 
 /* Takes the folder's log back to what is kept, enters the statement and signs a checkpoint; rounds
  * and adapter follow. Again after a crash is fine. DURE_ERR_AUTH: not signed by this federation's

@@ -97,6 +97,11 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
     else if (*present < *needed)
         snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here%s",
                  *present, *needed, any_unwilling(c) ? ", others refused the last round" : "");
+    else if (!dure_coordinator_heard_enough(c))
+        snprintf(text, DURE_MSG_TEXT_SIZE,
+                 "%u sites are here: more of the roster are waited for after a start, which could "
+                 "know of a newer log; revoke those that do not come back",
+                 *present);
     else if (c->cited_known && c->facts.n_done && c->cited <= c->facts.done_index)
         snprintf(text, DURE_MSG_TEXT_SIZE,
                  "waiting for more sites of the roster to cosign the log with the last result; "
