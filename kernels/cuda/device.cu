@@ -165,6 +165,7 @@ extern "C" void dure_device_free(dure_device *d, void *memory)
 static void copy(dure_device *d, void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
 {
     if (d->failed[0] || bytes == 0) return;
+    check(d, cudaSetDevice(d->index), "choosing the GPU"); /* for this thread */
     check(d, cudaMemcpyAsync(to, from, bytes, kind, d->stream), "a copy");
 }
 
@@ -186,6 +187,7 @@ extern "C" void dure_device_download(dure_device *d, void *to, const void *from,
 extern "C" void dure_device_zero(dure_device *d, void *at, size_t bytes)
 {
     if (d->failed[0] || bytes == 0) return;
+    check(d, cudaSetDevice(d->index), "choosing the GPU");
     check(d, cudaMemsetAsync(at, 0, bytes, d->stream), "clearing memory");
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/cuda/device.h"
 #include "kernels/dequant.h"
 
+#include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
@@ -12,17 +13,20 @@ enum { MOST_THREADS = 1024, STACK_BYTES = 64 << 10, SHARED_MOST = 99 << 10 };
 dure_emulated_dim threadIdx, blockIdx, blockDim, gridDim;
 
 /* A coroutine runs threads one after the other, until one of them waits at a barrier; it then
- * belongs to that thread until it has ended. */
+ * belongs to that thread until it has ended. It is entered for the first time by setcontext(), and
+ * after that by longjmp(), which is no system call; no frame that is left is ever unwound. */
 typedef struct coroutine {
     ucontext_t context;
+    jmp_buf here;
     char *stack;
     unsigned thread;
+    bool entered;
 } coroutine;
 
 static struct {
     coroutine pool[MOST_THREADS];
     unsigned made;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     coroutine *current, *waiting[MOST_THREADS];
     unsigned started, finished, n_waiting;
     dure_emulated_thread *thread;
@@ -46,6 +50,12 @@ static void enter_thread(unsigned number)
     threadIdx.x = number;
 }
 
+/* Back to the scheduler, until resume(self). */
+static void leave(coroutine *self)
+{
+    if (!_setjmp(self->here)) _longjmp(emu.scheduler, 1);
+}
+
 static void run_coroutine(void)
 {
     for (;;) {
@@ -56,7 +66,7 @@ static void run_coroutine(void)
             emu.thread(emu.args);
             emu.finished++;
         }
-        swapcontext(&emu.current->context, &emu.scheduler);
+        leave(emu.current);
     }
 }
 
@@ -79,14 +89,17 @@ static void resume(coroutine *c)
 {
     emu.current = c;
     enter_thread(c->thread);
-    swapcontext(&emu.scheduler, &c->context);
+    if (_setjmp(emu.scheduler)) return;
+    if (c->entered) _longjmp(c->here, 1);
+    c->entered = true;
+    setcontext(&c->context);
 }
 
 void dure_emulated_barrier(void)
 {
     coroutine *self = emu.current;
     emu.waiting[emu.n_waiting++] = self;
-    swapcontext(&self->context, &emu.scheduler);
+    leave(self);
 }
 
 /* Coroutines [0, used) have a thread that waits; the rest are idle. */
@@ -120,7 +133,7 @@ void dure_emulated_run(dure_emulated_thread *thread, const void *args, size_t gr
     for (size_t i = 0; i < grid_x * grid_y; i++) {
         size_t at = emu.reverse ? grid_x * grid_y - 1 - i : i;
         blockIdx = (dure_emulated_dim){(unsigned)(at % grid_x), (unsigned)(at / grid_x)};
-        memset(emu.shared, 0xFF, sizeof emu.shared);
+        memset(emu.shared, 0xFF, shared_bytes);
         run_block();
     }
 }
