@@ -226,8 +226,11 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
            site->state.declared.batch);
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
-    printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
-           f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
+    if (f->work.fit.bytes)
+        printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
+               f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
+    else
+        printf("memory      that of the GPU, which the measured records fit\n");
     if (f->bare) {
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
@@ -315,6 +318,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
         return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
                                 o->device);
     }
+    if (o->on.cuda && o->memory)
+        return dure_args_refuse(&usage, "--memory is of --device cpu alone");
     dure_device_say(o->device);
     return -1;
 }
