@@ -67,6 +67,22 @@ static bool any_unwilling(const dure_coordinator *c)
     return false;
 }
 
+/* Who has not cosigned the last result yet. */
+static void say_cosigners(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator *c)
+{
+    const size_t size = DURE_MSG_TEXT_SIZE;
+    const char *comma = ": waiting for ";
+    int at = snprintf(text, size,
+                      "the log with the last result lacks cosignatures (revoke who does not "
+                      "come back)");
+    for (size_t i = 0; i < dure_roster_count(c->roster) && at > 0 && (size_t)at < size; i++) {
+        const dure_roster_member *m = dure_roster_at(c->roster, i);
+        if (m->revoked || c->sites[i].has_result) continue;
+        at += snprintf(text + at, size - (size_t)at, "%s%s", comma, m->join.invitation.name);
+        comma = ", ";
+    }
+}
+
 void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
                                 const dure_coordinator *c, uint64_t now_ms)
 {
@@ -103,9 +119,7 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
                  "know of a newer log; revoke those that do not come back",
                  *present);
     else if (c->cited_known && c->facts.n_done && c->cited <= c->facts.done_index)
-        snprintf(text, DURE_MSG_TEXT_SIZE,
-                 "waiting for more sites of the roster to cosign the log with the last result; "
-                 "revoke those that do not come back");
+        say_cosigners(text, c);
     else
         snprintf(text, DURE_MSG_TEXT_SIZE, "%u sites are here: a round opens soon", *present);
 }

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SILENCE_MS = 30000, ANSWER_MS = 120000 };
+enum { SILENCE_MS = 30000, ANSWER_MS = 120000, SILENT_SAY_MS = 5000 };
 
 typedef struct site {
     uint64_t heard_ms, moved_ms;
@@ -288,7 +288,25 @@ uint32_t dure_round_step_of(const dure_round *round, uint32_t member)
     return member < DURE_MEMBERS_MAX ? round->sites[member].step : 0;
 }
 
-void dure_round_waiting_text(char text[DURE_MSG_TEXT_SIZE], const dure_round *round)
+/* Why the member's answer is not here yet, in brackets; empty: nothing more is known. */
+static void say_why(char *text, size_t size, const dure_round *round, uint32_t member,
+                    uint64_t now_ms)
+{
+    const site *s = &round->sites[member];
+    const uint64_t silent_ms = dure_elapsed_ms(now_ms, s->heard_ms);
+    text[0] = 0;
+    if (silent_ms >= SILENT_SAY_MS)
+        snprintf(text, size, " (silent for %llu s)", (unsigned long long)(silent_ms / 1000));
+    else if (round->state == DURE_ROUND_KEYS && s->moved_ms > round->state_ms)
+        snprintf(text, size, " (fetches the last result)");
+    else if (round->state == DURE_ROUND_VECTORS && s->step < round->config->local_steps)
+        snprintf(text, size, " (step %u of %u)", s->step, round->config->local_steps);
+    else if (round->state == DURE_ROUND_VECTORS)
+        snprintf(text, size, " (uploads)");
+}
+
+void dure_round_waiting_text(char text[DURE_MSG_TEXT_SIZE], const dure_round *round,
+                             uint64_t now_ms)
 {
     const size_t size = DURE_MSG_TEXT_SIZE;
     int at = snprintf(text, size, "%s", dure_round_state_text(round->state));
@@ -296,11 +314,11 @@ void dure_round_waiting_text(char text[DURE_MSG_TEXT_SIZE], const dure_round *ro
     const dure_members missing = dure_secagg_server_missing(round->sum);
     const char *comma = ": waiting for ";
     for (uint32_t i = 0; i < round->config->n_members && at > 0 && (size_t)at < size; i++) {
+        char why[48];
         if (!dure_members_has(&missing, i)) continue;
-        at += snprintf(text + at, size - (size_t)at, "%s%s", comma, round->config->members[i].name);
-        if (round->state == DURE_ROUND_VECTORS && (size_t)at < size)
-            at += snprintf(text + at, size - (size_t)at, " (step %u of %u)", round->sites[i].step,
-                           round->config->local_steps);
+        say_why(why, sizeof why, round, i, now_ms);
+        at += snprintf(text + at, size - (size_t)at, "%s%s%s", comma,
+                       round->config->members[i].name, why);
         comma = ", ";
     }
 }

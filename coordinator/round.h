@@ -95,5 +95,6 @@ dure_round_state dure_round_state_of(const dure_round *round);
 dure_secagg_server *dure_round_sum(const dure_round *round);
 /* The step that the member's last heartbeat named; 0 before one. */
 uint32_t dure_round_step_of(const dure_round *round, uint32_t member);
-/* "training: waiting for north (step 3), south" */
-void dure_round_waiting_text(char text[DURE_MSG_TEXT_SIZE], const dure_round *round);
+/* "training: waiting for north (step 3 of 8), south (uploads), east (silent for 12 s)" */
+void dure_round_waiting_text(char text[DURE_MSG_TEXT_SIZE], const dure_round *round,
+                             uint64_t now_ms);

@@ -33,7 +33,7 @@ static json_t *status_json(const dure_coordinator *c, uint64_t now_ms)
     uint32_t present, needed;
     dure_coordinator_gathering(&present, &needed, waiting, c, now_ms);
     if (c->state == DURE_LOOP_RUNNING && c->now.round)
-        dure_round_waiting_text(waiting, c->now.round);
+        dure_round_waiting_text(waiting, c->now.round, now_ms);
     json_t *sites = json_array();
     for (size_t i = 0; i < dure_roster_count(c->roster); i++)
         json_array_append_new(sites, site_json(c, i, now_ms));

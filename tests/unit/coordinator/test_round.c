@@ -261,8 +261,10 @@ static void test_round_waits_for_who_is_heard_while_training(void **state)
         tick(&t, patience.silence_ms - 1);
     }
     assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_VECTORS);
-    dure_round_waiting_text(text, t.round);
-    assert_string_equal(text, "training: waiting for e (step 3 of 3)");
+    dure_round_waiting_text(text, t.round, t.now_ms);
+    assert_string_equal(text, "training: waiting for e (uploads)");
+    dure_round_waiting_text(text, t.round, t.now_ms + 12000);
+    assert_string_equal(text, "training: waiting for e (silent for 12 s)");
     /* The secrets' lifetime ends it all the same, early enough for the last steps. */
     t.now_ms += t.config->share_lifetime_ms / 4 * 3;
     assert_ok(say(&t, 4, DURE_MSG_HEARTBEAT));
@@ -294,8 +296,11 @@ static void test_round_waits_for_who_still_fetches(void **state)
     setup_table(&t);
     t.silent[2] = true;
     start_all(&t);
+    char text[DURE_MSG_TEXT_SIZE];
     for (int k = 0; k < 20; k++) {
         dure_round_moves(t.round, 2, t.now_ms);
+        dure_round_waiting_text(text, t.round, t.now_ms);
+        if (k > 0) assert_string_equal(text, "keys: waiting for c (fetches the last result)");
         tick(&t, patience.silence_ms - 1);
     }
     assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_KEYS);

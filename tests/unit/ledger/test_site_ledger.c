@@ -78,6 +78,24 @@ static void test_site_ledger_reserve_then_spend(void **state)
     assert_string_equal(r->purpose, "a test");
 }
 
+/* Whoever stored the name first finds what was reserved under it, and nothing else. */
+static void test_site_ledger_reserves_once_under_a_name(void **state)
+{
+    fixture *f = *state;
+    const dure_dp_plan plan = plan_of(128, 0.8, 20), other = plan_of(128, 0.9, 20);
+    dure_reservation_id id;
+    assert_ok(dure_reservation_id_make(&id, &f->diag));
+    assert_ok(dure_site_ledger_reserve_as(f->ledger, &id, "orders", &plan, "a join", &f->diag));
+    assert_ok(dure_site_ledger_reserve_as(f->ledger, &id, "orders", &plan, "a join", &f->diag));
+    assert_int_equal(status_of(f).n_reserved, 1);
+    assert_err(dure_site_ledger_reserve_as(f->ledger, &id, "orders", &other, "a join", &f->diag),
+               DURE_ERR_EXISTS);
+    assert_ok(dure_site_ledger_release(f->ledger, &id, &f->diag));
+    assert_err(dure_site_ledger_reserve_as(f->ledger, &id, "orders", &plan, "a join", &f->diag),
+               DURE_ERR_STATE);
+    assert_int_equal(status_of(f).n_reserved, 0);
+}
+
 /* Rule 2: what left is noted by step and round, and neither comes twice. */
 static void test_site_ledger_notes_what_rounds_use(void **state)
 {
@@ -279,6 +297,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define ROW(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         ROW(test_site_ledger_reserve_then_spend),
+        ROW(test_site_ledger_reserves_once_under_a_name),
         ROW(test_site_ledger_notes_what_rounds_use),
         ROW(test_site_ledger_release_gives_the_budget_back),
         ROW(test_site_ledger_first_plan_may_use_the_whole_budget),
