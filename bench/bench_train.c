@@ -4,13 +4,15 @@
  *   bench_train MODEL.gguf [--dp] [--records N] [--length N] [--rank N] [--targets LIST]
  *               [--steps N] [--threads N] [--rows N] [--f32] [--profile] [--peak]
  *               [--file] [--recompute LAYERS] [--memory MB] [--dora] [--dropout PERCENT]
+ *               [--cuda]
  *
  * Records are random tokens, all of them labels but the first. One step takes all records: with
  * --dp through clipping, the integer grid and exact noise, as `dure train` does. Prints one
  * tab-separated line: name, tokens/s (median of the steps), MB, GFLOP/s (4 a frozen weight and
  * token, 6 an adapter's, and attention), share of the peak, and tokens/s of the best step. --peak
  * measures the peak alone. What is expected goes to stderr before it starts, unless --file or
- * --recompute say how to work. */
+ * --recompute say how to work. With --cuda the passes run on the first GPU; the peak is the
+ * CPU's all the same. */
 #include "client/trainer.h"
 #include "common/clock.h"
 #include "kernels/peak.h"
@@ -29,7 +31,7 @@ typedef struct setup {
     const char *model, *targets;
     unsigned long records, length, rank, steps, threads, rows;
     unsigned long recompute, memory, dropout;
-    bool dp, f32, peak, profile, file, dora;
+    bool dp, f32, peak, profile, file, dora, cuda;
     dure_gguf *gguf;
     dure_transformer *t;
     dure_lora *lora;
@@ -137,6 +139,7 @@ static dure_err open_model(setup *s, dure_diag *diag)
                                   .rows = (uint32_t)s->rows,
                                   .precision = s->f32 ? DURE_PRECISION_F32 : DURE_PRECISION_AUTO,
                                   .profile = s->profile,
+                                  .cuda = s->cuda,
                                   .recompute = (uint32_t)s->recompute,
                                   .weights = s->file || !by_hand ? DURE_WEIGHTS_FILE
                                                                  : DURE_WEIGHTS_PACKED};
@@ -245,6 +248,7 @@ static bool parse(setup *s, int argc, char **argv)
         {"memory", required_argument, NULL, 'M'},
         {"dropout", required_argument, NULL, 'D'},
         {"dora", no_argument, NULL, 'o'},
+        {"cuda", no_argument, NULL, 'C'},
         {NULL, 0, NULL, 0},
     };
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -267,6 +271,7 @@ static bool parse(setup *s, int argc, char **argv)
         s->profile = s->profile || c == 'P';
         s->file = s->file || c == 'F';
         s->dora = s->dora || c == 'o';
+        s->cuda = s->cuda || c == 'C';
         if (c == '?') return false;
     }
     s->model = argc > optind ? argv[optind] : NULL;
@@ -281,7 +286,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_train MODEL.gguf [--dp] [--records N] [--length N] "
                         "[--rank N] [--targets LIST] [--steps N] [--threads N] [--rows N] [--f32] "
                         "[--profile] [--peak] [--file] [--recompute LAYERS] [--memory MB] "
-                        "[--dora] [--dropout PERCENT]\n");
+                        "[--dora] [--dropout PERCENT] [--cuda]\n");
         return 2;
     }
     if (s.peak) {

@@ -1,6 +1,7 @@
 /* dure client run: take part in a federation's rounds. dure client check: what that would mean. */
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/device.h"
 #include "cli/output.h"
 #include "client/enrol.h"
 #include "client/session.h"
@@ -21,8 +22,9 @@
 enum { MEASURED_RECORDS = 8, MEMORY_MAX_MB = 1 << 30 };
 
 typedef struct options {
-    const char *dir;
+    const char *dir, *device;
     uint64_t threads, memory;
+    dure_device_choice on; /* what `device` means */
     bool exit_when_done, json;
 } options;
 
@@ -118,6 +120,8 @@ static dure_err run(const options *o, dure_diag *diag)
     const dure_session_opts opts = {.dir = o->dir,
                                     .threads = (uint32_t)o->threads,
                                     .memory_bytes = o->memory * 1000000,
+                                    .cuda = o->on.cuda,
+                                    .device = o->on.index,
                                     .exit_when_done = o->exit_when_done,
                                     .event = on_event,
                                     .event_state = (void *)(uintptr_t)o};
@@ -161,7 +165,9 @@ static dure_err look(findings *f, const dure_site *site, const options *o, dure_
 {
     dure_work *work = NULL;
     const dure_work_opts opts = {.threads = (uint32_t)o->threads,
-                                 .memory_bytes = o->memory * 1000000};
+                                 .memory_bytes = o->memory * 1000000,
+                                 .cuda = o->on.cuda,
+                                 .device = o->on.index};
     size_t tokens = 0;
     double seconds = 0;
     f->bare = dure_site_without_privacy(site);
@@ -220,8 +226,11 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
            site->state.declared.batch);
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
-    printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
-           f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
+    if (f->work.fit.bytes)
+        printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
+               f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
+    else
+        printf("memory      that of the GPU, which the measured records fit\n");
     if (f->bare) {
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
@@ -279,6 +288,7 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .value = "MB",
          .help =
              "stay within so many megabytes, at the price of time; default: what the machine has"},
+        dure_device_arg(&o->device),
         {.name = "json",
          .kind = DURE_ARG_FLAG,
          .out = &o->json,
@@ -304,6 +314,13 @@ static int parse(options *o, int argc, char **argv, bool is_run)
     if (o->threads > DURE_POOL_MAX_THREADS) {
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
     }
+    if (!dure_device_parse(&o->on, o->device)) {
+        return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
+                                o->device);
+    }
+    if (o->on.cuda && o->memory)
+        return dure_args_refuse(&usage, "--memory is of --device cpu alone");
+    dure_device_say(o->device);
     return -1;
 }
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 typedef struct options {
-    const char *model, *data, *adapter, *fields, *chat_template;
+    const char *model, *data, *adapter, *fields, *chat_template, *device;
     uint64_t limit, threads;
     bool any_base, per_record, json;
 } options;
@@ -52,6 +52,8 @@ static dure_err evaluate(evaluation *e, const options *o, dure_diag *diag)
                            .any_base = o->any_base,
                            .chat_template = o->chat_template,
                            .threads = (uint32_t)o->threads};
+    (void)dure_device_parse(&opts.device, o->device);
+    dure_device_say(o->device);
     dure_err err = DURE_OK;
     if (o->fields) err = dure_score_fields_parse(&e->fields, o->fields, diag);
     if (!err) err = dure_open_model_init(&e->m, &opts, diag);
@@ -182,6 +184,7 @@ int dure_cmd_eval(int argc, char **argv)
          .out = &o.per_record,
          .help = "every record's own result too"},
         dure_threads_arg(&o.threads),
+        dure_device_arg(&o.device),
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
     };
     const dure_usage usage = {
@@ -191,6 +194,13 @@ int dure_cmd_eval(int argc, char **argv)
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (o.threads > 256) return dure_args_refuse(&usage, "--threads must be at most 256");
+    dure_device_choice device;
+    if (!dure_device_parse(&device, o.device))
+        return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
+                                o.device);
+    if (device.cuda && o.fields)
+        return dure_args_refuse(&usage, "--fields lets the model answer, which it does on the CPU "
+                                        "alone; leave out --device");
     evaluation e = {0};
     dure_diag diag = {{0}};
     dure_err err = evaluate(&e, &o, &diag);

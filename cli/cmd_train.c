@@ -113,7 +113,7 @@ static void say_start(const training *t)
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
             dure_transformer_path(t->s.m.transformer));
-    say_expected(t);
+    if (t->s.fit.bytes) say_expected(t);
     if (data->n_cut || data->n_unusable)
         fprintf(stderr,
                 "%zu records are cut at %llu tokens, %zu give nothing to learn (dure data check "

@@ -52,8 +52,9 @@ dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts, 
     *out = (dure_open_model){0};
     dure_transformer_opts run = {.threads = opts->threads,
                                  .profile = opts->profile,
-                                 .weights =
-                                     opts->fit_later ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO};
+                                 .weights = opts->fit_later ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO,
+                                 .cuda = opts->device.cuda,
+                                 .device = opts->device.index};
     dure_err err = dure_gguf_open(&out->gguf, opts->model, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&out->tokenizer, out->gguf, diag);

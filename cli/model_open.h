@@ -3,6 +3,7 @@
 #pragma once
 
 #include "cli/args.h"
+#include "cli/device.h"
 #include "model/adapter_file.h"
 #include "model/chat_template.h"
 #include "model/transformer.h"
@@ -20,9 +21,10 @@ typedef struct dure_open_opts {
     const char *adapter;       /* a GGUF LoRA file or a PEFT folder; NULL: none */
     const char *chat_template; /* by name; NULL: the model's own, which only chats need */
     uint32_t threads;          /* 0: the physical cores */
-    bool any_base;             /* the adapter may name another file of the base, if its sizes fit */
-    bool profile;              /* measure where the time goes */
-    bool fit_later;            /* the caller fits the model into memory: dure_transformer_adopt() */
+    dure_device_choice device;
+    bool any_base;  /* the adapter may name another file of the base, if its sizes fit */
+    bool profile;   /* measure where the time goes */
+    bool fit_later; /* the caller fits the model into memory: dure_transformer_adopt() */
 } dure_open_opts;
 
 /* On error everything is closed and `diag` names the file. */

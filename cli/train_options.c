@@ -1,5 +1,6 @@
 #include "cli/train_options.h"
 
+#include "cli/device.h"
 #include "dp/plan.h"
 #include "kernels/threads.h"
 
@@ -131,6 +132,7 @@ static const dure_arg args[] = {
     OPTION("dry-run", FLAG, dry_run, NULL,
            "say what would be done, in what time, memory and privacy, and do nothing"),
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
+    OPTION("device", TEXT, device, "D", "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"),
     OPTION("memory", COUNT, memory, "MB",
            "stay within so many megabytes, at the price of time; default: what the machine has"),
     OPTION("profile", FLAG, profile, NULL, "say where the time went"),
@@ -229,6 +231,18 @@ static int check_step_args(void)
     return 0;
 }
 
+static int check_device_args(void)
+{
+    dure_device_choice device;
+    if (!dure_device_parse(&device, o.device))
+        return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
+                                o.device);
+    if (device.cuda && (o.dora || o.dropout > 0 || o.sample_prompt || o.memory))
+        return dure_args_refuse(&usage, "--dora, --dropout, --sample-prompt and --memory are of "
+                                        "--device cpu alone");
+    return 0;
+}
+
 static int check_watch_args(void)
 {
     if (!o.eval && (o.eval_every_given || o.patience_given || o.eval_unprotected))
@@ -287,6 +301,7 @@ int dure_train_options_parse(const dure_train_options **out, int argc, char **ar
     if (!status) status = check_names();
     if (!status) status = check_adapter_args();
     if (!status) status = check_step_args();
+    if (!status) status = check_device_args();
     if (!status) status = check_watch_args();
     if (!status) status = check_privacy_args();
     return status == 0 ? -1 : status == -2 ? 0 : status;

@@ -32,6 +32,7 @@ typedef struct dure_train_options {
     bool source_given, records_given, epsilon_given, delta_given, noise_given, clip_given, no_dp;
     bool unit_given, per_subject_given;
     uint64_t threads, memory;
+    const char *device;
     bool profile;
 } dure_train_options;
 

@@ -161,19 +161,22 @@ static dure_err fit_memory(dure_train_setup *s, const dure_train_options *o, dur
 
 dure_err dure_train_setup_init(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
-    const dure_open_opts open = {.model = o->model,
-                                 .adapter = o->init,
-                                 .any_base = o->any_base,
-                                 .chat_template = o->chat_template,
-                                 .threads = (uint32_t)o->threads,
-                                 .profile = o->profile,
-                                 .fit_later = true};
+    dure_open_opts open = {.model = o->model,
+                           .adapter = o->init,
+                           .any_base = o->any_base,
+                           .chat_template = o->chat_template,
+                           .threads = (uint32_t)o->threads,
+                           .profile = o->profile,
+                           .fit_later = true};
+    (void)dure_device_parse(&open.device, o->device);
+    dure_device_say(o->device);
     *s = (dure_train_setup){.lora = NULL};
     dure_err err = dure_open_model_init(&s->m, &open, diag);
     if (!err) err = read_records(s, o, diag);
     if (!err) err = set_options(s, o, diag);
     if (!err) err = make_lora(s, o, diag);
-    if (!err) err = fit_memory(s, o, diag);
+    /* On a GPU there is one way to work, and its memory suffices or does not. */
+    if (!err && !open.device.cuda) err = fit_memory(s, o, diag);
     if (!err) err = bind_subject(s, o, diag);
     return err;
 }

@@ -478,8 +478,12 @@ dure_err dure_session_open(dure_session **out, const dure_session_opts *opts, du
     if (!err) err = read_adapter(s, diag);
     if (!err) err = open_dealer(s, diag);
     if (!err) {
-        const dure_work_opts work = {
-            .threads = opts->threads, .memory_bytes = opts->memory_bytes, .wake = wake, .state = s};
+        const dure_work_opts work = {.threads = opts->threads,
+                                     .memory_bytes = opts->memory_bytes,
+                                     .cuda = opts->cuda,
+                                     .device = opts->device,
+                                     .wake = wake,
+                                     .state = s};
         err = dure_work_open(&s->work, &s->site, &work, diag);
     }
     if (err) {

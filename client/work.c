@@ -48,7 +48,10 @@ struct dure_work {
 
 static dure_err open_model(dure_work *w, dure_diag *diag)
 {
-    const dure_transformer_opts opts = {.threads = w->opts.threads, .weights = DURE_WEIGHTS_FILE};
+    const dure_transformer_opts opts = {.threads = w->opts.threads,
+                                        .weights = DURE_WEIGHTS_FILE,
+                                        .cuda = w->opts.cuda,
+                                        .device = w->opts.device};
     const char *path = w->site->policy.model;
     dure_err err = dure_gguf_open(&w->gguf, path, NULL, diag);
     if (err) return err;
@@ -212,7 +215,8 @@ dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_
     if (!err) err = open_data(w, diag);
     if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
-    if (!err) err = fit_memory(w, diag);
+    /* On a GPU there is one way to work, and its memory suffices or does not. */
+    if (!err && !opts->cuda) err = fit_memory(w, diag);
     if (!err) err = erase_leftover(w, diag);
     if (err) dure_work_close(&w);
     *out = w;

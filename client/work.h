@@ -17,8 +17,10 @@
 typedef struct dure_work dure_work;
 
 typedef struct dure_work_opts {
-    uint32_t threads;          /* 0: the physical cores */
-    uint64_t memory_bytes;     /* of the process, at most; 0: nine tenths of the machine's */
+    uint32_t threads;      /* 0: the physical cores */
+    uint64_t memory_bytes; /* of the process, at most; 0: nine tenths of the machine's */
+    bool cuda;             /* on GPU number `device` */
+    int device;
     void (*wake)(void *state); /* called by the training thread after every step; may be NULL */
     void *state;
 } dure_work_opts;

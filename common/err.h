@@ -42,6 +42,10 @@ typedef enum dure_err {
 #undef DURE_ERR_ENUM
 } dure_err;
 
+#ifdef __cplusplus /* for the sources that nvcc compiles */
+extern "C" {
+#endif
+
 /* Fixed English text for `err`; static, never NULL. */
 const char *dure_err_text(dure_err err);
 
@@ -69,4 +73,9 @@ dure_err dure_diag_prefix(dure_diag *diag, dure_err err, const char *format, ...
  * release builds: going on with broken invariants could send what must not leave. */
 #define DURE_ASSERT(condition)                                                                     \
     ((condition) ? (void)0 : dure_assert_failed(#condition, __FILE__, __LINE__))
-_Noreturn void dure_assert_failed(const char *condition, const char *file, int line);
+__attribute__((noreturn)) void dure_assert_failed(const char *condition, const char *file,
+                                                  int line);
+
+#ifdef __cplusplus
+}
+#endif

@@ -20,6 +20,7 @@ dure_err dure_decoder_new(dure_decoder **out, dure_transformer *t, size_t contex
 {
     const dure_model_shape *s = &t->shape;
     *out = NULL;
+    if (t->device) return DURE_ERR_UNSUPPORTED;
     dure_decoder *d = calloc(1, sizeof *d);
     if (!d) return DURE_ERR_NOMEM;
     if (context == 0 || context > s->n_context) context = s->n_context;

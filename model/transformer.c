@@ -4,6 +4,8 @@
 #include "kernels/packed_weight.h"
 #include "model/memory.h"
 #include "model/shape.h"
+#include "model/transformer_cuda.h"
+#include "model/transformer_device.h"
 #include "model/transformer_dora.h"
 
 #include <math.h>
@@ -11,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_ROWS = 512 };
+enum { DEFAULT_ROWS = 512, DEFAULT_ROWS_CUDA = 8192 };
 
 static dure_err bind_weight(dure_weight *out, const dure_gguf *gguf, const char *name,
                             dure_diag *diag)
@@ -104,8 +106,7 @@ static dure_err make_rope(dure_transformer *t, const dure_gguf *gguf, dure_diag 
     return err;
 }
 
-/* Floats of all vectors. */
-static size_t vector_floats(const dure_transformer *t)
+size_t dure_transformer_vector_floats(const dure_transformer *t)
 {
     size_t layer = 0;
     for (int v = 0; v < DURE_MODEL_VECTORS; v++)
@@ -120,7 +121,7 @@ static dure_err bind(dure_transformer *t, const dure_gguf *gguf, dure_diag *diag
     if (!err) err = check_heads(t, diag);
     if (err) return err;
     t->layers = calloc(s->n_layers, sizeof *t->layers);
-    t->norms = calloc(vector_floats(t), sizeof *t->norms);
+    t->norms = calloc(dure_transformer_vector_floats(t), sizeof *t->norms);
     if (!t->layers || !t->norms) return DURE_ERR_NOMEM;
     float *vectors = t->norms;
     err = bind_globals(t, &vectors, gguf, diag);
@@ -202,13 +203,27 @@ static bool packs(dure_transformer *t, dure_weights weights)
     return bytes / 1024 <= dure_machine_memory_bytes() / 2048;
 }
 
+static dure_err attach(dure_transformer *t, const dure_transformer_opts *opts, dure_diag *diag)
+{
+#ifdef DURE_CUDA
+    return dure_transformer_cuda_attach(t, opts->device, diag);
+#else
+    (void)t;
+    (void)opts;
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "this build of Dure has no CUDA; build it with the preset 'cuda' "
+                         "(docs/gpu.md), or use the CPU");
+#endif
+}
+
 dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
                               const dure_transformer_opts *opts, dure_diag *diag)
 {
     *out = NULL;
     dure_transformer *t = calloc(1, sizeof *t);
     if (!t) return DURE_ERR_NOMEM;
-    t->rows = opts->rows ? opts->rows : DEFAULT_ROWS;
+    t->rows = opts->cuda ? DEFAULT_ROWS_CUDA : DEFAULT_ROWS;
+    if (opts->rows) t->rows = opts->rows;
     t->recompute = opts->recompute;
     t->whole = 1;
     t->gguf = gguf;
@@ -216,7 +231,8 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     if (!err) err = dure_gguf_check_finite(gguf, diag);
     if (!err) err = bind(t, gguf, diag);
     if (!err) err = choose_path(t, opts, diag);
-    if (!err && packs(t, opts->weights)) err = dure_transformer_pack_weights(t);
+    if (!err && opts->cuda) err = attach(t, opts, diag);
+    if (!err && !opts->cuda && packs(t, opts->weights)) err = dure_transformer_pack_weights(t);
     if (!err) {
         *out = t;
     } else {
@@ -228,6 +244,8 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
 void dure_transformer_free(dure_transformer **t)
 {
     if (!*t) return;
+    if ((*t)->device) (*t)->device->close((*t)->device->state);
+    free((*t)->device);
     dure_workspace_fini(&(*t)->ws);
     dure_rope_table_fini(&(*t)->rope);
     dure_rope_table_fini(&(*t)->rope_sliding);
@@ -308,13 +326,15 @@ dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora 
 }
 
 /* Runs forward and the head over one pass; nll of every label is in ws.nll. */
-static void pass_loss(dure_transformer *t, dure_pass *pass)
+static dure_err pass_loss(dure_transformer *t, dure_pass *pass, dure_diag *diag)
 {
+    if (t->device) return t->device->run(t, pass, NULL, diag);
     dure_transformer_run(t, pass);
     for (size_t i = 0; i < pass->n_labels; i += t->ws.labels) {
         size_t left = pass->n_labels - i;
         dure_transformer_head(t, i, left < t->ws.labels ? left : t->ws.labels, false);
     }
+    return DURE_OK;
 }
 
 static size_t longest(const dure_transformer *t, const dure_document *docs, size_t n_docs)
@@ -361,6 +381,7 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
     }
     if (map && lora->layout.dora) need.dora = lora->layout.targets;
     err = dure_transformer_reserve(t, need);
+    if (!err && t->device) return t->device->prepare(t, lora, map, diag);
     return err ? err : dure_dora_settle(t, lora);
 }
 
@@ -376,7 +397,8 @@ dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
         dure_pass pass = {.lora = lora};
         dure_transformer_pack(&pass, &next, t, docs, n_docs, SIZE_MAX);
         if (pass.n_docs == 0) break;
-        pass_loss(t, &pass);
+        err = pass_loss(t, &pass, diag);
+        if (err) return err;
         dure_transformer_collect(losses, t, &pass);
     }
     return DURE_OK;
@@ -397,8 +419,8 @@ dure_err dure_transformer_logprobs(float *logprobs, dure_transformer *t, const d
         dure_pass pass = {.lora = lora};
         size_t next = 0;
         dure_transformer_pack(&pass, &next, t, &doc, 1, 1);
-        pass_loss(t, &pass);
-        for (size_t i = 1; i < n; i++)
+        err = pass_loss(t, &pass, diag);
+        for (size_t i = 1; i < n && !err; i++)
             logprobs[i] = -t->ws.nll[i - 1];
     }
     free(all);

@@ -29,9 +29,11 @@ static uint64_t word_at(uint64_t key, size_t column)
     return mix(key + (column / LANES + 1) * golden);
 }
 
-static bool keeps(uint64_t word, size_t column, uint32_t threshold)
+/* All bits of lane i where it stays, none where it is dropped. */
+static void lanes_of(uint32_t keep[LANES], uint64_t word, uint32_t threshold)
 {
-    return (word >> column % LANES * 16 & 0xffff) >= threshold;
+    for (size_t i = 0; i < LANES; i++)
+        keep[i] = (uint32_t)0 - (uint32_t)((word >> i * 16 & 0xffff) >= threshold);
 }
 
 static size_t widest(const dure_model_shape *s)
@@ -92,12 +94,23 @@ typedef struct mask_job {
     const void *x;
 } mask_job;
 
-static void drop(char *y, size_t bytes, size_t width, uint64_t key, uint32_t threshold)
+static void drop_halves(uint16_t *y, size_t width, uint64_t key, uint32_t threshold)
 {
-    uint64_t word = 0;
-    for (size_t i = 0; i < width; i++) {
-        if (i % LANES == 0) word = word_at(key, i);
-        if (!keeps(word, i, threshold)) memset(y + i * bytes, 0, bytes);
+    uint32_t keep[LANES];
+    for (size_t i = 0; i < width; i += LANES) {
+        lanes_of(keep, word_at(key, i), threshold);
+        for (size_t k = 0; k < LANES && i + k < width; k++)
+            y[i + k] &= (uint16_t)keep[k];
+    }
+}
+
+static void drop_floats(float *y, size_t width, uint64_t key, uint32_t threshold)
+{
+    uint32_t keep[LANES];
+    for (size_t i = 0; i < width; i += LANES) {
+        lanes_of(keep, word_at(key, i), threshold);
+        for (size_t k = 0; k < LANES && i + k < width; k++)
+            y[i + k] = keep[k] ? y[i + k] : 0;
     }
 }
 
@@ -111,7 +124,11 @@ static void mask_rows(void *state, size_t first, size_t last, void *scratch)
     for (size_t r = first; r < last; r++) {
         void *y = dure_act_at(ops, d->masked, r * width);
         memcpy(y, dure_act_in(ops, job->x, r * width), width * ops->act_bytes);
-        drop(y, ops->act_bytes, width, key_of(&job->at, r), d->threshold);
+        uint64_t key = key_of(&job->at, r);
+        if (ops->act_bytes == sizeof(uint16_t))
+            drop_halves(y, width, key, d->threshold);
+        else
+            drop_floats(y, width, key, d->threshold);
     }
 }
 
@@ -129,14 +146,18 @@ void dure_dropout_finish_extra(void *state, const dure_sums *sums, const dure_cp
 {
     const dure_dropout_sums *s = state;
     const dure_dropout *d = s->pass->dropout;
+    size_t end = sums->column + sums->columns;
+    uint32_t keep[LANES];
     (void)ops;
     for (size_t r = 0; r < sums->rows; r++) {
-        uint64_t key = key_of(s, sums->row + r), word = 0;
-        float *to = d->extra + (sums->row + r) * s->width + sums->column;
-        for (size_t i = 0; i < sums->columns; i++) {
-            size_t column = sums->column + i;
-            if (i == 0 || column % LANES == 0) word = word_at(key, column);
-            to[i] = keeps(word, column, d->threshold) ? sums->at[r * sums->ld + i] : 0;
+        uint64_t key = key_of(s, sums->row + r);
+        const float *from = sums->at + r * sums->ld;
+        float *to = d->extra + (sums->row + r) * s->width;
+        for (size_t i = sums->column, next; i < end; i = next) {
+            next = i / LANES * LANES + LANES;
+            lanes_of(keep, word_at(key, i), d->threshold);
+            for (size_t k = i; k < next && k < end; k++)
+                to[k] = keep[k % LANES] ? from[k - sums->column] : 0;
         }
     }
 }

@@ -9,11 +9,17 @@
 /* The program itself, the vocabulary and what the allocator keeps. */
 enum { BASE_BYTES = 24 << 20, LEAST_ROWS = 64 };
 
+/* Long enough for what else the machine does to be over now and then. */
+enum { PEAK_TRIES = 40 };
+
 /* Measured (bench/bench_train, models of 135 million to 8 billion weights): the shares of the
- * multipliers' peak that products and attention reach; what else is done, by the bytes of a token's
- * activations; and how long one thread takes to decode a weight and make a panel of it. */
-static const double product_share = 0.85, attention_share = 0.35, act_ns = 0.09, decode_ns = 0.17,
-                    turn_ns = 0.11, dropout_acts = 2, dora_acts = 2;
+ * multipliers' peak that products of many rows and attention reach, and the rows whose time a
+ * product takes however few it has; what else is done, by the bytes of a token's activations, and
+ * how much more of that dropout and DoRA do; how long a thread takes to decode a weight, or to turn
+ * a packed one; and to clip a parameter of a record. */
+static const double product_share = 0.89, attention_share = 0.35, lost_rows = 24, act_ns = 0.09,
+                    dropout_acts = 20, dora_acts = 2, decode_ns = 0.17, turn_ns = 0.11,
+                    clip_ns = 0.5;
 
 /* What the choice is made for: the same on every machine and in every run, because without privacy
  * the number of rows decides in which order gradients are added up. */
@@ -109,12 +115,15 @@ static double seconds_of(const question *q, const dure_transformer_fit *fit)
     double inputs = 2.0 * s->n_embd + width + s->n_ff;
     double acts = 2.0 * (s->n_embd + width + (double)s->n_head_kv * s->head_dim + s->n_ff) *
                   (trained + again) * act_bytes;
-    double panels =
-        fit->packed ? (layer * trained + head) * turn_ns : (layer * passes + 2 * head) * decode_ns;
+    double panels = fit->packed ? (layer * trained + head) * turn_ns
+                                : (layer * passes + 2 * head) * decode_ns * act_bytes / 2;
+    double clipped = q->load->together ? 0 : (double)dure_lora_count(l, q->load->factors);
     if (q->load->dropout) acts += inputs * (trained + again) * act_bytes * dropout_acts;
     if (l->dora) acts += (double)adapted_rows(l) * (trained + again) * act_bytes * dora_acts;
+    products *= 1 + lost_rows / rows_of(q, fit);
     return products / (q->peak * product_share) + attention / (q->peak * attention_share) +
-           acts * act_ns * 1e-9 + panels * 1e-9 / q->threads / rows_of(q, fit);
+           acts * act_ns * 1e-9 + clipped * clip_ns * 1e-9 / (double)usual_length(q) +
+           panels * 1e-9 / q->threads / rows_of(q, fit);
 }
 
 static void weigh(dure_transformer_fit *fit, const question *q)
@@ -182,7 +191,7 @@ dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *
         q.file_bytes += dure_gguf_tensor_at(t->gguf, i)->bytes;
     char least[32], limit[32];
     bool found = choose(out, &q, limit_bytes);
-    if (t->peak <= 0) t->peak = dure_peak_gflops(&t->compute, 10) * 1e9;
+    if (t->peak <= 0) t->peak = dure_peak_gflops(&t->compute, PEAK_TRIES) * 1e9;
     q.peak = t->peak;
     q.threads = dure_pool_threads(t->pool);
     out->seconds_per_token = seconds_of(&q, out);

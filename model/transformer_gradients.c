@@ -1,3 +1,4 @@
+#include "model/transformer_device.h"
 #include "model/transformer_dropout.h"
 #include "model/transformer_int.h"
 
@@ -64,9 +65,11 @@ static void weigh_labels(dure_transformer *t, const dure_pass *pass, bool sum_of
     }
 }
 
-static void pass_gradients(dure_transformer *t, dure_pass *pass, const dure_gradient_map *map)
+static dure_err pass_gradients(dure_transformer *t, dure_pass *pass, const dure_gradient_map *map,
+                               dure_diag *diag)
 {
     dure_workspace *ws = &t->ws;
+    if (t->device) return t->device->run(t, pass, map, diag);
     dure_transformer_run(t, pass);
     memset(ws->dres, 0, pass->rows * t->shape.n_embd * sizeof *ws->dres);
     for (size_t i = 0; i < pass->n_labels; i += ws->labels) {
@@ -74,6 +77,7 @@ static void pass_gradients(dure_transformer *t, dure_pass *pass, const dure_grad
         dure_transformer_head(t, i, left < ws->labels ? left : ws->labels, true);
     }
     dure_transformer_run_backward(t, pass, map);
+    return DURE_OK;
 }
 
 /* Tells the sink about documents [told, end): those of the pass with their gradients, those that
@@ -84,6 +88,7 @@ typedef struct teller {
     size_t told;
     const dure_gradient_map *map;
     const dure_dropout *dropout;
+    dure_diag *diag;
 } teller;
 
 typedef struct gather_job {
@@ -107,16 +112,22 @@ static void gather_layers(void *state, size_t first, size_t last, void *scratch)
 }
 
 /* The gradient of document `in_pass` of the pass, or of all of them, or NULL: it comes later. */
-static const float *gradient_of(const teller *to, dure_transformer *t, const dure_pass *pass,
-                                size_t in_pass)
+static dure_err gradient_of(const float **gradient, const teller *to, dure_transformer *t,
+                            const dure_pass *pass, size_t in_pass)
 {
-    if (to->map->together && in_pass + 1 < pass->n_docs) return NULL;
+    *gradient = NULL;
+    if (to->map->together && in_pass + 1 < pass->n_docs) return DURE_OK;
     gather_job job = {.to = to, .t = t, .doc = to->map->together ? 0 : in_pass};
     dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
-    if (t->ws.has.checkpoints) return t->ws.gradient + job.doc * to->map->n;
+    *gradient = t->ws.gradient;
+    if (t->device) return t->device->gradient(t, to->map, job.doc, to->diag);
+    if (t->ws.has.checkpoints) {
+        *gradient += job.doc * to->map->n;
+        return DURE_OK;
+    }
     dure_profile_work(t->compute.profile, 0, 2.0 * (double)to->map->n * sizeof(float));
     dure_compute_rows(&t->compute, t->shape.n_layers, 1, gather_layers, &job);
-    return t->ws.gradient;
+    return DURE_OK;
 }
 
 static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, size_t end)
@@ -124,6 +135,7 @@ static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, siz
     static const dure_document_loss none = {.finite = true};
     dure_document_loss loss;
     size_t in_pass = 0, label = 0;
+    dure_err err = DURE_OK;
     const dure_workspace *ws = &t->ws;
     for (; to->told < end; to->told++) {
         const float *gradient = NULL;
@@ -135,15 +147,16 @@ static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, siz
                 loss.n_labels++;
             }
             loss.finite = isfinite(loss.nll_sum);
-            gradient = gradient_of(to, t, pass, in_pass++);
+            err = gradient_of(&gradient, to, t, pass, in_pass++);
         }
-        dure_err err = to->sink(to->state, to->told, gradient, &loss);
+        if (!err) err = to->sink(to->state, to->told, gradient, &loss);
         if (err) return err;
     }
     return DURE_OK;
 }
 
-static dure_err check_opts(const dure_lora *lora, const dure_gradient_opts *opts, dure_diag *diag)
+static dure_err check_opts(const dure_transformer *t, const dure_lora *lora,
+                           const dure_gradient_opts *opts, dure_diag *diag)
 {
     if (!lora) return dure_diag_set(diag, DURE_ERR_USAGE, "gradients need an adapter to train");
     if (opts->factors < DURE_LORA_FACTOR_A || opts->factors > DURE_LORA_FACTOR_BOTH)
@@ -152,6 +165,9 @@ static dure_err check_opts(const dure_lora *lora, const dure_gradient_opts *opts
         (opts->dropout > 0 && !opts->dropout_seeds))
         return dure_diag_set(diag, DURE_ERR_USAGE, "dropout must be from 0 to 0.95, not %g",
                              opts->dropout);
+    if (t->device && opts->dropout > 0)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "dropout does not run on a GPU yet; use --device cpu");
     return DURE_OK;
 }
 
@@ -162,14 +178,15 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
     const dure_workspace_need *has = &t->ws.has;
     size_t max_docs = has->checkpoints ? has->gradient * has->whole / to->map->n
                                        : t->ws.set_floats / to->map->widest;
+    if (t->device) max_docs = t->device->most_docs(t);
     if (opts->together) max_docs = SIZE_MAX;
     dure_err err = DURE_OK;
     for (size_t next = 0; next < n_docs && !err;) {
         dure_pass pass = {.lora = lora, .keep = true, .dropout = to->dropout};
         dure_transformer_pack(&pass, &next, t, docs, n_docs, max_docs);
         weigh_labels(t, &pass, opts->sum_of_labels);
-        if (pass.n_docs) pass_gradients(t, &pass, to->map);
-        err = tell(to, t, &pass, next);
+        if (pass.n_docs) err = pass_gradients(t, &pass, to->map, to->diag);
+        if (!err) err = tell(to, t, &pass, next);
     }
     dure_profile_enter(t->compute.profile, DURE_PHASE_OTHER);
     return err;
@@ -182,8 +199,8 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
 {
     dure_gradient_map map = {.together = opts->together};
     dure_dropout dropout = {.seeds = NULL};
-    teller to = {.sink = sink, .state = state, .map = &map};
-    dure_err err = check_opts(lora, opts, diag);
+    teller to = {.sink = sink, .state = state, .map = &map, .diag = diag};
+    dure_err err = check_opts(t, lora, opts, diag);
     if (!err) err = map_make(&map, &lora->layout, opts->factors);
     if (!err) err = dure_transformer_prepare(t, lora, docs, n_docs, &map, diag);
     if (!err && opts->dropout > 0) {

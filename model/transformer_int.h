@@ -77,6 +77,8 @@ typedef struct dure_workspace {
     float *label_weight, *nll;
 } dure_workspace;
 
+typedef struct dure_transformer_device dure_transformer_device; /* model/transformer_device.h */
+
 struct dure_transformer {
     dure_model_shape shape;
     dure_model_arch arch;
@@ -95,7 +97,8 @@ struct dure_transformer {
     double peak;          /* FLOP/s of the multipliers, measured once; 0: not yet */
     dure_profile profile; /* compute.profile points here, or nowhere */
     dure_workspace ws;
-    void *packed; /* owns every packed weight; NULL: decoded for each product */
+    dure_transformer_device *device; /* runs the passes; NULL: the CPU does */
+    void *packed;                    /* owns every packed weight; NULL: decoded for each product */
     size_t packed_bytes;
     char path[96];
 };
@@ -131,6 +134,8 @@ bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t 
 dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
                                   size_t n);
 
+/* Floats of t->norms. */
+size_t dure_transformer_vector_floats(const dure_transformer *t);
 /* Bytes that packed copies of all products' weights take; makes them, unless they are there. */
 size_t dure_transformer_packed_bytes(dure_transformer *t);
 DURE_MUST_USE dure_err dure_transformer_pack_weights(dure_transformer *t);

@@ -137,6 +137,10 @@ static size_t slice_all(dure_workspace *ws, void *base, const dure_transformer *
     const dure_model_shape *shape = &t->shape;
     const dure_cpu_ops *ops = t->compute.ops;
     slicer s = {.base = base, .act_bytes = ops->act_bytes};
+    if (t->device) { /* all else is in its memory */
+        ws->gradient = floats(&s, ws->has.gradient + 1);
+        return s.used;
+    }
     size_t n = ws->has.rows;
     widths w = widths_of(shape);
     for (size_t i = 0; i <= ws->has.stored; i++)

@@ -276,6 +276,18 @@ static void test_train_stays_within_memory(void **state)
     assert_false(program_has(&desk, "b"));
 }
 
+/* A GPU that cannot be had costs one sentence, and no budget. */
+static void test_train_says_when_there_is_no_gpu(void **state)
+{
+    (void)state;
+    assert_int_equal(program_run(&desk, PRIVATE "--steps 2 --out a --device cuda:77"), 1);
+    program_says(&desk, "warning: what runs on a GPU has been verified on an emulated one alone");
+    assert_true(strstr(desk.err, "this build of Dure has no CUDA") || strstr(desk.err, "no GPU"));
+    assert_false(program_has(&desk, "a"));
+    desk_run(PRIVATE "--steps 2 --out a --device auto");
+    program_says(&desk, "device: cpu (auto takes no GPU until its code has been verified on one)");
+}
+
 static void test_train_refuses_options_that_exclude_each_other(void **state)
 {
     (void)state;
@@ -297,6 +309,11 @@ static void test_train_refuses_options_that_exclude_each_other(void **state)
         "--no-dp --any-base",
         "--no-dp --dropout 1",
         "--no-dp --dropout -0.1",
+        "--no-dp --device gpu",
+        "--no-dp --device cuda:",
+        "--no-dp --device cuda:x",
+        "--no-dp --device cuda --dropout 0.1",
+        "--no-dp --device cuda:1 --memory 1000",
         "--source s --records 1000 --epsilon 8 --clip-norm 1",
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -324,6 +341,7 @@ int main(void)
         ROW(test_train_rslora_is_another_alpha),
         ROW(test_train_dry_run_says_what_a_run_does),
         ROW(test_train_stays_within_memory),
+        ROW(test_train_says_when_there_is_no_gpu),
         ROW(test_train_refuses_options_that_exclude_each_other),
 #undef ROW
     };

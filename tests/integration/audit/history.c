@@ -78,7 +78,7 @@ static void join(history *h, size_t i)
         fail_msg("%s", diag.text);
 }
 
-void history_begin(history *h)
+static void begin(history *h, bool post_quantum)
 {
     memset(h, 0, sizeof *h);
     h->now_s = 1772000000;
@@ -90,6 +90,7 @@ void history_begin(history *h)
     terms->training.steps = 5;
     terms->training.batch = 128;
     terms->cohort.min_sites = 4;
+    terms->cohort.post_quantum = post_quantum;
     h->event = calloc(1, sizeof *h->event);
     assert_non_null(h->event);
     assert_ok(dure_dir_make(temp_dir_file(&h->dir, "fed/coordinator"), NULL));
@@ -101,6 +102,16 @@ void history_begin(history *h)
         join(h, i);
     h->now_s += 86400;
     append_roster(h);
+}
+
+void history_begin(history *h)
+{
+    begin(h, false);
+}
+
+void history_begin_hybrid(history *h)
+{
+    begin(h, true);
 }
 
 void history_end(history *h)
@@ -148,7 +159,9 @@ static void fill_round(history *h)
     r->base = h->federation.terms.base.digest;
     r->adapter_in = h->adapter;
     fill_members(h, r);
-    r->sum = (dure_event_sum){.suite = 1,
+    r->sum = (dure_event_sum){.suite = h->suite               ? h->suite
+                                       : cohort->post_quantum ? 2
+                                                              : 1,
                               .threshold = dure_terms_threshold(r->n_members, cohort->collusion),
                               .u_min = cohort->u_min,
                               .collusion = cohort->collusion,

@@ -22,11 +22,14 @@ typedef struct history {
     int64_t now_s;
     uint64_t round;     /* the last one */
     uint64_t cited;     /* by it */
+    uint32_t suite;     /* that its rounds log; 0: that of the terms */
     char output[65536]; /* of the last command */
 } history;
 
 /* Genesis and a roster of all five. */
 void history_begin(history *h);
+/* The same of a federation of the hybrid suite. */
+void history_begin_hybrid(history *h);
 void history_end(history *h);
 
 /* A round of all members in force; each takes three hours. */

@@ -100,6 +100,37 @@ static void test_report_page_is_self_contained(void **state)
     free(page);
 }
 
+static void test_report_names_the_hybrid_suite(void **state)
+{
+    (void)state;
+    history_end(&h);
+    history_begin_hybrid(&h);
+    history_round_open(&h);
+    history_round_close(&h, 0, 2, 1);
+    assert_int_equal(history_run(&h, "audit export fed -o fed.dure"), 0);
+    if (history_run(&h, "audit report fed.dure -o fed.html --json fed.json"))
+        fail_msg("%s", h.output);
+    char *page = read_text("fed.html"), *json = read_text("fed.json");
+    has(page, "X25519 with ML-KEM-768");
+    has(json, "X25519 with ML-KEM-768");
+    free(page);
+    free(json);
+}
+
+/* What the coordinator logs as the suite must be what the root signed. */
+static void test_report_refuses_a_round_of_another_suite(void **state)
+{
+    (void)state;
+    history_end(&h);
+    history_begin_hybrid(&h);
+    h.suite = 1;
+    history_round_open(&h);
+    history_round_close(&h, 0, 2, 1);
+    assert_int_equal(history_run(&h, "audit export fed -o fed.dure"), 0);
+    assert_int_equal(history_run(&h, "audit verify fed.dure"), 1);
+    history_says(&h, "another rule for its secure sum");
+}
+
 static void test_report_json_has_every_item(void **state)
 {
     (void)state;
@@ -169,6 +200,9 @@ int main(void)
         cmocka_unit_test(test_report_json_has_every_item),
         cmocka_unit_test(test_report_of_a_changed_ledger_has_no_figures),
         cmocka_unit_test(test_report_says_what_is_wrong_with_files_and_commands),
+        /* These begin histories of their own. */
+        cmocka_unit_test(test_report_names_the_hybrid_suite),
+        cmocka_unit_test(test_report_refuses_a_round_of_another_suite),
     };
     return cmocka_run_group_tests_name("cli.audit_report", tests, setup, teardown);
 }

@@ -333,6 +333,24 @@ static void test_a_site_says_that_single_records_will_do(void **state)
     assert_int_equal(village_run(&v, "client check place1"), 0);
 }
 
+/* A limit that cannot be kept is refused before anything is sent, with one that can. */
+static void test_a_site_stays_within_its_memory(void **state)
+{
+    (void)state;
+    village_make_training(&v, 3, 0, 1, 1);
+    village_start(&v);
+    join_all();
+    assert_int_equal(village_run(&v, "client check place0 --memory 1"), 1);
+    village_says(&v, "may take 1 MB; allow more, or cut records shorter");
+    assert_int_equal(village_run(&v, "client run place0 --memory 1"), 1);
+    const char *least = strstr(v.output, "needs at least ");
+    assert_non_null(least);
+    unsigned long megabytes = strtoul(least + strlen("needs at least "), NULL, 10);
+    assert_int_equal(village_run(&v, "client check place0 --memory %lu", megabytes + 1), 0);
+    village_says(&v, " MB expected; weights ");
+    assert_int_equal(village_run(&v, "client check place0 --memory 100MB"), 2);
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
@@ -358,6 +376,7 @@ int main(void)
         cmocka_unit_test_teardown(test_a_site_put_back_to_the_day_it_joined_goes_on, teardown),
         cmocka_unit_test_teardown(test_three_sites_protect_their_subjects, teardown),
         cmocka_unit_test_teardown(test_a_site_says_that_single_records_will_do, teardown),
+        cmocka_unit_test_teardown(test_a_site_stays_within_its_memory, teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

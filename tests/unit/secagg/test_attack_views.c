@@ -32,6 +32,7 @@ static void observe(bool to_server, uint32_t member, const dure_msg *msg)
 static dure_config other_config;
 static dure_hash other_hash;
 static dure_round_keys heard[N];
+static uint8_t heard_kem[N][DURE_MSG_KEM_KEYS_BYTES]; /* the messages go */
 
 /* The lying coordinator keeps the R0s and answers nothing by itself. */
 static bool collect_r0(world *w, bool to_server, uint32_t member, dure_msg *msg)
@@ -41,6 +42,10 @@ static bool collect_r0(world *w, bool to_server, uint32_t member, dure_msg *msg)
     if (to_server && msg->type == DURE_MSG_ADVERTISE) {
         heard[member] = msg->u.advertise.keys;
         heard[member].member = member;
+        if (heard[member].kem.n) {
+            memcpy(heard_kem[member], heard[member].kem.data, heard[member].kem.n);
+            heard[member].kem.data = heard_kem[member];
+        }
     }
     return !to_server;
 }
@@ -180,6 +185,89 @@ static void test_views_two_sets_of_sharers_reveal_nothing(void **state)
     world_free(&w);
 }
 
+/* ---- the suite ---- */
+
+/* Site 2 colludes and signs keys of the other suite. */
+static bool keys_of_the_other_suite(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    static const uint8_t more[DURE_MSG_KEM_KEYS_BYTES];
+    observe(to_server, member, msg);
+    if (to_server || member != 0 || msg->type != DURE_MSG_KEYS) return true;
+    dure_round_keys *k = &WRITABLE(dure_round_keys, msg->u.keys.entries)[2];
+    dure_hash digest;
+    k->kem = dure_suite_is_hybrid(&w->config) ? (dure_span){0} : (dure_span){more, sizeof more};
+    assert_ok(dure_secagg_digest_r0(&digest, (dure_secagg_who){&w->config_hash, 2}, k));
+    assert_ok(dure_sign(k->signature, &w->keys[2], DURE_SECAGG_LABEL_R0, dure_hash_span(&digest)));
+    return true;
+}
+
+static void test_views_keys_of_the_other_suite_are_refused(void **state)
+{
+    (void)state;
+    world *w = world_new(N, 5);
+    w->hook = keys_of_the_other_suite;
+    world_run(w);
+    assert_err(w->client_err[0], DURE_ERR_PROTO);
+    assert_int_equal(n_sent[0][DURE_MSG_SHARES], 0);
+    world_free(&w);
+}
+
+static size_t altered_at;
+
+/* One bit of what site 2 encapsulated for site 4, for their channel or their mask. */
+static bool alter_ciphertext(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    (void)w;
+    observe(to_server, member, msg);
+    if (!to_server && member == 4 && msg->type == DURE_MSG_SHARES_FOR)
+        WRITABLE(uint8_t, msg->u.shares_for.entries[2].kem.data)[altered_at] ^= 1;
+    return true;
+}
+
+static void test_views_altered_ciphertexts_are_refused(void **state)
+{
+    (void)state;
+    static const size_t places[] = {0, DURE_KEM_CIPHERTEXT_BYTES - 1, DURE_KEM_CIPHERTEXT_BYTES,
+                                    2 * DURE_KEM_CIPHERTEXT_BYTES - 1};
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        world *w = world_new(N, 5);
+        const bool hybrid = dure_suite_is_hybrid(&w->config);
+        altered_at = places[i];
+        w->hook = alter_ciphertext;
+        if (hybrid) world_run(w);
+        if (hybrid) assert_err(w->client_err[4], DURE_ERR_AUTH);
+        world_free(&w);
+        if (!hybrid) skip();
+    }
+}
+
+/* Site 1 wraps other secrets than it sent, and drops: the coordinator ends the round, no more. */
+static bool wrap_something_else(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    observe(to_server, member, msg);
+    if (!to_server || member != 1 || msg->type != DURE_MSG_SHARES) return true;
+    dure_msg_shares *r1 = &msg->u.shares;
+    dure_hash digest;
+    WRITABLE(uint8_t, r1->wrapped.data)[20] ^= 1;
+    assert_ok(dure_secagg_digest_r1(&digest, &w->clients[1]->t1, 1, r1));
+    assert_ok(dure_sign(r1->signature, &w->keys[1], DURE_SECAGG_LABEL_R1, dure_hash_span(&digest)));
+    w->clients[1]->own_r1 = digest;
+    return true;
+}
+
+static void test_views_wrong_wrapped_secrets_end_the_round(void **state)
+{
+    (void)state;
+    world *w = world_new(N, 5);
+    const bool hybrid = dure_suite_is_hybrid(&w->config);
+    w->dies[1] = WORLD_R2;
+    w->hook = wrap_something_else;
+    if (hybrid) world_run(w);
+    if (hybrid) assert_true(w->failed && !w->summed);
+    world_free(&w);
+    if (!hybrid) skip();
+}
+
 /* ---- one vector, one round ---- */
 
 static void test_views_a_vector_is_masked_once(void **state)
@@ -308,6 +396,9 @@ int main(void)
         cmocka_unit_test_setup(test_views_two_models_share_nothing, setup),
         cmocka_unit_test_setup(test_views_two_lists_of_keys_open_no_share, setup),
         cmocka_unit_test_setup(test_views_two_sets_of_sharers_reveal_nothing, setup),
+        cmocka_unit_test_setup(test_views_keys_of_the_other_suite_are_refused, setup),
+        cmocka_unit_test_setup(test_views_altered_ciphertexts_are_refused, setup),
+        cmocka_unit_test_setup(test_views_wrong_wrapped_secrets_end_the_round, setup),
         cmocka_unit_test_setup(test_views_a_vector_is_masked_once, setup),
         cmocka_unit_test_setup(test_views_a_vector_called_late_stays_masked, setup),
         cmocka_unit_test_setup(test_views_keys_and_secrets_are_fresh_each_round, setup),

@@ -50,6 +50,29 @@ static void test_transcript_another_view_gives_another_mask(void **state)
     assert_memory_not_equal(first, second, 32);
 }
 
+/* The hybrid suite: another secret of either agreement is another key. */
+static void test_transcript_hybrid_keys_need_both_secrets(void **state)
+{
+    (void)state;
+    dure_kx_key a, b, c;
+    uint8_t kem[32] = {1}, other[32] = {2}, keys[4][32];
+    const dure_hash t = hash_of(1);
+    const uint32_t pair[2] = {0, 1};
+    assert_ok(dure_kx_generate(&a));
+    assert_ok(dure_kx_generate(&b));
+    assert_ok(dure_kx_generate(&c));
+    const dure_agreement cases[4] = {
+        {&a, b.public_, kem}, {&a, b.public_, other}, {&a, c.public_, kem}, {&a, b.public_, NULL}};
+    for (int channel = 0; channel < 2; channel++) {
+        for (size_t i = 0; i < 4; i++) {
+            assert_ok(channel ? dure_secagg_channel_key(keys[i], &t, &cases[i], pair)
+                              : dure_secagg_pair_key(keys[i], &t, &cases[i], pair, &config));
+            for (size_t j = 0; j < i; j++)
+                assert_memory_not_equal(keys[i], keys[j], sizeof keys[i]);
+        }
+    }
+}
+
 static void test_transcript_depends_on_every_part(void **state)
 {
     (void)state;
@@ -181,6 +204,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transcript_pair_key_is_the_same_from_both_sides),
         cmocka_unit_test(test_transcript_another_view_gives_another_mask),
+        cmocka_unit_test(test_transcript_hybrid_keys_need_both_secrets),
         cmocka_unit_test(test_transcript_depends_on_every_part),
         cmocka_unit_test(test_transcript_low_order_peer_is_refused),
         cmocka_unit_test(test_transcript_sealed_shares_open_for_the_receiver_alone),

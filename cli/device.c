@@ -1,0 +1,44 @@
+#include "cli/device.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEVICES_MOST = 1024 };
+
+dure_arg dure_device_arg(const char **device)
+{
+    return (dure_arg){.name = "device",
+                      .kind = DURE_ARG_TEXT,
+                      .out = device,
+                      .value = "D",
+                      .help = "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"};
+}
+
+bool dure_device_parse(dure_device_choice *out, const char *device)
+{
+    *out = (dure_device_choice){.cuda = false};
+    if (!device || !strcmp(device, "cpu") || !strcmp(device, "auto")) return true;
+    if (strncmp(device, "cuda", 4) != 0) return false;
+    out->cuda = true;
+    if (!device[4]) return true;
+    char *end = NULL;
+    if (device[4] != ':' || !isdigit((unsigned char)device[5])) return false;
+    long index = strtol(device + 5, &end, 10);
+    if (*end || index > DEVICES_MOST) return false;
+    out->index = (int)index;
+    return true;
+}
+
+void dure_device_say(const char *device)
+{
+    dure_device_choice choice;
+    if (!device || !dure_device_parse(&choice, device)) return;
+    if (choice.cuda)
+        fprintf(stderr, "warning: what runs on a GPU has been verified on an emulated one alone; "
+                        "docs/gpu.md says how to verify it on this one first\n");
+    else if (!strcmp(device, "auto"))
+        fprintf(stderr,
+                "device: cpu (auto takes no GPU until its code has been verified on one)\n");
+}

@@ -1,0 +1,18 @@
+/* Which processor computes, `--device auto|cpu|cuda[:N]`: alike in every command that has it. */
+#pragma once
+
+#include "cli/args.h"
+
+#include <stdbool.h>
+
+typedef struct dure_device_choice {
+    bool cuda;
+    int index; /* of the GPU */
+} dure_device_choice;
+
+dure_arg dure_device_arg(const char **device);
+/* NULL means cpu; false: it is none of these. */
+bool dure_device_parse(dure_device_choice *out, const char *device);
+/* One line on stderr where the choice needs one: what `auto` took and why, and that the GPU's code
+ * is not verified. */
+void dure_device_say(const char *device);

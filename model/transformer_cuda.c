@@ -1,0 +1,348 @@
+#include "model/transformer_cuda.h"
+
+#include "model/transformer_cuda_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Gradients of this many bytes, or of one document, are held at a time. */
+static const size_t gradient_bytes = (size_t)1 << 30;
+enum { LABELS = 1024, MOST_DOCS = 8000, PAD = 8 };
+
+/* --- what belongs together --- */
+
+void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
+{
+    void *at = NULL;
+    if (owned->err) return NULL;
+    if (owned->n == owned->capacity) {
+        size_t capacity = owned->capacity * 2 + 64;
+        void **list = realloc(owned->list, capacity * sizeof *list);
+        owned->err = list ? DURE_OK : DURE_ERR_NOMEM;
+        if (!list) return NULL;
+        owned->list = list;
+        owned->capacity = capacity;
+    }
+    owned->err = dure_device_new(&at, owned->device, bytes, owned->diag);
+    if (!owned->err) owned->list[owned->n++] = at;
+    return at;
+}
+
+void dure_cuda_give_back(dure_cuda_owned *owned)
+{
+    for (size_t i = 0; i < owned->n; i++)
+        dure_device_free(owned->device, owned->list[i]);
+    free(owned->list);
+    *owned = (dure_cuda_owned){.device = owned->device};
+}
+
+dure_cuda_group dure_cuda_group_of(dure_lora_target target)
+{
+    if (target <= DURE_LORA_V) return DURE_CUDA_QKV;
+    if (target == DURE_LORA_O) return DURE_CUDA_O;
+    return target == DURE_LORA_DOWN ? DURE_CUDA_DOWN : DURE_CUDA_GATE_UP;
+}
+
+dure_lora_target dure_cuda_first(dure_cuda_group group)
+{
+    static const dure_lora_target first[] = {DURE_LORA_Q, DURE_LORA_O, DURE_LORA_GATE,
+                                             DURE_LORA_DOWN};
+    return first[group];
+}
+
+size_t dure_cuda_count(dure_cuda_group group)
+{
+    static const size_t count[] = {3, 1, 2, 1};
+    return count[group];
+}
+
+size_t dure_cuda_column(const dure_cuda_engine *e, dure_lora_target target)
+{
+    size_t column = 0;
+    for (dure_lora_target k = dure_cuda_first(dure_cuda_group_of(target)); k < target; k++)
+        column += e->width[k];
+    return column;
+}
+
+const float *dure_cuda_vector(const dure_cuda_engine *e, const dure_transformer *t,
+                              const float *host)
+{
+    return host ? e->vectors + (host - t->norms) : NULL;
+}
+
+dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transformer *t,
+                                  uint32_t layer)
+{
+    size_t below = t->shape.n_layers - e->stored;
+    return &e->acts[layer < below ? 0 : 1 + layer - below];
+}
+
+/* --- the workspace --- */
+
+static void take_acts(dure_cuda_acts *acts, dure_cuda_engine *e, const dure_transformer *t)
+{
+    dure_cuda_owned *o = &e->workspace;
+    size_t n = e->rows * sizeof(uint16_t), d = t->shape.n_embd;
+    acts->x = dure_cuda_take(o, n * d);
+    acts->mid = dure_cuda_take(o, n * d);
+    acts->qkv = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV]);
+    acts->att = dure_cuda_take(o, n * e->in[DURE_CUDA_O]);
+    acts->both = dure_cuda_take(o, n * e->out[DURE_CUDA_GATE_UP]);
+    if (e->z_width) acts->z = dure_cuda_take(o, n * e->z_width);
+    if (t->arch.qk_norm) acts->heads_kept = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV]);
+    if (t->arch.post_norms) {
+        acts->att_kept = dure_cuda_take(o, n * d);
+        acts->ffn_kept = dure_cuda_take(o, n * d);
+    }
+    acts->lse = dure_cuda_take(o, e->rows * t->shape.n_head * sizeof(float));
+}
+
+static void take_pass(dure_cuda_engine *e)
+{
+    dure_cuda_owned *o = &e->workspace;
+    size_t n = e->rows;
+    e->tokens = dure_cuda_take(o, n * sizeof *e->tokens);
+    e->position = dure_cuda_take(o, n * sizeof *e->position);
+    e->label = dure_cuda_take(o, n * sizeof *e->label);
+    e->label_row = dure_cuda_take(o, n * sizeof *e->label_row);
+    e->label_weight = dure_cuda_take(o, n * sizeof *e->label_weight);
+    e->nll = dure_cuda_take(o, n * sizeof *e->nll);
+    e->tiles = dure_cuda_take(o, n * sizeof *e->tiles);
+    e->doc_rows = dure_cuda_take(o, n * sizeof *e->doc_rows);
+}
+
+static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
+{
+    dure_cuda_owned *o = &e->workspace;
+    size_t n = e->rows, d = t->shape.n_embd, widest = e->out[DURE_CUDA_GATE_UP];
+    if (e->out[DURE_CUDA_QKV] > widest) widest = e->out[DURE_CUDA_QKV];
+    if (d > widest) widest = d;
+    e->res = dure_cuda_take(o, n * d * sizeof(float));
+    e->sums = dure_cuda_take(o, n * widest * sizeof(float));
+    e->norm = dure_cuda_take(o, n * d * sizeof(uint16_t));
+    e->h = dure_cuda_take(o, n * t->shape.n_ff * sizeof(uint16_t));
+    e->labels = n < LABELS ? n : LABELS;
+    e->head_x = dure_cuda_take(o, e->labels * d * sizeof(float));
+    e->head_norm = dure_cuda_take(o, e->labels * d * sizeof(uint16_t));
+    e->head_kept = dure_cuda_take(o, e->labels * d * sizeof(uint16_t));
+    e->logits = dure_cuda_take(o, e->labels * e->vocab * sizeof(float));
+    if (!e->gradient) return;
+    e->head_dnorm = dure_cuda_take(o, e->labels * d * sizeof(float));
+    e->p = dure_cuda_take(o, e->labels * e->vocab * sizeof(uint16_t));
+    e->dres = dure_cuda_take(o, n * d * sizeof(float));
+    e->dnorm = dure_cuda_take(o, n * d * sizeof(float));
+    e->dy = dure_cuda_take(o, n * d * sizeof(uint16_t));
+    e->datt = dure_cuda_take(o, n * e->in[DURE_CUDA_O] * sizeof(uint16_t));
+    e->dqkv = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV] * sizeof(uint16_t));
+    e->dz = dure_cuda_take(o, n * e->z_width * sizeof(uint16_t));
+    e->delta = dure_cuda_take(o, n * t->shape.n_head * sizeof(float));
+    e->gradients = dure_cuda_take(o, e->docs * e->gradient * sizeof(float));
+}
+
+static float *take_rope(dure_cuda_engine *e, const dure_rope_table *table)
+{
+    size_t bytes = table->positions * table->dim * sizeof(float);
+    float *at = dure_cuda_take(&e->workspace, bytes);
+    if (at) dure_device_upload(e->device, at, table->cos_sin, bytes);
+    return at;
+}
+
+static dure_err take_all(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
+{
+    e->workspace.diag = diag;
+    e->acts = calloc(e->stored + 1, sizeof *e->acts);
+    e->host_rows = calloc(e->rows, sizeof *e->host_rows);
+    e->host_tiles = calloc(e->rows, sizeof *e->host_tiles);
+    e->host_docs = calloc(e->rows, sizeof *e->host_docs);
+    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs) return DURE_ERR_NOMEM;
+    for (size_t i = 0; i <= e->stored; i++)
+        take_acts(&e->acts[i], e, t);
+    take_pass(e);
+    take_shared(e, t);
+    e->rope = take_rope(e, &t->rope);
+    if (t->arch.window) e->rope_sliding = take_rope(e, &t->rope_sliding);
+    dure_err err = e->workspace.err;
+    e->workspace.diag = NULL;
+    if (err == DURE_ERR_NOMEM)
+        dure_diag_prefix(diag, err,
+                         "passes of %zu tokens do not fit the GPU (fewer rows, a lower rank or "
+                         "fewer layers take less)",
+                         e->rows);
+    return err;
+}
+
+static void workspace_fini(dure_cuda_engine *e)
+{
+    dure_cuda_give_back(&e->workspace);
+    free(e->acts);
+    free(e->host_rows);
+    free(e->host_tiles);
+    free(e->host_docs);
+    e->acts = NULL;
+    e->host_rows = NULL;
+    e->host_tiles = NULL;
+    e->host_docs = NULL;
+    e->rows = 0;
+}
+
+dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer *t,
+                                     const dure_lora *lora, const dure_gradient_map *map,
+                                     dure_diag *diag)
+{
+    size_t rows = t->ws.has.rows, stored = 0, docs = 0, gradient = map ? map->n : 0;
+    if (map) {
+        stored = t->shape.n_layers - lora->layout.first_layer;
+        docs = gradient_bytes / (gradient * sizeof(float));
+        if (docs > rows) docs = rows;
+        if (docs > MOST_DOCS) docs = MOST_DOCS;
+        if (docs == 0 || map->together) docs = 1;
+    }
+    bool fits = e->rows == rows && e->positions == t->rope.positions;
+    if (map) fits = fits && e->stored == stored && e->gradient == gradient && e->docs >= docs;
+    if (fits) return DURE_OK;
+    workspace_fini(e);
+    e->rows = rows;
+    e->stored = stored;
+    e->docs = docs;
+    e->gradient = gradient;
+    e->positions = t->rope.positions;
+    dure_err err = take_all(e, t, diag);
+    if (err) workspace_fini(e);
+    return err;
+}
+
+/* --- the engine --- */
+
+static dure_err prepare(dure_transformer *t, const dure_lora *lora, const dure_gradient_map *map,
+                        dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    if (lora && lora->layout.dora)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "adapters with DoRA do not run on a GPU yet; use --device cpu");
+    dure_err err = dure_cuda_adapter_load(e, t, lora, diag);
+    return err ? err : dure_cuda_workspace_reserve(e, t, lora, map, diag);
+}
+
+/* The documents of the pass, and the tiles that attention cuts them into. */
+static void describe(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
+{
+    size_t height = dure_cuda_tile_rows(t->shape.head_dim);
+    e->n_tiles = 0;
+    e->n_docs = pass->n_docs;
+    for (size_t d = 0; d < pass->n_docs; d++) {
+        size_t first = t->ws.docs[d].first, end = first + t->ws.docs[d].n;
+        e->host_docs[d] = (dure_cuda_rows){(int32_t)first, (int32_t)(end - first)};
+        for (size_t row = first; row < end; row += height) {
+            size_t n = end - row < height ? end - row : height;
+            e->host_tiles[e->n_tiles++] =
+                (dure_cuda_tile){(int32_t)row, (int32_t)n, (int32_t)first, (int32_t)end};
+        }
+    }
+}
+
+static void upload_pass(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
+{
+    const dure_workspace *ws = &t->ws;
+    dure_device *d = e->device;
+    for (size_t i = 0; i < pass->n_labels; i++)
+        e->host_rows[i] = (int32_t)ws->label_row[i];
+    dure_device_upload(d, e->tokens, ws->tokens, pass->rows * sizeof *e->tokens);
+    dure_device_upload(d, e->position, ws->position, pass->rows * sizeof *e->position);
+    dure_device_upload(d, e->label, ws->label, pass->n_labels * sizeof *e->label);
+    dure_device_upload(d, e->label_row, e->host_rows, pass->n_labels * sizeof *e->label_row);
+    dure_device_upload(d, e->label_weight, ws->label_weight,
+                       pass->n_labels * sizeof *e->label_weight);
+    dure_device_upload(d, e->tiles, e->host_tiles, e->n_tiles * sizeof *e->tiles);
+    dure_device_upload(d, e->doc_rows, e->host_docs, e->n_docs * sizeof *e->doc_rows);
+}
+
+static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
+                    dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    describe(e, t, pass);
+    if (map && map->together) {
+        e->host_docs[0] = (dure_cuda_rows){0, (int32_t)pass->rows};
+        e->n_docs = 1;
+    }
+    upload_pass(e, t, pass);
+    dure_cuda_forward(t, pass);
+    dure_cuda_head(t, pass, map != NULL);
+    if (map) dure_cuda_backward(t, pass, map);
+    dure_device_download(e->device, t->ws.nll, e->nll, pass->n_labels * sizeof *t->ws.nll);
+    return dure_device_wait(e->device, diag);
+}
+
+static dure_err gradient(dure_transformer *t, const dure_gradient_map *map, size_t doc,
+                         dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_device_download(e->device, t->ws.gradient, e->gradients + doc * map->n,
+                         map->n * sizeof(float));
+    return dure_device_wait(e->device, diag);
+}
+
+static size_t most_docs(const dure_transformer *t)
+{
+    return dure_cuda_engine_of(t)->docs;
+}
+
+static void close_engine(void *state)
+{
+    dure_cuda_engine *e = state;
+    workspace_fini(e);
+    dure_cuda_give_back(&e->adapter);
+    dure_cuda_give_back(&e->weights);
+    dure_device_close(&e->device);
+    free(e->layers);
+    free(e);
+}
+
+static dure_err check_model(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
+{
+    for (int k = 0; k < DURE_LORA_TARGETS; k++) {
+        const dure_weight *w = &t->layers[0].w[k];
+        dure_cuda_group group = dure_cuda_group_of((dure_lora_target)k);
+        if (w->in % PAD || w->out % PAD)
+            return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                                 "the model has matrices of %zu x %zu; a GPU wants multiples of 8, "
+                                 "so use --device cpu",
+                                 w->out, w->in);
+        e->width[k] = w->out;
+        e->in[group] = w->in;
+        e->out[group] += w->out;
+    }
+    if (t->shape.head_dim <= DURE_CUDA_HEAD_WIDEST) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "heads of %u elements do not run on a GPU, up to %d do; use --device cpu",
+                         t->shape.head_dim, DURE_CUDA_HEAD_WIDEST);
+}
+
+dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag *diag)
+{
+    dure_cuda_engine *e = calloc(1, sizeof *e);
+    dure_transformer_device *device = calloc(1, sizeof *device);
+    dure_err err = e && device ? dure_device_open(&e->device, index, diag) : DURE_ERR_NOMEM;
+    if (!err) {
+        e->weights.device = e->adapter.device = e->workspace.device = e->device;
+        err = check_model(e, t, diag);
+    }
+    if (!err) err = dure_cuda_weights_load(e, t, diag);
+    if (err) {
+        if (e) close_engine(e);
+        free(device);
+        return err;
+    }
+    *device = (dure_transformer_device){.state = e,
+                                        .prepare = prepare,
+                                        .run = run,
+                                        .gradient = gradient,
+                                        .most_docs = most_docs,
+                                        .close = close_engine};
+    dure_workspace_fini(&t->ws); /* what it held was for the CPU */
+    t->device = device;
+    snprintf(t->path, sizeof t->path, "bf16, CUDA on %.60s", dure_device_name(e->device));
+    return DURE_OK;
+}

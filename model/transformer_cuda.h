@@ -1,0 +1,16 @@
+/* A transformer's passes on a GPU: loss, log-probabilities and per-record gradients under the
+ * contract of model/transformer.h, with products in bfloat16 summed in float32.
+ *
+ * Verified so far on the emulated GPU of the tests alone (kernels/cuda/language.h): its numbers
+ * agree with the CPU's, but no GPU has run it. Not there: DoRA, dropout, computing layers a second
+ * time to save memory, and weights that stay quantized; what is asked for and not there is an error
+ * with a sentence. */
+#pragma once
+
+#include "model/transformer_int.h"
+
+/* From now on t's passes run on GPU number `index`; its weights are uploaded. On error t is as
+ * before: DURE_ERR_DEVICE when there is no such GPU, DURE_ERR_NOMEM when its memory is too small,
+ * DURE_ERR_UNSUPPORTED when the model cannot run there. */
+DURE_MUST_USE dure_err dure_transformer_cuda_attach(dure_transformer *t, int index,
+                                                    dure_diag *diag);

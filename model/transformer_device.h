@@ -1,0 +1,23 @@
+/* What takes a transformer's passes off the CPU. A pass and its documents lie in the workspace's
+ * host arrays (model/transformer_int.h); the activations, the weights and the gradients of all its
+ * documents stay on the device. */
+#pragma once
+
+#include "model/transformer_int.h"
+
+struct dure_transformer_device {
+    void *state;
+    /* Memory for the passes that the workspace has room for, and the adapter as it is now. `map`
+     * NULL: no backward. */
+    dure_err (*prepare)(dure_transformer *t, const dure_lora *lora, const dure_gradient_map *map,
+                        dure_diag *diag);
+    /* ws.nll of every label of the pass; with `map`, and the gradients of its documents. */
+    dure_err (*run)(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
+                    dure_diag *diag);
+    /* Document `doc` of that pass: map->n floats into ws.gradient. */
+    dure_err (*gradient)(dure_transformer *t, const dure_gradient_map *map, size_t doc,
+                         dure_diag *diag);
+    /* Documents of a pass that there is room for. */
+    size_t (*most_docs)(const dure_transformer *t);
+    void (*close)(void *state);
+};

@@ -1,0 +1,223 @@
+/* Attention on a GPU against plain C, forward and backward: documents of many lengths, grouped
+ * queries, windows, and heads of every width that a model has. */
+#include "kernels/attention.h"
+#include "kernels/cuda/attention.h"
+#include "support/check.h"
+#include "support/gpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DOCS = 4, ROWS = 1 + 33 + 70 + 16 };
+static const size_t lengths[DOCS] = {1, 33, 70, 16};
+
+typedef struct kind {
+    uint32_t heads, heads_kv, dim, window;
+} kind;
+
+static dure_device *gpu;
+
+static float *floats(size_t n, float size)
+{
+    float *x = calloc(n, sizeof *x);
+    assert_non_null(x);
+    gpu_fill(x, n, size);
+    return x;
+}
+
+static void near_by(const float *x, const float *y, size_t n, double relative)
+{
+    double size = 1e-30, error = 0;
+    for (size_t i = 0; i < n; i++) {
+        assert_true(isfinite(x[i]) && isfinite(y[i]));
+        size = fmax(size, fabs((double)y[i]));
+        error = fmax(error, fabs((double)x[i] - (double)y[i]));
+    }
+    if (error > relative * size) print_error("error %g of %g\n", error, size);
+    assert_true(error <= relative * size);
+}
+
+typedef struct results {
+    float *out, *lse, *dq, *dk, *dv;
+} results;
+
+static results results_new(const kind *k)
+{
+    size_t q = ROWS * (size_t)k->heads * k->dim, kv = ROWS * (size_t)k->heads_kv * k->dim;
+    return (results){floats(q, 0), floats(ROWS * k->heads, 0), floats(q, 0), floats(kv, 0),
+                     floats(kv, 0)};
+}
+
+static void results_free(results *r)
+{
+    free(r->out), free(r->lse), free(r->dq), free(r->dk), free(r->dv);
+}
+
+/* The heads of q and k as the way back of the reference wants them: nothing is done to them. */
+static void run_cpu(results *to, const kind *k, const float *q, const float *kv, const float *dout)
+{
+    dure_compute c = {.ops = dure_cpu_ops_of(DURE_CPU_REFERENCE)};
+    size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
+    const float *v = kv + ROWS * width_kv;
+    dure_attention_doc docs[DOCS];
+    size_t row = 0;
+    for (size_t d = 0; d < DOCS; row += lengths[d++])
+        docs[d] = (dure_attention_doc){.first = row,
+                                       .n = lengths[d],
+                                       .n_keys = lengths[d],
+                                       .k = kv + row * width_kv,
+                                       .v = v + row * width_kv};
+    assert_ok(dure_pool_new(&c.pool, 1, dure_attention_scratch_bytes(ROWS, k->dim, c.ops)));
+    void *packed = malloc(dure_attention_packed_bytes(ROWS, DOCS, k->heads_kv, k->dim, c.ops));
+    dure_attention args = {.docs = docs,
+                           .n_docs = DOCS,
+                           .q = q,
+                           .ldq = width,
+                           .ldk = width_kv,
+                           .ldv = width_kv,
+                           .heads = k->heads,
+                           .heads_kv = k->heads_kv,
+                           .dim = k->dim,
+                           .window = k->window,
+                           .scale = 0.3f,
+                           .packed = packed};
+    dure_heads plain = {.dim = k->dim};
+    dure_attention_grad grad = {.args = &args,
+                                .out = to->out,
+                                .dout = dout,
+                                .lse = to->lse,
+                                .dq = to->dq,
+                                .dk = to->dk,
+                                .dv = to->dv,
+                                .heads_q = &plain,
+                                .heads_k = &plain};
+    dure_attention_forward(to->out, to->lse, &args, &c);
+    dure_attention_backward(&grad, &c);
+    dure_pool_free(&c.pool);
+    free(packed);
+}
+
+static size_t cut(dure_cuda_tile *tiles, uint32_t dim)
+{
+    size_t n = 0, row = 0, height = dure_cuda_tile_rows(dim);
+    for (size_t d = 0; d < DOCS; row += lengths[d++])
+        for (size_t at = 0; at < lengths[d]; at += height) {
+            size_t left = lengths[d] - at;
+            tiles[n++] =
+                (dure_cuda_tile){(int32_t)(row + at), (int32_t)(left < height ? left : height),
+                                 (int32_t)row, (int32_t)(row + lengths[d])};
+        }
+    return n;
+}
+
+static void run_gpu(results *to, const kind *k, const float *q, const float *kv, const float *dout)
+{
+    size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
+    size_t ld = width + 2 * width_kv, n = ROWS * width, n_kv = ROWS * width_kv;
+    dure_cuda_tile tiles[ROWS];
+    float *all = floats(ROWS * ld, 0), *grads = floats(ROWS * ld, 0);
+    for (size_t r = 0; r < ROWS; r++) {
+        memcpy(all + r * ld, q + r * width, width * 4);
+        memcpy(all + r * ld + width, kv + r * width_kv, width_kv * 4);
+        memcpy(all + r * ld + width + width_kv, kv + n_kv + r * width_kv, width_kv * 4);
+    }
+    uint16_t *qkv = gpu_new_bf16(gpu, all, ROWS * ld);
+    float *dqkv = gpu_new(gpu, NULL, ROWS * ld * 4);
+    dure_cuda_attention args = {.n_tiles = cut(tiles, k->dim),
+                                .rows = ROWS,
+                                .q = qkv,
+                                .k = qkv + width,
+                                .v = qkv + width + width_kv,
+                                .ld = ld,
+                                .heads = k->heads,
+                                .heads_kv = k->heads_kv,
+                                .dim = k->dim,
+                                .window = k->window,
+                                .scale = 0.3f,
+                                .out = gpu_new(gpu, NULL, 2 * n),
+                                .lse = gpu_new(gpu, NULL, 4 * ROWS * k->heads),
+                                .dout = gpu_new_bf16(gpu, dout, n),
+                                .delta = gpu_new(gpu, NULL, 4 * ROWS * k->heads),
+                                .dq = dqkv,
+                                .dk = dqkv + width,
+                                .dv = dqkv + width + width_kv,
+                                .ldd = ld};
+    args.tiles = gpu_new(gpu, tiles, args.n_tiles * sizeof *tiles);
+    dure_cuda_attention_forward(gpu, &args);
+    dure_cuda_attention_backward(gpu, &args);
+    gpu_read_bf16(to->out, gpu, args.out, n);
+    gpu_read(to->lse, gpu, args.lse, 4 * ROWS * k->heads);
+    gpu_read(grads, gpu, dqkv, ROWS * ld * 4);
+    for (size_t r = 0; r < ROWS; r++) {
+        memcpy(to->dq + r * width, grads + r * ld, width * 4);
+        memcpy(to->dk + r * width_kv, grads + r * ld + width, width_kv * 4);
+        memcpy(to->dv + r * width_kv, grads + r * ld + width + width_kv, width_kv * 4);
+    }
+    free(all), free(grads);
+}
+
+static void check(const kind *k)
+{
+    size_t n = ROWS * (size_t)k->heads * k->dim, n_kv = ROWS * (size_t)k->heads_kv * k->dim;
+    float *q = floats(n, 2), *kv = floats(2 * n_kv, 1), *dout = floats(n, 1);
+    results cpu = results_new(k), first = results_new(k), second = results_new(k);
+    run_cpu(&cpu, k, q, kv, dout);
+    gpu_reverse(false);
+    run_gpu(&first, k, q, kv, dout);
+    gpu_reverse(true);
+    run_gpu(&second, k, q, kv, dout);
+    assert_memory_equal(first.out, second.out, n * 4);
+    assert_memory_equal(first.dq, second.dq, n * 4);
+    assert_memory_equal(first.dk, second.dk, n_kv * 4);
+    assert_memory_equal(first.dv, second.dv, n_kv * 4);
+    near_by(first.out, cpu.out, n, 0x1p-8);
+    near_by(first.lse, cpu.lse, ROWS * k->heads, 1e-5);
+    /* The output that delta is made of is in bfloat16. */
+    near_by(first.dq, cpu.dq, n, 0x1p-7);
+    near_by(first.dk, cpu.dk, n_kv, 0x1p-7);
+    near_by(first.dv, cpu.dv, n_kv, 1e-5);
+    results_free(&cpu), results_free(&first), results_free(&second);
+    free(q), free(kv), free(dout);
+}
+
+static void test_cuda_attention_matches_plain_c(void **state)
+{
+    (void)state;
+    check(&(kind){2, 2, 16, 0});
+    check(&(kind){3, 1, 64, 0});
+    check(&(kind){2, 1, 80, 0});
+    check(&(kind){2, 1, 256, 0});
+}
+
+static void test_cuda_attention_in_a_window_matches_plain_c(void **state)
+{
+    (void)state;
+    check(&(kind){4, 2, 16, 2});
+    check(&(kind){4, 2, 16, 9});
+    check(&(kind){2, 1, 32, 33});
+    check(&(kind){1, 1, 160, 40});
+}
+
+static int open_gpu(void **state)
+{
+    (void)state;
+    gpu = gpu_open();
+    return 0;
+}
+
+static int close_gpu(void **state)
+{
+    (void)state;
+    dure_device_close(&gpu);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuda_attention_matches_plain_c),
+        cmocka_unit_test(test_cuda_attention_in_a_window_matches_plain_c),
+    };
+    return cmocka_run_group_tests(tests, open_gpu, close_gpu);
+}

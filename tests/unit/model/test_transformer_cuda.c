@@ -1,0 +1,403 @@
+/* The transformer on a GPU (emulated, or in a build with CUDA the machine's) against the CPU's
+ * engine in float32: loss, every factor's gradient, and the promise that a record's gradient is its
+ * own. What differs is the rounding of weights and activations to bfloat16. */
+#include "kernels/optimizer.h"
+#include "model/transformer_cuda.h"
+#include "support/check.h"
+#include "support/gpu.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+#ifdef DURE_TEST_EMULATED
+#include "kernels/cuda/emulated.h"
+#endif
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { N_DOCS = 5, MAX_TOKENS = 64, STEPS = 20 };
+
+/* What bfloat16 may change: a record's loss, and the length of the difference of one factor's
+ * gradient over the length of it. The CPU's own bfloat16 level differs from float32 by up to 0.05
+ * on these models, with other roundings. */
+#define LOSS_ERROR 0.005
+#define GRADIENT_ERROR 0.08
+
+typedef struct fixture {
+    temp_dir dir;
+    dure_gguf *gguf;
+    dure_transformer *cpu, *gpu;
+    dure_lora *lora;
+    int32_t tokens[N_DOCS][MAX_TOKENS];
+    uint8_t supervised[N_DOCS][MAX_TOKENS];
+    dure_document docs[N_DOCS];
+} fixture;
+
+static uint64_t rng;
+
+static float uniform(void)
+{
+    rng = rng * 6364136223846793005u + 1442695040888963407u;
+    return (float)(rng >> 40) * 0x1p-23f - 1.0f;
+}
+
+static void make_lora(fixture *f, const dure_lora_layout *like)
+{
+    dure_lora_layout layout = *like;
+    layout.shape = *dure_transformer_shape(f->cpu);
+    layout.alpha = 2.0f * (float)layout.rank;
+    if (!layout.targets) layout.targets = 127;
+    assert_ok(dure_lora_layout_check(&layout, NULL));
+    assert_ok(dure_lora_new(&f->lora, &layout));
+    for (size_t i = 0; i < f->lora->n; i++)
+        f->lora->params[i] = 0.2f * uniform();
+}
+
+/* Documents of 2 to 61 tokens; the last third of each is its answer, and one has none. */
+static void make_docs(fixture *f)
+{
+    static const size_t lengths[N_DOCS] = {17, 2, 61, 30, 9};
+    for (size_t d = 0; d < N_DOCS; d++) {
+        size_t n = lengths[d];
+        for (size_t i = 0; i < n; i++) {
+            f->tokens[d][i] = (int32_t)((uniform() + 1) * 0.49f * TINY_VOCAB);
+            f->supervised[d][i] = d != 1 && i > 0 && i >= n - n / 3 - 1;
+        }
+        f->docs[d] = (dure_document){f->tokens[d], f->supervised[d], n};
+    }
+}
+
+static void set_up(fixture *f, const tiny_model_opts *model, const dure_lora_layout *layout,
+                   uint32_t rows)
+{
+    dure_diag diag = {{0}};
+    const dure_transformer_opts opts = {
+        .threads = 1, .precision = DURE_PRECISION_F32, .weights = DURE_WEIGHTS_FILE, .rows = rows};
+    memset(f, 0, sizeof *f);
+    rng = 7;
+    temp_dir_make(&f->dir);
+    const char *path = temp_dir_file(&f->dir, "tiny.gguf");
+    tiny_model_write(path, model);
+    assert_ok(dure_gguf_open(&f->gguf, path, NULL, &diag));
+    assert_ok(dure_transformer_new(&f->cpu, f->gguf, &opts, &diag));
+    assert_ok(dure_transformer_new(&f->gpu, f->gguf, &opts, &diag));
+    dure_err err = dure_transformer_cuda_attach(f->gpu, 0, &diag);
+    if (err) print_error("%s\n", diag.text);
+    assert_ok(err);
+    make_lora(f, layout);
+    make_docs(f);
+}
+
+static void tear_down(fixture *f)
+{
+    gpu_reverse(false);
+    dure_lora_free(&f->lora);
+    dure_transformer_free(&f->cpu);
+    dure_transformer_free(&f->gpu);
+    dure_gguf_close(&f->gguf);
+    temp_dir_remove(&f->dir);
+}
+
+typedef struct collected {
+    float *gradients; /* N_DOCS x n */
+    size_t n;
+    bool none[N_DOCS];
+    dure_document_loss loss[N_DOCS];
+} collected;
+
+static dure_err collect(void *state, size_t doc, const float *gradient,
+                        const dure_document_loss *loss)
+{
+    collected *c = state;
+    c->loss[doc] = *loss;
+    c->none[doc] = !gradient;
+    if (gradient) memcpy(c->gradients + doc * c->n, gradient, c->n * sizeof *gradient);
+    return DURE_OK;
+}
+
+static collected gradients(dure_transformer *t, const fixture *f, const dure_gradient_opts *opts,
+                           size_t first, size_t n)
+{
+    dure_diag diag = {{0}};
+    collected c = {.n = dure_lora_count(&f->lora->layout, opts->factors)};
+    c.gradients = calloc(N_DOCS * c.n, sizeof *c.gradients);
+    assert_non_null(c.gradients);
+    dure_err err =
+        dure_transformer_gradients(t, f->lora, opts, f->docs + first, n, collect, &c, &diag);
+    if (err) print_error("%s\n", diag.text);
+    assert_ok(err);
+    return c;
+}
+
+/* Every matrix's factor on its own. */
+static void check_blocks(const fixture *f, const float *got, const float *expected)
+{
+    const dure_lora_layout *layout = &f->lora->layout;
+    for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers; layer++)
+        for (int k = 0; k < 2 * DURE_LORA_TARGETS; k++) {
+            dure_lora_target target = (dure_lora_target)(k / 2);
+            bool is_b = k % 2;
+            size_t at,
+                n = dure_lora_rank(layout, target) * (is_b ? dure_lora_out(&layout->shape, target)
+                                                           : dure_lora_in(&layout->shape, target));
+            double difference = 0, size = 0;
+            if (!dure_lora_find(&at, layout, layer, target,
+                                is_b ? DURE_LORA_FACTOR_B : DURE_LORA_FACTOR_A))
+                continue;
+            for (size_t i = at; i < at + n; i++) {
+                double x = (double)got[i], y = (double)expected[i];
+                assert_true(isfinite(x));
+                difference += (x - y) * (x - y);
+                size += y * y;
+            }
+            assert_true(size > 0);
+            if (sqrt(difference / size) > GRADIENT_ERROR)
+                print_error("layer %u target %d %c: %g\n", layer, k / 2, is_b ? 'B' : 'A',
+                            sqrt(difference / size));
+            assert_true(sqrt(difference / size) <= GRADIENT_ERROR);
+        }
+}
+
+static void check_model(const tiny_model_opts *model, const dure_lora_layout *layout)
+{
+    fixture f;
+    dure_document_loss loss[N_DOCS], expected[N_DOCS];
+    const dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_BOTH};
+    set_up(&f, model, layout, 0);
+    collected cpu = gradients(f.cpu, &f, &opts, 0, N_DOCS);
+    collected gpu = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    gpu_reverse(true);
+    collected again = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    assert_memory_equal(again.gradients, gpu.gradients, N_DOCS * gpu.n * sizeof(float));
+    for (size_t d = 0; d < N_DOCS; d++) {
+        assert_int_equal(gpu.none[d], cpu.none[d]);
+        assert_int_equal(gpu.loss[d].n_labels, cpu.loss[d].n_labels);
+        assert_true(gpu.loss[d].finite);
+        assert_true(fabs(gpu.loss[d].nll_sum - cpu.loss[d].nll_sum) <=
+                    LOSS_ERROR * cpu.loss[d].nll_sum);
+        if (!cpu.none[d]) check_blocks(&f, gpu.gradients + d * gpu.n, cpu.gradients + d * cpu.n);
+    }
+    /* Without an adapter too. */
+    assert_ok(dure_transformer_loss(expected, f.cpu, NULL, f.docs, N_DOCS, NULL));
+    assert_ok(dure_transformer_loss(loss, f.gpu, NULL, f.docs, N_DOCS, NULL));
+    for (size_t d = 0; d < N_DOCS; d++)
+        assert_true(fabs(loss[d].nll_sum - expected[d].nll_sum) <=
+                    LOSS_ERROR * expected[d].nll_sum);
+    free(cpu.gradients), free(gpu.gradients), free(again.gradients);
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_matches_the_cpu(void **state)
+{
+    (void)state;
+    check_model(&(tiny_model_opts){.seed = 1}, &(dure_lora_layout){.rank = 3});
+    check_model(&(tiny_model_opts){.seed = 2, .untied = true, .rope_freqs = true, .n_layers = 3},
+                &(dure_lora_layout){.rank = 16, .first_layer = 1});
+    check_model(&(tiny_model_opts){.seed = 3, .type = TINY_Q4_1, .n_layers = 1},
+                &(dure_lora_layout){.rank = 9, .targets = 1 << DURE_LORA_K | 1 << DURE_LORA_DOWN});
+}
+
+static void test_cuda_transformer_of_every_architecture_matches_the_cpu(void **state)
+{
+    (void)state;
+    const dure_lora_layout layout = {.rank = 4};
+    check_model(&(tiny_model_opts){.seed = 21, .arch = "qwen2"}, &layout);
+    check_model(&(tiny_model_opts){.seed = 22, .arch = "qwen3", .head_dim = 32}, &layout);
+    check_model(
+        &(tiny_model_opts){
+            .seed = 23, .arch = "gemma3", .head_dim = 32, .n_layers = 3, .window = 9},
+        &layout);
+}
+
+static void test_cuda_transformer_of_targets_with_ranks_of_their_own(void **state)
+{
+    (void)state;
+    dure_lora_layout layout = {.rank = 3};
+    layout.ranks[DURE_LORA_V] = 12;
+    layout.ranks[DURE_LORA_UP] = 8;
+    check_model(&(tiny_model_opts){.seed = 4, .type = TINY_Q8_0}, &layout);
+}
+
+/* Alone, and in passes of another size. */
+static void test_cuda_transformer_record_is_itself_in_any_packing(void **state)
+{
+    (void)state;
+    fixture f;
+    const dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_B};
+    set_up(&f, &(tiny_model_opts){.seed = 5, .type = TINY_Q8_0}, &(dure_lora_layout){.rank = 3}, 0);
+    collected all = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    for (size_t d = 0; d < N_DOCS; d++) {
+        collected alone = gradients(f.gpu, &f, &opts, d, 1);
+        assert_memory_equal(alone.gradients, all.gradients + d * all.n, all.n * sizeof(float));
+        assert_memory_equal(&alone.loss[0].nll_sum, &all.loss[d].nll_sum, sizeof(double));
+        free(alone.gradients);
+    }
+    tear_down(&f);
+    set_up(&f, &(tiny_model_opts){.seed = 5, .type = TINY_Q8_0}, &(dure_lora_layout){.rank = 3},
+           40);
+    collected cut = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    assert_memory_equal(cut.gradients, all.gradients, N_DOCS * all.n * sizeof(float));
+    free(cut.gradients), free(all.gradients);
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_sums_records_together(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, &(tiny_model_opts){.seed = 6}, &(dure_lora_layout){.rank = 3}, 0);
+    dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_BOTH, .sum_of_labels = true};
+    collected each = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    opts.together = true;
+    collected sum = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    assert_true(sum.none[0] && !sum.none[N_DOCS - 1]);
+    for (size_t i = 0; i < sum.n; i++) {
+        double expected = 0, size = 1e-6;
+        for (size_t d = 0; d < N_DOCS; d++) {
+            double x = (double)each.gradients[d * each.n + i];
+            expected += x;
+            size += fabs(x);
+        }
+        double got = (double)sum.gradients[(N_DOCS - 1) * sum.n + i];
+        assert_true(fabs(got - expected) <= 1e-4 * size);
+    }
+    free(each.gradients), free(sum.gradients);
+    tear_down(&f);
+}
+
+/* The mean loss of every step of training B and A with AdamW. */
+static void train(double losses[STEPS], dure_transformer *t, fixture *f)
+{
+    dure_compute c = *dure_transformer_compute(f->cpu);
+    dure_adamw adam;
+    const dure_adamw_opts adamw = {.learning_rate = 0.01};
+    const dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_BOTH};
+    assert_ok(dure_adamw_init(&adam, f->lora->n));
+    for (int s = 0; s < STEPS; s++) {
+        collected g = gradients(t, f, &opts, 0, N_DOCS);
+        losses[s] = 0;
+        for (size_t d = 0; d < N_DOCS; d++) {
+            if (g.none[d]) continue;
+            losses[s] += g.loss[d].nll_sum / g.loss[d].n_labels / (N_DOCS - 1);
+            if (d) c.ops->add(g.gradients, g.gradients + d * g.n, g.n);
+        }
+        dure_adamw_update(f->lora->params, &adam, g.gradients, &adamw, &c);
+        dure_lora_changed(f->lora);
+        free(g.gradients);
+    }
+    dure_adamw_fini(&adam);
+}
+
+static void test_cuda_transformer_learns_as_the_cpu_does(void **state)
+{
+    (void)state;
+    fixture f;
+    double cpu[STEPS], gpu[STEPS];
+    set_up(&f, &(tiny_model_opts){.seed = 8, .type = TINY_Q8_0}, &(dure_lora_layout){.rank = 4}, 0);
+    float *start = malloc(f.lora->n * sizeof *start);
+    assert_non_null(start);
+    memcpy(start, f.lora->params, f.lora->n * sizeof *start);
+    train(cpu, f.cpu, &f);
+    memcpy(f.lora->params, start, f.lora->n * sizeof *start);
+    dure_lora_changed(f.lora);
+    train(gpu, f.gpu, &f);
+    assert_true(cpu[STEPS - 1] < 0.7 * cpu[0]);
+    for (int s = 0; s < STEPS; s++)
+        assert_true(fabs(gpu[s] - cpu[s]) <= 0.02 * cpu[0]);
+    free(start);
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_logprobs_are_those_of_the_loss(void **state)
+{
+    (void)state;
+    fixture f;
+    float logprobs[MAX_TOKENS];
+    double sum = 0;
+    dure_document_loss loss;
+    set_up(&f, &(tiny_model_opts){.seed = 9}, &(dure_lora_layout){.rank = 3}, 0);
+    assert_ok(dure_transformer_loss(&loss, f.gpu, f.lora, &f.docs[2], 1, NULL));
+    assert_ok(dure_transformer_logprobs(logprobs, f.gpu, f.lora, f.tokens[2], f.docs[2].n, NULL));
+    for (size_t i = 0; i < f.docs[2].n; i++)
+        if (f.supervised[2][i]) sum -= (double)logprobs[i];
+    assert_true(fabs(sum - loss.nll_sum) <= 1e-4 * sum);
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_says_what_it_cannot_do(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_diag diag = {{0}};
+    const uint64_t seeds[N_DOCS] = {0};
+    collected c = {.n = 0};
+    const dure_gradient_opts opts = {
+        .factors = DURE_LORA_FACTOR_BOTH, .dropout = 0.1, .dropout_seeds = seeds};
+    set_up(&f, &(tiny_model_opts){.seed = 10}, &(dure_lora_layout){.rank = 3}, 0);
+    assert_err(dure_transformer_gradients(f.gpu, f.lora, &opts, f.docs, N_DOCS, collect, &c, &diag),
+               DURE_ERR_UNSUPPORTED);
+    assert_non_null(strstr(diag.text, "dropout"));
+    dure_lora_free(&f.lora);
+    make_lora(&f, &(dure_lora_layout){.rank = 3, .dora = true});
+    dure_document_loss loss;
+    assert_err(dure_transformer_loss(&loss, f.gpu, f.lora, &f.docs[2], 1, &diag),
+               DURE_ERR_UNSUPPORTED);
+    assert_non_null(strstr(diag.text, "DoRA"));
+    dure_transformer_free(&f.gpu);
+    assert_ok(dure_transformer_new(&f.gpu, f.gguf, &(dure_transformer_opts){.threads = 1}, &diag));
+    assert_err(dure_transformer_cuda_attach(f.gpu, 4000, &diag), DURE_ERR_DEVICE);
+    tear_down(&f);
+}
+
+#ifdef DURE_TEST_EMULATED
+/* Whatever allocation is the first that fails, the error says so, nothing leaks, and with room the
+ * same transformer goes on. */
+static void test_cuda_transformer_out_of_memory_is_a_sentence(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_diag diag = {{0}};
+    dure_document_loss loss, before;
+    set_up(&f, &(tiny_model_opts){.seed = 11, .n_layers = 1}, &(dure_lora_layout){.rank = 3}, 0);
+    assert_ok(dure_transformer_loss(&before, f.gpu, f.lora, &f.docs[2], 1, &diag));
+    dure_transformer_free(&f.gpu);
+    const dure_transformer_opts opts = {.threads = 1, .precision = DURE_PRECISION_F32};
+    size_t failed = 0;
+    for (size_t limit = 0;; limit += 60000) {
+        dure_emulated_limit(limit);
+        assert_ok(dure_transformer_new(&f.gpu, f.gguf, &opts, &diag));
+        dure_err err = dure_transformer_cuda_attach(f.gpu, 0, &diag);
+        if (!err) err = dure_transformer_loss(&loss, f.gpu, f.lora, &f.docs[2], 1, &diag);
+        if (!err) break;
+        assert_err(err, DURE_ERR_NOMEM);
+        assert_non_null(strstr(diag.text, "fit the GPU"));
+        assert_non_null(strstr(diag.text, "MB free"));
+        failed++;
+        dure_transformer_free(&f.gpu);
+    }
+    assert_true(failed > 5);
+    assert_memory_equal(&loss.nll_sum, &before.nll_sum, sizeof(double));
+    dure_emulated_limit(SIZE_MAX);
+    tear_down(&f);
+}
+#endif
+
+int main(void)
+{
+    dure_device *device = gpu_open(); /* skips where there is none */
+    dure_device_close(&device);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_cuda_transformer_matches_the_cpu),
+        cmocka_unit_test(test_cuda_transformer_of_every_architecture_matches_the_cpu),
+        cmocka_unit_test(test_cuda_transformer_of_targets_with_ranks_of_their_own),
+        cmocka_unit_test(test_cuda_transformer_record_is_itself_in_any_packing),
+        cmocka_unit_test(test_cuda_transformer_sums_records_together),
+        cmocka_unit_test(test_cuda_transformer_learns_as_the_cpu_does),
+        cmocka_unit_test(test_cuda_transformer_logprobs_are_those_of_the_loss),
+        cmocka_unit_test(test_cuda_transformer_says_what_it_cannot_do),
+#ifdef DURE_TEST_EMULATED
+        cmocka_unit_test(test_cuda_transformer_out_of_memory_is_a_sentence),
+#endif
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
