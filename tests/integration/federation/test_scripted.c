@@ -180,7 +180,7 @@ static bool is_done(village *w)
 
 static bool five_were_in_one(village *w)
 {
-    return village_saw(w, "round_done", "of", "5");
+    return village_saw(w, "round_done", "of", "5") && w->sites[4].n_results > 0;
 }
 
 /* Three do the first rounds; the log of these counts for five only when newcomers cosign it, too,
