@@ -179,6 +179,10 @@ static dure_err check(const dure_policy *p, dure_diag *diag)
     if (dure_privacy_check(p->budget, NULL)) {
         return out_of_range(diag, "epsilon and policy.delta", "above 0, and delta below 1");
     }
+    const bool private_ = p->modes & ~(uint32_t)DURE_POLICY_MODE(DURE_PRIVACY_NONE);
+    if (private_ && p->budget.delta > 0.1 / (double)p->records * (1 + 1e-12)) {
+        return out_of_range(diag, "delta", "at most 1 / (10 x data.records)");
+    }
     if (p->modes == 0) return out_of_range(diag, "modes", "one or more of record, subject, none");
     if (p->collusion >= DURE_MEMBERS_MAX) return out_of_range(diag, "collusion", "below 100");
     if (p->min_sites > DURE_MEMBERS_MAX) return out_of_range(diag, "min_sites", "at most 100");

@@ -90,7 +90,8 @@ void owner_copy(owner *o)
     o->n_copies++;
 }
 
-/* A copy may lack a line whose writer died before it was acknowledged; it then is not older. */
+/* A copy may lack a line whose writer died before it was acknowledged, or be as empty as the ledger
+ * still is; it then is not older. */
 static bool is_refused(const owner *o)
 {
     dure_site_ledger *ledger = NULL;
@@ -98,7 +99,7 @@ static bool is_refused(const owner *o)
     while (err == DURE_ERR_BUSY) /* a desk may take long over its sums on a loaded machine */
         err = dure_site_ledger_open_read(&ledger, file_of(o, "ledger"), NULL);
     dure_site_ledger_close(&ledger);
-    return err != DURE_OK;
+    return err == DURE_ERR_STATE;
 }
 
 void owner_put_back(owner *o, size_t copy)

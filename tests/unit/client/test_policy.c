@@ -94,6 +94,8 @@ static void test_policy_file_is_checked_by_its_schema(void **state)
     refuses("modes: [record]", "modes: []", "modes");
     refuses("epsilon: 8", "epsilon: -1", "epsilon");
     refuses("delta: 1e-05", "delta: 1", "delta");
+    refuses("delta: 1e-05", "delta: 0.001", "at most 1 / (10 x data.records)");
+    refuses("epsilon: 8", "epsilon: 0", "above 0");
     refuses("max_rate: 0.25", "max_rate: 1.5", "max_rate");
     refuses("max_clip: 1", "max_clip: 0", "max_clip");
     refuses("\"baba", "\"zaba", "bases");
