@@ -329,6 +329,6 @@ dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
         if (!err) err = finished(&done, c, now_ms, diag);
     }
     c->status_stale = true;
-    dure_err last = dure_coordinator_write_status(c, dure_clock_monotonic_ms(), NULL);
+    dure_err last = dure_coordinator_write_status(c, dure_clock_monotonic_ms(), err ? NULL : diag);
     return err ? err : last;
 }
