@@ -19,7 +19,7 @@
     X("model", dure_cmd_model, "what a model file holds")                                          \
     X("privacy", dure_cmd_privacy, "plan a privacy budget and see what is spent")                  \
     X("serve", dure_cmd_serve, "an OpenAI-compatible server for a model and its adapters")         \
-    X("site", dure_cmd_site, "list and revoke sites")                                              \
+    X("site", dure_cmd_site, "list, renew and revoke sites")                                       \
     X("status", dure_cmd_status, "rounds, sites, budgets, what is waited for")                     \
     X("train", dure_cmd_train, "fine-tune an adapter on local records")
 

@@ -194,6 +194,16 @@ static dure_err erase_leftover(dure_work *w, dure_diag *diag)
     return unlink(w->attempt_path) ? dure_file_errno(diag, "remove", w->attempt_path) : DURE_OK;
 }
 
+/* Privacy rests on a record's gradient being its own, bit for bit, whatever is computed beside it.
+ */
+static dure_err check_device(const dure_work *w, dure_diag *diag)
+{
+    if (!w->opts.cuda || dure_site_without_privacy(w->site)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "training with differential privacy is of --device cpu alone until the "
+                         "GPU's code has been verified on one (docs/gpu.md)");
+}
+
 dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_opts *opts,
                         dure_diag *diag)
 {
@@ -207,6 +217,7 @@ dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_
     w->attempt_path = dure_site_path(site, DURE_SITE_ATTEMPT);
     w->state_path = dure_site_path(site, DURE_SITE_TRAINING);
     dure_err err = w->attempt_path && w->state_path ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err) err = check_device(w, diag);
     if (!err) err = check_digest(w, diag);
     if (!err) err = open_model(w, diag);
     if (!err) err = dure_global_adapter_layout(&layout, &site->invitation.terms, diag);
