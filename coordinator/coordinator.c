@@ -328,6 +328,7 @@ dure_err dure_coordinator_run(dure_coordinator *c, dure_diag *diag)
         if (!err) err = check_hope(c, diag);
         if (!err) err = finished(&done, c, now_ms, diag);
     }
+    if (!c->journal) return err; /* it was being replaced, and could not be opened again */
     c->status_stale = true;
     dure_err last = dure_coordinator_write_status(c, dure_clock_monotonic_ms(), err ? NULL : diag);
     return err ? err : last;
