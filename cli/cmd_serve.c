@@ -29,7 +29,7 @@ typedef struct options {
     bool insecure, json;
 } options;
 
-/* An alias that is followed: what it stands for now. */
+/* An alias that is followed, and what it names at present. */
 typedef struct followed {
     char name[64];
     uint64_t version; /* on offer; 0: none */

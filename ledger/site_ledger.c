@@ -239,7 +239,8 @@ static bool same_plan(const dure_dp_plan *a, const dure_dp_plan *b)
            a->steps == b->steps && a->n_pub == b->n_pub && a->batch == b->batch;
 }
 
-/* What is in the ledger under the caller's name already must be what it asks for now. */
+/* What is in the ledger under the caller's name already must be the same plan of the same source.
+ */
 static dure_err check_repeated(const dure_reservation *r, const char *source,
                                const dure_dp_plan *plan, dure_diag *diag)
 {
