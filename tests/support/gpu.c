@@ -6,6 +6,7 @@
 #include "kernels/cuda/emulated.h"
 #endif
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -85,4 +86,24 @@ void gpu_read_bf16(float *to, dure_device *device, const uint16_t *from, size_t 
     for (size_t i = 0; i < n; i++)
         to[i] = dure_bf16_to_float(rounded[i]);
     free(rounded);
+}
+
+float *gpu_floats(size_t n, float size)
+{
+    float *x = calloc(n, sizeof *x);
+    assert_non_null(x);
+    gpu_fill(x, n, size);
+    return x;
+}
+
+void gpu_near(const float *x, const float *y, size_t n, double relative)
+{
+    double size = 1e-30, error = 0;
+    for (size_t i = 0; i < n; i++) {
+        assert_true(isfinite(x[i]) && isfinite(y[i]));
+        size = fmax(size, fabs((double)y[i]));
+        error = fmax(error, fabs((double)x[i] - (double)y[i]));
+    }
+    if (error > relative * size) print_error("error %g of %g\n", error, size);
+    assert_true(error <= relative * size);
 }

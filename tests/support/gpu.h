@@ -23,3 +23,8 @@ void gpu_fill(float *x, size_t n, float size);
 /* n bfloat16 of x on the device. */
 uint16_t *gpu_new_bf16(dure_device *device, const float *x, size_t n);
 void gpu_read_bf16(float *to, dure_device *device, const uint16_t *from, size_t n);
+
+/* n floats so filled, all 0 for size 0; the caller's. */
+float *gpu_floats(size_t n, float size);
+/* All finite, and no further apart than `relative` times the largest of y. */
+void gpu_near(const float *x, const float *y, size_t n, double relative);

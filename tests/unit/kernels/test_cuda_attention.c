@@ -18,26 +18,6 @@ typedef struct kind {
 
 static dure_device *gpu;
 
-static float *floats(size_t n, float size)
-{
-    float *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    gpu_fill(x, n, size);
-    return x;
-}
-
-static void near_by(const float *x, const float *y, size_t n, double relative)
-{
-    double size = 1e-30, error = 0;
-    for (size_t i = 0; i < n; i++) {
-        assert_true(isfinite(x[i]) && isfinite(y[i]));
-        size = fmax(size, fabs((double)y[i]));
-        error = fmax(error, fabs((double)x[i] - (double)y[i]));
-    }
-    if (error > relative * size) print_error("error %g of %g\n", error, size);
-    assert_true(error <= relative * size);
-}
-
 typedef struct results {
     float *out, *lse, *dq, *dk, *dv;
 } results;
@@ -45,8 +25,8 @@ typedef struct results {
 static results results_new(const kind *k)
 {
     size_t q = ROWS * (size_t)k->heads * k->dim, kv = ROWS * (size_t)k->heads_kv * k->dim;
-    return (results){floats(q, 0), floats(ROWS * k->heads, 0), floats(q, 0), floats(kv, 0),
-                     floats(kv, 0)};
+    return (results){gpu_floats(q, 0), gpu_floats(ROWS * k->heads, 0), gpu_floats(q, 0),
+                     gpu_floats(kv, 0), gpu_floats(kv, 0)};
 }
 
 static void results_free(results *r)
@@ -116,7 +96,7 @@ static void run_gpu(results *to, const kind *k, const float *q, const float *kv,
     size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
     size_t ld = width + 2 * width_kv, n = ROWS * width, n_kv = ROWS * width_kv;
     dure_cuda_tile tiles[ROWS];
-    float *all = floats(ROWS * ld, 0), *grads = floats(ROWS * ld, 0);
+    float *all = gpu_floats(ROWS * ld, 0), *grads = gpu_floats(ROWS * ld, 0);
     for (size_t r = 0; r < ROWS; r++) {
         memcpy(all + r * ld, q + r * width, width * 4);
         memcpy(all + r * ld + width, kv + r * width_kv, width_kv * 4);
@@ -160,7 +140,7 @@ static void run_gpu(results *to, const kind *k, const float *q, const float *kv,
 static void check(const kind *k)
 {
     size_t n = ROWS * (size_t)k->heads * k->dim, n_kv = ROWS * (size_t)k->heads_kv * k->dim;
-    float *q = floats(n, 2), *kv = floats(2 * n_kv, 1), *dout = floats(n, 1);
+    float *q = gpu_floats(n, 2), *kv = gpu_floats(2 * n_kv, 1), *dout = gpu_floats(n, 1);
     results cpu = results_new(k), first = results_new(k), second = results_new(k);
     run_cpu(&cpu, k, q, kv, dout);
     gpu_reverse(false);
@@ -171,12 +151,12 @@ static void check(const kind *k)
     assert_memory_equal(first.dq, second.dq, n * 4);
     assert_memory_equal(first.dk, second.dk, n_kv * 4);
     assert_memory_equal(first.dv, second.dv, n_kv * 4);
-    near_by(first.out, cpu.out, n, 0x1p-8);
-    near_by(first.lse, cpu.lse, ROWS * k->heads, 1e-5);
+    gpu_near(first.out, cpu.out, n, 0x1p-8);
+    gpu_near(first.lse, cpu.lse, ROWS * k->heads, 1e-5);
     /* The output that delta is made of is in bfloat16. */
-    near_by(first.dq, cpu.dq, n, 0x1p-7);
-    near_by(first.dk, cpu.dk, n_kv, 0x1p-7);
-    near_by(first.dv, cpu.dv, n_kv, 1e-5);
+    gpu_near(first.dq, cpu.dq, n, 0x1p-7);
+    gpu_near(first.dk, cpu.dk, n_kv, 0x1p-7);
+    gpu_near(first.dv, cpu.dv, n_kv, 1e-5);
     results_free(&cpu), results_free(&first), results_free(&second);
     free(q), free(kv), free(dout);
 }

@@ -28,26 +28,6 @@ static const dure_cpu_ops *truth(void)
     return dure_cpu_ops_of(DURE_CPU_REFERENCE);
 }
 
-static float *floats(size_t n, float size)
-{
-    float *x = calloc(n, sizeof *x);
-    assert_non_null(x);
-    gpu_fill(x, n, size);
-    return x;
-}
-
-static void near_by(const float *x, const float *y, size_t n, double relative)
-{
-    double size = 1e-30, error = 0;
-    for (size_t i = 0; i < n; i++) {
-        assert_true(isfinite(x[i]) && isfinite(y[i]));
-        size = fmax(size, fabs((double)y[i]));
-        error = fmax(error, fabs((double)x[i] - (double)y[i]));
-    }
-    if (error > relative * size) print_error("error %g of %g\n", error, size);
-    assert_true(error <= relative * size);
-}
-
 /* --- weights --- */
 
 static const uint32_t types[] = {QUANT_F32,    QUANT_F16,  QUANT_BF16, QUANT_Q4_0,
@@ -82,7 +62,7 @@ static void test_cuda_dequant_gives_the_bits_of_the_cpu(void **state)
     for (size_t t = 0; t < N_TYPES; t++) {
         uint8_t *blocks = random_blocks(types[t], WEIGHTS);
         size_t bytes = dure_quant_row_bytes(types[t], WEIGHTS);
-        float *expected = floats(WEIGHTS, 0);
+        float *expected = gpu_floats(WEIGHTS, 0);
         uint16_t got[WEIGHTS];
         truth()->dequant(expected, blocks, WEIGHTS, types[t]);
         void *from = gpu_new(gpu, blocks, bytes);
@@ -131,8 +111,8 @@ enum { N_WIDTHS = sizeof widths / sizeof widths[0], ROWS = 5 };
 static void check_norm(size_t width, bool reverse)
 {
     size_t n = ROWS * width;
-    float *x = floats(n, 3), *w = floats(width, 1), *add = floats(n, 1);
-    float *y = floats(n, 0), *got = floats(n, 0), *kept = floats(n, 0);
+    float *x = gpu_floats(n, 3), *w = gpu_floats(width, 1), *add = gpu_floats(n, 1);
+    float *y = gpu_floats(n, 0), *got = gpu_floats(n, 0), *kept = gpu_floats(n, 0);
     gpu_reverse(reverse);
     dure_cuda_norm args = {.y = gpu_new(gpu, NULL, 2 * n),
                            .kept = gpu_new(gpu, NULL, 2 * n),
@@ -145,7 +125,7 @@ static void check_norm(size_t width, bool reverse)
         truth()->rmsnorm(y + r * width, NULL, x + r * width, w, width, 1e-5f);
     dure_cuda_norm_forward(gpu, &args);
     gpu_read_bf16(got, gpu, args.y, n);
-    near_by(got, y, n, ROUNDED);
+    gpu_near(got, y, n, ROUNDED);
     gpu_read_bf16(kept, gpu, args.kept, n);
     assert_memory_equal(kept, x, n * sizeof *x);
     args.x = NULL;
@@ -157,7 +137,7 @@ static void check_norm(size_t width, bool reverse)
     dure_cuda_norm_forward(gpu, &args);
     gpu_read(kept, gpu, args.add, 4 * n);
     truth()->add(y, add, n);
-    near_by(kept, y, n, SUMMED);
+    gpu_near(kept, y, n, SUMMED);
     free(x), free(w), free(add), free(y), free(got), free(kept);
 }
 
@@ -175,9 +155,10 @@ static void test_cuda_norm_backward_matches_plain_c(void **state)
     (void)state;
     for (size_t i = 0; i < N_WIDTHS; i++) {
         size_t width = widths[i], n = ROWS * width;
-        float *x = floats(n, 2), *w = floats(width, 1), *dy = floats(n, 1), *dx = floats(n, 1);
-        float *first = floats(n, 0), *second = floats(n, 0), *rounded = floats(n, 0);
-        float *anew = floats(n, 0);
+        float *x = gpu_floats(n, 2), *w = gpu_floats(width, 1), *dy = gpu_floats(n, 1),
+              *dx = gpu_floats(n, 1);
+        float *first = gpu_floats(n, 0), *second = gpu_floats(n, 0), *rounded = gpu_floats(n, 0);
+        float *anew = gpu_floats(n, 0);
         dure_cuda_norm_grad args = {.out = gpu_new(gpu, NULL, 2 * n),
                                     .dy = gpu_new(gpu, dy, 4 * n),
                                     .kept = gpu_new_bf16(gpu, x, n),
@@ -197,13 +178,13 @@ static void test_cuda_norm_backward_matches_plain_c(void **state)
         gpu_read(second, gpu, args.dx, 4 * n);
         for (size_t j = 0; j < n; j++)
             anew[j] = second[j] + dx[j];
-        near_by(anew, first, n, SUMMED);
+        gpu_near(anew, first, n, SUMMED);
         gpu_read_bf16(rounded, gpu, args.out, n);
-        near_by(rounded, second, n, ROUNDED);
+        gpu_near(rounded, second, n, ROUNDED);
         for (size_t r = 0; r < ROWS; r++)
             truth()->rmsnorm_backward(dx + r * width, NULL, dy + r * width, x + r * width, w, width,
                                       1e-5f);
-        near_by(first, dx, n, SUMMED);
+        gpu_near(first, dx, n, SUMMED);
         free(x), free(w), free(dy), free(dx), free(first), free(second), free(rounded), free(anew);
     }
 }
@@ -274,18 +255,18 @@ static void check_gate(int gelu)
         float *gate = sums + r * 2 * WIDTH, *up = gate + WIDTH;
         (gelu ? truth()->geglu : truth()->swiglu)(h + r * WIDTH, gate, up, WIDTH);
     }
-    near_by(got, h, ALL, ROUNDED);
+    gpu_near(got, h, ALL, ROUNDED);
     args.sums = gpu_new(gpu, dh, sizeof dh);
     dure_cuda_gate_backward(gpu, &args);
     gpu_read_bf16(got, gpu, args.h, ALL);
-    near_by(got, h, ALL, ROUNDED);
+    gpu_near(got, h, ALL, ROUNDED);
     gpu_read_bf16(both, gpu, args.both, 2 * ALL);
     for (size_t r = 0; r < N; r++) {
         float *gate = sums + r * 2 * WIDTH, *up = gate + WIDTH;
         (gelu ? truth()->geglu_backward : truth()->swiglu_backward)(h + r * WIDTH, gate, up,
                                                                     dh + r * WIDTH, WIDTH);
     }
-    near_by(both, sums, 2 * ALL, ROUNDED);
+    gpu_near(both, sums, 2 * ALL, ROUNDED);
 }
 
 static void test_cuda_gates_match_plain_c(void **state)
@@ -344,7 +325,7 @@ static void check_heads(const heads_case *k, bool reverse)
     dure_sums sums = {.at = x, .ld = width, .rows = N, .columns = width};
     dure_finish_heads(&cpu, &sums, truth());
     gpu_read_bf16(got, gpu, args.y, n);
-    near_by(got, y, n, ROUNDED);
+    gpu_near(got, y, n, ROUNDED);
     gpu_fill(x, n, 1);
     args.x = gpu_new(gpu, x, 4 * n);
     dure_cuda_heads_backward(gpu, &args);
@@ -354,7 +335,7 @@ static void check_heads(const heads_case *k, bool reverse)
                             truth());
     gpu_read_bf16(got, gpu, args.y, n);
     /* What was normed is kept in bfloat16: two more roundings. */
-    near_by(got, back, n, k->norm ? 4 * ROUNDED : ROUNDED);
+    gpu_near(got, back, n, k->norm ? 4 * ROUNDED : ROUNDED);
     dure_rope_table_fini(&table);
 }
 
@@ -376,7 +357,8 @@ static void check_cross_entropy(size_t vocab, bool reverse)
 {
     enum { N = 4 };
     size_t ld = (vocab + 7) / 8 * 8;
-    float *x = floats(N * ld, 9), nll[N], *p = floats(N * ld, 0), *got = floats(N * ld, 0);
+    float *x = gpu_floats(N * ld, 9), nll[N], *p = gpu_floats(N * ld, 0),
+          *got = gpu_floats(N * ld, 0);
     const int32_t labels[N] = {0, (int32_t)vocab - 1, (int32_t)vocab / 2, 1};
     const float weight[N] = {1, 0.25f, 0, 2};
     x[3 * ld + 1] = 80; /* a label that is all but certain */
@@ -401,7 +383,7 @@ static void check_cross_entropy(size_t vocab, bool reverse)
         for (size_t i = 0; i < vocab; i++)
             p[r * ld + i] = (float)((double)weight[r] *
                                     (exp((double)x[r * ld + i]) / sum - (i == (size_t)labels[r])));
-        near_by(got + r * ld, p + r * ld, ld, ROUNDED + SUMMED);
+        gpu_near(got + r * ld, p + r * ld, ld, ROUNDED + SUMMED);
     }
     free(x), free(p), free(got);
 }
@@ -421,7 +403,8 @@ static void check_lora(size_t rank, size_t width, int turned)
     enum { N = 71, DOCS = 3, LDZ = 72 };
     const dure_cuda_rows docs[DOCS] = {{0, 1}, {1, 38}, {39, 32}};
     size_t one = rank * width;
-    float *z = floats(N * LDZ, 1), *x = floats(N * width, 1), *got[2], *sum = floats(DOCS * one, 0);
+    float *z = gpu_floats(N * LDZ, 1), *x = gpu_floats(N * width, 1), *got[2],
+          *sum = gpu_floats(DOCS * one, 0);
     for (size_t d = 0; d < DOCS; d++)
         for (size_t j = 0; j < one; j++) {
             size_t r = turned ? j % rank : j / width, c = turned ? j / rank : j % width;
@@ -443,13 +426,13 @@ static void check_lora(size_t rank, size_t width, int turned)
                            .turned = turned};
     for (int way = 0; way < 2; way++) {
         gpu_reverse(way);
-        got[way] = floats(DOCS * one, 0);
+        got[way] = gpu_floats(DOCS * one, 0);
         args.out = gpu_new(gpu, NULL, DOCS * one * 4);
         dure_cuda_lora_gradients(gpu, &args);
         gpu_read(got[way], gpu, args.out, DOCS * one * 4);
     }
     assert_memory_equal(got[0], got[1], DOCS * one * 4);
-    near_by(got[0], sum, DOCS * one, SUMMED);
+    gpu_near(got[0], sum, DOCS * one, SUMMED);
     free(z), free(x), free(got[0]), free(got[1]), free(sum);
 }
 
@@ -515,7 +498,7 @@ static void check_product(const dure_device_product *kind)
         gpu_read_bf16(got, gpu, p.c, M * N);
     else
         gpu_read(got, gpu, p.c, sizeof got);
-    near_by(got, sum, M * N, kind->rounded ? ROUNDED : SUMMED);
+    gpu_near(got, sum, M * N, kind->rounded ? ROUNDED : SUMMED);
 }
 
 static void test_cuda_products_match_plain_c(void **state)
