@@ -1,7 +1,7 @@
 /* The federation as people run it: one coordinator and its sites, each a process of its own on
  * loopback, training a tiny model under differential privacy. The sites recompute each adapter from
  * the sum; what is killed here must not keep the others from finishing. */
-#include "village.h"
+#include "real_sites.h"
 
 #include "common/clock.h"
 #include "common/file.h"
@@ -14,141 +14,67 @@
 #include <sys/wait.h>
 
 /* LONG: local steps that are not over before somebody is killed in their midst. */
-enum { RECORDS = 60, LONG = 300 };
+enum { LONG = 300 };
 
-static village v;
-static pid_t clients[VILLAGE_MAX];
-
-static void write_records(uint32_t site)
-{
-    char name[32];
-    dure_buf text;
-    dure_buf_init(&text, 1 << 16);
-    for (uint32_t i = 0; i < RECORDS; i++)
-        dure_put_format(&text, "{\"prompt\":\"after %u?\",\"response\":\"%u\"}\n",
-                        i * (site + 3) % 97, i * (site + 3) % 97 + 1);
-    snprintf(name, sizeof name, "site%u.jsonl", site);
-    assert_ok(
-        dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
-    dure_buf_fini(&text);
-}
-
-static void join_all(void)
-{
-    for (uint32_t i = 0; i < v.n; i++) {
-        write_records(i);
-        const int status =
-            village_run(&v,
-                        "join site%u.invitation place%u --data site%u.jsonl --source records%u "
-                        "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger "
-                        "ledger%u",
-                        i, i, i, i, RECORDS, i);
-        if (status) fail_msg("%s", v.output);
-    }
-}
-
-static void start_client(uint32_t i)
-{
-    char folder[16], out[32], err[32];
-    snprintf(folder, sizeof folder, "place%u", i);
-    snprintf(out, sizeof out, "client%u.jsonl", i);
-    snprintf(err, sizeof err, "client%u.log", i);
-    const char *const arguments[] = {"dure",   "client",           "run", folder, "--threads", "1",
-                                     "--json", "--exit-when-done", NULL};
-    clients[i] = village_spawn(&v, out, err, arguments);
-}
-
-static void kill_client(uint32_t i)
-{
-    if (clients[i] <= 0) return;
-    kill(clients[i], SIGKILL);
-    waitpid(clients[i], NULL, 0);
-    clients[i] = 0;
-}
-
-static int wait_client(uint32_t i)
-{
-    int status = 0;
-    waitpid(clients[i], &status, 0);
-    clients[i] = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
+static real_sites r;
 
 static int teardown(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < VILLAGE_MAX; i++)
-        kill_client(i);
-    village_end(&v);
+    real_sites_end(&r);
     return 0;
-}
-
-static void show_logs(const char *what)
-{
-    char command[600];
-    snprintf(command, sizeof command, "cd '%s' && tail -n 15 events.jsonl coordinator.log client*",
-             v.dir.path);
-    if (system(command)) print_message("no log\n");
-    fail_msg("%s", what);
-}
-
-static void wait_for(const char *event, size_t n, uint32_t seconds)
-{
-    for (uint32_t i = 0; i < seconds * 20 && village_count(&v, event) < n; i++)
-        dure_clock_sleep_ms(50);
-    if (village_count(&v, event) < n) show_logs(event);
 }
 
 static void wait_for_training(void)
 {
-    for (uint32_t i = 0; i < 600 && !village_saw(&v, "round_state", "state", "training"); i++)
+    for (uint32_t i = 0; i < 600 && !village_saw(&r.v, "round_state", "state", "training"); i++)
         dure_clock_sleep_ms(50);
-    if (!village_saw(&v, "round_state", "state", "training")) show_logs("no training");
+    if (!village_saw(&r.v, "round_state", "state", "training")) real_sites_fail(&r, "no training");
 }
 
 static void all_must_end_well(void)
 {
-    const int status = village_wait(&v);
-    if (status) show_logs("the coordinator failed");
-    for (uint32_t i = 0; i < v.n; i++)
-        if (clients[i] > 0 && wait_client(i)) show_logs("a site failed");
+    const int status = village_wait(&r.v);
+    if (status) real_sites_fail(&r, "the coordinator failed");
+    for (uint32_t i = 0; i < r.v.n; i++)
+        if (r.clients[i] > 0 && real_site_wait(&r, i)) real_sites_fail(&r, "a site failed");
 }
 
 static void audit(void)
 {
-    assert_int_equal(village_run(&v, "audit export fed/coordinator -o ledger.export"), 0);
-    if (village_run(&v, "audit verify ledger.export")) fail_msg("%s", v.output);
+    assert_int_equal(village_run(&r.v, "audit export fed/coordinator -o ledger.export"), 0);
+    if (village_run(&r.v, "audit verify ledger.export")) fail_msg("%s", r.v.output);
 }
 
 static void test_three_sites_train_two_rounds(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 2, 3);
-    village_start(&v);
-    join_all();
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
-    wait_for("round_done", 2, 60);
+    village_make_training(&r.v, 3, 0, 2, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
+    real_sites_wait_for(&r, "round_done", 2, 60);
     all_must_end_well();
     audit();
-    assert_int_equal(village_run(&v, "adapter list fed/coordinator --json"), 0);
-    village_says(&v, "\"version\":2");
+    assert_int_equal(village_run(&r.v, "adapter list fed/coordinator --json"), 0);
+    village_says(&r.v, "\"version\":2");
 }
 
 static void test_seven_sites_lose_two_while_they_train(void **state)
 {
     (void)state;
-    village_make_training(&v, 7, 0, 1, LONG);
-    village_start(&v);
-    join_all();
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
+    village_make_training(&r.v, 7, 0, 1, LONG);
+    village_start(&r.v);
+    real_sites_join(&r);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
     wait_for_training();
-    kill_client(2);
+    real_site_kill(&r, 2);
     dure_clock_sleep_ms(100);
-    kill_client(5);
-    wait_for("round_done", 1, 120);
-    assert_true(village_saw(&v, "round_done", "sites", "5"));
+    real_site_kill(&r, 5);
+    real_sites_wait_for(&r, "round_done", 1, 120);
+    assert_true(village_saw(&r.v, "round_done", "sites", "5"));
     all_must_end_well();
     audit();
 }
@@ -156,17 +82,17 @@ static void test_seven_sites_lose_two_while_they_train(void **state)
 static void test_a_killed_coordinator_is_waited_for(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 1, LONG);
-    village_start(&v);
-    join_all();
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
+    village_make_training(&r.v, 3, 0, 1, LONG);
+    village_start(&r.v);
+    real_sites_join(&r);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
     wait_for_training();
-    village_kill(&v);
+    village_kill(&r.v);
     dure_clock_sleep_ms(500);
-    village_start(&v);
-    wait_for("round_done", 1, 120);
-    assert_int_equal(village_count(&v, "round_open"), 1);
+    village_start(&r.v);
+    real_sites_wait_for(&r, "round_done", 1, 120);
+    assert_int_equal(village_count(&r.v, "round_open"), 1);
     all_must_end_well();
     audit();
 }
@@ -174,31 +100,31 @@ static void test_a_killed_coordinator_is_waited_for(void **state)
 static void test_a_restarted_site_is_in_the_next_round(void **state)
 {
     (void)state;
-    village_make_training(&v, 5, 0, 2, LONG);
-    village_start(&v);
-    join_all();
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
+    village_make_training(&r.v, 5, 0, 2, LONG);
+    village_start(&r.v);
+    real_sites_join(&r);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
     wait_for_training();
-    kill_client(3);
-    start_client(3);
-    wait_for("round_done", 2, 120);
-    assert_true(village_saw(&v, "round_done", "sites", "4"));
-    assert_true(village_saw(&v, "round_done", "sites", "5"));
-    village_kill(&v);
+    real_site_kill(&r, 3);
+    real_site_start(&r, 3);
+    real_sites_wait_for(&r, "round_done", 2, 120);
+    assert_true(village_saw(&r.v, "round_done", "sites", "4"));
+    assert_true(village_saw(&r.v, "round_done", "sites", "5"));
+    village_kill(&r.v);
     audit();
 }
 
 static void stop_clients(void)
 {
-    for (uint32_t i = 0; i < v.n; i++)
-        kill_client(i);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_kill(&r, i);
 }
 
 static void in_folder(const char *command)
 {
     char line[600];
-    snprintf(line, sizeof line, "cd '%s' && %s", v.dir.path, command);
+    snprintf(line, sizeof line, "cd '%s' && %s", r.v.dir.path, command);
     assert_int_equal(system(line), 0);
 }
 
@@ -207,47 +133,48 @@ static void in_folder(const char *command)
 static void test_folder_and_ledger_put_back_together_are_noticed(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 4, 3);
-    village_start(&v);
-    join_all();
+    village_make_training(&r.v, 3, 0, 4, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
     in_folder("mkdir copy && cp -r place0 ledger0 ledger0.head copy");
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
-    wait_for("round_done", 2, 60); /* the second R0 shows what the first round spent */
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
+    real_sites_wait_for(&r, "round_done", 2,
+                        60); /* the second R0 shows what the first round spent */
     stop_clients();
     in_folder("rm -rf place0 ledger0 ledger0.head && mv copy/* .");
-    assert_int_equal(village_run(&v, "client run place0 --threads 1"), 1);
-    village_says(&v, "an older copy was put back");
+    assert_int_equal(village_run(&r.v, "client run place0 --threads 1"), 1);
+    village_says(&r.v, "an older copy was put back");
 }
 
 /* As after a disk was lost: yesterday's copy is put back, and the sites have what came since. */
 static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 8, 12);
-    village_start(&v);
-    join_all();
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
-    wait_for("round_done", 1, 60);
-    village_kill(&v);
+    village_make_training(&r.v, 3, 0, 8, 12);
+    village_start(&r.v);
+    real_sites_join(&r);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
+    real_sites_wait_for(&r, "round_done", 1, 60);
+    village_kill(&r.v);
     in_folder("cp -r fed/coordinator yesterday");
-    village_start(&v);
-    wait_for("round_done", 3, 60);
-    wait_for("checkpoint_counts", village_count(&v, "checkpoint_counts") + 1, 60);
-    village_kill(&v); /* the sites have what came of a round, and are in another one */
+    village_start(&r.v);
+    real_sites_wait_for(&r, "round_done", 3, 60);
+    real_sites_wait_for(&r, "checkpoint_counts", village_count(&r.v, "checkpoint_counts") + 1, 60);
+    village_kill(&r.v); /* the sites have what came of a round, and are in another one */
     in_folder("rm -rf fed/coordinator && mv yesterday fed/coordinator");
-    village_start(&v);
-    wait_for("folder_is_old", 1, 60);
-    wait_for("recovered", 1, 60);
-    wait_for("round_done", 4, 90);
-    village_kill(&v);
-    for (uint32_t i = 0; i < v.n; i++)
-        assert_int_equal(waitpid(clients[i], NULL, WNOHANG), 0); /* no site was put off by it */
+    village_start(&r.v);
+    real_sites_wait_for(&r, "folder_is_old", 1, 60);
+    real_sites_wait_for(&r, "recovered", 1, 60);
+    real_sites_wait_for(&r, "round_done", 4, 90);
+    village_kill(&r.v);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        assert_int_equal(waitpid(r.clients[i], NULL, WNOHANG), 0); /* no site was put off by it */
     stop_clients();
     audit();
-    assert_int_equal(village_run(&v, "status fed --json"), 0);
-    json_t *status = json_loads(v.output, 0, NULL);
+    assert_int_equal(village_run(&r.v, "status fed --json"), 0);
+    json_t *status = json_loads(r.v.output, 0, NULL);
     assert_int_equal(json_integer_value(json_object_get(status, "rounds_done")), 4);
     json_decref(status);
 }
@@ -257,18 +184,18 @@ static void test_a_coordinator_put_back_gets_from_the_sites_what_it_lost(void **
 static void test_a_site_put_back_to_the_day_it_joined_goes_on(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 8, 12);
-    village_start(&v);
-    join_all();
+    village_make_training(&r.v, 3, 0, 8, 12);
+    village_start(&r.v);
+    real_sites_join(&r);
     in_folder("cp -r place0 joined");
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
-    wait_for("round_done", 2, 60);
-    kill_client(0);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
+    real_sites_wait_for(&r, "round_done", 2, 60);
+    real_site_kill(&r, 0);
     in_folder("rm -rf place0 && mv joined place0");
-    start_client(0);
-    wait_for("round_done", 4, 90);
-    village_kill(&v);
+    real_site_start(&r, 0);
+    real_sites_wait_for(&r, "round_done", 4, 90);
+    village_kill(&r.v);
     stop_clients();
     audit();
 }
@@ -284,36 +211,36 @@ static void write_people(uint32_t i)
                         k % 10, k);
     snprintf(name, sizeof name, "site%u.jsonl", i);
     assert_ok(
-        dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
+        dure_file_write_atomic(temp_dir_file(&r.v.dir, name), dure_buf_span(&text), 0644, NULL));
     dure_buf_fini(&text);
 }
 
 static void join_with_people(uint32_t i, const char *more)
 {
     write_people(i);
-    if (village_run(&v,
+    if (village_run(&r.v,
                     "join site%u.invitation place%u --data site%u.jsonl --source records%u "
                     "--records 10 --model base.gguf --epsilon 50 --delta 0.001 --ledger ledger%u "
                     "%s",
                     i, i, i, i, i, more))
-        fail_msg("%s", v.output);
+        fail_msg("%s", r.v.output);
 }
 
 static void test_three_sites_protect_their_subjects(void **state)
 {
     (void)state;
-    village_make_of_subjects(&v, 3, 1, 3);
-    village_start(&v);
-    for (uint32_t i = 0; i < v.n; i++) {
+    village_make_of_subjects(&r.v, 3, 1, 3);
+    village_start(&r.v);
+    for (uint32_t i = 0; i < r.v.n; i++) {
         join_with_people(i, "--per-subject 2");
-        village_says(&v, "3 steps of 4 subjects on average");
-        village_says(&v, "for one subject more or less");
-        start_client(i);
+        village_says(&r.v, "3 steps of 4 subjects on average");
+        village_says(&r.v, "for one subject more or less");
+        real_site_start(&r, i);
     }
-    wait_for("round_done", 1, 60);
+    real_sites_wait_for(&r, "round_done", 1, 60);
     all_must_end_well();
     audit();
-    assert_int_equal(village_run(&v, "audit report ledger.export -o r.html --json r.json"), 0);
+    assert_int_equal(village_run(&r.v, "audit report ledger.export -o r.html --json r.json"), 0);
     in_folder("grep -q 'subject-level' r.json && grep -q '\"unit\": *\"subject\"' r.json && "
               "grep -q 'One subject, with all its records at a site' r.html && "
               "! grep -q 'record-level' r.html");
@@ -324,43 +251,43 @@ static void test_three_sites_protect_their_subjects(void **state)
 static void test_a_site_says_that_single_records_will_do(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 1, 3);
-    village_start(&v);
+    village_make_training(&r.v, 3, 0, 1, 3);
+    village_start(&r.v);
     join_with_people(0, "");
-    assert_int_equal(village_run(&v, "client check place0"), 1);
-    village_says(&v, "have a \"subject\", and this federation protects single records");
+    assert_int_equal(village_run(&r.v, "client check place0"), 1);
+    village_says(&r.v, "have a \"subject\", and this federation protects single records");
     join_with_people(1, "--ignore-subjects");
-    assert_int_equal(village_run(&v, "client check place1"), 0);
+    assert_int_equal(village_run(&r.v, "client check place1"), 0);
 }
 
 /* A limit that cannot be kept is refused before anything is sent, with one that can. */
 static void test_a_site_stays_within_its_memory(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 1, 1);
-    village_start(&v);
-    join_all();
-    assert_int_equal(village_run(&v, "client check place0 --memory 1"), 1);
-    village_says(&v, "may take 1 MB; allow more, or cut records shorter");
-    assert_int_equal(village_run(&v, "client run place0 --memory 1"), 1);
-    const char *least = strstr(v.output, "needs at least ");
+    village_make_training(&r.v, 3, 0, 1, 1);
+    village_start(&r.v);
+    real_sites_join(&r);
+    assert_int_equal(village_run(&r.v, "client check place0 --memory 1"), 1);
+    village_says(&r.v, "may take 1 MB; allow more, or cut records shorter");
+    assert_int_equal(village_run(&r.v, "client run place0 --memory 1"), 1);
+    const char *least = strstr(r.v.output, "needs at least ");
     assert_non_null(least);
     unsigned long megabytes = strtoul(least + strlen("needs at least "), NULL, 10);
-    assert_int_equal(village_run(&v, "client check place0 --memory %lu", megabytes + 1), 0);
-    village_says(&v, " MB expected; weights ");
-    assert_int_equal(village_run(&v, "client check place0 --memory 100MB"), 2);
+    assert_int_equal(village_run(&r.v, "client check place0 --memory %lu", megabytes + 1), 0);
+    village_says(&r.v, " MB expected; weights ");
+    assert_int_equal(village_run(&r.v, "client check place0 --memory 100MB"), 2);
 }
 
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 1, 3);
-    village_start(&v);
-    join_all();
-    start_client(0);
+    village_make_training(&r.v, 3, 0, 1, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
+    real_site_start(&r, 0);
     dure_clock_sleep_ms(500);
-    assert_int_equal(village_run(&v, "client run place0"), 1);
-    village_says(&v, "place0");
+    assert_int_equal(village_run(&r.v, "client run place0"), 1);
+    village_says(&r.v, "place0");
 }
 
 int main(void)

@@ -1,6 +1,6 @@
 /* New keys for a site while its federation goes on: the old ones are refused at once, the budget
  * and the name stay, and a renewal may be cut off anywhere. */
-#include "village.h"
+#include "real_sites.h"
 
 #include "common/clock.h"
 #include "common/file.h"
@@ -12,107 +12,31 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { RECORDS = 60 };
-
-static village v;
-static pid_t clients[VILLAGE_MAX];
-
-static void write_records(uint32_t site)
-{
-    char name[32];
-    dure_buf text;
-    dure_buf_init(&text, 1 << 16);
-    for (uint32_t i = 0; i < RECORDS; i++)
-        dure_put_format(&text, "{\"prompt\":\"after %u?\",\"response\":\"%u\"}\n",
-                        i * (site + 3) % 97, i * (site + 3) % 97 + 1);
-    snprintf(name, sizeof name, "site%u.jsonl", site);
-    assert_ok(
-        dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
-    dure_buf_fini(&text);
-}
-
-static void join_all(void)
-{
-    for (uint32_t i = 0; i < v.n; i++) {
-        write_records(i);
-        const int status =
-            village_run(&v,
-                        "join site%u.invitation place%u --data site%u.jsonl --source records%u "
-                        "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger "
-                        "ledger%u",
-                        i, i, i, i, RECORDS, i);
-        if (status) fail_msg("%s", v.output);
-    }
-}
-
-static void start_client(uint32_t i)
-{
-    char folder[16], out[32], err[32];
-    snprintf(folder, sizeof folder, "place%u", i);
-    snprintf(out, sizeof out, "client%u.jsonl", i);
-    snprintf(err, sizeof err, "client%u.log", i);
-    const char *const arguments[] = {"dure",   "client",           "run", folder, "--threads", "1",
-                                     "--json", "--exit-when-done", NULL};
-    clients[i] = village_spawn(&v, out, err, arguments);
-}
-
-static void kill_client(uint32_t i)
-{
-    if (clients[i] <= 0) return;
-    kill(clients[i], SIGKILL);
-    waitpid(clients[i], NULL, 0);
-    clients[i] = 0;
-}
-
-static int wait_client(uint32_t i)
-{
-    int status = 0;
-    waitpid(clients[i], &status, 0);
-    clients[i] = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-}
+static real_sites r;
 
 static int teardown(void **state)
 {
     (void)state;
-    for (uint32_t i = 0; i < VILLAGE_MAX; i++)
-        kill_client(i);
-    village_end(&v);
+    real_sites_end(&r);
     return 0;
-}
-
-static void show_logs(const char *what)
-{
-    char command[600];
-    snprintf(command, sizeof command, "cd '%s' && tail -n 15 events.jsonl coordinator.log client*",
-             v.dir.path);
-    if (system(command)) print_message("no log\n");
-    fail_msg("%s", what);
-}
-
-static void wait_for(const char *event, size_t n, uint32_t seconds)
-{
-    for (uint32_t i = 0; i < seconds * 20 && village_count(&v, event) < n; i++)
-        dure_clock_sleep_ms(50);
-    if (village_count(&v, event) < n) show_logs(event);
 }
 
 static void in_folder(const char *command)
 {
     char line[600];
-    snprintf(line, sizeof line, "cd '%s' && %s", v.dir.path, command);
+    snprintf(line, sizeof line, "cd '%s' && %s", r.v.dir.path, command);
     assert_int_equal(system(line), 0);
 }
 
 static void must(const char *arguments)
 {
-    if (village_run(&v, "%s", arguments)) fail_msg("%s: %s", arguments, v.output);
+    if (village_run(&r.v, "%s", arguments)) fail_msg("%s: %s", arguments, r.v.output);
 }
 
 static void refuses(const char *arguments, const char *says)
 {
-    assert_int_equal(village_run(&v, "%s", arguments), 1);
-    village_says(&v, says);
+    assert_int_equal(village_run(&r.v, "%s", arguments), 1);
+    village_says(&r.v, says);
 }
 
 /* A thief's copy of the folder, with the keys of before. */
@@ -120,14 +44,14 @@ static void start_thief(void)
 {
     const char *const arguments[] = {"dure",      "client", "run",    "thief",
                                      "--threads", "1",      "--json", NULL};
-    clients[VILLAGE_MAX - 1] = village_spawn(&v, "thief.jsonl", "thief.log", arguments);
+    r.clients[VILLAGE_MAX - 1] = village_spawn(&r.v, "thief.jsonl", "thief.log", arguments);
 }
 
 static bool thief_heard(const char *text)
 {
     dure_buf bytes;
     bool found = false;
-    if (dure_file_read(&bytes, temp_dir_file(&v.dir, "thief.jsonl"), 1 << 20, NULL)) return false;
+    if (dure_file_read(&bytes, temp_dir_file(&r.v.dir, "thief.jsonl"), 1 << 20, NULL)) return false;
     dure_put_u8(&bytes, 0);
     if (!dure_buf_err(&bytes)) found = strstr((const char *)bytes.data, text) != NULL;
     dure_buf_fini(&bytes);
@@ -137,41 +61,41 @@ static bool thief_heard(const char *text)
 static void test_renewed_keys_take_the_place_of_the_old_ones(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 2, 3);
-    village_start(&v);
-    join_all();
+    village_make_training(&r.v, 3, 0, 2, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
     in_folder("cp -r place0 thief && rm -f thief/lock");
-    start_client(1);
-    start_client(2);
+    real_site_start(&r, 1);
+    real_site_start(&r, 2);
     must("site renew fed/admin site0 -o new0.invitation");
-    village_says(&v, "are refused from now on");
-    wait_for("site_revoked", 1, 20);
+    village_says(&r.v, "are refused from now on");
+    real_sites_wait_for(&r, "site_revoked", 1, 20);
     start_thief();
     for (uint32_t i = 0; i < 400 && !thief_heard("coordinator_away"); i++)
         dure_clock_sleep_ms(50);
     assert_true(thief_heard("coordinator_away"));
     must("client renew place0 new0.invitation");
-    village_says(&v, "has new keys");
+    village_says(&r.v, "has new keys");
     refuses("client renew place0 new0.invitation", "has these keys already");
-    start_client(0);
-    wait_for("round_done", 2, 60);
-    assert_true(village_saw(&v, "round_done", "of", "3"));
-    for (uint32_t i = 0; i < v.n; i++)
-        if (wait_client(i)) show_logs("a site failed");
+    real_site_start(&r, 0);
+    real_sites_wait_for(&r, "round_done", 2, 60);
+    assert_true(village_saw(&r.v, "round_done", "of", "3"));
+    for (uint32_t i = 0; i < r.v.n; i++)
+        if (real_site_wait(&r, i)) real_sites_fail(&r, "a site failed");
     assert_false(thief_heard("round_open"));
-    assert_int_equal(village_wait(&v), 0);
+    assert_int_equal(village_wait(&r.v), 0);
     must("audit export fed/coordinator -o ledger.export");
     must("audit verify ledger.export");
     must("site list fed/admin");
-    village_says(&v, "revoked");
+    village_says(&r.v, "revoked");
 }
 
 static void test_renewal_is_for_the_same_site_alone(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 1, 3);
-    village_start(&v);
-    join_all();
+    village_make_training(&r.v, 3, 0, 1, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
     must("site renew fed/admin site1 -o new1.invitation");
     refuses("client renew place0 new1.invitation", "another site");
     refuses("client renew nowhere new1.invitation", "no site's folder");
@@ -185,35 +109,35 @@ static void test_renewal_is_for_the_same_site_alone(void **state)
 static void test_renewal_that_is_cut_off_goes_on(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 1, 3);
-    village_start(&v);
-    join_all();
-    village_kill(&v);
+    village_make_training(&r.v, 3, 0, 1, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
+    village_kill(&r.v);
     must("site renew fed/admin site0 -o new0.invitation");
     in_folder("cp place0/keys/sign.key before");
     refuses("client renew place0 new0.invitation --patience 1", "did not answer");
     in_folder("cmp place0/keys/sign.key before && cp place0/keys.new/sign.key after");
-    village_start(&v);
+    village_start(&r.v);
     must("client renew place0 new0.invitation");
     in_folder("cmp place0/keys/sign.key after && test ! -e place0/keys.new");
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
-    wait_for("round_done", 1, 60);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
+    real_sites_wait_for(&r, "round_done", 1, 60);
 }
 
 /* The coordinator knows how long the ledger of a site of this name must be, whatever its keys. */
 static void test_renewal_does_not_forget_what_was_spent(void **state)
 {
     (void)state;
-    village_make_training(&v, 3, 0, 4, 3);
-    village_start(&v);
-    join_all();
+    village_make_training(&r.v, 3, 0, 4, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
     in_folder("mkdir copy && cp -r place0 ledger0 ledger0.head copy");
-    for (uint32_t i = 0; i < v.n; i++)
-        start_client(i);
-    wait_for("round_done", 2, 60);
-    for (uint32_t i = 0; i < v.n; i++)
-        kill_client(i);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_start(&r, i);
+    real_sites_wait_for(&r, "round_done", 2, 60);
+    for (uint32_t i = 0; i < r.v.n; i++)
+        real_site_kill(&r, i);
     in_folder("rm -rf place0 ledger0 && mv copy/place0 copy/ledger0 copy/ledger0.head .");
     must("site renew fed/admin site0 -o new0.invitation");
     must("client renew place0 new0.invitation");
