@@ -1,46 +1,12 @@
 /* The same records in every format that data files have. */
-#include "model/dataset.h"
+#include "dataset_desk.h"
 #include "support/check.h"
-#include "support/temp_dir.h"
-#include "support/tiny_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct fixture {
-    temp_dir dir;
-    dure_gguf *gguf;
-    dure_tokenizer *t;
-    dure_chat_template chat;
-    dure_diag diag;
-} fixture;
-
-static int set_up(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    assert_non_null(f);
-    temp_dir_make(&f->dir);
-    const char *path = temp_dir_file(&f->dir, "m.gguf");
-    tiny_model_write(path, &(tiny_model_opts){.seed = 1});
-    assert_ok(dure_gguf_open(&f->gguf, path, NULL, NULL));
-    assert_ok(dure_tokenizer_new(&f->t, f->gguf, NULL));
-    assert_ok(dure_chat_template_open(&f->chat, NULL, f->gguf, f->t, NULL));
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    fixture *f = *state;
-    dure_tokenizer_free(&f->t);
-    dure_gguf_close(&f->gguf);
-    temp_dir_remove(&f->dir);
-    free(f);
-    return 0;
-}
-
-static dure_err parse(dure_dataset *out, fixture *f, const char *name, const char *text,
+static dure_err parse(dure_dataset *out, dataset_desk *f, const char *name, const char *text,
                       bool tolerant)
 {
     const dure_dataset_opts opts = {.max_length = 400, .tolerant = tolerant};
@@ -48,7 +14,7 @@ static dure_err parse(dure_dataset *out, fixture *f, const char *name, const cha
     return dure_dataset_parse(out, dure_span_of_text(text), name, f->t, &f->chat, &opts, &f->diag);
 }
 
-static dure_dataset parsed(fixture *f, const char *name, const char *text)
+static dure_dataset parsed(dataset_desk *f, const char *name, const char *text)
 {
     dure_dataset out;
     if (parse(&out, f, name, text, false)) fail_msg("%s: %s", name, f->diag.text);
@@ -56,7 +22,7 @@ static dure_dataset parsed(fixture *f, const char *name, const char *text)
 }
 
 /* The record's text, or only what is learned of it. */
-static void text_of(char text[1024], const fixture *f, const dure_dataset *data, size_t i,
+static void text_of(char text[1024], const dataset_desk *f, const dure_dataset *data, size_t i,
                     bool learned)
 {
     dure_document doc = dure_dataset_document(data, i);
@@ -71,7 +37,7 @@ static void text_of(char text[1024], const fixture *f, const dure_dataset *data,
 }
 
 /* Another format must give the tokens, the mask and the records of this JSONL. */
-static void check_same(fixture *f, const char *name, const char *text, const char *jsonl)
+static void check_same(dataset_desk *f, const char *name, const char *text, const char *jsonl)
 {
     dure_dataset a = parsed(f, name, text), b = parsed(f, "a.jsonl", jsonl);
     assert_int_equal(a.n, b.n);
@@ -99,7 +65,7 @@ static void test_dataset_csv_is_what_the_same_json_is(void **state)
 
 static void test_dataset_json_array_is_what_its_lines_are(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     check_same(f, "a.json",
                " [ {\"prompt\":\"say, \\\"hi\\\"\",\n\"response\":\"hi\\nho\"} ,\n\n"
                "{\"prompt\":\"and\",\"response\":\"so\"}]\n",
@@ -114,7 +80,7 @@ static void test_dataset_json_array_is_what_its_lines_are(void **state)
 /* In a JSONL file a line that begins like an array is one bad record, not the end of the run. */
 static void test_dataset_jsonl_never_becomes_an_array(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset data;
     assert_ok(parse(&data, f, "a.jsonl", "[1,\n{\"prompt\":\"a\",\"response\":\"b\"}\n", true));
     assert_int_equal(data.n, 2);
@@ -124,7 +90,7 @@ static void test_dataset_jsonl_never_becomes_an_array(void **state)
 
 static void test_dataset_instruction_and_input_are_one_question(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     char text[1024];
     dure_dataset data = parsed(
         f, "a.jsonl",
@@ -138,7 +104,7 @@ static void test_dataset_instruction_and_input_are_one_question(void **state)
 
 static void test_dataset_system_message_of_a_pair_replaces_the_default(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     char text[1024];
     dure_dataset data =
         parsed(f, "a.jsonl", "{\"system\":\"Be brief.\",\"prompt\":\"hi\",\"response\":\"ho\"}\n");
@@ -151,7 +117,7 @@ static void test_dataset_system_message_of_a_pair_replaces_the_default(void **st
 /* A special token inside a text stays text; the one that ends it is added. */
 static void test_dataset_text_is_learned_to_its_end(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     char text[1024];
     dure_dataset data = parsed(f, "a.jsonl", "{\"text\":\"xyz<|im_end|>\"}\n");
     text_of(text, f, &data, 0, true);
@@ -166,7 +132,7 @@ static void test_dataset_text_is_learned_to_its_end(void **state)
 
 static void test_dataset_plain_text_is_cut_into_pieces(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     const dure_dataset_opts opts = {.max_length = 8};
     static const char text[] = "0123456\n89\nbcdefgh";
     dure_dataset data;
@@ -186,7 +152,7 @@ static void test_dataset_plain_text_is_cut_into_pieces(void **state)
 
 static void test_dataset_plain_text_has_no_records_to_protect(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     const dure_dataset_opts opts = {.max_length = 8, .tolerant = true, .private_records = true};
     dure_dataset data;
     assert_err(dure_dataset_parse(&data, dure_span_of_text("abc"), "a.md", f->t, &f->chat, &opts,
@@ -197,7 +163,7 @@ static void test_dataset_plain_text_has_no_records_to_protect(void **state)
 
 static void test_dataset_names_what_is_wrong_in_a_table_or_an_array(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     static const struct {
         const char *name, *text, *sentence;
     } bad[] = {
@@ -230,7 +196,7 @@ static void test_dataset_names_what_is_wrong_in_a_table_or_an_array(void **state
 /* A bad row empties its record; a file that is no table at all is still refused. */
 static void test_dataset_tolerant_table_keeps_its_rows(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset data;
     assert_ok(parse(&data, f, "a.csv", "prompt,response\na,b\nc\nd,e,f\ng,h\n", true));
     assert_int_equal(data.n, 4);
@@ -242,7 +208,7 @@ static void test_dataset_tolerant_table_keeps_its_rows(void **state)
 
 static void test_dataset_format_can_be_named(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset_format format = DURE_DATASET_AUTO;
     assert_ok(dure_dataset_format_parse(&format, "csv", NULL));
     const dure_dataset_opts opts = {.max_length = 100, .format = format};
@@ -270,5 +236,5 @@ int main(void)
         cmocka_unit_test(test_dataset_tolerant_table_keeps_its_rows),
         cmocka_unit_test(test_dataset_format_can_be_named),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, dataset_desk_set_up, dataset_desk_tear_down);
 }

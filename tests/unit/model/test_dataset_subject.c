@@ -1,46 +1,12 @@
 /* Whose a record is, in every format. */
-#include "model/dataset.h"
+#include "dataset_desk.h"
 #include "support/check.h"
-#include "support/temp_dir.h"
-#include "support/tiny_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct fixture {
-    temp_dir dir;
-    dure_gguf *gguf;
-    dure_tokenizer *t;
-    dure_chat_template chat;
-    dure_diag diag;
-} fixture;
-
-static int set_up(void **state)
-{
-    fixture *f = calloc(1, sizeof *f);
-    assert_non_null(f);
-    temp_dir_make(&f->dir);
-    const char *path = temp_dir_file(&f->dir, "m.gguf");
-    tiny_model_write(path, &(tiny_model_opts){.seed = 1});
-    assert_ok(dure_gguf_open(&f->gguf, path, NULL, NULL));
-    assert_ok(dure_tokenizer_new(&f->t, f->gguf, NULL));
-    assert_ok(dure_chat_template_open(&f->chat, NULL, f->gguf, f->t, NULL));
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    fixture *f = *state;
-    dure_tokenizer_free(&f->t);
-    dure_gguf_close(&f->gguf);
-    temp_dir_remove(&f->dir);
-    free(f);
-    return 0;
-}
-
-static dure_err parse(dure_dataset *out, fixture *f, const char *name, const char *text,
+static dure_err parse(dure_dataset *out, dataset_desk *f, const char *name, const char *text,
                       bool tolerant, bool by_subject)
 {
     const dure_dataset_opts opts = {
@@ -53,7 +19,7 @@ static dure_err parse(dure_dataset *out, fixture *f, const char *name, const cha
 
 static void test_subjects_are_numbered_as_they_appear(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset data;
     assert_ok(parse(&data, f, "d.jsonl",
                     RECORD("\"subject\":\"bo\",") RECORD("\"subject\":7,")
@@ -75,7 +41,7 @@ static void test_subjects_are_numbered_as_they_appear(void **state)
 
 static void test_subject_is_a_column_of_a_table(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset data;
     assert_ok(
         parse(&data, f, "d.csv", "subject,text\nann,hello\nbo,hello\nann,there\n", false, true));
@@ -90,7 +56,7 @@ static void test_subject_is_a_column_of_a_table(void **state)
 
 static void test_subject_may_be_left_alone(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset data;
     assert_ok(parse(&data, f, "d.jsonl",
                     RECORD("\"subject\":\"bo\",") RECORD("") RECORD("\"subject\":null,"), false,
@@ -104,7 +70,7 @@ static void test_subject_may_be_left_alone(void **state)
 /* A record of nobody's could be anybody's: it is refused, or empty and in no group. */
 static void test_record_without_a_subject_is_a_bad_one(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     char longer[400] = "";
     static const char *const bad[] = {
         RECORD(""),
@@ -144,7 +110,7 @@ static void test_record_without_a_subject_is_a_bad_one(void **state)
 /* A text that cannot be learned is still its subject's. */
 static void test_unusable_record_stays_with_its_subject(void **state)
 {
-    fixture *f = *state;
+    dataset_desk *f = *state;
     dure_dataset data;
     assert_ok(parse(&data, f, "d.jsonl",
                     RECORD("\"subject\":\"bo\",") "{\"subject\":\"bo\",\"text\":\"\"}\n", true,
@@ -157,7 +123,7 @@ static void test_unusable_record_stays_with_its_subject(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-#define ROW(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define ROW(name) cmocka_unit_test_setup_teardown(name, dataset_desk_set_up, dataset_desk_tear_down)
         ROW(test_subjects_are_numbered_as_they_appear),
         ROW(test_subject_is_a_column_of_a_table),
         ROW(test_subject_may_be_left_alone),
