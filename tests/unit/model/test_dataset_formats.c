@@ -1,6 +1,7 @@
 /* The same records in every format that data files have. */
 #include "dataset_desk.h"
 #include "support/check.h"
+#include "support/tiny_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>
