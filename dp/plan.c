@@ -1,31 +1,41 @@
 #include "dp/plan.h"
 
 #include "common/json.h"
+#include "dp/noise_share.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 static const char mechanism_text[] = "poisson-gaussian-rounded";
+static const char site_mechanism_text[] = "distributed-discrete-gaussian";
 
 static bool is_known(dure_dp_mechanism mechanism)
 {
-    return mechanism == DURE_DP_POISSON_GAUSSIAN || mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS;
+    return mechanism >= DURE_DP_POISSON_GAUSSIAN && mechanism <= DURE_DP_SITE_GAUSSIAN;
+}
+
+static bool is_of_site(const dure_dp_plan *plan)
+{
+    return plan->mechanism == DURE_DP_SITE_GAUSSIAN;
 }
 
 const char *dure_dp_plan_unit(const dure_dp_plan *plan)
 {
+    if (is_of_site(plan)) return "site";
     return plan->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS ? "subject" : "record";
 }
 
 dure_err dure_dp_plan_set_unit(dure_dp_plan *plan, const char *unit, dure_diag *diag)
 {
-    bool subject = !strcmp(unit, "subject");
-    if (!subject && strcmp(unit, "record") != 0)
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "the unit of privacy is record or subject, not '%s'", unit);
-    plan->mechanism = subject ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS : DURE_DP_POISSON_GAUSSIAN;
-    return DURE_OK;
+    static const char *const units[] = {"record", "subject", "site"};
+    for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
+        if (strcmp(unit, units[i]) != 0) continue;
+        plan->mechanism = (dure_dp_mechanism)(DURE_DP_POISSON_GAUSSIAN + i);
+        return DURE_OK;
+    }
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "the unit of privacy is record, subject or site, not '%s'", unit);
 }
 
 dure_err dure_dp_plan_set_batch(dure_dp_plan *plan, uint64_t batch, uint64_t n_pub, dure_diag *diag)
@@ -114,6 +124,37 @@ static dure_err check_rate(const dure_dp_plan *plan, dure_diag *diag)
     return DURE_OK;
 }
 
+/* What only plans that protect a site have. */
+static dure_err check_shares(const dure_dp_plan *plan, dure_diag *diag)
+{
+    if (!is_of_site(plan)) {
+        if (plan->honest == 0 && plan->n_params == 0) return DURE_OK;
+        return dure_diag_set(diag, DURE_ERR_USAGE, "only a site's plan counts honest sites");
+    }
+    if (!plan->full)
+        return dure_diag_set(
+            diag, DURE_ERR_USAGE,
+            "a site takes part in every round with all it has, so its plan's batch "
+            "is its number of records");
+    if (plan->honest < DURE_DP_HONEST_MIN || plan->honest > DURE_DP_HONEST_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the honest sites of a sum must be %u to %u, not %u",
+                             DURE_DP_HONEST_MIN, DURE_DP_HONEST_MAX, plan->honest);
+    if (plan->n_params == 0 || !grid_suits(plan->grid_bits, plan->n_params))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the plan's grid does not suit its %llu parameters",
+                             (unsigned long long)plan->n_params);
+    uint64_t variance = dure_share_variance(plan);
+    if (variance == 0) return DURE_OK;
+    if (variance < DURE_SHARE_VARIANCE_MIN || variance > DURE_SHARE_VARIANCE_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "the noise multiplier is %g, too %s for shares of %u honest sites on "
+                             "a grid of %u bits",
+                             dure_dp_plan_sigma(plan), variance < 16 ? "little" : "much",
+                             plan->honest, plan->grid_bits);
+    return DURE_OK;
+}
+
 dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *diag)
 {
     if (!is_known(plan->mechanism))
@@ -129,7 +170,7 @@ dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *diag)
     if (plan->steps == 0 || plan->steps > DURE_DP_STEPS_MAX)
         return dure_diag_set(diag, DURE_ERR_USAGE, "the steps must be 1 to %u, not %llu",
                              DURE_DP_STEPS_MAX, (unsigned long long)plan->steps);
-    return DURE_OK;
+    return check_shares(plan, diag);
 }
 
 dure_err dure_privacy_check(dure_privacy privacy, dure_diag *diag)
@@ -158,6 +199,9 @@ void dure_dp_plan_put(dure_buf *buf, const dure_dp_plan *plan)
     dure_put_u64(buf, plan->steps);
     dure_put_u64(buf, plan->n_pub);
     dure_put_u64(buf, plan->batch);
+    if (!is_of_site(plan)) return;
+    dure_put_u32(buf, plan->honest);
+    dure_put_u64(buf, plan->n_params);
 }
 
 dure_err dure_dp_plan_take(dure_dp_plan *plan, dure_reader *r)
@@ -175,8 +219,10 @@ dure_err dure_dp_plan_take(dure_dp_plan *plan, dure_reader *r)
     if (!err) err = dure_take_u64(&read.n_pub, r);
     if (!err) err = dure_take_u64(&read.batch, r);
     if (!err && (full > 1 || !is_known(mechanism))) err = DURE_ERR_PROTO;
-    if (err) return err;
     read.mechanism = mechanism;
+    if (!err && is_of_site(&read)) err = dure_take_u32(&read.honest, r);
+    if (!err && is_of_site(&read)) err = dure_take_u64(&read.n_params, r);
+    if (err) return err;
     read.full = full;
     memcpy(&read.clip, &clip_bits, sizeof read.clip);
     if (dure_dp_plan_check(&read, NULL)) return DURE_ERR_PROTO;
@@ -187,12 +233,20 @@ dure_err dure_dp_plan_take(dure_dp_plan *plan, dure_reader *r)
 json_t *dure_dp_plan_to_json(const dure_dp_plan *plan)
 {
     char rate[24];
+    const char *mechanism = is_of_site(plan) ? site_mechanism_text : mechanism_text;
     snprintf(rate, sizeof rate, "%llu", (unsigned long long)plan->q_k);
-    return json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:I, s:I}", "mechanism", mechanism_text,
-                     "unit", dure_dp_plan_unit(plan), "q_k", plan->full ? "full" : rate,
-                     "sigma_num", (json_int_t)plan->sigma_num, "clip", plan->clip, "grid_bits",
-                     (json_int_t)plan->grid_bits, "steps", (json_int_t)plan->steps, "n_pub",
-                     (json_int_t)plan->n_pub, "batch", (json_int_t)plan->batch);
+    json_t *out =
+        json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:I, s:I, s:I}", "mechanism", mechanism, "unit",
+                  dure_dp_plan_unit(plan), "q_k", plan->full ? "full" : rate, "sigma_num",
+                  (json_int_t)plan->sigma_num, "clip", plan->clip, "grid_bits",
+                  (json_int_t)plan->grid_bits, "steps", (json_int_t)plan->steps, "n_pub",
+                  (json_int_t)plan->n_pub, "batch", (json_int_t)plan->batch);
+    if (!out || !is_of_site(plan)) return out;
+    if (!json_object_set_new(out, "honest", json_integer((json_int_t)plan->honest)) &&
+        !json_object_set_new(out, "params", json_integer((json_int_t)plan->n_params)))
+        return out;
+    json_decref(out);
+    return NULL;
 }
 
 /* "full", or decimal digits that fit 64 bits. */
@@ -213,7 +267,7 @@ static dure_err read_rate(dure_dp_plan *plan, const char *text, dure_diag *diag)
 dure_err dure_dp_plan_from_json(dure_dp_plan *plan, const json_t *value, dure_diag *diag)
 {
     const char *mechanism = NULL, *rate = NULL, *unit = "record"; /* older entries have none */
-    uint64_t sigma_num = 0, grid_bits = 0;
+    uint64_t sigma_num = 0, grid_bits = 0, honest = 0;
     dure_dp_plan read = {.mechanism = DURE_DP_POISSON_GAUSSIAN};
     dure_err err = dure_json_text(&mechanism, value, "mechanism", diag);
     if (!err && json_object_get(value, "unit")) err = dure_json_text(&unit, value, "unit", diag);
@@ -226,12 +280,16 @@ dure_err dure_dp_plan_from_json(dure_dp_plan *plan, const json_t *value, dure_di
     if (!err) err = dure_json_u64(&read.steps, value, "steps", diag);
     if (!err) err = dure_json_u64(&read.n_pub, value, "n_pub", diag);
     if (!err) err = dure_json_u64(&read.batch, value, "batch", diag);
+    if (!err && is_of_site(&read)) err = dure_json_u64(&honest, value, "honest", diag);
+    if (!err && is_of_site(&read)) err = dure_json_u64(&read.n_params, value, "params", diag);
     if (err) return err;
-    if (strcmp(mechanism, mechanism_text) != 0 || sigma_num > UINT32_MAX || grid_bits > UINT32_MAX)
+    if (strcmp(mechanism, is_of_site(&read) ? site_mechanism_text : mechanism_text) != 0 ||
+        sigma_num > UINT32_MAX || grid_bits > UINT32_MAX || honest > UINT32_MAX)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "a plan's mechanism, noise or grid is not one this version knows");
     read.sigma_num = (uint32_t)sigma_num;
     read.grid_bits = (uint32_t)grid_bits;
+    read.honest = (uint32_t)honest;
     if (dure_dp_plan_check(&read, diag)) return DURE_ERR_FORMAT;
     *plan = read;
     return DURE_OK;
