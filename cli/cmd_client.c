@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-enum { MEASURED_RECORDS = 8, MEMORY_MAX_MB = 1 << 30 };
+enum { MEASURED_RECORDS = 8 };
 
 typedef struct options {
     const char *dir, *device;
@@ -284,8 +284,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .kind = DURE_ARG_COUNT,
          .out = &o->memory,
          .value = "MB",
-         .help =
-             "stay within so many megabytes, at the price of time; default: what the machine has"},
+         .help = "stay within so many megabytes, at the price of time; default: memory_mb of "
+                 "site.yaml"},
         dure_device_arg(&o->device),
         {.name = "json",
          .kind = DURE_ARG_FLAG,
@@ -306,8 +306,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
                               args, N_ARGS(args) - 1, "dure client check site"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (o->memory > MEMORY_MAX_MB) {
-        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
+    if (o->memory > DURE_POLICY_MEMORY_MB_MAX) {
+        return dure_args_refuse(&usage, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     }
     if (o->threads > DURE_POOL_MAX_THREADS) {
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
