@@ -234,14 +234,19 @@ static void print_findings(const findings *f, const dure_site *site)
         return;
     }
     printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
-           "plan (" DURE_CALIBRATE_ACCOUNTANT " accountant)\n",
+           "plan (%s accountant)\n",
            dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
-           site->policy.budget.delta);
+           site->policy.budget.delta, dure_calibrate_accountant(&f->plan));
+    if (f->plan.mechanism == DURE_DP_SITE_GAUSSIAN)
+        printf("            for this site's whole update or none, while at least %u honest sites "
+               "share the noise of every sum\n",
+               f->plan.honest);
     printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",
            site->policy.source, f->source.epsilon_spent, f->source.epsilon_committed,
            f->source.epsilon_remaining);
-    printf("steps       %llu of %llu used\n", (unsigned long long)site->state.steps_used,
-           (unsigned long long)f->plan.steps);
+    printf("%-11s %llu of %llu used\n",
+           f->plan.mechanism == DURE_DP_SITE_GAUSSIAN ? "rounds" : "steps",
+           (unsigned long long)site->state.steps_used, (unsigned long long)f->plan.steps);
 }
 
 static int check(const options *o)

@@ -10,6 +10,7 @@
 #include "coordinator/store.h"
 #include "dp/calibrate.h"
 #include "dp/plan.h"
+#include "federation/plan.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -88,20 +89,9 @@ static void view_close(view *v)
 static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t rounds)
 {
     const dure_declared *d = &m->join.declared;
-    const dure_training_terms *t = &v->settings.terms.training;
     double epsilon = 0;
     if (rounds == 0) return 0;
-    const dure_dp_plan plan = {.mechanism = t->privacy_mode == DURE_PRIVACY_SUBJECT
-                                                ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                                                : DURE_DP_POISSON_GAUSSIAN,
-                               .full = d->q_k == 0,
-                               .q_k = d->q_k,
-                               .sigma_num = d->sigma_num,
-                               .clip = t->clip,
-                               .grid_bits = t->grid_bits,
-                               .steps = rounds * t->steps,
-                               .n_pub = d->n_pub,
-                               .batch = d->batch};
+    const dure_dp_plan plan = dure_federation_plan(&v->settings.terms, d, rounds);
     const double delta = 1 / (10 * (double)d->n_pub);
     return dure_calibrate_epsilon(&epsilon, &plan, NULL, delta) ? INFINITY : epsilon;
 }

@@ -1,6 +1,7 @@
 #include "client/site.h"
 
 #include "crypto/wipe.h"
+#include "federation/plan.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -432,17 +433,7 @@ void dure_site_note_ledger(dure_site *site, const dure_site_ledger *ledger)
 dure_err dure_site_plan(dure_dp_plan *out, const dure_terms *terms, const dure_declared *declared,
                         dure_diag *diag)
 {
-    *out = (dure_dp_plan){.mechanism = terms->training.privacy_mode == DURE_PRIVACY_SUBJECT
-                                           ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                                           : DURE_DP_POISSON_GAUSSIAN,
-                          .full = declared->q_k == 0,
-                          .q_k = declared->q_k,
-                          .sigma_num = declared->sigma_num,
-                          .clip = terms->training.clip,
-                          .grid_bits = terms->training.grid_bits,
-                          .steps = (uint64_t)terms->training.rounds * terms->training.steps,
-                          .n_pub = declared->n_pub,
-                          .batch = declared->batch};
+    *out = dure_federation_plan(terms, declared, terms->training.rounds);
     return dure_dp_plan_check(out, diag);
 }
 
