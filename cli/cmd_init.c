@@ -129,7 +129,9 @@ static dure_err fill_shares(dure_terms *t, const options *o, dure_diag *diag)
     t->grid = (dure_grid){.range = ldexp(o->clip, SITE_LIMIT_BITS - (int)t->training.grid_bits),
                           .limit = 1u << SITE_LIMIT_BITS,
                           .modulus_bits = 32};
-    if (t->cohort.u_min < t->cohort.collusion + DURE_DP_HONEST_MIN) return DURE_OK;
+    t->training.sigma_num = DURE_DP_SIGMA_DEN;
+    if (t->cohort.u_min < t->cohort.collusion + DURE_DP_HONEST_MIN)
+        return dure_terms_check(t, diag); /* it names the rule */
     dure_dp_plan plan = dure_federation_plan(t, &anyone, t->training.rounds);
     const dure_privacy target = {o->epsilon, o->delta};
     dure_err err = o->noise_given ? dure_dp_plan_set_sigma(&plan, o->noise, diag)
@@ -303,14 +305,14 @@ static bool counts_fit(const options *o)
 #define TEXT(flag, field, what, words, must)                                                       \
     {.name = flag,                                                                                 \
      .kind = DURE_ARG_TEXT,                                                                        \
-     .out = &o.field,                                                                              \
+     .out = &asked.field,                                                                          \
      .value = what,                                                                                \
      .help = words,                                                                                \
      .required = must}
 #define COUNT(flag, field, words)                                                                  \
-    {.name = flag, .kind = DURE_ARG_COUNT, .out = &o.field, .value = "N", .help = words}
+    {.name = flag, .kind = DURE_ARG_COUNT, .out = &asked.field, .value = "N", .help = words}
 #define NUMBER(flag, field, words)                                                                 \
-    {.name = flag, .kind = DURE_ARG_NUMBER, .out = &o.field, .value = "X", .help = words}
+    {.name = flag, .kind = DURE_ARG_NUMBER, .out = &asked.field, .value = "X", .help = words}
 
 /* "tcp://HOST:PORT" with a port that a socket can have: it goes into every invitation. */
 static bool is_endpoint(const char *text)
@@ -340,6 +342,12 @@ static int check(options *o, const dure_usage *usage)
                                              "sites choose their own when they join");
     if (protects_site(o) && o->range_given)
         return dure_args_refuse(usage, "with --unit site the range follows from --clip");
+    int exponent;
+    if (protects_site(o) && !(o->clip > 0 && frexp(o->clip, &exponent) == 0.5))
+        return dure_args_refuse(usage,
+                                "with --unit site the clip is a power of two such as 0.5, "
+                                "not %g",
+                                o->clip);
     if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
     o->post_quantum = strcmp(o->suite, "hybrid") == 0;
     if (!o->post_quantum && strcmp(o->suite, "x25519") != 0)
@@ -347,93 +355,94 @@ static int check(options *o, const dure_usage *usage)
     return 0;
 }
 
-static const options usual = {.targets = "q,v",
-                              .unit = "record",
-                              .rounds = 5,
-                              .steps = 4,
-                              .rank = 8,
-                              .batch = 64,
-                              .max_length = 512,
-                              .min_sites = 3,
-                              .collusion = 1,
-                              .lifetime_s = 6 * 3600,
-                              .learning_rate = 1e-3,
-                              .clip = 1,
-                              .range = 0.0625,
-                              .delta = 1e-5};
+/* The command line; one process runs one command. */
+static options asked = {.targets = "q,v",
+                        .unit = "record",
+                        .rounds = 5,
+                        .steps = 4,
+                        .rank = 8,
+                        .batch = 64,
+                        .max_length = 512,
+                        .min_sites = 3,
+                        .collusion = 1,
+                        .lifetime_s = 6 * 3600,
+                        .learning_rate = 1e-3,
+                        .clip = 1,
+                        .range = 0.0625,
+                        .delta = 1e-5};
+
+static const dure_arg args[] = {
+    {.name = "DIR",
+     .kind = DURE_ARG_OPERAND,
+     .out = &asked.dir,
+     .help = "the new folder",
+     .required = true},
+    TEXT("model", model, "FILE", "the base model every site has, GGUF", true),
+    TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
+    TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
+    TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
+    TEXT("suite", suite, "SUITE",
+         "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519 "
+         "(hybrid where this machine has it)",
+         false),
+    TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
+         false),
+    COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
+    COUNT("steps", steps, "local steps a round (4)"),
+    COUNT("rank", rank, "rank of the adapter (8)"),
+    NUMBER("alpha", alpha, "scale of the adapter (twice the rank)"),
+    COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
+    COUNT("batch", batch, "expected records a step proposed to sites (64)"),
+    COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
+    NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
+    NUMBER("clip", clip,
+           "bound of one record's gradient, or of a site's whole update with --unit site and "
+           "then a power of two (1)"),
+    {.name = "range",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.range,
+     .value = "X",
+     .given = &asked.range_given,
+     .help = "largest change of a parameter a round, a power of two (0.0625)"},
+    COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
+    COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
+    COUNT("u-min", u_min, "fewest sites in a sum (the larger of 3 and collusion + 2)"),
+    COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
+    NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
+    COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
+    {.name = "seed",
+     .kind = DURE_ARG_COUNT,
+     .out = &asked.seed,
+     .value = "N",
+     .help = "of the frozen factor A, public (random)",
+     .given = &asked.seed_given},
+    TEXT("unit", unit, "record|subject|site",
+         "what is protected: one record; one subject with all its records at a site, each of "
+         "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
+         "honest sites share, which suits hundreds of sites (record)",
+         false),
+    {.name = "epsilon",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.epsilon,
+     .value = "E",
+     .given = &asked.epsilon_given,
+     .help = "with --unit site: of all rounds, which finds the noise"},
+    NUMBER("delta", delta, "with --unit site: that epsilon holds at (0.00001)"),
+    {.name = "noise",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.noise,
+     .value = "X",
+     .given = &asked.noise_given,
+     .help = "with --unit site, in place of --epsilon: of a sum, over the clip"},
+    {.name = "no-dp",
+     .kind = DURE_ARG_FLAG,
+     .out = &asked.no_dp,
+     .help = "train without differential privacy; each site must agree"},
+    {.name = "json", .kind = DURE_ARG_FLAG, .out = &asked.json, .help = "one JSON object"},
+};
 
 int dure_cmd_init(int argc, char **argv)
 {
-    options o = usual;
-    const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o.dir,
-         .help = "the new folder",
-         .required = true},
-        TEXT("model", model, "FILE", "the base model every site has, GGUF", true),
-        TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
-        TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
-        TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
-        TEXT("suite", suite, "SUITE",
-             "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519 "
-             "(hybrid where this machine has it)",
-             false),
-        TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
-             false),
-        COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
-        COUNT("steps", steps, "local steps a round (4)"),
-        COUNT("rank", rank, "rank of the adapter (8)"),
-        NUMBER("alpha", alpha, "scale of the adapter (twice the rank)"),
-        COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
-        COUNT("batch", batch, "expected records a step proposed to sites (64)"),
-        COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
-        NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
-        NUMBER("clip", clip,
-               "bound of one record's gradient, or of a site's whole update with --unit site and "
-               "then a power of two (1)"),
-        {.name = "range",
-         .kind = DURE_ARG_NUMBER,
-         .out = &o.range,
-         .value = "X",
-         .given = &o.range_given,
-         .help = "largest change of a parameter a round, a power of two (0.0625)"},
-        COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
-        COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
-        COUNT("u-min", u_min, "fewest sites in a sum (the larger of 3 and collusion + 2)"),
-        COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
-        NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
-        COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
-        {.name = "seed",
-         .kind = DURE_ARG_COUNT,
-         .out = &o.seed,
-         .value = "N",
-         .help = "of the frozen factor A, public (random)",
-         .given = &o.seed_given},
-        TEXT("unit", unit, "record|subject|site",
-             "what is protected: one record; one subject with all its records at a site, each of "
-             "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
-             "honest sites share, which suits hundreds of sites (record)",
-             false),
-        {.name = "epsilon",
-         .kind = DURE_ARG_NUMBER,
-         .out = &o.epsilon,
-         .value = "E",
-         .given = &o.epsilon_given,
-         .help = "with --unit site: of all rounds, which finds the noise"},
-        NUMBER("delta", delta, "with --unit site: that epsilon holds at (0.00001)"),
-        {.name = "noise",
-         .kind = DURE_ARG_NUMBER,
-         .out = &o.noise,
-         .value = "X",
-         .given = &o.noise_given,
-         .help = "with --unit site, in place of --epsilon: of a sum, over the clip"},
-        {.name = "no-dp",
-         .kind = DURE_ARG_FLAG,
-         .out = &o.no_dp,
-         .help = "train without differential privacy; each site must agree"},
-        dure_json_arg(&o.json),
-    };
     const dure_usage usage = {
         "init", "make a federation: DIR/admin with its root key, DIR/coordinator with its state",
         args, N_ARGS(args),
@@ -444,8 +453,8 @@ int dure_cmd_init(int argc, char **argv)
     char name[DURE_NAME_SIZE];
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    const int refused = check(&o, &usage);
+    const int refused = check(&asked, &usage);
     if (refused) return refused;
-    if (!o.name) o.name = default_name(name, o.dir);
-    return make(&o);
+    if (!asked.name) asked.name = default_name(name, asked.dir);
+    return make(&asked);
 }

@@ -138,9 +138,10 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
                              "site and none",
                              t->privacy_mode);
     if ((t->privacy_mode == DURE_PRIVACY_CLIENT) != (t->sigma_num > 0))
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "training.sigma_num is the noise where privacy is site, and is not 0 "
-                             "there and nowhere else");
+        return dure_diag_set(
+            diag, DURE_ERR_USAGE,
+            "training.sigma_num, the noise that sites share, must be above 0 where "
+            "training.privacy is site, and 0 elsewhere");
     if (t->optimizer != DURE_LOCAL_ADAMW && t->optimizer != DURE_LOCAL_SGD)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                              "training.optimizer is number %u; this program knows adamw and sgd",
