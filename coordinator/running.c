@@ -13,7 +13,8 @@ enum { ASK_AGAIN_MS = 30000, REPEAT_MS = 10000 };
 
 bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site)
 {
-    if (!c->now.round || c->state != DURE_LOOP_RUNNING) return false;
+    /* A sum that is stored waits for nobody's answer, and would be gone with a round that fails. */
+    if (!c->now.round || c->state != DURE_LOOP_RUNNING || c->sum_waits) return false;
     for (uint32_t m = 0; m < c->now.config->n_members; m++) {
         if (c->now.sites[m] != site) continue;
         *member = m;

@@ -224,7 +224,7 @@ static void test_a_round_over_bad_lines(void **state)
     (void)state;
     char why[256];
     dure_event *bad = calloc(1, sizeof *bad), *later = calloc(1, sizeof *later);
-    uint32_t n_closed, n_aborted;
+    verdict_rounds rounds;
     assert_true(bad && later);
     begin();
     wait_for("round_open", 2);
@@ -244,7 +244,7 @@ static void test_a_round_over_bad_lines(void **state)
     }
     assert_true(is_summed(&later->u.round, SITES - 1));
     if (!fleet_stop(&f, STOP_MS)) fail_with_logs(f.v.output);
-    if (!verdict(&f.v, &n_closed, &n_aborted, why)) fail_with_logs(why);
+    if (!verdict(&rounds, &f.v, why)) fail_with_logs(why);
     free(bad);
     free(later);
 }

@@ -19,7 +19,7 @@ typedef struct court {
     dure_event open;  /* of the round that is open */
     bool is_open;
     uint64_t last_round;
-    uint32_t n_closed, n_aborted;
+    verdict_rounds rounds;
     char *why;
 } court;
 
@@ -79,6 +79,7 @@ static bool check_sum(court *c, const dure_event_round *round)
         dure_buf_fini(&c->adapter);
         c->adapter = next;
         c->digest = digest;
+        c->rounds.partial += n_sites < round->n_members;
     } else {
         dure_buf_fini(&next);
     }
@@ -119,10 +120,10 @@ static bool on_event(court *c, const dure_event *event)
             return wrong(c, "ended twice, or without having been opened", round->round);
         c->is_open = false;
         if (event->kind == DURE_EVENT_ABORTED) {
-            c->n_aborted++;
+            c->rounds.aborted++;
             return check_aborted(c, round);
         }
-        c->n_closed++;
+        c->rounds.closed++;
         return check_sum(c, round);
     default:
         return true;
@@ -248,7 +249,7 @@ static bool audit(court *c)
     return false;
 }
 
-bool verdict(village *v, uint32_t *n_closed, uint32_t *n_aborted, char why[256])
+bool verdict(verdict_rounds *out, village *v, char why[256])
 {
     court *c = calloc(1, sizeof *c);
     if (!c) abort();
@@ -264,8 +265,7 @@ bool verdict(village *v, uint32_t *n_closed, uint32_t *n_aborted, char why[256])
         good = verdict_site_read(&c->sites[i], temp_dir_file(&v->dir, name), c->n_words, why);
     }
     if (good) good = read_log(c) && check_ledgers(c) && audit(c);
-    *n_closed = c->n_closed;
-    *n_aborted = c->n_aborted;
+    *out = c->rounds;
     for (uint32_t i = 0; i < v->n; i++)
         verdict_site_fini(&c->sites[i]);
     dure_buf_fini(&c->adapter);
