@@ -133,7 +133,7 @@ double dure_rdp_to_delta(const double *orders, const double *rdp, size_t n, doub
 
 void dure_rdp_add(dure_rdp *rdp, const dure_dp_plan *plan)
 {
-    double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma(plan);
+    double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma_effective(plan);
     if (plan->steps == 0) return;
     for (size_t i = 0; i < DURE_RDP_ORDERS; i++)
         rdp->total[i] += (double)plan->steps * dure_rdp_step(rate, sigma, dure_rdp_orders[i]);
