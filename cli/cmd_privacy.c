@@ -117,7 +117,7 @@ static int privacy_status(int argc, char **argv)
     const dure_usage usage = {"privacy status",
                               "verifies the owner's privacy ledger and lists its data sources and "
                               "what they have spent",
-                              args, sizeof args / sizeof args[0],
+                              args, N_ARGS(args),
                               "dure privacy status --ledger ~/.local/state/dure/ledger"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
@@ -145,16 +145,17 @@ static int privacy_status(int argc, char **argv)
 
 int dure_cmd_privacy(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (!strcmp(verb, "plan")) return dure_privacy_plan(argc - 1, argv + 1);
-    if (!strcmp(verb, "status")) return privacy_status(argc - 1, argv + 1);
-    bool help = !strcmp(verb, "--help");
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure privacy: there is no '%s'\n\n", verb);
-    fprintf(to, "dure privacy: what private training costs and what has been spent\n\n"
-                "Usage: dure privacy plan|status [options]\n\n"
-                "  plan      epsilon of a plan, or the noise or steps that an epsilon allows\n"
-                "  status    the owner's ledger: data sources, budgets, plans\n\n"
-                "Example:\n  dure privacy plan --sample-rate 0.0128 --noise 0.8 --steps 20\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"plan", dure_privacy_plan,
+         "epsilon of a plan, or the noise or steps that an epsilon allows"},
+        {"status", privacy_status, "the owner's ledger: data sources, budgets, plans"},
+    };
+    const dure_verbs table = {.command = "privacy",
+                              .summary = "what private training costs and what has been spent",
+                              .usage = "[options]",
+                              .example =
+                                  "dure privacy plan --sample-rate 0.0128 --noise 0.8 --steps 20",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

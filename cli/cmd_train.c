@@ -61,6 +61,13 @@ static dure_err make_paths(training *t)
     return err;
 }
 
+/* A run that was killed while it put away what it needs no more: the adapter is there. */
+static bool had_ended(const training *t)
+{
+    return dure_file_exists(t->adapter_path) &&
+           !(t->o->no_dp ? dure_file_exists(t->state_path) : dure_private_run_exists(t->key_path));
+}
+
 static dure_private_run_opts private_opts(const training *t)
 {
     const dure_train_options *o = t->o;
@@ -273,6 +280,17 @@ static void print_profile(const training *t)
             limits.gflops, limits.gbytes);
 }
 
+static int put_away(training *t)
+{
+    dure_err err = dure_dir_remove(t->run_folder, &t->diag);
+    if (err) return dure_fail("train", err, &t->diag);
+    fprintf(stderr, "the run had come to its end before it was cut off\n");
+    if (t->o->json)
+        return dure_print_json(json_pack("{s:{s:s}}", "summary", "adapter", adapter_of(t)));
+    printf("%s\n", adapter_of(t));
+    return 0;
+}
+
 static int show_plan(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
@@ -286,6 +304,7 @@ static int run(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     if (!err) err = make_paths(t);
+    if (!err && had_ended(t)) return put_away(t);
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);

@@ -303,7 +303,7 @@ int dure_privacy_plan(int argc, char **argv)
         "privacy plan",
         "what a plan of private training costs, or the noise or the steps that an epsilon allows, "
         "and whether it can learn; touches no data",
-        args, sizeof args / sizeof args[0],
+        args, N_ARGS(args),
         "dure privacy plan --sample-rate 0.01 --noise 1.1 --steps 1000 --delta 1e-5\n"
         "  dure privacy plan --batch 128 --records 10000 --epsilon 8 --steps 100 \\\n"
         "      --model M.gguf --rank 4 --targets v --factor b --html plan.html"};

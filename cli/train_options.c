@@ -152,7 +152,7 @@ static const dure_usage usage = {
     "fine-tunes an adapter on local records with differential privacy, or without it (--no-dp). "
     "The adapter may be given away under the budget; the loss on screen may not. A run that is "
     "killed goes on when the same command is given again",
-    args, sizeof args / sizeof args[0],
+    args, N_ARGS(args),
     "dure train --model M.gguf --data orders.jsonl --source orders --records 10000 \\\n"
     "      --epsilon 8 --batch 128 --steps 100 --out orders-adapter\n"
     "  dure train --model M.gguf --data orders.csv --no-dp --targets all --rank 16 --epochs 3 \\\n"

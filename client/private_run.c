@@ -97,7 +97,7 @@ bool dure_private_run_exists(const char *key_path)
     char *name = NULL;
     /* Without memory to look, nothing is said to be finished. */
     bool exists =
-        dure_file_exists(key_path) || name_path(&name, key_path) || dure_file_exists(name);
+        dure_attempt_exists(key_path) || name_path(&name, key_path) || dure_file_exists(name);
     free(name);
     return exists;
 }
@@ -185,8 +185,8 @@ dure_err dure_private_run_prepare(dure_private_run *out, const dure_private_run_
     if (!err) err = dure_site_ledger_open(&out->ledger, path, diag);
     free(path);
     if (!err)
-        err = dure_file_exists(opts->key_path) ? take_up(out, opts, subject, diag)
-                                               : start_new(out, opts, subject, diag);
+        err = dure_attempt_exists(opts->key_path) ? take_up(out, opts, subject, diag)
+                                                  : start_new(out, opts, subject, diag);
     if (!err) err = dure_calibrate_epsilon(&out->epsilon, &out->plan, NULL, opts->budget.delta);
     if (err) dure_private_run_fini(out);
     return err;
