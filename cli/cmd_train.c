@@ -80,6 +80,7 @@ static dure_private_run_opts private_opts(const training *t)
                                    .batch = o->batch,
                                    .steps = t->s.steps,
                                    .clip = o->clip,
+                                   .adaptive = o->adaptive,
                                    .noise = o->noise};
 }
 
@@ -116,6 +117,7 @@ static void say_start(const training *t)
 {
     const dure_train_options *o = t->o;
     const dure_dataset *data = &t->s.data;
+    char clip[DURE_DP_CLIP_TEXT_SIZE];
     if (o->json) return;
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
@@ -130,11 +132,11 @@ static void say_start(const training *t)
         fprintf(stderr,
                 "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
                 " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
-                "%.4g, clip %g; the plan is reserved\n",
+                "%.4g, %s; the plan is reserved\n",
                 o->source, t->private_run.epsilon, o->delta, o->unit,
                 (unsigned long long)t->s.steps, (unsigned long long)o->batch,
                 (unsigned long long)o->records, o->unit, dure_dp_plan_sigma(&t->private_run.plan),
-                o->clip);
+                dure_dp_plan_clip_text(clip, &t->private_run.plan));
     if (dure_trainer_at(t->trainer))
         fprintf(stderr, "going on after step %llu\n",
                 (unsigned long long)dure_trainer_at(t->trainer));
