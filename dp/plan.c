@@ -163,6 +163,7 @@ bool dure_dp_plan_same_step(const dure_dp_plan *a, const dure_dp_plan *b)
     return a->mechanism == b->mechanism && a->full == b->full && a->q_k == b->q_k &&
            a->sigma_num == b->sigma_num && !(a->clip < b->clip) && !(b->clip < a->clip) &&
            a->grid_bits == b->grid_bits && a->n_pub == b->n_pub && a->batch == b->batch &&
+           a->honest == b->honest && a->n_params == b->n_params &&
            dure_dp_adaptive_equal(&a->adaptive, &b->adaptive);
 }
 

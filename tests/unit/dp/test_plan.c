@@ -172,6 +172,32 @@ static void test_plan_unit_has_a_word(void **state)
     assert_err(dure_dp_plan_set_unit(&plan, "client", NULL), DURE_ERR_USAGE);
 }
 
+static void test_plan_same_step_looks_at_every_field(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = site_plan(), other = plan;
+    other.steps++;
+    assert_true(dure_dp_plan_same_step(&plan, &other));
+#define DIFFERS(change)                                                                            \
+    do {                                                                                           \
+        other = plan;                                                                              \
+        other.change;                                                                              \
+        assert_false(dure_dp_plan_same_step(&plan, &other));                                       \
+    } while (0)
+    DIFFERS(mechanism = DURE_DP_POISSON_GAUSSIAN);
+    DIFFERS(full = false);
+    DIFFERS(q_k++);
+    DIFFERS(sigma_num++);
+    DIFFERS(clip *= 2);
+    DIFFERS(grid_bits++);
+    DIFFERS(n_pub++);
+    DIFFERS(batch++);
+    DIFFERS(honest++);
+    DIFFERS(n_params++);
+    DIFFERS(adaptive = adaptive_plan().adaptive);
+#undef DIFFERS
+}
+
 static void check_encoding(dure_dp_plan plan, size_t n_bytes)
 {
     dure_dp_plan read = {0};
@@ -301,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_plan_grid_keeps_rounding_small),
         cmocka_unit_test(test_plan_check_refuses_what_does_not_agree),
         cmocka_unit_test(test_plan_unit_has_a_word),
+        cmocka_unit_test(test_plan_same_step_looks_at_every_field),
         cmocka_unit_test(test_plan_encodes_and_decodes),
         cmocka_unit_test(test_plan_encodes_an_adaptive_clip),
         cmocka_unit_test(test_plan_json_of_an_adaptive_clip),
