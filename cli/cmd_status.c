@@ -18,8 +18,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 enum {
     SHOWN_ROUNDS = 10, /* of the last ones; --json has them all */
     LATE_S = 60,       /* a coordinator says at least every 10 s that it is alive */
@@ -297,7 +295,7 @@ int dure_cmd_status(int argc, char **argv)
          .out = &given,
          .help = "the federation's folder, or DIR/coordinator",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"status", "rounds, sites, budgets and what is waited for", args,
                               N_ARGS(args), "dure status fed"};

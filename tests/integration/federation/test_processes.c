@@ -278,6 +278,41 @@ static void test_a_site_stays_within_its_memory(void **state)
     assert_int_equal(village_run(&r.v, "client check place0 --memory 100MB"), 2);
 }
 
+static void join_refused(const char *more, const char *says)
+{
+    assert_int_equal(village_run(&r.v,
+                                 "join site0.invitation place0 --data site0.jsonl --source "
+                                 "records0 --records 10 --model base.gguf --epsilon 50 --delta "
+                                 "0.001 --ledger ledger0 --ignore-subjects %s",
+                                 more),
+                     strstr(says, "in MB") ? 2 : 1);
+    village_says(&r.v, says);
+}
+
+/* The limit that a site joins with holds from then on, unless another is given. */
+static void test_a_site_joins_with_its_memory(void **state)
+{
+    (void)state;
+    char more[64];
+    village_make_training(&r.v, 3, 0, 1, 1);
+    village_start(&r.v);
+    write_people(0);
+    join_refused("--memory 1", "may take 1 MB; allow more, or cut records shorter");
+    const char *least = strstr(r.v.output, "needs at least ");
+    assert_non_null(least);
+    unsigned long megabytes = strtoul(least + strlen("needs at least "), NULL, 10);
+    in_folder("test ! -e place0 && test ! -e ledger0");
+    join_refused("--memory 99999999999", "--memory is in MB");
+    snprintf(more, sizeof more, "--ignore-subjects --memory %lu", megabytes + 1);
+    join_with_people(0, more);
+    in_folder("grep -q '^memory_mb: [1-9]' place0/site.yaml");
+    assert_int_equal(village_run(&r.v, "client check place0"), 0);
+    in_folder("sed -i 's/^memory_mb: [0-9]*/memory_mb: 1/' place0/site.yaml");
+    assert_int_equal(village_run(&r.v, "client check place0"), 1);
+    village_says(&r.v, "may take 1 MB");
+    assert_int_equal(village_run(&r.v, "client check place0 --memory %lu", megabytes + 1), 0);
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
@@ -304,6 +339,7 @@ int main(void)
         cmocka_unit_test_teardown(test_three_sites_protect_their_subjects, teardown),
         cmocka_unit_test_teardown(test_a_site_says_that_single_records_will_do, teardown),
         cmocka_unit_test_teardown(test_a_site_stays_within_its_memory, teardown),
+        cmocka_unit_test_teardown(test_a_site_joins_with_its_memory, teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
