@@ -9,8 +9,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 /* JSON has no infinity: what is not finite becomes null. */
 static json_t *number(double value)
 {
@@ -187,7 +185,7 @@ int dure_cmd_audit_verify(int argc, char **argv)
          .out = &source.root,
          .value = "HEX",
          .help = "the federation's root key, if you have it from elsewhere"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "audit verify",

@@ -17,8 +17,6 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 enum { MEASURED_RECORDS = 8 };
 
 typedef struct options {
@@ -332,7 +330,7 @@ static void say_waiting(void *state, const char *sentence)
     fprintf(stderr, "%s\n", sentence);
 }
 
-static int renew(int argc, char **argv)
+static int client_renew(int argc, char **argv)
 {
     dure_enrol_opts e = {.renew = true, .waiting = say_waiting};
     uint64_t patience_s = 0;
@@ -353,7 +351,7 @@ static int renew(int argc, char **argv)
          .out = &patience_s,
          .value = "S",
          .help = "seconds to wait for the coordinator (for ever)"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "client renew", "new keys for this site; its plan, ledger and records stay as they are",
@@ -372,26 +370,35 @@ static int renew(int argc, char **argv)
     return 0;
 }
 
-int dure_cmd_client(int argc, char **argv)
+static int client_run(int argc, char **argv)
 {
     options o = {0};
     dure_diag diag = {{0}};
-    const char *verb = argc > 1 ? argv[1] : "";
-    bool is_run = strcmp(verb, "run") == 0;
-    if (is_run || strcmp(verb, "check") == 0) {
-        int status = parse(&o, argc - 1, argv + 1, is_run);
-        if (status >= 0) return status;
-        if (!is_run) return check(&o);
-        dure_err err = run(&o, &diag);
-        return err ? dure_fail("client run", err, &diag) : 0;
-    }
-    if (strcmp(verb, "renew") == 0) return renew(argc - 1, argv + 1);
-    const bool help = strcmp(verb, "--help") == 0;
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure client: there is no '%s'\n\n", verb);
-    fprintf(to, "dure client: a site's part in a federation\n\n"
-                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n"
-                "       dure client renew DIR INVITATION\n\n"
-                "Example:\n  dure client run site\n");
-    return help ? 0 : 2;
+    int status = parse(&o, argc, argv, true);
+    if (status >= 0) return status;
+    dure_err err = run(&o, &diag);
+    return err ? dure_fail("client run", err, &diag) : 0;
+}
+
+static int client_check(int argc, char **argv)
+{
+    options o = {0};
+    int status = parse(&o, argc, argv, false);
+    return status >= 0 ? status : check(&o);
+}
+
+int dure_cmd_client(int argc, char **argv)
+{
+    static const dure_verb verbs[] = {
+        {"run", client_run, "take part in the federation's rounds"},
+        {"check", client_check, "a dry run: data, memory, time and what the plan costs in privacy"},
+        {"renew", client_renew, "new keys, by an invitation that 'dure site renew' made"},
+    };
+    const dure_verbs table = {.command = "client",
+                              .summary = "a site's part in a federation",
+                              .usage = "DIR [options]",
+                              .example = "dure client run site",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

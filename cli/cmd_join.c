@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 static void say(void *state, const char *sentence)
 {
     (void)state;

@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 typedef struct view {
     dure_settings settings;
     dure_roster *roster;
@@ -220,7 +218,7 @@ int dure_cmd_status(int argc, char **argv)
          .out = &given,
          .help = "the federation's folder, or DIR/coordinator",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"status", "rounds, sites, budgets and what is waited for", args,
                               N_ARGS(args), "dure status fed"};

@@ -61,6 +61,13 @@ static dure_err make_paths(training *t)
     return err;
 }
 
+/* A run that was killed while it put away what it needs no more: the adapter is there. */
+static bool had_ended(const training *t)
+{
+    return dure_file_exists(t->adapter_path) &&
+           !(t->o->no_dp ? dure_file_exists(t->state_path) : dure_private_run_exists(t->key_path));
+}
+
 static dure_private_run_opts private_opts(const training *t)
 {
     const dure_train_options *o = t->o;
@@ -73,6 +80,7 @@ static dure_private_run_opts private_opts(const training *t)
                                    .batch = o->batch,
                                    .steps = t->s.steps,
                                    .clip = o->clip,
+                                   .adaptive = o->adaptive,
                                    .noise = o->noise};
 }
 
@@ -109,6 +117,7 @@ static void say_start(const training *t)
 {
     const dure_train_options *o = t->o;
     const dure_dataset *data = &t->s.data;
+    char clip[DURE_DP_CLIP_TEXT_SIZE];
     if (o->json) return;
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
@@ -123,11 +132,11 @@ static void say_start(const training *t)
         fprintf(stderr,
                 "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
                 " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
-                "%.4g, clip %g; the plan is reserved\n",
+                "%.4g, %s; the plan is reserved\n",
                 o->source, t->private_run.epsilon, o->delta, o->unit,
                 (unsigned long long)t->s.steps, (unsigned long long)o->batch,
                 (unsigned long long)o->records, o->unit, dure_dp_plan_sigma(&t->private_run.plan),
-                o->clip);
+                dure_dp_plan_clip_text(clip, &t->private_run.plan));
     if (dure_trainer_at(t->trainer))
         fprintf(stderr, "going on after step %llu\n",
                 (unsigned long long)dure_trainer_at(t->trainer));
@@ -271,6 +280,17 @@ static void print_profile(const training *t)
             limits.gflops, limits.gbytes);
 }
 
+static int put_away(training *t)
+{
+    dure_err err = dure_dir_remove(t->run_folder, &t->diag);
+    if (err) return dure_fail("train", err, &t->diag);
+    fprintf(stderr, "the run had come to its end before it was cut off\n");
+    if (t->o->json)
+        return dure_print_json(json_pack("{s:{s:s}}", "summary", "adapter", adapter_of(t)));
+    printf("%s\n", adapter_of(t));
+    return 0;
+}
+
 static int show_plan(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
@@ -284,6 +304,7 @@ static int run(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     if (!err) err = make_paths(t);
+    if (!err && had_ended(t)) return put_away(t);
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);

@@ -111,6 +111,7 @@ static void print_lora(const dure_train_setup *s)
 
 static void print_words(const plan *p, const dure_train_setup *s, const dure_train_options *o)
 {
+    char clip[DURE_DP_CLIP_TEXT_SIZE];
     char memory[32], time[32];
     dure_format_bytes(memory, p->peak_bytes);
     dure_format_seconds(time, p->seconds);
@@ -134,9 +135,10 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
     else
         printf("privacy     epsilon %.4g of %.4g that are left to '%s', at delta %.3g "
                "(" DURE_CALIBRATE_ACCOUNTANT " accountant), for one %s more or less; "
-               "noise %.4g, clip %g\n",
+               "noise %.4g, %s\n",
                p->privacy.epsilon, p->privacy.remaining, o->source, o->delta, o->unit,
-               dure_dp_plan_sigma(&p->privacy.plan), o->clip);
+               dure_dp_plan_sigma(&p->privacy.plan),
+               dure_dp_plan_clip_text(clip, &p->privacy.plan));
     printf("memory      about %s\n", memory);
     printf("time        about %s\n", time);
 }
@@ -145,9 +147,10 @@ static int print_json(const plan *p, const dure_train_setup *s, const dure_train
 {
     json_t *privacy = json_null();
     if (!o->no_dp)
-        privacy = json_pack("{s:f, s:f, s:f, s:s, s:f, s:f}", "epsilon", p->privacy.epsilon,
+        privacy = json_pack("{s:f, s:f, s:f, s:s, s:f, s:f, s:f}", "epsilon", p->privacy.epsilon,
                             "remaining", p->privacy.remaining, "delta", o->delta, "unit", o->unit,
-                            "noise", dure_dp_plan_sigma(&p->privacy.plan), "clip", o->clip);
+                            "noise", dure_dp_plan_sigma(&p->privacy.plan), "noise_effective",
+                            dure_dp_plan_sigma_effective(&p->privacy.plan), "clip", o->clip);
     return dure_print_json(json_pack(
         "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f}", "records", (json_int_t)s->data.n,
         "cut", (json_int_t)s->data.n_cut, "unusable", (json_int_t)s->data.n_unusable, "tokens",

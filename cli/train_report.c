@@ -109,6 +109,8 @@ static json_t *step_json(const dure_train_report *r, const dure_trainer_step *s,
                              s->seconds, "learning_rate", s->learning_rate);
     if (r->plan && r->epsilon_is_new)
         json_object_set_new(line, "epsilon", number_or_null(r->epsilon));
+    if (r->plan && r->plan->adaptive.count_sigma_num)
+        json_object_set_new(line, "clip", json_real(s->clip));
     if (!r->plan) json_object_set_new(line, "gradient_norm", number_or_null(s->gradient_norm));
     if (s->refused) {
         json_object_set_new(line, "refused", json_integer((json_int_t)s->refused));
@@ -143,6 +145,7 @@ static dure_err put_events(const dure_train_report *r, const dure_trainer_step *
         {"train/loss", s->loss, isfinite(s->loss)},
         {"train/learning_rate", s->learning_rate, true},
         {"train/gradient_norm", s->gradient_norm, isfinite(s->gradient_norm)},
+        {"privacy/clip", s->clip, isfinite(s->clip)},
         {"train/tokens_per_second", (double)s->tokens / s->seconds, s->tokens && s->seconds > 0},
         {"privacy/epsilon", r->epsilon, r->plan && r->epsilon_is_new},
         {"eval/loss", s->eval_loss, s->judged && isfinite(s->eval_loss)},

@@ -26,6 +26,9 @@ typedef struct dure_attempt {
     char *path;                            /* owned */
 } dure_attempt;
 
+/* True if `path` holds an attempt, damaged or not. A file of zeros is an erasure that a crash cut
+ * short: there is none any more. */
+bool dure_attempt_exists(const char *path);
 /* Begins an attempt, durable when it returns. DURE_ERR_EXISTS if `path` is there. */
 DURE_MUST_USE dure_err dure_attempt_begin(dure_attempt *out, const char *path,
                                           const dure_hash *binding, const dure_hash *data,

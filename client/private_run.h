@@ -26,8 +26,9 @@ typedef struct dure_private_run_opts {
     dure_privacy budget;          /* of the source; fixed when it is first named */
     const char *unit;             /* of privacy: "record" or "subject"; NULL: record */
     uint64_t n_pub, batch, steps; /* n_pub and batch count units */
-    double clip;
-    double noise; /* 0: the least that what is left of the budget allows */
+    double clip;                  /* of the first step, if it adapts */
+    dure_dp_adaptive adaptive;    /* zero: a fixed clip */
+    double noise;                 /* 0: the least that what is left of the budget allows */
 } dure_private_run_opts;
 
 /* How the run trains (plan and attempt are not looked at), where it starts, on what. Borrowed. */

@@ -8,8 +8,8 @@
 #define FILE_MAX_BYTES ((size_t)1 << 33)
 
 /* magic, digest of the options, step, optimizer's step, first loss, best loss, best step,
- * evaluations since, factors, moments m and v, the best factors (with an evaluation alone), SHA-256
- * of all before it. */
+ * evaluations since, the clip (of a plan that adapts it), factors, moments m and v, the best
+ * factors (with an evaluation alone), SHA-256 of all before it. */
 static const char magic[8] = {'d', 'u', 'r', 'e', 'r', 'u', 'n', '2'};
 
 enum { HEAD_BYTES = sizeof magic + DURE_HASH_BYTES + 6 * 8 };
@@ -131,6 +131,11 @@ dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data)
     return err;
 }
 
+static bool adapts(const dure_trainer *t)
+{
+    return t->opts.plan && t->opts.plan->adaptive.count_sigma_num > 0;
+}
+
 static dure_err put_state(dure_buf *file, const dure_trainer *t)
 {
     dure_hash options, sum;
@@ -145,6 +150,7 @@ static dure_err put_state(dure_buf *file, const dure_trainer *t)
     put_double(file, t->verdict.best_loss);
     dure_put_u64(file, t->verdict.best_step);
     dure_put_u64(file, t->verdict.since_best);
+    if (adapts(t)) put_double(file, t->now.clip);
     dure_put_raw(file, t->lora->params, t->lora->n * sizeof(float));
     dure_put_raw(file, t->moments.m, bytes);
     dure_put_raw(file, t->moments.v, bytes);
@@ -184,7 +190,8 @@ static dure_err check_state(const dure_trainer *t, const dure_buf *file)
     err = dure_trainer_options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
-    return body == HEAD_BYTES + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
+    size_t head = HEAD_BYTES + (adapts(t) ? sizeof(double) : 0);
+    return body == head + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
 }
 
 static dure_err take_double(double *out, dure_reader *r)
@@ -206,6 +213,7 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     if (!err) err = take_double(&t->verdict.best_loss, &r);
     if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
     if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
+    if (!err && adapts(t)) err = take_double(&t->now.clip, &r);
     if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
     dure_lora_changed(t->lora);
     if (!err) err = dure_take_copy(t->moments.m, &r, bytes);

@@ -234,9 +234,7 @@ dure_err dure_reservation_id_make(dure_reservation_id *id, dure_diag *diag)
 
 static bool same_plan(const dure_dp_plan *a, const dure_dp_plan *b)
 {
-    return a->mechanism == b->mechanism && a->full == b->full && a->q_k == b->q_k &&
-           a->sigma_num == b->sigma_num && a->clip == b->clip && a->grid_bits == b->grid_bits &&
-           a->steps == b->steps && a->n_pub == b->n_pub && a->batch == b->batch;
+    return a->steps == b->steps && dure_dp_plan_same_step(a, b);
 }
 
 /* What is in the ledger under the caller's name already must be the same plan of the same source.
