@@ -194,7 +194,7 @@ dure_err dure_aggregate_accept(dure_aggregate *a, uint32_t member, uint32_t chun
 {
     DURE_ASSERT(member < a->config->n_members);
     aggregate_spool *s = &a->spools[member];
-    if (!s->receiver)
+    if (!s->receiver || !a->words)
         return dure_diag_set(diag, DURE_ERR_STATE, "no vector is expected from this site now");
     const size_t want = dure_config_chunk_bytes(a->config, chunk);
     if (want == 0 || bytes.n != want)

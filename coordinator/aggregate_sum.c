@@ -122,6 +122,9 @@ dure_err dure_aggregate_sum(int32_t **sum, dure_aggregate *a, const dure_members
             return dure_diag_set(diag, DURE_ERR_STATE, "the vector of \"%s\" is not complete",
                                  a->config->members[m].name);
     if (!a->words) return DURE_ERR_STATE; /* it was taken */
+    /* Chunks of members that are not in the sum may still be on their way into it. */
+    for (uint32_t m = 0; m < a->config->n_members; m++)
+        if (aggregate_ingest_wait(a, m, NULL)) a->spoilt = true;
     const bool again = a->spoilt || !dure_members_equal(&a->added, u3);
     summing s = {.aggregate = a, .u3 = u3, .again = again};
     for (uint32_t m = 0; again && m < a->config->n_members; m++)
