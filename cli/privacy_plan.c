@@ -3,10 +3,10 @@
 #include "cli/args.h"
 #include "cli/output.h"
 #include "common/file.h"
-#include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
 #include "dp/calibrate.h"
 #include "dp/gaussian.h"
+#include "dp/membership.h"
 #include "dp/noise.h"
 #include "model/lora.h"
 #include "model/shape.h"
@@ -125,23 +125,6 @@ static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
     return err;
 }
 
-/* At one false alarm in a hundred a test finds at most e^epsilon / 100 + delta(epsilon) of the
- * members, whatever epsilon: the least over some of them. */
-static dure_err find_hit_rate(dure_plan_answer *a)
-{
-    a->hit_rate = 1;
-    if (!isfinite(a->epsilon)) return DURE_OK;
-    for (double epsilon = 0; epsilon < fmin(a->epsilon, 4.6); epsilon += 0.2) {
-        double delta = 1;
-        dure_err err = dure_pld_delta(&delta, &a->plan, 1, epsilon);
-        if (err == DURE_ERR_LIMIT) continue;
-        if (err) return err;
-        a->hit_rate = fmin(a->hit_rate, exp(epsilon) / 100 + delta);
-    }
-    a->hit_rate = fmin(a->hit_rate, exp(a->epsilon) / 100 + a->delta);
-    return DURE_OK;
-}
-
 static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
     dure_rdp rdp = {{0}};
@@ -160,7 +143,8 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
     a->gdp_mu = dure_gaussian_limit_mu(
         dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma_effective(&a->plan), (double)a->plan.steps);
     a->sampler_delta = isfinite(a->epsilon) ? dure_noise_delta(&a->plan, a->epsilon) : 0;
-    return err ? err : find_hit_rate(a);
+    if (!err) err = dure_membership_most(&a->hit_rate, &a->plan, 1, 0.01);
+    return err;
 }
 
 /* ---- printing ---- */
