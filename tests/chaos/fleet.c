@@ -141,9 +141,19 @@ static void begin(fleet *f, uint32_t process, const char *out, const char *err, 
 
 void fleet_start_with(fleet *f, uint32_t process, const char *plan)
 {
-    const char *const coordinator[] = {"dure",     "coordinator", "run",       "fed",
-                                       "--json",   "--no-gate",   "--silence", f->v.silence_s,
-                                       "--answer", f->v.answer_s, NULL};
+    const char *const coordinator[] = {"dure",
+                                       "coordinator",
+                                       "run",
+                                       "fed",
+                                       "--json",
+                                       "--no-gate",
+                                       "--silence",
+                                       f->v.silence_s,
+                                       "--answer",
+                                       f->v.answer_s,
+                                       f->listen ? "--bind" : NULL,
+                                       f->listen,
+                                       NULL};
     char folder[16], out[32], err[32];
     if (process == FLEET_COORDINATOR) {
         begin(f, process, "events.jsonl", "coordinator.log", plan, coordinator);
@@ -308,4 +318,27 @@ bool fleet_stop(fleet *f, uint32_t timeout_ms)
         if (dure_clock_monotonic_ms() < end_ms) p->pid = 0;
     }
     return well;
+}
+
+/* ---- waiting ---- */
+
+void fleet_fail(const fleet *f, const char *what)
+{
+    char command[600];
+    snprintf(command, sizeof command, "cd '%s' && tail -n 25 events.jsonl coordinator.log client*",
+             f->v.dir.path);
+    if (system(command)) print_message("no log\n");
+    fail_msg("%s", what);
+}
+
+void fleet_wait_for(fleet *f, const char *event, size_t n, uint32_t timeout_ms, fleet_watch *watch)
+{
+    const uint64_t end_ms = dure_clock_monotonic_ms() + timeout_ms;
+    while (village_count(&f->v, event) < n) {
+        const uint64_t now_ms = dure_clock_monotonic_ms();
+        if (!fleet_reap(f)) fleet_fail(f, f->v.output);
+        if (now_ms > end_ms) fleet_fail(f, event);
+        if (watch) watch(now_ms);
+        dure_clock_sleep_ms(10);
+    }
 }

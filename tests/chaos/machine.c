@@ -30,23 +30,9 @@ static int teardown(void **state)
     return 0;
 }
 
-static void fail_with_logs(const char *what)
-{
-    char command[600];
-    snprintf(command, sizeof command, "cd '%s' && tail -n 15 events.jsonl coordinator.log client*",
-             f.v.dir.path);
-    if (system(command)) print_message("no log\n");
-    fail_msg("%s", what);
-}
-
 static void wait_for(const char *event, size_t n)
 {
-    const uint64_t end_ms = dure_clock_monotonic_ms() + ROUND_MS;
-    while (village_count(&f.v, event) < n) {
-        if (!fleet_reap(&f)) fail_with_logs(f.v.output);
-        if (dure_clock_monotonic_ms() > end_ms) fail_with_logs(event);
-        dure_clock_sleep_ms(10);
-    }
+    fleet_wait_for(&f, event, n, ROUND_MS, NULL);
 }
 
 static void begin(uint32_t n)
@@ -62,8 +48,8 @@ static void end(void)
 {
     char why[256];
     verdict_rounds rounds;
-    if (!fleet_stop(&f, STOP_MS)) fail_with_logs(f.v.output);
-    if (!verdict(&rounds, &f.v, why)) fail_with_logs(why);
+    if (!fleet_stop(&f, STOP_MS)) fleet_fail(&f, f.v.output);
+    if (!verdict(&rounds, &f.v, why)) fleet_fail(&f, why);
 }
 
 /* SIGTERM, and it ends well at once. */

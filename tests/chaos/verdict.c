@@ -4,6 +4,7 @@
 #include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "ledger/leaf_log.h"
+#include "support/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -271,4 +272,45 @@ bool verdict(verdict_rounds *out, village *v, char why[256])
     dure_buf_fini(&c->adapter);
     free(c);
     return good;
+}
+
+/* ---- one round ---- */
+
+void verdict_closed(dure_event *out, village *v, unsigned n)
+{
+    dure_leaf_log *log = NULL;
+    assert_ok(dure_leaf_log_open(&log, temp_dir_file(&v->dir, "fed/coordinator/ledger"),
+                                 DURE_LEAF_LOG_READ, NULL));
+    for (uint64_t i = 0; n && i < dure_leaf_log_size(log); i++) {
+        dure_buf leaf;
+        assert_ok(dure_leaf_log_read(&leaf, log, i, NULL));
+        assert_ok(dure_event_decode(out, dure_buf_span(&leaf), NULL));
+        if (out->kind == DURE_EVENT_CLOSED) n--;
+        dure_buf_fini(&leaf);
+    }
+    dure_leaf_log_close(&log);
+    assert_int_equal(n, 0);
+}
+
+bool verdict_is_summed(const dure_event_round *round, uint32_t site)
+{
+    for (uint32_t m = 0; m < round->n_members; m++)
+        if (site_number(round->members[m].name) == site)
+            return round->members[m].part == DURE_PART_SUMMED;
+    return false;
+}
+
+void verdict_one_upload(village *v, uint32_t site, const dure_hash *config_hash)
+{
+    char name[16], why[256];
+    verdict_site sent;
+    snprintf(name, sizeof name, "log.%u", site);
+    if (!verdict_site_read(&sent, temp_dir_file(&v->dir, name),
+                           (size_t)v->sites[0].invitation.terms.layout.n_active, why))
+        fail_msg("%s", why);
+    const verdict_part *part = verdict_site_part(&sent, config_hash);
+    assert_non_null(part);
+    if (part->n_sent[0] != 1)
+        fail_msg("site%u: the first chunk was sent %u times", site, part->n_sent[0]);
+    verdict_site_fini(&sent);
 }

@@ -48,3 +48,10 @@ typedef struct verdict_rounds {
 
 /* All of the above, and what became of the rounds. */
 bool verdict(verdict_rounds *out, village *v, char why[256]);
+
+/* The nth round that was closed. */
+void verdict_closed(dure_event *out, village *v, unsigned n);
+bool verdict_is_summed(const dure_event_round *round, uint32_t site);
+/* Fails the test unless the site sent the first chunk of its vector once in the round: nothing that
+ * had arrived went again. */
+void verdict_one_upload(village *v, uint32_t site, const dure_hash *config_hash);
