@@ -18,7 +18,7 @@ enum { PEAK_TRIES = 40 };
  * how much more of that dropout and DoRA do; how long a thread takes to decode a weight, or to turn
  * a packed one; and to clip a parameter of a record. */
 static const double product_share = 0.89, attention_share = 0.35, lost_rows = 24, act_ns = 0.09,
-                    dropout_acts = 20, dora_acts = 2, decode_ns = 0.17, turn_ns = 0.11,
+                    dropout_acts = 3, dora_acts = 2, decode_ns = 0.17, turn_ns = 0.11,
                     clip_ns = 0.5;
 
 /* What the choice is made for: the same on every machine and in every run, because without privacy
