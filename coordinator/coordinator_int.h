@@ -181,8 +181,8 @@ DURE_MUST_USE dure_err dure_coordinator_send_open(dure_coordinator *c, uint32_t 
                                                   dure_diag *diag);
 void dure_coordinator_forget_round(dure_coordinator *c);
 /* How many sites are here, and how many the next round needs; what is waited for. */
-void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
-                                const dure_coordinator *c, uint64_t now_ms);
+void dure_coordinator_waiting(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
+                              const dure_coordinator *c, uint64_t now_ms);
 
 /* running.c */
 DURE_MUST_USE dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
@@ -194,6 +194,7 @@ DURE_MUST_USE dure_err dure_coordinator_tick_round(dure_coordinator *c, uint64_t
                                                    dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason,
                                                 dure_diag *diag);
+/* Whether what the site says can still change the round in hand. */
 bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site);
 
 /* closing.c */

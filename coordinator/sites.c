@@ -313,11 +313,8 @@ static dure_err tell_waiting(dure_coordinator *c, size_t site, uint64_t now_ms, 
 {
     dure_msg msg = {.type = DURE_MSG_WAITING};
     dure_msg_waiting *w = &msg.u.waiting;
-    dure_coordinator_gathering(&w->sites_present, &w->sites_needed, w->text, c, now_ms);
-    if (c->now.config) {
-        memcpy(w->config_hash, c->now.row.config_hash.b, sizeof w->config_hash);
-        if (c->now.round) dure_round_waiting_text(w->text, c->now.round, now_ms);
-    }
+    dure_coordinator_waiting(&w->sites_present, &w->sites_needed, w->text, c, now_ms);
+    if (c->now.config) memcpy(w->config_hash, c->now.row.config_hash.b, sizeof w->config_hash);
     return dure_coordinator_send(c, site, &msg, diag);
 }
 

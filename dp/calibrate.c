@@ -2,6 +2,7 @@
 
 #include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
+#include "dp/accountant_zcdp.h"
 #include "dp/noise.h"
 
 #include <math.h>
@@ -25,6 +26,14 @@ static dure_err account(double *epsilon, dure_dp_history h, double delta)
 {
     *epsilon = INFINITY;
     if (!(delta > 0)) return DURE_OK; /* the sampler's part is all of it */
+    size_t n_site = 0;
+    for (size_t i = 0; i < h.n; i++)
+        n_site += h.plans[i].mechanism == DURE_DP_SITE_GAUSSIAN;
+    if (n_site > 0 && n_site < h.n) return DURE_ERR_USAGE; /* they protect different units */
+    if (n_site > 0) {
+        *epsilon = dure_zcdp_epsilon(dure_zcdp_rho_all(h.plans, h.n), delta);
+        return DURE_OK;
+    }
     dure_err err = dure_pld_epsilon(epsilon, h.plans, h.n, delta);
     if (err != DURE_ERR_LIMIT) return err;
     dure_rdp rdp = {{0}};

@@ -1,6 +1,7 @@
 #include "dp/membership.h"
 
 #include "dp/accountant_pld.h"
+#include "dp/accountant_zcdp.h"
 
 #include <math.h>
 
@@ -13,11 +14,19 @@ typedef struct search {
     dure_err err;
 } search;
 
+static dure_err delta_at(double *delta, const search *s, double epsilon)
+{
+    if (s->plans[0].mechanism != DURE_DP_SITE_GAUSSIAN)
+        return dure_pld_delta(delta, s->plans, s->n, epsilon);
+    *delta = dure_zcdp_delta(dure_zcdp_rho_all(s->plans, s->n), epsilon);
+    return DURE_OK;
+}
+
 /* The bound at one epsilon; where the accountant finds no grid, that of no privacy. */
 static double bound(search *s, double epsilon)
 {
     double delta = 1;
-    dure_err err = dure_pld_delta(&delta, s->plans, s->n, epsilon);
+    dure_err err = delta_at(&delta, s, epsilon);
     if (err && err != DURE_ERR_LIMIT) s->err = err;
     double tpr = fmin(1, exp(epsilon) * s->fpr + delta);
     s->least = fmin(s->least, tpr);

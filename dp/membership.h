@@ -14,7 +14,7 @@
 #include <stddef.h>
 
 /* The largest true-positive rate of a test with this false-positive rate, against the composition
- * of plans[0..n); 1 without noise and on failure. DURE_ERR_USAGE unless 0 < fpr <= 1/2, else errors
- * as of dure_pld_delta(), which it asks some 25 times. */
+ * of plans[0..n), all of one unit, n >= 1; 1 without noise and on failure. DURE_ERR_USAGE unless
+ * 0 < fpr <= 1/2, else errors as of dure_pld_delta(), which it asks some 25 times. */
 DURE_MUST_USE dure_err dure_membership_most(double *tpr, const dure_dp_plan *plans, size_t n,
                                             double fpr);

@@ -1,6 +1,7 @@
 #include "dp/noise.h"
 
 #include "dp/noise_exact.h"
+#include "dp/noise_share.h"
 #include "dp/noise_table.h"
 
 #include <math.h>
@@ -37,6 +38,7 @@ double dure_noise_distance(dure_noise_scale scale)
 double dure_noise_delta(const dure_dp_plan *plan, double epsilon)
 {
     if (plan->grid_bits < DURE_DP_GRID_BITS_MIN) return 0;
+    if (plan->mechanism == DURE_DP_SITE_GAUSSIAN) return dure_share_delta(plan, epsilon);
     double n_params = ldexp(1, 2 * ((int)plan->grid_bits - 6)); /* dure_dp_grid_bits() */
     double distance = dure_noise_distance(dure_noise_scale_of(plan));
     return distance == 0 ? 0 : (1 + exp(epsilon)) * n_params * (double)plan->steps * distance;

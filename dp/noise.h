@@ -35,7 +35,8 @@ dure_noise_scale dure_noise_scale_of_count(const dure_dp_plan *plan);
 /* An upper bound on the total variation distance between one draw and the ideal. */
 double dure_noise_distance(dure_noise_scale scale);
 
-/* delta_extra of the plan's noise, (1 + e^epsilon) d T distance: what the accountant's delta is
+/* delta_extra of the plan's noise, (1 + e^epsilon) d T distance (of a site's plan
+ * dure_share_delta()): what the accountant's delta is
  * less by. d is the most parameters that the plan's grid takes, so at most four times their number;
  * 0 for a plan without a grid, which is a question and not trained. */
 double dure_noise_delta(const dure_dp_plan *plan, double epsilon);

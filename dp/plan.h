@@ -11,6 +11,13 @@
  * subject enters with probability q, and it is the sum of its records' gradients that is clipped to
  * C. n_pub and L then count subjects; all else is the same.
  *
+ * The unit may be a whole site, too. A step is then a round of the federation: the site's update is
+ * clipped to C as a whole, in integers, and gets one share of discrete Gaussian noise
+ * (dp/noise_share.h); only the secure sum of at least h honest sites is ever seen, and its noise
+ * has at least the deviation sigma C. Everything of the site takes part in every round, so q is 1
+ * and L is n_pub, and that a site takes part is public: the neighbour's update is zero. Accounted
+ * in dp/accountant_zcdp.h.
+ *
  * The clip may follow a quantile of the gradients' norms (dp/adaptive_clip.h). Each step then also
  * releases a count with noise of its own. Sum and count are one event: in units of their noise, one
  * record moves them together by at most sqrt(1/sigma^2 + 1/sigma_b^2), so the step is accounted as
@@ -35,10 +42,14 @@
 #define DURE_DP_GRID_BITS_MAX 24u
 #define DURE_DP_STEPS_MAX 100000000u
 #define DURE_DP_RECORDS_MAX 1000000000000u
+/* One honest site would have the whole noise alone; a round has 100 sites at most. */
+#define DURE_DP_HONEST_MIN 2u
+#define DURE_DP_HONEST_MAX 100u
 
 typedef enum dure_dp_mechanism {
     DURE_DP_POISSON_GAUSSIAN = 1, /* Poisson sampling, rounded Gaussian noise, add/remove one */
     DURE_DP_POISSON_GAUSSIAN_SUBJECTS = 2, /* the same, of subjects in place of records */
+    DURE_DP_SITE_GAUSSIAN = 3, /* shares of discrete Gaussian noise, zero-out of one site */
 } dure_dp_mechanism;
 
 /* A clip that follows a quantile. `clip` of the plan is then that of the first step. */
@@ -58,6 +69,8 @@ typedef struct dure_dp_plan {
     uint64_t steps;     /* T */
     uint64_t n_pub;     /* the owner's public figure for the number of records (or subjects) */
     uint64_t batch;     /* L = q n_pub, the public divisor of the noisy sum */
+    uint32_t honest;    /* h: honest sites in every sum at least; 0 but for DURE_DP_SITE_GAUSSIAN */
+    uint64_t n_params;  /* d: length of the summed vector; likewise */
     dure_dp_adaptive adaptive;
 } dure_dp_plan;
 
@@ -81,9 +94,9 @@ DURE_MUST_USE dure_err dure_dp_plan_set_rate(dure_dp_plan *plan, double rate, du
  * 0 <= sigma < 65536. */
 DURE_MUST_USE dure_err dure_dp_plan_set_sigma(dure_dp_plan *plan, double sigma, dure_diag *diag);
 
-/* What one unit of privacy is, in a word: "record" or "subject". */
+/* What one unit of privacy is, in a word: "record", "subject" or "site". */
 const char *dure_dp_plan_unit(const dure_dp_plan *plan);
-/* "record" or "subject"; DURE_ERR_USAGE for another. */
+/* "record", "subject" or "site"; DURE_ERR_USAGE for another. */
 DURE_MUST_USE dure_err dure_dp_plan_set_unit(dure_dp_plan *plan, const char *unit, dure_diag *diag);
 
 /* Lets the clip adapt: sigma_b rounded up to 1/65536, the quantile to the nearest. DURE_ERR_USAGE

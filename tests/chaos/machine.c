@@ -30,23 +30,9 @@ static int teardown(void **state)
     return 0;
 }
 
-static void fail_with_logs(const char *what)
-{
-    char command[600];
-    snprintf(command, sizeof command, "cd '%s' && tail -n 15 events.jsonl coordinator.log client*",
-             f.v.dir.path);
-    if (system(command)) print_message("no log\n");
-    fail_msg("%s", what);
-}
-
 static void wait_for(const char *event, size_t n)
 {
-    const uint64_t end_ms = dure_clock_monotonic_ms() + ROUND_MS;
-    while (village_count(&f.v, event) < n) {
-        if (!fleet_reap(&f)) fail_with_logs(f.v.output);
-        if (dure_clock_monotonic_ms() > end_ms) fail_with_logs(event);
-        dure_clock_sleep_ms(10);
-    }
+    fleet_wait_for(&f, event, n, ROUND_MS, NULL);
 }
 
 static void begin(uint32_t n)
@@ -61,9 +47,9 @@ static void begin(uint32_t n)
 static void end(void)
 {
     char why[256];
-    uint32_t n_closed, n_aborted;
-    if (!fleet_stop(&f, STOP_MS)) fail_with_logs(f.v.output);
-    if (!verdict(&f.v, &n_closed, &n_aborted, why)) fail_with_logs(why);
+    verdict_rounds rounds;
+    if (!fleet_stop(&f, STOP_MS)) fleet_fail(&f, f.v.output);
+    if (!verdict(&rounds, &f.v, why)) fleet_fail(&f, why);
 }
 
 /* SIGTERM, and it ends well at once. */
@@ -104,6 +90,34 @@ static void test_a_stopped_site_is_back_in_the_next_round(void **state)
     const size_t done = village_count(&f.v, "round_done");
     wait_for("round_done", done + 2);
     assert_true(village_saw(&f.v, "round_done", "sites", "5"));
+    end();
+}
+
+/* Killed when the sum is stored and nothing else is; then all of its sites lose their secrets and
+ * most are put out, so that the round could not be unmasked any more. It need not be. */
+static void test_a_stored_sum_is_published_whoever_is_left(void **state)
+{
+    (void)state;
+    int status = 0;
+    begin(5);
+    wait_for("round_done", 1);
+    fleet_kill(&f, FLEET_COORDINATOR);
+    fleet_start_with(&f, FLEET_COORDINATOR, "sum:1:after");
+    waitpid(f.processes[FLEET_COORDINATOR].pid, &status, 0);
+    f.processes[FLEET_COORDINATOR].pid = 0;
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    for (uint32_t i = 0; i < 5; i++)
+        fleet_kill(&f, i);
+    const size_t done = village_count(&f.v, "round_done");
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(village_run(&f.v, "site revoke fed/admin site%u", i), 0);
+    wait_for("site_revoked", 4);
+    assert_int_equal(village_run(&f.v, "status fed"), 0);
+    village_says(&f.v, "is summed: its result is published when more of the roster are here");
+    fleet_start(&f, 4, false);
+    wait_for("round_done", done + 1);
+    assert_int_equal(village_count(&f.v, "round_failed"), 0);
     end();
 }
 
@@ -187,6 +201,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(test_a_stopped_coordinator_hands_its_round_over, teardown),
+        cmocka_unit_test_teardown(test_a_stored_sum_is_published_whoever_is_left, teardown),
         cmocka_unit_test_teardown(test_a_stopped_site_is_back_in_the_next_round, teardown),
         cmocka_unit_test_teardown(test_too_few_descriptors_are_a_sentence, teardown),
         cmocka_unit_test_teardown(test_state_that_cannot_be_written_is_a_sentence, teardown),

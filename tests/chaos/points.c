@@ -10,6 +10,8 @@
  *       from that point on nothing can be written: the disk is full
  *   CHAOS_KILL=frame:K:before|after
  *       at the K-th control frame sent, heartbeats left out
+ *   CHAOS_KILL=sum:K:before|after
+ *       at the K-th sum that the coordinator stores
  *   CHAOS_LOG=FILE
  *       every frame that is sent, chunks by their hash, and every update that is masked, appended
  *       before it happens
@@ -20,6 +22,7 @@
 #include "chaos_log.h"
 
 #include "common/buf.h"
+#include "coordinator/store.h"
 #include "crypto/hash.h"
 #include "secagg/client_int.h"
 
@@ -38,7 +41,7 @@
 
 typedef enum where { BEFORE, TORN, AFTER, FULL } where;
 
-static atomic_long disk_left, frames_left;
+static atomic_long disk_left, frames_left, sums_left;
 static where mode;
 static int log_fd = -1;
 static atomic_bool is_full;
@@ -83,6 +86,7 @@ __attribute__((constructor)) static void read_plan(void)
                                             : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
         if (strcmp(kind, "frame") == 0) frames_left = k;
+        if (strcmp(kind, "sum") == 0) sums_left = k;
     }
     if (log) log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
@@ -314,4 +318,17 @@ dure_err __wrap_dure_secagg_client_update(dure_secagg_actions *actions, dure_sec
 {
     note(CHAOS_UPDATE, client->opts.config_hash.b, DURE_HASH_BYTES, units, n * sizeof *units);
     return __real_dure_secagg_client_update(actions, client, units, n, diag);
+}
+
+/* ---- what is stored ---- */
+
+dure_err __real_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag);
+dure_err __wrap_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag);
+
+dure_err __wrap_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag)
+{
+    const bool dies = meet(&sums_left);
+    const dure_err err = __real_dure_store_sum_round(store, row, diag);
+    if (dies) die();
+    return err;
 }
