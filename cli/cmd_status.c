@@ -142,6 +142,28 @@ static const json_t *live_site(const view *v, const char *name)
     return NULL;
 }
 
+/* What every epsilon here is for one of, more or less. */
+static const char *unit_of(const view *v)
+{
+    switch (v->settings.terms.training.privacy_mode) {
+    case DURE_PRIVACY_RECORD:
+        return "record";
+    case DURE_PRIVACY_SUBJECT:
+        return "subject";
+    case DURE_PRIVACY_CLIENT:
+        return "site";
+    default:
+        return "none";
+    }
+}
+
+/* What a site's public number counts. */
+static const char *counted_of(const view *v)
+{
+    bool subjects = v->settings.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+    return subjects ? "subject" : "record";
+}
+
 static json_t *real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
@@ -190,12 +212,12 @@ static const char *waiting_for(const view *v)
 
 static int print_json(const view *v)
 {
-    return dure_print_json(json_pack("{s:s, s:s, s:b, s:s, s:I, s:I, s:o, s:o}", "federation",
-                                     v->settings.terms.federation, "endpoint", v->settings.endpoint,
-                                     "running", v->running, "waiting", waiting_for(v),
-                                     "rounds_done", (json_int_t)v->facts.n_done, "rounds_planned",
-                                     (json_int_t)v->settings.terms.training.rounds, "sites",
-                                     sites_json(v), "rounds", rounds_json(v)));
+    return dure_print_json(json_pack(
+        "{s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:o, s:o}", "federation", v->settings.terms.federation,
+        "unit", unit_of(v), "endpoint", v->settings.endpoint, "running", v->running, "waiting",
+        waiting_for(v), "rounds_done", (json_int_t)v->facts.n_done, "rounds_planned",
+        (json_int_t)v->settings.terms.training.rounds, "sites", sites_json(v), "rounds",
+        rounds_json(v)));
 }
 
 static void print_site(const view *v, const dure_roster_member *m)
@@ -276,7 +298,12 @@ static int print_words(const view *v, const char *dir)
     printf("federation  %s, %s\n", v->settings.terms.federation, v->settings.endpoint);
     print_coordinator(v, dir);
     print_rounds(v);
-    printf("sites       %-16s %-16s %-8s %8s   %-16s  %s\n", "", "", "", "records",
+    if (v->settings.terms.training.privacy_mode == DURE_PRIVACY_NONE)
+        printf("privacy     none: this federation trains without differential privacy\n");
+    else
+        printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
+               unit_of(v), counted_of(v));
+    printf("sites       %-16s %-16s %-8s %8ss  %-16s  %s\n", "", "", "", counted_of(v),
            "epsilon of plan", "received");
     for (size_t i = 0; i < dure_roster_count(v->roster); i++)
         print_site(v, dure_roster_at(v->roster, i));

@@ -3,11 +3,11 @@
 #include "cli/args.h"
 #include "cli/output.h"
 #include "common/file.h"
-#include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
 #include "dp/accountant_zcdp.h"
 #include "dp/calibrate.h"
 #include "dp/gaussian.h"
+#include "dp/membership.h"
 #include "dp/noise.h"
 #include "dp/noise_share.h"
 #include "model/lora.h"
@@ -143,13 +143,6 @@ static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *di
 }
 
 /* delta(epsilon) of the plan alone. */
-static dure_err delta_at(double *delta, const dure_plan_answer *a, double epsilon)
-{
-    if (!dure_plan_is_of_site(a)) return dure_pld_delta(delta, &a->plan, 1, epsilon);
-    *delta = dure_zcdp_delta(dure_zcdp_rho(&a->plan), epsilon);
-    return DURE_OK;
-}
-
 /* Two of noise, steps and epsilon are given; this finds the third. */
 static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
@@ -175,23 +168,6 @@ static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
     return err;
 }
 
-/* At one false alarm in a hundred a test finds at most e^epsilon / 100 + delta(epsilon) of the
- * members, whatever epsilon: the least over some of them. */
-static dure_err find_hit_rate(dure_plan_answer *a)
-{
-    a->hit_rate = 1;
-    if (!isfinite(a->epsilon)) return DURE_OK;
-    for (double epsilon = 0; epsilon < fmin(a->epsilon, 4.6); epsilon += 0.2) {
-        double delta = 1;
-        dure_err err = delta_at(&delta, a, epsilon);
-        if (err == DURE_ERR_LIMIT) continue;
-        if (err) return err;
-        a->hit_rate = fmin(a->hit_rate, exp(epsilon) / 100 + delta);
-    }
-    a->hit_rate = fmin(a->hit_rate, exp(a->epsilon) / 100 + a->delta);
-    return DURE_OK;
-}
-
 static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
     dure_rdp rdp = {{0}};
@@ -213,7 +189,8 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
         dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma_effective(&a->plan), (double)a->plan.steps);
     if (dure_plan_is_of_site(a)) a->gdp_mu = sqrt(2 * dure_zcdp_rho(&a->plan));
     a->sampler_delta = isfinite(a->epsilon) ? dure_noise_delta(&a->plan, a->epsilon) : 0;
-    return err ? err : find_hit_rate(a);
+    if (!err) err = dure_membership_most(&a->hit_rate, &a->plan, 1, 0.01);
+    return err;
 }
 
 /* ---- printing ---- */

@@ -170,18 +170,37 @@ typedef struct task {
     scratch_parts scratch;
 } task;
 
-/* Part `part` of `of` of the task's share. */
-static void fetch_ahead(const task *t, size_t part, size_t of)
+/* A block of rows of the task, and the one after it (no rows after the last). */
+typedef struct block {
+    range rows, next;
+    size_t index, of;
+} block;
+
+/* What is wanted while a block is multiplied: where its sums go, x of the next block, and a part of
+ * what the next products read. */
+static dure_near near_of(const task *t, const step *steps, size_t n, const block *b)
 {
-    enum { LINE = 64 };
-    const char *at = t->ahead.at;
-    size_t end = (part + 1) * t->ahead.bytes / of;
-    for (size_t i = part * t->ahead.bytes / of; i < end; i += LINE)
-        __builtin_prefetch(at + i, 0, 2);
+    dure_near near = {.n = 0};
+    size_t act = t->ops->act_bytes, ahead = b->index * t->ahead.bytes / b->of;
+    for (size_t i = 0; i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
+        const dure_touched *a = &t->p->touched[i];
+        size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
+        dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
+                      b->rows.n);
+    }
+    for (size_t s = 0; s < n; s++) {
+        const dure_term *from = steps[s].term;
+        const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
+        dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
+    }
+    dure_near_add(&near, (const char *)t->ahead.at + ahead,
+                  (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
+    return near;
 }
 
 /* Adds rows [row, row + n) of a step to the sums. */
-static void multiply(float *sums, const task *t, const step *s, range rows, bool first)
+static void multiply(float *sums, const task *t, const step *s, range rows, bool first,
+                     dure_near *near)
 {
     const dure_cpu_ops *ops = t->ops;
     size_t link = dure_round_up(link_of(depth_of(s->term)), ops->group);
@@ -192,7 +211,8 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
                    .a_step = ops->group,
                    .b_panel = s->panels.panel,
                    .m = rows.n,
-                   .n = t->columns.n};
+                   .n = t->columns.n,
+                   .near = near};
     for (size_t k = 0; k < depth; k += link) {
         g.k = depth - k < link ? depth - k : link;
         g.a = dure_act_in(ops, s->term->x, rows.first * s->term->ldx + s->k + k);
@@ -202,24 +222,31 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
     }
 }
 
+/* Block `i` of the task's rows. They are of even height: a low one would wait for its own sums. */
+static block block_at(const task *t, size_t i)
+{
+    size_t of = (t->rows.n + t->ops->rows - 1) / t->ops->rows, n = t->rows.n;
+    size_t at = i * n / of, end = (i + 1) * n / of, after = i + 1 < of ? (i + 2) * n / of : end;
+    return (block){{t->rows.first + at, end - at}, {t->rows.first + end, after - end}, i, of};
+}
+
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
 static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
 {
-    /* Blocks of even height: a low one would wait for its own sums. */
-    size_t blocks = (t->rows.n + t->ops->rows - 1) / t->ops->rows;
-    for (size_t b = 0; b < blocks; b++) {
-        size_t i = b * t->rows.n / blocks, end = (b + 1) * t->rows.n / blocks;
-        range rows = {t->rows.first + i, end - i};
-        float *sums = first && last ? t->scratch.tile : t->scratch.sums + i * t->columns.n;
+    block b = block_at(t, 0);
+    for (size_t i = 0; i < b.of; i++) {
+        b = block_at(t, i);
+        size_t at = b.rows.first - t->rows.first;
+        float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
+        dure_near near = near_of(t, steps, n, &b);
         for (size_t s = 0; s < n; s++)
-            multiply(sums, t, &steps[s], rows, first && s == 0);
+            multiply(sums, t, &steps[s], b.rows, first && s == 0, &near);
         if (!last) continue;
-        fetch_ahead(t, b, blocks);
         t->p->finish(t->p->state,
                      &(dure_sums){.at = sums,
                                   .ld = t->columns.n,
-                                  .row = rows.first,
-                                  .rows = rows.n,
+                                  .row = b.rows.first,
+                                  .rows = b.rows.n,
                                   .column = t->columns.first,
                                   .columns = t->columns.n},
                      t->ops);
@@ -586,6 +613,16 @@ void dure_matmul_few(const dure_product *products, size_t n, size_t rows, const 
 }
 
 /* --- finishing --- */
+
+dure_touched dure_touched_acts(const void *at, size_t ld, const dure_cpu_ops *ops)
+{
+    return (dure_touched){at, ld * ops->act_bytes, ops->act_bytes};
+}
+
+dure_touched dure_touched_floats(const float *at, size_t ld)
+{
+    return (dure_touched){at, ld * sizeof *at, sizeof *at};
+}
 
 void dure_finish_store(void *store, const dure_sums *sums, const dure_cpu_ops *ops)
 {

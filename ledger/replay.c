@@ -407,7 +407,7 @@ static dure_err charged_plans(dure_dp_plan **plans, size_t *n, dure_account *out
 
 dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_t i)
 {
-    *out = (dure_account){.rounds = 0};
+    *out = (dure_account){.unit = "record"};
     if (i >= replay->n_accounts) return DURE_ERR_USAGE;
     const account *from = &replay->accounts[i];
     dure_dp_plan *plans = NULL;
@@ -422,6 +422,7 @@ dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_
     for (size_t k = 0; !err && k < n; k++) {
         dure_rdp_add(rdp, &plans[k]);
         out->steps += plans[k].steps;
+        if (k == 0) out->unit = dure_dp_plan_unit(&plans[k]);
     }
     if (!err) err = dure_rdp_epsilon(&out->epsilon_rdp, rdp, out->delta);
     if (!err) err = dure_calibrate_history(&out->epsilon, (dure_dp_history){plans, n}, out->delta);
