@@ -66,8 +66,8 @@ static void say_done(const json_t *facts)
     fprintf(stderr, "round %.0f done with %.0f of %.0f sites: loss here %s, ",
             number(facts, "round"), number(facts, "sites"), number(facts, "of"), loss);
     if (number(facts, "epsilon") > 0) {
-        fprintf(stderr, "epsilon %.3g of %.3g at delta %.2g, ", number(facts, "epsilon"),
-                number(facts, "epsilon_budget"), number(facts, "delta"));
+        fprintf(stderr, "epsilon %.3g of %.3g at delta %.2g for one %s, ", number(facts, "epsilon"),
+                number(facts, "epsilon_budget"), number(facts, "delta"), text(facts, "unit"));
     }
     fprintf(stderr, "%s sent in all\n", bytes);
 }
@@ -198,18 +198,19 @@ static int print_json_findings(const findings *f, const dure_site *site)
 {
     const dure_training_terms *t = &site->invitation.terms.training;
     return dure_print_json(json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, "
-        "s:I}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:f, s:f, s:f, s:f, "
+        "s:f, s:I}",
         "site", site->policy.name, "federation", site->policy.federation, "records",
         (json_int_t)f->work.records, "cut", (json_int_t)f->work.cut, "unusable",
         (json_int_t)f->work.unusable, "tokens", (json_int_t)f->work.tokens, "rounds",
         (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "tokens_per_second",
         f->tokens_per_second, "step_seconds", f->step_seconds, "peak_memory_bytes",
-        (json_int_t)peak_bytes(), "expected_memory_bytes", (json_int_t)f->work.fit.bytes,
-        "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan), "epsilon",
-        f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
-        "epsilon_remaining", f->bare ? 0 : f->source.epsilon_remaining, "delta",
-        site->policy.budget.delta, "steps_used", (json_int_t)site->state.steps_used));
+        (json_int_t)peak_bytes(), "expected_memory_bytes", (json_int_t)f->work.fit.bytes, "unit",
+        f->bare ? "none" : dure_dp_plan_unit(&f->plan), "noise_multiplier",
+        f->bare ? 0 : dure_dp_plan_sigma(&f->plan), "epsilon", f->bare ? 0 : f->epsilon,
+        "epsilon_budget", site->policy.budget.epsilon, "epsilon_remaining",
+        f->bare ? 0 : f->source.epsilon_remaining, "delta", site->policy.budget.delta, "steps_used",
+        (json_int_t)site->state.steps_used));
 }
 
 static void print_findings(const findings *f, const dure_site *site)
@@ -221,8 +222,8 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("site        %s in federation %s\n", site->policy.name, site->policy.federation);
     printf("data        %zu records, %zu tokens; %zu cut, %zu without anything to learn\n",
            f->work.records, f->work.tokens, f->work.cut, f->work.unusable);
-    printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
-           site->state.declared.batch);
+    printf("training    %u rounds of %u steps of %u %ss on average\n", t->rounds, t->steps,
+           site->state.declared.batch, f->bare ? "record" : dure_dp_plan_unit(&f->plan));
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
     if (f->work.fit.bytes)
         printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
@@ -234,13 +235,15 @@ static void print_findings(const findings *f, const dure_site *site)
         return;
     }
     printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
-           "plan (%s accountant)\n",
+           "plan (%s accountant), for one %s more or less\n",
            dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
-           site->policy.budget.delta, dure_calibrate_accountant(&f->plan));
+           site->policy.budget.delta, dure_calibrate_accountant(&f->plan),
+           dure_dp_plan_unit(&f->plan));
     if (f->plan.mechanism == DURE_DP_SITE_GAUSSIAN)
-        printf("            for this site's whole update or none, while at least %u honest sites "
-               "share the noise of every sum\n",
-               f->plan.honest);
+        printf(
+            "            (zero-out of its whole update), while at least %u honest sites share the "
+            "noise of every sum\n",
+            f->plan.honest);
     printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",
            site->policy.source, f->source.epsilon_spent, f->source.epsilon_committed,
            f->source.epsilon_remaining);

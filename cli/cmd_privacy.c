@@ -49,10 +49,11 @@ static json_t *reservation_json(const dure_reservation *r)
 {
     char at[DURE_CLOCK_TEXT_SIZE];
     dure_clock_text(at, r->reserved_at_s);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:f}", "source", r->source, "state",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:f}", "source", r->source, "state",
                      state_text(r->state), "unit", dure_dp_plan_unit(&r->plan), "purpose",
-                     r->purpose, "at", at, "noise", dure_dp_plan_sigma(&r->plan), "steps",
-                     (json_int_t)r->plan.steps, "sample_rate", dure_dp_plan_rate(&r->plan));
+                     r->purpose, "at", at, "noise", dure_dp_plan_sigma(&r->plan), "noise_effective",
+                     dure_dp_plan_sigma_effective(&r->plan), "steps", (json_int_t)r->plan.steps,
+                     "sample_rate", dure_dp_plan_rate(&r->plan));
 }
 
 static int print_status_json(const dure_site_ledger *ledger, const char *path)
@@ -91,11 +92,12 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
                s.epsilon_spent, s.n_spent, s.epsilon_committed, s.n_reserved, s.epsilon_remaining);
         for (size_t k = 0; k < dure_site_ledger_reservation_count(ledger); k++) {
             const dure_reservation *r = dure_site_ledger_reservation_at(ledger, k);
-            char at[DURE_CLOCK_TEXT_SIZE];
+            char at[DURE_CLOCK_TEXT_SIZE], clip[DURE_DP_CLIP_TEXT_SIZE];
             if (strcmp(r->source, s.name) != 0) continue;
             dure_clock_text(at, r->reserved_at_s);
-            printf("  %s  %-8s  %llu steps, noise %.4g  %s\n", at, state_text(r->state),
-                   (unsigned long long)r->plan.steps, dure_dp_plan_sigma(&r->plan), r->purpose);
+            printf("  %s  %-8s  %llu steps, noise %.4g, %s  %s\n", at, state_text(r->state),
+                   (unsigned long long)r->plan.steps, dure_dp_plan_sigma(&r->plan),
+                   dure_dp_plan_clip_text(clip, &r->plan), r->purpose);
         }
     }
 }

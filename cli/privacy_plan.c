@@ -3,11 +3,11 @@
 #include "cli/args.h"
 #include "cli/output.h"
 #include "common/file.h"
-#include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
 #include "dp/accountant_zcdp.h"
 #include "dp/calibrate.h"
 #include "dp/gaussian.h"
+#include "dp/membership.h"
 #include "dp/noise.h"
 #include "dp/noise_share.h"
 #include "model/lora.h"
@@ -21,11 +21,11 @@
 #define PARAMS_ASSUMED ((uint64_t)1 << 24)
 
 typedef struct question {
-    double rate, noise, epsilon, delta;
+    double rate, noise, clip_noise, epsilon, delta;
     uint64_t steps, batch, records, params, rank, first_layer, sites, honest;
     const char *model, *targets, *factor, *html, *unit;
     bool rate_given, noise_given, epsilon_given, steps_given, batch_given, records_given;
-    bool delta_given, params_given, honest_given, sites_given, json;
+    bool delta_given, params_given, honest_given, sites_given, clip_noise_given, json;
 } question;
 
 bool dure_plan_is_of_site(const dure_plan_answer *answer)
@@ -143,13 +143,6 @@ static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *di
 }
 
 /* delta(epsilon) of the plan alone. */
-static dure_err delta_at(double *delta, const dure_plan_answer *a, double epsilon)
-{
-    if (!dure_plan_is_of_site(a)) return dure_pld_delta(delta, &a->plan, 1, epsilon);
-    *delta = dure_zcdp_delta(dure_zcdp_rho(&a->plan), epsilon);
-    return DURE_OK;
-}
-
 /* Two of noise, steps and epsilon are given; this finds the third. */
 static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
@@ -159,30 +152,20 @@ static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
     if (q->steps_given && (q->steps == 0 || q->steps > DURE_DP_STEPS_MAX))
         return dure_diag_set(diag, DURE_ERR_USAGE, "--steps must be 1 to %u", DURE_DP_STEPS_MAX);
     a->plan.steps = q->steps;
+    if (q->noise_given && q->noise == 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "--noise 0 protects nobody, whatever else is chosen; 1 is usual, or "
+                             "give --epsilon and --steps, and the answer is the least noise");
     if (q->noise_given) err = dure_dp_plan_set_sigma(&a->plan, q->noise, diag);
+    if (!err && q->clip_noise_given)
+        err = dure_dp_adaptive_set(&a->plan.adaptive, q->clip_noise, 0.5, 0.2, diag);
+    if (err) return err;
     if (!err && !q->noise_given) err = dure_calibrate_sigma(&a->plan, NULL, target, diag);
     if (!err && !q->steps_given)
         err = dure_calibrate_steps(&a->plan, NULL, target, DURE_DP_STEPS_MAX, diag);
     /* A share has bounds that other noise has not. */
     if (!err && dure_plan_is_of_site(a)) err = dure_dp_plan_check(&a->plan, diag);
     return err;
-}
-
-/* At one false alarm in a hundred a test finds at most e^epsilon / 100 + delta(epsilon) of the
- * members, whatever epsilon: the least over some of them. */
-static dure_err find_hit_rate(dure_plan_answer *a)
-{
-    a->hit_rate = 1;
-    if (!isfinite(a->epsilon)) return DURE_OK;
-    for (double epsilon = 0; epsilon < fmin(a->epsilon, 4.6); epsilon += 0.2) {
-        double delta = 1;
-        dure_err err = delta_at(&delta, a, epsilon);
-        if (err == DURE_ERR_LIMIT) continue;
-        if (err) return err;
-        a->hit_rate = fmin(a->hit_rate, exp(epsilon) / 100 + delta);
-    }
-    a->hit_rate = fmin(a->hit_rate, exp(a->epsilon) / 100 + a->delta);
-    return DURE_OK;
 }
 
 static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
@@ -202,11 +185,12 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
     if (err) return err;
     dure_rdp_add(&rdp, &a->plan);
     err = dure_rdp_epsilon(&a->epsilon_rdp, &rdp, a->delta);
-    a->gdp_mu = dure_gaussian_limit_mu(dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma(&a->plan),
-                                       (double)a->plan.steps);
+    a->gdp_mu = dure_gaussian_limit_mu(
+        dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma_effective(&a->plan), (double)a->plan.steps);
     if (dure_plan_is_of_site(a)) a->gdp_mu = sqrt(2 * dure_zcdp_rho(&a->plan));
     a->sampler_delta = isfinite(a->epsilon) ? dure_noise_delta(&a->plan, a->epsilon) : 0;
-    return err ? err : find_hit_rate(a);
+    if (!err) err = dure_membership_most(&a->hit_rate, &a->plan, 1, 0.01);
+    return err;
 }
 
 /* ---- printing ---- */
@@ -237,6 +221,11 @@ static int print_json(const dure_plan_answer *a)
         json_object_set_new(out, "neighbours", json_string("zero-out"));
         json_object_set_new(out, "rho", number(dure_zcdp_rho(&a->plan)));
         json_object_set_new(out, "share_noise", json_real(share_noise(a)));
+    }
+    if (out && a->plan.adaptive.count_sigma_num) {
+        json_object_set_new(out, "clip_noise", json_real(dure_dp_plan_count_sigma(&a->plan)));
+        json_object_set_new(out, "noise_effective",
+                            json_real(dure_dp_plan_sigma_effective(&a->plan)));
     }
     if (out && signal > 0) {
         json_object_set_new(out, "parameters", json_integer((json_int_t)a->n_params));
@@ -295,6 +284,10 @@ static void print_words(const dure_plan_answer *a)
            "sample rate  %.6g\n",
            dure_dp_plan_sigma(&a->plan), (unsigned long long)a->plan.steps,
            dure_dp_plan_rate(&a->plan));
+    if (a->plan.adaptive.count_sigma_num)
+        printf("clip         adapts, after a count with noise %.6g; both together cost what noise "
+               "%.6g with a fixed clip would\n",
+               dure_dp_plan_count_sigma(&a->plan), dure_dp_plan_sigma_effective(&a->plan));
     if (isfinite(a->epsilon))
         printf("meaning      who tests for a %s, and is wrong about 1 %% of those that were not "
                "there, finds at most %.3g %% of those that were\n",
@@ -355,6 +348,10 @@ static const dure_arg args[] = {
     GIVEN("steps", COUNT, steps, "T",
           "steps in all: rounds times steps of a round; with --unit site the rounds"),
     GIVEN("epsilon", NUMBER, epsilon, "E", "the most privacy loss"),
+
+    HEADING("A clip that adapts (train --clip-quantile)"),
+    GIVEN("clip-noise", NUMBER, clip_noise, "X",
+          "noise multiplier of the count that the clip follows; default: the clip is fixed"),
 
     HEADING("The guarantee"),
     GIVEN("delta", NUMBER, delta, "D", "default 1e-5, or 1/(10 N) if that is smaller"),

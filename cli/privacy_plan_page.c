@@ -170,6 +170,10 @@ static void put_facts(dure_buf *out, const dure_plan_answer *a)
                        : "for adding or removing one record");
     snprintf(text, sizeof text, "\xcf\x83 = %.4g", dure_dp_plan_sigma(&a->plan));
     put_fact(out, text, "noise over clip, in a sum");
+    if (a->plan.adaptive.count_sigma_num) {
+        snprintf(text, sizeof text, "\xcf\x83 = %.4g", dure_dp_plan_sigma_effective(&a->plan));
+        put_fact(out, text, "in effect, with the count that the clip follows");
+    }
     snprintf(text, sizeof text, site ? "%llu rounds" : "%llu steps",
              (unsigned long long)a->plan.steps);
     put_fact(out, text, "in all");

@@ -135,7 +135,7 @@ double dure_rdp_to_delta(const double *orders, const double *rdp, size_t n, doub
 
 void dure_rdp_add(dure_rdp *rdp, const dure_dp_plan *plan)
 {
-    double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma(plan);
+    double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma_effective(plan);
     if (plan->steps == 0) return;
     for (size_t i = 0; i < DURE_RDP_ORDERS; i++) {
         double order = dure_rdp_orders[i];

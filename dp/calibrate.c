@@ -118,10 +118,13 @@ dure_err dure_calibrate_sigma(dure_dp_plan *plan, const dure_dp_history *before,
         err = dure_calibrate_fits(&fits, &trial, before, aim);
         if (err || fits) break;
         if (high > UINT32_MAX / 2)
-            return dure_diag_set(diag, DURE_ERR_BUDGET,
-                                 "no amount of noise keeps %llu steps within epsilon %g at delta "
-                                 "%g",
-                                 (unsigned long long)plan->steps, target.epsilon, target.delta);
+            return dure_diag_set(
+                diag, DURE_ERR_BUDGET,
+                "no amount of noise keeps %llu steps within epsilon %g at delta %g%s",
+                (unsigned long long)plan->steps, target.epsilon, target.delta,
+                plan->adaptive.count_sigma_num
+                    ? "; give the count that the clip follows more noise, or fix the clip"
+                    : "");
         low = high;
         high *= 2;
     }

@@ -14,6 +14,7 @@
  * bfloat16). */
 #pragma once
 
+#include "kernels/dropout.h"
 #include "kernels/profile.h"
 #include "kernels/threads.h"
 
@@ -26,6 +27,22 @@ typedef struct dure_panels {
     void *at;
     size_t panel;
 } dure_panels;
+
+/* Memory that is wanted soon, in `pieces` of `lines` cache lines, `stride` bytes apart. */
+typedef struct dure_near_run {
+    const char *at;
+    size_t lines, stride, pieces;
+} dure_near_run;
+enum { DURE_NEAR_LINE = 64, DURE_NEAR_RUNS = 12 };
+/* What a gemm brings nearer line by line while it multiplies: a hint, so any address is good. */
+typedef struct dure_near {
+    const char *line; /* the next one, */
+    size_t lines;     /* of those left of the piece */
+    size_t run, n;    /* the run under way, all */
+    dure_near_run runs[DURE_NEAR_RUNS];
+} dure_near;
+/* `bytes` at each piece. Leaves it out when there is no more room. */
+void dure_near_add(dure_near *near, const void *at, size_t bytes, size_t stride, size_t pieces);
 
 /* C[m x n] = A[m x k] B, or += with `accumulate`. The sum over k runs upward from zero, one fused
  * multiply-add (of a pair, with G = 2) a step; what C held is added last, so a long sum made of
@@ -41,6 +58,7 @@ typedef struct dure_gemm {
     size_t b_panel;
     size_t m, n, k;
     bool accumulate;
+    dure_near *near; /* NULL: nothing */
 } dure_gemm;
 
 /* C[m x n] = X[m x k] Y[n x k]^T for few columns, from rows of activations; n is a multiple of 4.
@@ -134,6 +152,11 @@ typedef struct dure_cpu_ops {
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a x */
     void (*scale)(float *y, float a, size_t n);                /* y *= a */
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const dure_adamw_step *s);
+    /* y = x where the row's mask keeps columns [0, n), zero elsewhere. */
+    void (*drop)(void *y, const void *x, size_t n, const dure_drop *d);
+    /* y += x where it keeps columns [column, column + n); `column` is a multiple of
+     * DURE_DROP_LANES. */
+    void (*add_kept)(float *y, const float *x, size_t column, size_t n, const dure_drop *d);
 } dure_cpu_ops;
 
 typedef enum dure_cpu_level {

@@ -27,13 +27,15 @@ enum {
 
 typedef struct scratch_parts {
     void *panels;
-    float *decoded, *tile, *sums;
+    float *decoded, *tile, *apart, *sums; /* tile and apart: sums of a block of rows */
 } scratch_parts;
+
+enum { TILE = COLUMNS_MAX * ROWS_MAX };
 
 size_t dure_matmul_scratch_bytes(size_t rows, size_t inner)
 {
     size_t sums = COLUMNS_MAX * rows, few = DURE_MATMUL_FEW * inner;
-    return sizeof(float) * (PANEL + DECODED + COLUMNS_MAX * ROWS_MAX + (sums > few ? sums : few));
+    return sizeof(float) * (PANEL + DECODED + 2 * TILE + (sums > few ? sums : few));
 }
 
 static scratch_parts parts_of(void *scratch)
@@ -42,7 +44,8 @@ static scratch_parts parts_of(void *scratch)
     return (scratch_parts){.panels = at,
                            .decoded = at + PANEL,
                            .tile = at + PANEL + DECODED,
-                           .sums = at + PANEL + DECODED + COLUMNS_MAX * ROWS_MAX};
+                           .apart = at + PANEL + DECODED + TILE,
+                           .sums = at + PANEL + DECODED + 2 * TILE};
 }
 
 const uint8_t *dure_weight_at(const dure_weight *w, size_t row, size_t column)
@@ -82,6 +85,7 @@ typedef struct step {
     const dure_term *term;
     size_t k, depth;
     dure_panels panels;
+    bool apart;
 } step;
 
 typedef struct range {
@@ -170,18 +174,37 @@ typedef struct task {
     scratch_parts scratch;
 } task;
 
-/* Part `part` of `of` of the task's share. */
-static void fetch_ahead(const task *t, size_t part, size_t of)
+/* A block of rows of the task, and the one after it (no rows after the last). */
+typedef struct block {
+    range rows, next;
+    size_t index, of;
+} block;
+
+/* What is wanted while a block is multiplied: where its sums go, x of the next block, and a part of
+ * what the next products read. */
+static dure_near near_of(const task *t, const step *steps, size_t n, const block *b)
 {
-    enum { LINE = 64 };
-    const char *at = t->ahead.at;
-    size_t end = (part + 1) * t->ahead.bytes / of;
-    for (size_t i = part * t->ahead.bytes / of; i < end; i += LINE)
-        __builtin_prefetch(at + i, 0, 2);
+    dure_near near = {.n = 0};
+    size_t act = t->ops->act_bytes, ahead = b->index * t->ahead.bytes / b->of;
+    for (size_t i = 0; i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
+        const dure_touched *a = &t->p->touched[i];
+        size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
+        dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
+                      b->rows.n);
+    }
+    for (size_t s = 0; s < n; s++) {
+        const dure_term *from = steps[s].term;
+        const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
+        dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
+    }
+    dure_near_add(&near, (const char *)t->ahead.at + ahead,
+                  (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
+    return near;
 }
 
 /* Adds rows [row, row + n) of a step to the sums. */
-static void multiply(float *sums, const task *t, const step *s, range rows, bool first)
+static void multiply(float *sums, const task *t, const step *s, range rows, bool first,
+                     dure_near *near)
 {
     const dure_cpu_ops *ops = t->ops;
     size_t link = dure_round_up(link_of(depth_of(s->term)), ops->group);
@@ -192,7 +215,8 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
                    .a_step = ops->group,
                    .b_panel = s->panels.panel,
                    .m = rows.n,
-                   .n = t->columns.n};
+                   .n = t->columns.n,
+                   .near = near};
     for (size_t k = 0; k < depth; k += link) {
         g.k = depth - k < link ? depth - k : link;
         g.a = dure_act_in(ops, s->term->x, rows.first * s->term->ldx + s->k + k);
@@ -202,27 +226,41 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
     }
 }
 
+/* Block `i` of the task's rows. They are of even height: a low one would wait for its own sums. */
+static block block_at(const task *t, size_t i)
+{
+    size_t of = (t->rows.n + t->ops->rows - 1) / t->ops->rows, n = t->rows.n;
+    size_t at = i * n / of, end = (i + 1) * n / of, after = i + 1 < of ? (i + 2) * n / of : end;
+    return (block){{t->rows.first + at, end - at}, {t->rows.first + end, after - end}, i, of};
+}
+
+static void hand_on(const task *t, float *at, range rows)
+{
+    const dure_sums sums = {.at = at,
+                            .ld = t->columns.n,
+                            .row = rows.first,
+                            .rows = rows.n,
+                            .column = t->columns.first,
+                            .columns = t->columns.n};
+    if (t->p->n_apart) t->p->join(t->p->join_state, &sums, t->scratch.apart, t->ops);
+    t->p->finish(t->p->state, &sums, t->ops);
+}
+
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
 static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
 {
-    /* Blocks of even height: a low one would wait for its own sums. */
-    size_t blocks = (t->rows.n + t->ops->rows - 1) / t->ops->rows;
-    for (size_t b = 0; b < blocks; b++) {
-        size_t i = b * t->rows.n / blocks, end = (b + 1) * t->rows.n / blocks;
-        range rows = {t->rows.first + i, end - i};
-        float *sums = first && last ? t->scratch.tile : t->scratch.sums + i * t->columns.n;
-        for (size_t s = 0; s < n; s++)
-            multiply(sums, t, &steps[s], rows, first && s == 0);
-        if (!last) continue;
-        fetch_ahead(t, b, blocks);
-        t->p->finish(t->p->state,
-                     &(dure_sums){.at = sums,
-                                  .ld = t->columns.n,
-                                  .row = rows.first,
-                                  .rows = rows.n,
-                                  .column = t->columns.first,
-                                  .columns = t->columns.n},
-                     t->ops);
+    block b = block_at(t, 0);
+    for (size_t i = 0; i < b.of; i++) {
+        b = block_at(t, i);
+        size_t at = b.rows.first - t->rows.first;
+        float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
+        dure_near near = near_of(t, steps, n, &b);
+        for (size_t s = 0; s < n; s++) {
+            bool apart = steps[s].apart, begins = s == 0 || steps[s - 1].apart != apart;
+            multiply(apart ? t->scratch.apart : sums, t, &steps[s], b.rows,
+                     begins && (apart || first), &near);
+        }
+        if (last) hand_on(t, sums, b.rows);
     }
 }
 
@@ -238,7 +276,8 @@ static step next_step(const task *t, size_t *term, size_t *k, size_t room)
     const dure_term *from = &t->p->terms[*term];
     size_t depth = depth_of(from), link = link_of(depth), left = depth - *k;
     size_t most = room / elements_of(t, 1) * t->ops->group;
-    step s = {.term = from, .k = *k, .depth = left};
+    step s = {
+        .term = from, .k = *k, .depth = left, .apart = *term >= t->p->n_terms - t->p->n_apart};
     if (dure_round_up(left, t->ops->group) > most) s.depth = most / link * link;
     *k += s.depth;
     if (*k < depth) return s;
@@ -247,13 +286,30 @@ static step next_step(const task *t, size_t *term, size_t *k, size_t room)
     return s;
 }
 
+/* Terms that are summed apart all come in the last batch, as their sums are kept for one block of
+ * rows only; share_out() chooses tasks narrow enough for it. */
+static size_t apart_elements(const task *t)
+{
+    size_t sum = 0;
+    for (size_t i = t->p->n_terms - t->p->n_apart; i < t->p->n_terms; i++)
+        sum += elements_of(t, depth_of(&t->p->terms[i]));
+    return sum;
+}
+
+static bool begins_apart(const task *t, size_t term, size_t k)
+{
+    return t->p->n_apart && term == t->p->n_terms - t->p->n_apart && k == 0;
+}
+
 static void run(const task *t)
 {
     step steps[STEPS_MAX];
     size_t n = 0, used = 0, term = 0, k = 0;
     bool first = true;
     while (term < t->p->n_terms) {
-        step s = next_step(t, &term, &k, PANEL - used);
+        size_t room = PANEL - used;
+        if (n && begins_apart(t, term, k) && room < apart_elements(t)) room = 0;
+        step s = next_step(t, &term, &k, room);
         if (s.depth == 0 || n == STEPS_MAX) {
             DURE_ASSERT(n > 0); /* one link of the widest task fits */
             multiply_rows(t, steps, n, first, false);
@@ -316,20 +372,32 @@ static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops
     return unit;
 }
 
+/* Of the terms from `first` on, as panels hold them. */
+static size_t total_depth(const dure_product *p, size_t first, const dure_cpu_ops *ops)
+{
+    size_t sum = 0;
+    for (size_t k = first; k < p->n_terms; k++)
+        sum += dure_round_up(depth_of(&p->terms[k]), ops->group);
+    return sum;
+}
+
 /* The columns of a task: as many as possible, because each task reads all of x, but no more than
  * share out evenly among the threads, nor than keep the right factor in the cache. */
 static size_t width_of(const job *j, size_t threads)
 {
-    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1;
+    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1, apart = 1;
     for (size_t i = 0; i < j->n; i++) {
-        size_t depth = 0;
-        for (size_t k = 0; k < j->products[i].n_terms; k++)
-            depth += depth_of(&j->products[i].terms[k]);
-        if (depth > deepest) deepest = depth;
+        const dure_product *p = &j->products[i];
+        size_t all = total_depth(p, 0, j->ops);
+        size_t last = total_depth(p, p->n_terms - p->n_apart, j->ops);
+        if (all > deepest) deepest = all;
+        if (last > apart) apart = last;
     }
     size_t most = PANEL / deepest;
     if (most < DEEP_COLUMNS) most = DEEP_COLUMNS;
     if (most > COLUMNS_MAX) most = COLUMNS_MAX;
+    if (most > PANEL / apart) most = PANEL / apart;
+    DURE_ASSERT(most >= unit);
     size_t best = unit, shortest = SIZE_MAX;
     for (size_t width = unit; width <= most; width += unit) {
         if (width < COLUMNS_LEAST && width + unit <= most) continue;
@@ -586,6 +654,16 @@ void dure_matmul_few(const dure_product *products, size_t n, size_t rows, const 
 }
 
 /* --- finishing --- */
+
+dure_touched dure_touched_acts(const void *at, size_t ld, const dure_cpu_ops *ops)
+{
+    return (dure_touched){at, ld * ops->act_bytes, ops->act_bytes};
+}
+
+dure_touched dure_touched_floats(const float *at, size_t ld)
+{
+    return (dure_touched){at, ld * sizeof *at, sizeof *at};
+}
 
 void dure_finish_store(void *store, const dure_sums *sums, const dure_cpu_ops *ops)
 {

@@ -38,12 +38,24 @@ typedef struct dure_sums {
 /* Takes the sums, which it may change; each element once, on any thread. */
 typedef void dure_finisher(void *state, const dure_sums *sums, const dure_cpu_ops *ops);
 
+/* Adds the sums of a product's last terms, `apart` with the stride of the others, to these. */
+typedef void dure_joiner(void *state, const dure_sums *sums, const float *apart,
+                         const dure_cpu_ops *ops);
+
 /* Memory that is read next: while the products run they bring it nearer. NULL: unknown. */
 typedef struct dure_ahead {
     const void *at;
     size_t bytes;
 } dure_ahead;
 
+/* An array of rows that a finisher reads or writes, which is brought near while the sums are made:
+ * where column 0 of row 0 is, and the bytes of a row and of a column. */
+typedef struct dure_touched {
+    const void *at;
+    size_t row_bytes, column_bytes;
+} dure_touched;
+
+enum { DURE_TOUCHED_MAX = 3 };
 enum { DURE_TERMS_MAX = 8, DURE_PRODUCTS_MAX = 8, DURE_MATMUL_FEW = 8 };
 
 typedef struct dure_product {
@@ -51,7 +63,11 @@ typedef struct dure_product {
     size_t n_terms;
     dure_finisher *finish;
     void *state;
-    size_t grain; /* `columns` of a block is a multiple of it; 0: any */
+    size_t grain;   /* `columns` of a block is a multiple of it; 0: any */
+    size_t n_apart; /* of the terms the last, summed apart and added by `join` */
+    dure_joiner *join;
+    void *join_state;
+    dure_touched touched[DURE_TOUCHED_MAX]; /* a hint; those after the last are zero */
 } dure_product;
 
 /* n <= DURE_PRODUCTS_MAX products over the same rows, side by side: none reads what another
@@ -72,6 +88,10 @@ void dure_matmul_few(const dure_product *products, size_t n, size_t rows, const 
 size_t dure_matmul_scratch_bytes(size_t rows, size_t inner);
 
 /* --- ready-made ways to finish --- */
+
+/* Rows of activations or float32, `ld` of them apart. */
+dure_touched dure_touched_acts(const void *at, size_t ld, const dure_cpu_ops *ops);
+dure_touched dure_touched_floats(const float *at, size_t ld);
 
 /* y = scale * sums, as activations. */
 typedef struct dure_store {

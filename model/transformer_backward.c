@@ -194,34 +194,48 @@ static dure_ahead after(const back *b, uint32_t layer, dure_lora_target first)
     }
 }
 
+/* What becomes of the gradient of a product's input. */
+typedef struct input_finish {
+    dure_finisher *finish;
+    void *state;
+    dure_touched touched[DURE_TOUCHED_MAX];
+} input_finish;
+
 /* Finishes the sum of dy W + dz A over the list, whose dz is there. */
 static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, size_t n,
-                        dure_finisher *finish, void *state)
+                        const input_finish *to)
 {
     dure_transformer *t = b->t;
     dure_lora_pair pairs[3];
-    dure_product p = {.finish = finish, .state = state}, extra = {.n_terms = 0};
-    dure_dropout_sums sums = {.t = t,
-                              .pass = b->pass,
-                              .layer = layer,
-                              .input = list[0].target,
-                              .width = t->layers[layer].w[list[0].target].in,
-                              .finish = finish,
-                              .state = state};
+    dure_product p = {.finish = to->finish, .state = to->state};
+    dure_dropout_sums dropped = {.t = t,
+                                 .pass = b->pass,
+                                 .layer = layer,
+                                 .input = list[0].target,
+                                 .width = t->layers[layer].w[list[0].target].in};
+    memcpy(p.touched, to->touched, sizeof p.touched);
     for (size_t i = 0; i < n; i++) {
         const dure_weight *w = &t->layers[layer].w[list[i].target];
         p.terms[p.n_terms++] =
             (dure_term){.x = list[i].dy, .ldx = w->out, .w = w, .transposed = true};
     }
-    add_lora_terms(b->pass->dropout ? &extra : &p, pairs, b, layer, list, n);
-    if (extra.n_terms) {
-        extra.finish = dure_dropout_finish_extra;
-        p.finish = dure_dropout_finish_rest;
-        extra.state = p.state = &sums;
-        dure_matmul(&extra, 1, b->pass->rows, &t->compute);
+    add_lora_terms(&p, pairs, b, layer, list, n);
+    if (b->pass->dropout && p.n_terms > n) {
+        p.n_apart = p.n_terms - n;
+        p.join = dure_dropout_join;
+        p.join_state = &dropped;
     }
     enter(b, DURE_PHASE_MATMUL);
     dure_matmul_ahead(&p, 1, b->pass->rows, after(b, layer, list[0].target), &t->compute);
+}
+
+/* The same into ws.dnorm. */
+static void norm_input_back(const back *b, uint32_t layer, const linear_grad *list, size_t n)
+{
+    dure_floats dnorm = {.y = b->t->ws.dnorm, .ldy = b->t->shape.n_embd};
+    inputs_back(
+        b, layer, list, n,
+        &(input_finish){dure_finish_floats, &dnorm, {dure_touched_floats(dnorm.y, dnorm.ldy)}});
 }
 
 static dure_rmsnorm norm_args(const back *b, const float *w)
@@ -258,7 +272,14 @@ static void feed_forward_back(const back *b, uint32_t layer)
                                .up = acts->up,
                                .width = t->shape.n_ff,
                                .of_gate = t->arch.activation};
-    inputs_back(b, layer, &down, 1, dure_finish_swiglu_backward, &swiglu);
+    const dure_cpu_ops *ops = t->compute.ops;
+    const size_t f = t->shape.n_ff;
+    inputs_back(
+        b, layer, &down, 1,
+        &(input_finish){dure_finish_swiglu_backward,
+                        &swiglu,
+                        {dure_touched_acts(ws->h, f, ops), dure_touched_acts(acts->gate, f, ops),
+                         dure_touched_acts(acts->up, f, ops)}});
     factor_gradients(b, layer, &down, 1);
     const linear_grad both[] = {{DURE_LORA_GATE, acts->gate, ws->norm},
                                 {DURE_LORA_UP, acts->up, ws->norm}};
@@ -267,8 +288,7 @@ static void feed_forward_back(const back *b, uint32_t layer)
     dure_rmsnorm_again(ws->norm, acts->mid, &norm, &t->compute);
     lora_inputs(b, layer, both, 2);
     factor_gradients(b, layer, both, 2);
-    dure_floats dnorm = {.y = ws->dnorm, .ldy = t->shape.n_embd};
-    inputs_back(b, layer, both, 2, dure_finish_floats, &dnorm);
+    norm_input_back(b, layer, both, 2);
     enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->mid, &norm, &t->compute);
 }
@@ -325,7 +345,10 @@ static void attention_back(const back *b, uint32_t layer)
     into_half(b, layer, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
     lora_inputs(b, layer, &out, 1);
     factor_gradients(b, layer, &out, 1);
-    inputs_back(b, layer, &out, 1, dure_finish_store, &datt);
+    inputs_back(b, layer, &out, 1,
+                &(input_finish){dure_finish_store,
+                                &datt,
+                                {dure_touched_acts(datt.y, datt.ldy, t->compute.ops)}});
     scores_back(b, layer);
     const linear_grad three[] = {{DURE_LORA_Q, ws->dq, ws->norm},
                                  {DURE_LORA_K, ws->dk, ws->norm},
@@ -336,8 +359,7 @@ static void attention_back(const back *b, uint32_t layer)
     lora_inputs(b, layer, three, 3);
     factor_gradients(b, layer, three, 3);
     if (layer == b->pass->lora->layout.first_layer) return;
-    dure_floats dnorm = {.y = ws->dnorm, .ldy = t->shape.n_embd};
-    inputs_back(b, layer, three, 3, dure_finish_floats, &dnorm);
+    norm_input_back(b, layer, three, 3);
     enter(b, DURE_PHASE_ELEMENTWISE);
     dure_rmsnorm_backward(ws->dres, ws->dy, ws->dnorm, acts->x, &norm, &t->compute);
 }

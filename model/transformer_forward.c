@@ -14,6 +14,7 @@ typedef struct linear {
     const void *x;
     dure_finisher *finish;
     void *state;
+    dure_touched to; /* where the sums go */
 } linear;
 
 static void multiply(const dure_transformer *t, const dure_pass *pass, const dure_product *products,
@@ -67,7 +68,8 @@ static void linears(dure_transformer *t, const dure_pass *pass, uint32_t layer, 
         main[i] = (dure_product){.terms = {{.x = l->x, .ldx = w->in, .w = w}},
                                  .n_terms = 1,
                                  .finish = l->finish,
-                                 .state = l->state};
+                                 .state = l->state,
+                                 .touched = {l->to}};
         if (l->finish == dure_finish_heads) main[i].grain = dure_heads_grain(l->state);
         dure_dora_before(&main[i], &gains[i], t, pass, layer, l->target);
         dure_lora_pair *pair = &pairs[adapted];
@@ -120,6 +122,19 @@ static void point_at_keys(dure_transformer *t, const dure_pass *pass, uint32_t l
     }
 }
 
+/* A product of what was normed. */
+static linear to_heads(const dure_transformer *t, dure_lora_target target, dure_heads *heads)
+{
+    return (linear){target, t->ws.norm, dure_finish_heads, heads,
+                    dure_touched_acts(heads->y, heads->ldy, t->compute.ops)};
+}
+
+static linear to_store(const dure_transformer *t, dure_lora_target target, dure_store *store)
+{
+    return (linear){target, t->ws.norm, dure_finish_store, store,
+                    dure_touched_acts(store->y, store->ldy, t->compute.ops)};
+}
+
 static dure_store store_at(void *y, size_t ldy)
 {
     return (dure_store){.y = y, .ldy = ldy, .scale = 1.0f};
@@ -160,6 +175,7 @@ static void add_half(dure_transformer *t, const dure_pass *pass, uint32_t layer,
     dure_floats sums = {.y = w ? t->ws.added : t->ws.res, .ldy = t->shape.n_embd, .accumulate = !w};
     last.finish = dure_finish_floats;
     last.state = &sums;
+    last.to = dure_touched_floats(sums.y, sums.ldy);
     linears(t, pass, layer, &last, 1);
     if (!w) return;
     dure_rmsnorm norm = norm_args(t, w, pass->rows);
@@ -179,9 +195,8 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
     dure_heads to_k = dure_transformer_heads(t, layer, DURE_LORA_K);
     dure_heads to_v = dure_transformer_heads(t, layer, DURE_LORA_V);
     linears(t, pass, layer,
-            (linear[]){{DURE_LORA_Q, t->ws.norm, dure_finish_heads, &to_q},
-                       {DURE_LORA_K, t->ws.norm, dure_finish_heads, &to_k},
-                       {DURE_LORA_V, t->ws.norm, dure_finish_heads, &to_v}},
+            (linear[]){to_heads(t, DURE_LORA_Q, &to_q), to_heads(t, DURE_LORA_K, &to_k),
+                       to_heads(t, DURE_LORA_V, &to_v)},
             3);
     dure_profile_enter(t->compute.profile, DURE_PHASE_ATTENTION);
     point_at_keys(t, pass, layer);
@@ -198,7 +213,7 @@ static void attend(dure_transformer *t, const dure_pass *pass, uint32_t layer)
                            .scale = t->arch.attention_scale,
                            .packed = t->ws.packed};
     dure_attention_forward(acts->att, acts->lse, &args, &t->compute);
-    add_half(t, pass, layer, (linear){DURE_LORA_O, acts->att, NULL, NULL},
+    add_half(t, pass, layer, (linear){.target = DURE_LORA_O, .x = acts->att},
              DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
 }
 
@@ -211,9 +226,7 @@ static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t la
     dure_rmsnorm_forward(t->ws.norm, acts->mid, t->ws.res, &norm, &t->compute);
     dure_store gate = store_at(acts->gate, f), up = store_at(acts->up, f);
     linears(t, pass, layer,
-            (linear[]){{DURE_LORA_GATE, t->ws.norm, dure_finish_store, &gate},
-                       {DURE_LORA_UP, t->ws.norm, dure_finish_store, &up}},
-            2);
+            (linear[]){to_store(t, DURE_LORA_GATE, &gate), to_store(t, DURE_LORA_UP, &up)}, 2);
     dure_profile_enter(t->compute.profile, DURE_PHASE_ELEMENTWISE);
     dure_swiglu gated = {.h = t->ws.h,
                          .gate = acts->gate,
@@ -221,7 +234,7 @@ static void feed_forward(dure_transformer *t, const dure_pass *pass, uint32_t la
                          .n = pass->rows * f,
                          .of_gate = t->arch.activation};
     dure_swiglu_forward(&gated, &t->compute);
-    add_half(t, pass, layer, (linear){DURE_LORA_DOWN, t->ws.h, NULL, NULL},
+    add_half(t, pass, layer, (linear){.target = DURE_LORA_DOWN, .x = t->ws.h},
              DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
 }
 
@@ -297,6 +310,7 @@ void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gra
     head_norm(t, ws->label_row + first, n);
     dure_product forward = head_product(t, dure_finish_cross_entropy, &loss);
     forward.grain = DURE_CROSS_ENTROPY_BLOCK;
+    forward.touched[0] = dure_touched_acts(ws->p, ws->p_ld, t->compute.ops);
     dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
     dure_matmul(&forward, 1, n, &t->compute);
     dure_profile_enter(t->compute.profile, DURE_PHASE_CROSS_ENTROPY);
@@ -308,7 +322,8 @@ void dure_transformer_head(dure_transformer *t, size_t first, size_t n, bool gra
         .terms = {{.x = ws->p, .ldx = ws->p_ld, .w = &t->head, .transposed = true}},
         .n_terms = 1,
         .finish = dure_finish_floats,
-        .state = &dnorm};
+        .state = &dnorm,
+        .touched = {dure_touched_floats(dnorm.y, dnorm.ldy)}};
     dure_profile_enter(t->compute.profile, DURE_PHASE_MATMUL);
     dure_matmul(&back, 1, n, &t->compute);
     dure_profile_enter(t->compute.profile, DURE_PHASE_CROSS_ENTROPY);

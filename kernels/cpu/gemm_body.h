@@ -15,12 +15,32 @@ enum { MR = 14 };
 enum { MR = 6 };
 #endif
 
+/* Steps over k for each line that is brought nearer. */
+enum { NEAR_STEPS = 4 };
+
 typedef struct block {
     float *c;
     const act *a, *b;
     size_t ldc, a_row, a_step, b_panel, k;
     bool accumulate;
+    dure_near *near;
 } block;
+
+/* One line. It calls nothing: that would cost the micro-kernel its registers. */
+static inline void bring_nearer(dure_near *near)
+{
+    if (near->lines == 0) {
+        if (near->run == near->n) return;
+        dure_near_run *run = &near->runs[near->run];
+        near->line = run->at;
+        near->lines = run->lines;
+        run->at += run->stride;
+        if (--run->pieces == 0) near->run++;
+    }
+    __builtin_prefetch(near->line, 0, 2);
+    near->line += DURE_NEAR_LINE;
+    near->lines--;
+}
 
 /* rows and vectors are constants at every call, so the arrays become registers. */
 static inline __attribute__((always_inline)) void block_run(const int rows, const int vectors,
@@ -38,18 +58,23 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r += 3)
         a[r / 3] = t->a + (size_t)r * row;
-    for (size_t k = t->k / G; k; k--) {
-        act_vec b0 = a_panel(b), b1 = vectors == 2 ? a_panel(b + panel) : b0;
-        b += W * G;
+    for (size_t left = t->k / G; left;) {
+        size_t n = left < NEAR_STEPS ? left : NEAR_STEPS;
+        left -= n;
+        bring_nearer(t->near);
+        do {
+            act_vec b0 = a_panel(b), b1 = vectors == 2 ? a_panel(b + panel) : b0;
+            b += W * G;
 #pragma GCC unroll 16
-        for (int r = 0; r < rows; r++) {
-            act_vec x = a_group(a[r / 3] + (size_t)(r % 3) * row);
-            acc[r][0] = a_multiply(x, b0, acc[r][0]);
-            if (vectors == 2) acc[r][1] = a_multiply(x, b1, acc[r][1]);
-        }
+            for (int r = 0; r < rows; r++) {
+                act_vec x = a_group(a[r / 3] + (size_t)(r % 3) * row);
+                acc[r][0] = a_multiply(x, b0, acc[r][0]);
+                if (vectors == 2) acc[r][1] = a_multiply(x, b1, acc[r][1]);
+            }
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r += 3)
-            a[r / 3] += step;
+            for (int r = 0; r < rows; r += 3)
+                a[r / 3] += step;
+        } while (--n);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -123,6 +148,8 @@ static void gemm_edge(block t, size_t rows, size_t n)
 
 static void gemm(const dure_gemm *g)
 {
+    dure_near nothing;
+    nothing.lines = nothing.run = nothing.n = 0;
     /* Blocks of about the same height: a last one of few rows would wait for its own sums. */
     size_t blocks = (g->m + MR - 1) / MR, height = blocks ? (g->m + blocks - 1) / blocks : 1;
     for (size_t i = 0; i < g->m; i += height) {
@@ -133,7 +160,8 @@ static void gemm(const dure_gemm *g)
                    .a_step = g->a_step,
                    .b_panel = g->b_panel,
                    .k = g->k,
-                   .accumulate = g->accumulate};
+                   .accumulate = g->accumulate,
+                   .near = g->near ? g->near : &nothing};
         while (j < g->n) {
             size_t vectors = g->n - j >= 2 * W ? 2 : 1;
             t.c = g->c + i * g->ldc + j;

@@ -226,6 +226,16 @@ static void join_with_people(uint32_t i, const char *more)
         fail_msg("%s", r.v.output);
 }
 
+/* Whatever says an epsilon says what it is for one of. */
+static void check_names_the_subject(void)
+{
+    assert_int_equal(village_run(&r.v, "client check place0"), 0);
+    village_says(&r.v, "for one subject more or less");
+    village_says(&r.v, "3 steps of 4 subjects on average");
+    assert_int_equal(village_run(&r.v, "client check place0 --json"), 0);
+    village_says(&r.v, "\"unit\":\"subject\"");
+}
+
 static void test_three_sites_protect_their_subjects(void **state)
 {
     (void)state;
@@ -235,11 +245,19 @@ static void test_three_sites_protect_their_subjects(void **state)
         join_with_people(i, "--per-subject 2");
         village_says(&r.v, "3 steps of 4 subjects on average");
         village_says(&r.v, "for one subject more or less");
+        if (i == 0) check_names_the_subject();
         real_site_start(&r, i);
     }
     real_sites_wait_for(&r, "round_done", 1, 60);
     all_must_end_well();
     audit();
+    village_says(&r.v, "FOR ONE");
+    village_says(&r.v, "  subject  ");
+    in_folder("grep -q '\"event\":\"round_done\".*\"unit\":\"subject\"' client0.jsonl");
+    assert_int_equal(village_run(&r.v, "status fed"), 0);
+    village_says(&r.v, "each epsilon is for one subject more or less, at delta 1/(10 subjects)");
+    assert_int_equal(village_run(&r.v, "status fed --json"), 0);
+    village_says(&r.v, "\"unit\":\"subject\"");
     assert_int_equal(village_run(&r.v, "audit report ledger.export -o r.html --json r.json"), 0);
     in_folder("grep -q 'subject-level' r.json && grep -q '\"unit\": *\"subject\"' r.json && "
               "grep -q 'One subject, with all its records at a site' r.html && "
