@@ -234,21 +234,20 @@ static void print_findings(const findings *f, const dure_site *site)
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
     }
+    const bool shared = f->plan.mechanism == DURE_DP_SITE_GAUSSIAN;
     printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
-           "plan (%s accountant), for one %s more or less\n",
+           "plan (%s accountant), for one %s %s\n",
            dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
            site->policy.budget.delta, dure_calibrate_accountant(&f->plan),
-           dure_dp_plan_unit(&f->plan));
-    if (f->plan.mechanism == DURE_DP_SITE_GAUSSIAN)
-        printf(
-            "            (zero-out of its whole update), while at least %u honest sites share the "
-            "noise of every sum\n",
-            f->plan.honest);
+           shared ? "site's" : dure_dp_plan_unit(&f->plan),
+           shared ? "whole update or none" : "more or less");
+    if (shared)
+        printf("            while at least %u honest sites share the noise of every sum\n",
+               f->plan.honest);
     printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",
            site->policy.source, f->source.epsilon_spent, f->source.epsilon_committed,
            f->source.epsilon_remaining);
-    printf("%-11s %llu of %llu used\n",
-           f->plan.mechanism == DURE_DP_SITE_GAUSSIAN ? "rounds" : "steps",
+    printf("%-11s %llu of %llu used\n", shared ? "rounds" : "steps",
            (unsigned long long)site->state.steps_used, (unsigned long long)f->plan.steps);
 }
 

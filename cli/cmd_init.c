@@ -7,6 +7,7 @@
 #include "coordinator/founding.h"
 #include "crypto/rng.h"
 #include "dp/calibrate.h"
+#include "dp/noise_share.h"
 #include "federation/plan.h"
 #include "model/base_digest.h"
 #include "model/chat_template.h"
@@ -137,6 +138,11 @@ static dure_err fill_shares(dure_terms *t, const options *o, dure_diag *diag)
     dure_err err = o->noise_given ? dure_dp_plan_set_sigma(&plan, o->noise, diag)
                                   : dure_calibrate_sigma(&plan, NULL, target, diag);
     t->training.sigma_num = plan.sigma_num;
+    /* No wider than the noise needs: it is also what a dishonest site may send. */
+    while (!err && dure_share_reach(&plan) <= t->grid.limit / 2) {
+        t->grid.limit /= 2;
+        t->grid.range /= 2;
+    }
     return err;
 }
 

@@ -288,8 +288,13 @@ static int print_words(const view *v, const char *dir)
     printf("federation  %s, %s\n", v->settings.terms.federation, v->settings.endpoint);
     print_coordinator(v, dir);
     print_rounds(v);
-    if (v->settings.terms.training.privacy_mode == DURE_PRIVACY_NONE)
+    const dure_terms *t = &v->settings.terms;
+    if (t->training.privacy_mode == DURE_PRIVACY_NONE)
         printf("privacy     none: this federation trains without differential privacy\n");
+    else if (t->training.privacy_mode == DURE_PRIVACY_CLIENT)
+        printf("privacy     each epsilon is for one site's whole update or none, while at least %u "
+               "honest sites share the noise of every sum, at delta 1/(10 %ss)\n",
+               t->cohort.u_min - t->cohort.collusion, counted_of(v));
     else
         printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
                unit_of(v), counted_of(v));

@@ -73,7 +73,7 @@ static void check_noise(void)
 
 static void check_words(void)
 {
-    must_say("privacy status --ledger ledger0", 0, "for one site more or less");
+    must_say("privacy status --ledger ledger0", 0, "for one site's whole update or none");
     must_say("client check place0", 0, "at least 3 honest sites");
     must_say("audit export fed/coordinator -o ledger.export", 0, "");
     must_say("audit verify ledger.export", 0, "");
