@@ -281,6 +281,12 @@ static dure_err load_keys(dure_site *site, dure_diag *diag)
     if (!err) err = with_path(&curve, site->dir, "keys/curve.key");
     if (!err) err = dure_sign_load(&site->sign, sign, diag);
     if (!err) err = dure_curve_load(&site->curve, curve, diag);
+    if (err == DURE_ERR_NOT_FOUND && diag) {
+        const dure_diag missing = *diag;
+        dure_diag_set(diag, err,
+                      "%s; put the site's keys back from a copy, or join with a new invitation",
+                      missing.text);
+    }
     free(sign);
     free(curve);
     return err;
@@ -405,10 +411,12 @@ dure_err dure_site_open_ledger(dure_site_ledger **out, const dure_site *site, du
     dure_err err = dure_site_ledger_open(out, site->policy.ledger, diag);
     if (err) return err;
     if (site->state.ledger_entries && !dure_site_ledger_contains(*out, &site->state.ledger_head)) {
-        err = dure_diag_set(diag, DURE_ERR_STATE,
-                            "the privacy ledger %s does not contain the entry that this site saw "
-                            "last: an older copy was put back; restore the newest one",
-                            site->policy.ledger);
+        err = dure_diag_set(
+            diag, DURE_ERR_STATE,
+            "the privacy ledger %s does not contain the entry that this site saw "
+            "last: an older copy was put back, or site.yaml names another owner's; restore "
+            "the newest one",
+            site->policy.ledger);
         dure_site_ledger_close(out);
     }
     return err;

@@ -248,6 +248,27 @@ static void test_federation_errors_a_site_s_files_are_looked_at_when_it_starts(v
     check_refused("client run site", 1, "is not the federation's base model any more; put the");
 }
 
+static void test_federation_errors_of_privacy_are_told_with_the_fix(void **state)
+{
+    (void)state;
+    start_coordinator();
+    run_well(JOIN);
+    replace("site/site.yaml", "epsilon: 8 ", "epsilon: 0 ");
+    check_refused("client check site", 1, "epsilon and policy.delta must be above 0");
+    replace("site/site.yaml", "epsilon: 0 ", "epsilon: 8 ");
+    replace("site/site.yaml", "delta: 1e-05", "delta: 0.01");
+    check_refused("client check site", 1, "policy.delta must be at most 1 / (10 x data.records)");
+    replace("site/site.yaml", "delta: 0.01", "delta: 1e-05");
+    run_well("train --model model.gguf --data data.jsonl --rank 2 --batch 4 --steps 1 --source "
+             "other --records 1000 --epsilon 8 --ledger others --out a");
+    replace("site/site.yaml", "/ledger", "/others");
+    check_refused("client check site", 1, "does not contain the entry that this site saw last");
+    replace("site/site.yaml", "/others", "/ledger");
+    assert_int_equal(remove(temp_dir_file(&p.dir, "site/keys/curve.key")), 0);
+    check_refused("client check site", 1,
+                  "put the site's keys back from a copy, or join with a new invitation");
+}
+
 static void test_federation_errors_one_client_a_folder(void **state)
 {
     (void)state;
@@ -269,6 +290,7 @@ int main(void)
         TEST(test_federation_errors_an_invitation_of_another_federation),
         TEST(test_federation_errors_a_policy_names_its_rule),
         TEST(test_federation_errors_a_site_s_files_are_looked_at_when_it_starts),
+        TEST(test_federation_errors_of_privacy_are_told_with_the_fix),
         TEST(test_federation_errors_one_client_a_folder),
     };
     return cmocka_run_group_tests_name("federation.errors", tests, NULL, NULL);
