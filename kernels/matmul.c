@@ -180,13 +180,13 @@ typedef struct block {
     size_t index, of;
 } block;
 
-/* What is wanted while a block is multiplied: where its sums go, x of the next block, and a part of
- * what the next products read. */
-static dure_near near_of(const task *t, const step *steps, size_t n, const block *b)
+/* What is wanted while a block is multiplied: x of the next block, and with the last batch where
+ * its sums go and a part of what the next products read. */
+static dure_near near_of(const task *t, const step *steps, size_t n, const block *b, bool last)
 {
     dure_near near = {.n = 0};
     size_t act = t->ops->act_bytes, ahead = b->index * t->ahead.bytes / b->of;
-    for (size_t i = 0; i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
+    for (size_t i = 0; last && i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
         const dure_touched *a = &t->p->touched[i];
         size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
         dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
@@ -197,8 +197,9 @@ static dure_near near_of(const task *t, const step *steps, size_t n, const block
         const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
         dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
     }
-    dure_near_add(&near, (const char *)t->ahead.at + ahead,
-                  (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
+    if (last)
+        dure_near_add(&near, (const char *)t->ahead.at + ahead,
+                      (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
     return near;
 }
 
@@ -254,7 +255,7 @@ static void multiply_rows(const task *t, const step *steps, size_t n, bool first
         b = block_at(t, i);
         size_t at = b.rows.first - t->rows.first;
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
-        dure_near near = near_of(t, steps, n, &b);
+        dure_near near = near_of(t, steps, n, &b, last);
         for (size_t s = 0; s < n; s++) {
             bool apart = steps[s].apart, begins = s == 0 || steps[s - 1].apart != apart;
             multiply(apart ? t->scratch.apart : sums, t, &steps[s], b.rows,

@@ -76,14 +76,20 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
                 a[r / 3] += step;
         } while (--n);
     }
+    float *c = t->c;
+    const size_t ldc = t->ldc;
+    if (t->accumulate) {
 #pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
+        for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) {
-            float *c = t->c + (size_t)r * t->ldc + v * W;
-            if (t->accumulate) acc[r][v] = v_load(c) + acc[r][v];
-            v_store(c, acc[r][v]);
-        }
+            for (int v = 0; v < vectors; v++)
+                acc[r][v] = v_load(c + (size_t)r * ldc + v * W) + acc[r][v];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++, c += ldc)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            v_store(c + v * W, acc[r][v]);
 }
 
 #define BLOCK(rows)                                                                                \
