@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "crypto/rng.h"
 #include "dp/noise_exact.h"
+#include "dp/noise_share.h"
 #include "dp/noise_table.h"
 
 #include <stdio.h>
@@ -43,6 +44,20 @@ static dure_err measure(double *made, double *rate, double *exact_rate, dure_noi
     return err;
 }
 
+/* Shares of discrete Gaussian noise, exact ones alone. */
+static dure_err measure_shares(int64_t *scratch, const dure_rng *rng)
+{
+    printf("\nshare_sigma\tmillion_a_second\n");
+    for (uint32_t bits = 4; bits <= 46; bits += 14) {
+        double started = dure_clock_monotonic_s();
+        dure_err err = dure_share_fill((int32_t *)scratch, EXACT_DRAWS, (uint64_t)1 << bits, rng);
+        if (err) return err;
+        printf("%u\t%.1f\n", 1u << bits / 2,
+               EXACT_DRAWS / (dure_clock_monotonic_s() - started) / 1e6);
+    }
+    return DURE_OK;
+}
+
 int main(void)
 {
     static const uint8_t key[DURE_RNG_KEY_BYTES] = {1};
@@ -64,7 +79,8 @@ int main(void)
                (double)scales[i].num / (double)(1u << scales[i].shift), rate / 1e6,
                exact_rate / 1e6, made * 1e3, stream_rate / 1e6);
     }
+    dure_err err = measure_shares(out, &rng);
     dure_stream_free(&stream);
     free(out);
-    return 0;
+    return err != DURE_OK;
 }

@@ -4,9 +4,21 @@
  *
  *   bench_round SITES [DROPPED]     DROPPED sites vanish after the shares, before their vectors
  *
- * The phases are held apart, so that what the sites compute on machines of their own (the masks)
- * does not hide in what the federation shares (the wire and the coordinator): every site waits
- * until all have masked before it uploads. */
+ * The phases are held apart: every site waits until all have masked before it uploads. So what a
+ * site computes on a machine of its own, here done by all sites on the same cores, is told from
+ * what the federation shares, the wire and the coordinator:
+ *
+ *   *_here_s    wall time of the phase with all of it on these cores
+ *   *_site_s    processor time of the slowest site's thread in it
+ *   *_shared_s  what is left without the sites' computing: the wall time less their processor time
+ *               by the number of cores, or the coordinator's processor time if that is longer
+ *   upload_s    wall time from the first byte of a vector to the signed survivors: everything, both
+ *               ends' encryption, the coordinator's hashing, spooling and syncing
+ *   round_s     the sum of the parts, each site on a machine of its own; round_here_s on these
+ * cores
+ *
+ * The training's part is only that numbers are drawn, which masking_site_s has in it. */
+#include "bench/aes_rate.h"
 #include "bench/curve_transfer.h"
 
 #include "common/clock.h"
@@ -24,6 +36,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -48,6 +61,7 @@ typedef struct bench_site {
     script_site script;
     pthread_t thread;
     atomic_int progress; /* RESULT for each result, and in the present round */
+    atomic_llong cpu_ns; /* of its thread, as it was before `progress` changed */
     bool dies;           /* in the round that is measured */
 } bench_site;
 
@@ -191,6 +205,13 @@ static progress progress_of(const script_site *s)
     }
 }
 
+static int64_t clock_ns(clockid_t clock)
+{
+    struct timespec t;
+    if (clock_gettime(clock, &t)) return 0;
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static void *run_site(void *state)
 {
     bench_site *site = state;
@@ -202,6 +223,7 @@ static void *run_site(void *state)
         s->hold = !may_mask;
         s->hold_upload = !may_upload;
         script_site_turn(s, 50);
+        site->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
         site->progress = RESULT * (int)s->n_results + (int)progress_of(s);
     }
     return NULL;
@@ -229,10 +251,47 @@ static void wait_for(uint32_t n_sites, uint32_t n, progress wanted)
 
 /* ---- a round ---- */
 
+/* Where the clocks stand, and what a phase took of them. */
+typedef struct clocks {
+    double wall_s, coordinator_s, sites_s[SITES_MAX];
+} clocks;
+
+typedef struct phase {
+    double here_s, site_s, shared_s;
+} phase;
+
 typedef struct figures {
-    double keys_s, masks_s, upload_s, closing_s, sum_s, result_s, wire_s;
+    phase keys, masks, upload, closing;
+    double sum_s, result_s, wire_s;
     double upload_peak_mb, sum_peak_mb, result_peak_mb, sent_bytes, vector_bytes;
 } figures;
+
+static clocks read_clocks(pid_t coordinator)
+{
+    clockid_t clock;
+    clocks c = {.wall_s = dure_clock_monotonic_s()};
+    if (clock_getcpuclockid(coordinator, &clock)) die("the coordinator's clock cannot be read");
+    c.coordinator_s = 1e-9 * (double)clock_ns(clock);
+    for (size_t i = 0; i < SITES_MAX; i++)
+        c.sites_s[i] = 1e-9 * (double)sites[i].cpu_ns;
+    return c;
+}
+
+static clocks end_phase(phase *p, const clocks *start, pid_t coordinator)
+{
+    const clocks end = read_clocks(coordinator);
+    double all_s = 0;
+    *p = (phase){.here_s = end.wall_s - start->wall_s};
+    for (size_t i = 0; i < SITES_MAX; i++) {
+        const double site_s = end.sites_s[i] - start->sites_s[i];
+        all_s += site_s;
+        if (site_s > p->site_s) p->site_s = site_s;
+    }
+    const double coordinator_s = end.coordinator_s - start->coordinator_s;
+    p->shared_s = p->here_s - all_s / (double)sysconf(_SC_NPROCESSORS_ONLN);
+    if (p->shared_s < coordinator_s) p->shared_s = coordinator_s;
+    return end;
+}
 
 static void wait_for_sum(void)
 {
@@ -247,31 +306,27 @@ static void run_round(figures *f, uint32_t n, uint32_t n_dropped, pid_t coordina
 {
     const uint32_t n_left = n - n_dropped;
     wait_for(n, 1, OPENED);
-    const double start_s = dure_clock_monotonic_s();
     forget_peak(coordinator);
+    clocks clock = read_clocks(coordinator);
     wait_for(n, n, SHARED);
-    const double shared_s = dure_clock_monotonic_s();
+    clock = end_phase(&f->keys, &clock, coordinator);
     may_mask = true;
     wake_all(n);
     wait_for(n, n_left, MASKED);
-    const double masked_s = dure_clock_monotonic_s();
+    clock = end_phase(&f->masks, &clock, coordinator);
     may_upload = true;
     wake_all(n);
     wait_for(n, 1, SURVIVED);
     may_mask = may_upload = false; /* of the next round */
-    const double survived_s = dure_clock_monotonic_s();
+    clock = end_phase(&f->upload, &clock, coordinator);
     f->upload_peak_mb = peak_mb(coordinator);
     forget_peak(coordinator);
     wait_for_sum();
-    const double summed_s = dure_clock_monotonic_s();
+    clock = end_phase(&f->closing, &clock, coordinator);
     f->sum_peak_mb = peak_mb(coordinator);
     forget_peak(coordinator);
     wait_for(n, n_left, RESULT);
-    f->result_s = dure_clock_monotonic_s() - summed_s;
-    f->keys_s = shared_s - start_s;
-    f->masks_s = masked_s - shared_s;
-    f->upload_s = survived_s - masked_s;
-    f->closing_s = summed_s - survived_s;
+    f->result_s = dure_clock_monotonic_s() - clock.wall_s;
     uint32_t n_sums;
     f->sum_s = event_number(&n_sums, "round_summed", "seconds");
 }
@@ -304,10 +359,65 @@ static void measure(figures *f, uint32_t n, uint32_t n_dropped)
     temp_dir_remove(&dir);
 }
 
-static void print(uint32_t n, uint32_t n_dropped, const char *name, double value, double ratio,
-                  const char *to)
+typedef struct table {
+    uint32_t n, n_dropped;
+    double wire_s;
+} table;
+
+static void print(const table *t, const char *name, double value, double ratio, const char *to)
 {
-    printf("%u\t%u\t%s\t%.3f\t%.3f\t%s\n", n, n_dropped, name, value, ratio, to);
+    printf("%u\t%u\t%s\t%.3f\t%.3f\t%s\n", t->n, t->n_dropped, name, value, ratio, to);
+}
+
+static void print_s(const table *t, const char *name, double seconds)
+{
+    print(t, name, seconds, seconds / t->wire_s, "curve_transfer_s");
+}
+
+static void print_times(const table *t, const figures *f)
+{
+    print_s(t, "curve_transfer_s", f->wire_s);
+    print_s(t, "keys_here_s", f->keys.here_s);
+    print_s(t, "keys_site_s", f->keys.site_s);
+    print_s(t, "keys_shared_s", f->keys.shared_s);
+    print_s(t, "masking_here_s", f->masks.here_s);
+    print_s(t, "masking_site_s", f->masks.site_s);
+    /* With dropped sites it is the time until they are given up. */
+    print_s(t, "upload_s", f->upload.here_s);
+    print_s(t, "closing_here_s", f->closing.here_s);
+    print_s(t, "closing_site_s", f->closing.site_s);
+    print_s(t, "closing_shared_s", f->closing.shared_s);
+    print_s(t, "sum_s", f->sum_s);
+    print_s(t, "round_s",
+            f->keys.site_s + f->keys.shared_s + f->masks.site_s + f->upload.here_s +
+                f->closing.site_s + f->closing.shared_s);
+    print_s(t, "round_here_s",
+            f->keys.here_s + f->masks.here_s + f->upload.here_s + f->closing.here_s);
+    print_s(t, "results_s", f->result_s);
+}
+
+static void print_sizes(const table *t, const figures *f)
+{
+    const double limit_mb = 3 * f->vector_bytes / (1 << 20) + 64;
+    static const char limit[] = "3_packed_adapters_and_64_mb";
+    print(t, "coordinator_peak_mb_vectors", f->upload_peak_mb, f->upload_peak_mb / limit_mb, limit);
+    print(t, "coordinator_peak_mb_sum", f->sum_peak_mb, f->sum_peak_mb / limit_mb, limit);
+    print(t, "coordinator_peak_mb_result", f->result_peak_mb, f->result_peak_mb / limit_mb, limit);
+    print(t, "site_sent_bytes", f->sent_bytes, f->sent_bytes / f->vector_bytes, "packed_vector");
+}
+
+/* One stream for each survivor, and one for each of them with each site that dropped. */
+static dure_err print_unmasking(const table *t, const figures *f)
+{
+    double rate;
+    dure_err err = dure_bench_aes_rate(&rate, (unsigned)sysconf(_SC_NPROCESSORS_ONLN));
+    if (err) return err;
+    const double n_left = t->n - t->n_dropped;
+    const double bound_s = n_left * (1 + t->n_dropped) * f->vector_bytes / rate;
+    print(t, "aes_bound_s", bound_s, 1, "itself");
+    print(t, "sum_s", f->sum_s, f->sum_s / bound_s, "aes_bound_s");
+    print(t, "closing_shared_s", f->closing.shared_s, f->closing.shared_s / bound_s, "aes_bound_s");
+    return DURE_OK;
 }
 
 /* The median of three. */
@@ -335,29 +445,9 @@ int main(int argc, char **argv)
     }
     measure(&f, n, n_dropped);
     if (curve_transfer(&f.wire_s, n - n_dropped, (size_t)f.vector_bytes)) return 1;
-    const double adapter_mb = f.vector_bytes / (1 << 20);
+    const table t = {.n = n, .n_dropped = n_dropped, .wire_s = f.wire_s};
     printf("sites\tdropped\tfigure\tvalue\tratio\tratio_to\n");
-    print(n, n_dropped, "curve_transfer_s", f.wire_s, 1, "itself");
-    print(n, n_dropped, "keys_and_shares_s", f.keys_s, f.keys_s / f.wire_s, "curve_transfer_s");
-    print(n, n_dropped, "masking_by_all_sites_s", f.masks_s, f.masks_s / f.wire_s,
-          "curve_transfer_s");
-    /* With dropped sites it is the time until they are given up. */
-    print(n, n_dropped, "upload_s", f.upload_s, f.upload_s / f.wire_s, "curve_transfer_s");
-    print(n, n_dropped, "closing_s", f.closing_s, f.closing_s / f.wire_s, "curve_transfer_s");
-    print(n, n_dropped, "sum_s", f.sum_s, f.sum_s / f.wire_s, "curve_transfer_s");
-    const double round_s = f.keys_s + f.upload_s + f.closing_s;
-    print(n, n_dropped, "round_s", round_s, round_s / f.wire_s, "curve_transfer_s");
-    print(n, n_dropped, "round_with_masking_s", round_s + f.masks_s,
-          (round_s + f.masks_s) / f.wire_s, "curve_transfer_s");
-    print(n, n_dropped, "results_s", f.result_s, f.result_s / f.wire_s, "curve_transfer_s");
-    const double limit_mb = 3 * adapter_mb + 64;
-    print(n, n_dropped, "coordinator_peak_mb_vectors", f.upload_peak_mb,
-          f.upload_peak_mb / limit_mb, "3_packed_adapters_and_64_mb");
-    print(n, n_dropped, "coordinator_peak_mb_sum", f.sum_peak_mb, f.sum_peak_mb / limit_mb,
-          "3_packed_adapters_and_64_mb");
-    print(n, n_dropped, "coordinator_peak_mb_result", f.result_peak_mb, f.result_peak_mb / limit_mb,
-          "3_packed_adapters_and_64_mb");
-    print(n, n_dropped, "site_sent_bytes", f.sent_bytes, f.sent_bytes / f.vector_bytes,
-          "packed_vector");
-    return 0;
+    print_times(&t, &f);
+    print_sizes(&t, &f);
+    return print_unmasking(&t, &f) ? 1 : 0;
 }

@@ -19,6 +19,44 @@ int dure_args_refuse(const dure_usage *usage, const char *format, ...)
     return 2;
 }
 
+dure_arg dure_json_arg(bool *json)
+{
+    return (dure_arg){.name = "json", .kind = DURE_ARG_FLAG, .out = json, .help = "print JSON"};
+}
+
+static dure_arg needed(const char *name, const char **out, const char *help)
+{
+    return (dure_arg){
+        .name = name, .kind = DURE_ARG_OPERAND, .out = out, .help = help, .required = true};
+}
+
+dure_arg dure_coordinator_arg(const char **dir)
+{
+    return needed("DIR", dir, "the coordinator's folder, DIR/coordinator");
+}
+
+dure_arg dure_version_arg(const char **name)
+{
+    return needed("VERSION", name, "a number, a digest, latest, champion or previous");
+}
+
+int dure_args_verb(const dure_verbs *v, int argc, char **argv)
+{
+    const char *verb = argc > 1 ? argv[1] : "";
+    for (size_t i = 0; i < v->n; i++)
+        if (!strcmp(verb, v->verbs[i].name)) return v->verbs[i].run(argc - 1, argv + 1);
+    const bool help = !strcmp(verb, "--help");
+    FILE *to = help ? stdout : stderr;
+    if (*verb && !help) fprintf(to, "dure %s: there is no '%s'\n\n", v->command, verb);
+    fprintf(to, "dure %s: %s\n\nUsage: dure %s VERB %s\n\n", v->command, v->summary, v->command,
+            v->usage);
+    for (size_t i = 0; i < v->n; i++)
+        fprintf(to, "  %-10s %s\n", v->verbs[i].name, v->verbs[i].summary);
+    fprintf(to, "\n'dure %s VERB --help' has the options.\n\nExample:\n  %s\n", v->command,
+            v->example);
+    return help ? 0 : 2;
+}
+
 static void print_help(const dure_usage *usage)
 {
     printf("dure %s: %s\n\nUsage: dure %s", usage->command, usage->summary, usage->command);

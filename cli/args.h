@@ -51,6 +51,8 @@ typedef struct dure_usage {
     const char *example; /* one or more lines */
 } dure_usage;
 
+#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+
 enum { DURE_ARGS_MAX = 96 }; /* rows of a table */
 
 /* What the caller does next. */
@@ -70,6 +72,30 @@ DURE_MUST_USE dure_err dure_args_config_read(dure_args_config *config, const dur
 /* The same over bytes; config->path stands for the file in `diag`. */
 DURE_MUST_USE dure_err dure_args_config_parse(dure_args_config *config, const dure_usage *usage,
                                               dure_span text, dure_diag *diag);
+
+/* What several commands have: --json, DIR/coordinator, a VERSION of the registry. */
+dure_arg dure_json_arg(bool *json);
+dure_arg dure_coordinator_arg(const char **dir);
+dure_arg dure_version_arg(const char **name);
+
+/* A command of several verbs: "dure site list", "dure site revoke". */
+typedef struct dure_verb {
+    const char *name;
+    int (*run)(int argc, char **argv); /* argv[0] is the verb */
+    const char *summary;               /* one line */
+} dure_verb;
+
+typedef struct dure_verbs {
+    const char *command; /* "site" */
+    const char *summary;
+    const char *usage;   /* what follows "dure site VERB" */
+    const char *example; /* one or more lines, "\n  " between them */
+    const dure_verb *verbs;
+    size_t n;
+} dure_verbs;
+
+/* Runs the verb that argv[1] names; prints the list of them for --help (0) and else (2). */
+int dure_args_verb(const dure_verbs *verbs, int argc, char **argv);
 
 /* For a value that parsed but is out of its range: prints the sentence and the pointer to --help
  * on stderr, returns 2. */

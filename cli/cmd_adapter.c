@@ -17,11 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
-static const char dir_help[] = "the coordinator's folder, DIR/coordinator";
-static const char version_help[] = "a number, a digest, latest, champion or previous";
-
 static dure_err read_root(uint8_t root_public[32], const char *dir, const char *root_hex,
                           dure_diag *diag)
 {
@@ -142,8 +137,8 @@ static int adapter_list(int argc, char **argv)
     const char *dir = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_coordinator_arg(&dir),
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"adapter list", "every version, oldest first", args, N_ARGS(args),
                               "dure adapter list fed/coordinator"};
@@ -192,13 +187,9 @@ static int adapter_show(int argc, char **argv)
     const char *dir = NULL, *name = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
-        {.name = "VERSION",
-         .kind = DURE_ARG_OPERAND,
-         .out = &name,
-         .help = version_help,
-         .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_coordinator_arg(&dir),
+        dure_version_arg(&name),
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"adapter show", "where a version comes from and how it did", args,
                               N_ARGS(args), "dure adapter show fed/coordinator champion"};
@@ -276,18 +267,14 @@ static int adapter_promote(int argc, char **argv)
     const char *dir = NULL, *name = NULL, *reason = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
-        {.name = "VERSION",
-         .kind = DURE_ARG_OPERAND,
-         .out = &name,
-         .help = version_help,
-         .required = true},
+        dure_coordinator_arg(&dir),
+        dure_version_arg(&name),
         {.name = "force",
          .kind = DURE_ARG_TEXT,
          .out = &reason,
          .value = "REASON",
          .help = "promote although the gate did not pass; the reason is kept"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "adapter promote",
@@ -317,8 +304,8 @@ static int adapter_rollback(int argc, char **argv)
     const char *dir = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_coordinator_arg(&dir),
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"adapter rollback",
                               "makes the previous champion the champion again, at once", args,
@@ -382,7 +369,7 @@ static int adapter_verify(int argc, char **argv)
     const char *dir = NULL, *name = NULL, *model = NULL, *root = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR", .kind = DURE_ARG_OPERAND, .out = &dir, .help = dir_help, .required = true},
+        dure_coordinator_arg(&dir),
         {.name = "VERSION",
          .kind = DURE_ARG_OPERAND,
          .out = &name,
@@ -397,7 +384,7 @@ static int adapter_verify(int argc, char **argv)
          .out = &root,
          .value = "HEX",
          .help = "the federation's root key as you know it, not as the folder says"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "adapter verify", "checks digests and signatures; exit 1 when one does not hold", args,
@@ -419,11 +406,7 @@ static int adapter_verify(int argc, char **argv)
 
 int dure_cmd_adapter(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        int (*run)(int argc, char **argv);
-        const char *summary;
-    } verbs[] = {
+    static const dure_verb verbs[] = {
         {"list", adapter_list, "every version, oldest first"},
         {"show", adapter_show, "where a version comes from and how it did at the gate"},
         {"promote", adapter_promote, "sign a version and make it the champion"},
@@ -432,16 +415,11 @@ int dure_cmd_adapter(int argc, char **argv)
         {"merge", dure_cmd_adapter_merge, "write the base model with a version merged in"},
         {"verify", adapter_verify, "check digests, signatures and the base model"},
     };
-    const char *verb = argc > 1 ? argv[1] : "";
-    for (size_t i = 0; i < N_ARGS(verbs); i++)
-        if (!strcmp(verb, verbs[i].name)) return verbs[i].run(argc - 1, argv + 1);
-    bool help = !strcmp(verb, "--help");
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure adapter: there is no '%s'\n\n", verb);
-    fprintf(to, "dure adapter: the federation's adapters, from candidate to champion\n\n"
-                "Usage: dure adapter VERB DIR/coordinator [VERSION] [options]\n\n");
-    for (size_t i = 0; i < N_ARGS(verbs); i++)
-        fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to, "\nExample:\n  dure adapter list fed/coordinator\n");
-    return help ? 0 : 2;
+    const dure_verbs table = {.command = "adapter",
+                              .summary = "the federation's adapters, from candidate to champion",
+                              .usage = "DIR/coordinator [VERSION] [options]",
+                              .example = "dure adapter list fed/coordinator",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

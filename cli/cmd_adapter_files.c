@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 /* The adapter's bytes, checked against their digest. */
 static dure_err read_adapter(dure_buf *out, const dure_adapter_desk *desk,
                              const dure_version *version, dure_diag *diag)
@@ -66,16 +64,8 @@ int dure_cmd_adapter_export(int argc, char **argv)
     export_job job = {.format = "gguf", .base_name = "HuggingFaceTB/SmolLM2-135M-Instruct"};
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &job.dir,
-         .help = "the coordinator's folder, DIR/coordinator",
-         .required = true},
-        {.name = "VERSION",
-         .kind = DURE_ARG_OPERAND,
-         .out = &job.name,
-         .help = "a number, a digest, latest, champion or previous",
-         .required = true},
+        dure_coordinator_arg(&job.dir),
+        dure_version_arg(&job.name),
         {.name = "out",
          .letter = 'o',
          .kind = DURE_ARG_TEXT,
@@ -93,7 +83,7 @@ int dure_cmd_adapter_export(int argc, char **argv)
          .out = &job.base_name,
          .value = "NAME",
          .help = "peft: what transformers loads the base model from"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"adapter export", "writes a version as GGUF LoRA or PEFT folder",
                               args, N_ARGS(args),
@@ -232,11 +222,7 @@ int dure_cmd_adapter_merge(int argc, char **argv)
     const char *mode = "f16";
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &job.dir,
-         .help = "the coordinator's folder, DIR/coordinator",
-         .required = true},
+        dure_coordinator_arg(&job.dir),
         {.name = "VERSION",
          .kind = DURE_ARG_OPERAND,
          .out = &job.name,
@@ -260,7 +246,7 @@ int dure_cmd_adapter_merge(int argc, char **argv)
          .out = &mode,
          .value = "f16|mixed",
          .help = "the adapted matrices as F16 (default), or as Q8_0 where they were quantized"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "adapter merge", "writes the base model with a version merged in, and how much was kept",

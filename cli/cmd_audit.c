@@ -2,6 +2,7 @@
 #include "cli/args.h"
 #include "cli/audit.h"
 #include "cli/commands.h"
+#include "cli/federation.h"
 #include "cli/output.h"
 #include "common/file.h"
 #include "coordinator/folder.h"
@@ -10,8 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
 /* DIR, or DIR/coordinator where that is what DIR holds. */
 static char *coordinator_dir(const char *dir)
@@ -58,11 +57,7 @@ static int audit_export(int argc, char **argv)
     const char *dir = NULL, *file = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &dir,
-         .help = "the coordinator's folder, DIR/coordinator",
-         .required = true},
+        dure_coordinator_arg(&dir),
         {.name = "out",
          .kind = DURE_ARG_TEXT,
          .out = &file,
@@ -70,7 +65,7 @@ static int audit_export(int argc, char **argv)
          .help = "where to write the ledger",
          .required = true,
          .letter = 'o'},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"audit export",
                               "writes the federation's ledger to one file that anyone can verify",
@@ -90,29 +85,19 @@ static int audit_export(int argc, char **argv)
 
 int dure_cmd_audit(int argc, char **argv)
 {
-    static const struct {
-        const char *name;
-        int (*run)(int argc, char **argv);
-        const char *summary;
-    } verbs[] = {
+    static const dure_verb verbs[] = {
         {"export", audit_export, "write the ledger to one file"},
         {"verify", dure_cmd_audit_verify, "check such a file, and recompute what each site spent"},
         {"report", dure_cmd_audit_report, "the same as a page to read and print, and as JSON"},
         {"canary", dure_cmd_audit_canary, "train with planted records: the loss that can be shown"},
     };
-    const char *verb = argc > 1 ? argv[1] : "";
-    for (size_t i = 0; i < N_ARGS(verbs); i++) {
-        if (!strcmp(verb, verbs[i].name)) return verbs[i].run(argc - 1, argv + 1);
-    }
-    bool help = !strcmp(verb, "--help");
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure audit: there is no '%s'\n\n", verb);
-    fprintf(to, "dure audit: the federation's ledger, for anyone to verify\n\n"
-                "Usage: dure audit VERB DIR|FILE [options]\n\n");
-    for (size_t i = 0; i < N_ARGS(verbs); i++)
-        fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-    fprintf(to, "\nExample:\n  dure audit export fed/coordinator -o fed.dure\n"
-                "  dure audit verify fed.dure\n"
-                "  dure audit report fed.dure -o fed.html\n");
-    return help ? 0 : 2;
+    const dure_verbs table = {.command = "audit",
+                              .summary = "the federation's ledger, for anyone to verify",
+                              .usage = "DIR|FILE [options]",
+                              .example =
+                                  "dure audit export fed/coordinator -o fed.dure\n  dure audit "
+                                  "verify fed.dure\n  dure audit report fed.dure -o fed.html",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

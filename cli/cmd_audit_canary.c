@@ -222,13 +222,13 @@ int dure_cmd_audit_canary(int argc, char **argv)
          .value = "P",
          .help = "of each lower bound, default 0.95"},
         dure_threads_arg(&c.threads),
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &c.json, .help = "print JSON"},
+        dure_json_arg(&c.json),
     };
     const dure_usage usage = {
         "audit canary",
         "trains with planted records on public or generated data, and says which privacy loss can "
         "be shown: more than is claimed is a fault (exit status 1), less shows nothing",
-        args, sizeof args / sizeof args[0],
+        args, N_ARGS(args),
         "dure audit canary --model SmolLM2-135M-Instruct.Q4_1.gguf --json > canary.json\n"
         "  dure audit report fed.dure -o fed.html --canary canary.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);

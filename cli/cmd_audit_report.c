@@ -194,7 +194,7 @@ int dure_cmd_audit_report(int argc, char **argv)
                               "verifies an exported ledger and writes the privacy statement that "
                               "follows from it: what is "
                               "guaranteed, what was spent and released, what is not covered",
-                              args, sizeof args / sizeof args[0],
+                              args, N_ARGS(args),
                               "dure audit report fed.dure -o fed.html --json fed.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;

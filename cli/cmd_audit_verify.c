@@ -8,8 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
-
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+#include <string.h>
 
 /* JSON has no infinity: what is not finite becomes null. */
 static json_t *number(double value)
@@ -31,11 +30,11 @@ static json_t *sites_json(const dure_verify_report *r)
     for (size_t i = 0; i < r->n_accounts; i++) {
         const dure_account *a = &r->accounts[i];
         json_t *site =
-            json_pack("{s:s, s:o, s:I, s:I, s:I, s:o, s:o, s:o}", "name", a->name, "key",
+            json_pack("{s:s, s:o, s:I, s:I, s:I, s:s, s:o, s:o, s:o}", "name", a->name, "key",
                       dure_json_from_hex(a->sign_public, 32), "rounds", (json_int_t)a->rounds,
                       "rounds_without_end", (json_int_t)a->rounds_open, "steps",
-                      (json_int_t)a->steps, "epsilon", number(a->epsilon), "epsilon_rdp",
-                      number(a->epsilon_rdp), "delta", number(a->delta));
+                      (json_int_t)a->steps, "unit", a->unit, "epsilon", number(a->epsilon),
+                      "epsilon_rdp", number(a->epsilon_rdp), "delta", number(a->delta));
         if (json_array_append_new(sites, site)) {
             json_decref(sites);
             return NULL;
@@ -110,13 +109,14 @@ static void format_epsilon(char text[32], double epsilon)
         snprintf(text, 32, "no privacy");
 }
 
-static void print_account(const dure_account *a)
+static void print_account(const dure_account *a, int name_width)
 {
     char epsilon[32], rdp[32];
     format_epsilon(epsilon, a->epsilon);
     format_epsilon(rdp, a->epsilon_rdp);
-    printf("%-24s  %6llu  %8llu  %10s  %10s  %9.2e", a->name, (unsigned long long)a->rounds,
-           (unsigned long long)a->steps, epsilon, rdp, a->delta);
+    printf("%-*s  %6llu  %8llu  %-8s  %10s  %10s  %9.2e", name_width, a->name,
+           (unsigned long long)a->rounds, (unsigned long long)a->steps, a->unit, epsilon, rdp,
+           a->delta);
     if (a->rounds_open > 0) {
         printf("  (%llu without an end, counted as spent)", (unsigned long long)a->rounds_open);
     }
@@ -139,10 +139,15 @@ static void print_report(const dure_verify_report *r)
            (unsigned long long)(t->opened - t->closed - t->aborted));
     print_shown(r);
     if (r->n_accounts == 0) return;
-    printf("\n%-24s  %6s  %8s  %10s  %10s  %9s\n", "SITE", "ROUNDS", "STEPS", "EPSILON", "BY RDP",
-           "DELTA");
+    int width = 4;
+    for (size_t i = 0; i < r->n_accounts; i++) {
+        int n = (int)strlen(r->accounts[i].name);
+        if (n > width) width = n;
+    }
+    printf("\n%-*s  %6s  %8s  %-8s  %10s  %10s  %9s\n", width, "SITE", "ROUNDS", "STEPS", "FOR ONE",
+           "EPSILON", "BY RDP", "DELTA");
     for (size_t i = 0; i < r->n_accounts; i++)
-        print_account(&r->accounts[i]);
+        print_account(&r->accounts[i], width);
 }
 
 static int run_verify(const dure_audit_source *source, bool json, const dure_usage *usage)
@@ -187,7 +192,7 @@ int dure_cmd_audit_verify(int argc, char **argv)
          .out = &source.root,
          .value = "HEX",
          .help = "the federation's root key, if you have it from elsewhere"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "audit verify",

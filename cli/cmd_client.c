@@ -17,9 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
-enum { MEASURED_RECORDS = 8, MEMORY_MAX_MB = 1 << 30 };
+enum { MEASURED_RECORDS = 8 };
 
 typedef struct options {
     const char *dir, *device;
@@ -68,8 +66,8 @@ static void say_done(const json_t *facts)
     fprintf(stderr, "round %.0f done with %.0f of %.0f sites: loss here %s, ",
             number(facts, "round"), number(facts, "sites"), number(facts, "of"), loss);
     if (number(facts, "epsilon") > 0) {
-        fprintf(stderr, "epsilon %.3g of %.3g at delta %.2g, ", number(facts, "epsilon"),
-                number(facts, "epsilon_budget"), number(facts, "delta"));
+        fprintf(stderr, "epsilon %.3g of %.3g at delta %.2g for one %s, ", number(facts, "epsilon"),
+                number(facts, "epsilon_budget"), number(facts, "delta"), text(facts, "unit"));
     }
     fprintf(stderr, "%s sent in all\n", bytes);
 }
@@ -200,18 +198,19 @@ static int print_json_findings(const findings *f, const dure_site *site)
 {
     const dure_training_terms *t = &site->invitation.terms.training;
     return dure_print_json(json_pack(
-        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:f, s:f, s:f, s:f, s:f, "
-        "s:I}",
+        "{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:s, s:f, s:f, s:f, s:f, "
+        "s:f, s:I}",
         "site", site->policy.name, "federation", site->policy.federation, "records",
         (json_int_t)f->work.records, "cut", (json_int_t)f->work.cut, "unusable",
         (json_int_t)f->work.unusable, "tokens", (json_int_t)f->work.tokens, "rounds",
         (json_int_t)t->rounds, "steps", (json_int_t)t->steps, "tokens_per_second",
         f->tokens_per_second, "step_seconds", f->step_seconds, "peak_memory_bytes",
-        (json_int_t)peak_bytes(), "expected_memory_bytes", (json_int_t)f->work.fit.bytes,
-        "noise_multiplier", f->bare ? 0 : dure_dp_plan_sigma(&f->plan), "epsilon",
-        f->bare ? 0 : f->epsilon, "epsilon_budget", site->policy.budget.epsilon,
-        "epsilon_remaining", f->bare ? 0 : f->source.epsilon_remaining, "delta",
-        site->policy.budget.delta, "steps_used", (json_int_t)site->state.steps_used));
+        (json_int_t)peak_bytes(), "expected_memory_bytes", (json_int_t)f->work.fit.bytes, "unit",
+        f->bare ? "none" : dure_dp_plan_unit(&f->plan), "noise_multiplier",
+        f->bare ? 0 : dure_dp_plan_sigma(&f->plan), "epsilon", f->bare ? 0 : f->epsilon,
+        "epsilon_budget", site->policy.budget.epsilon, "epsilon_remaining",
+        f->bare ? 0 : f->source.epsilon_remaining, "delta", site->policy.budget.delta, "steps_used",
+        (json_int_t)site->state.steps_used));
 }
 
 static void print_findings(const findings *f, const dure_site *site)
@@ -223,8 +222,8 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("site        %s in federation %s\n", site->policy.name, site->policy.federation);
     printf("data        %zu records, %zu tokens; %zu cut, %zu without anything to learn\n",
            f->work.records, f->work.tokens, f->work.cut, f->work.unusable);
-    printf("training    %u rounds of %u steps of %u records on average\n", t->rounds, t->steps,
-           site->state.declared.batch);
+    printf("training    %u rounds of %u steps of %u %ss on average\n", t->rounds, t->steps,
+           site->state.declared.batch, f->bare ? "record" : dure_dp_plan_unit(&f->plan));
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
     if (f->work.fit.bytes)
         printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
@@ -236,9 +235,9 @@ static void print_findings(const findings *f, const dure_site *site)
         return;
     }
     printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
-           "plan (" DURE_CALIBRATE_ACCOUNTANT " accountant)\n",
+           "plan (" DURE_CALIBRATE_ACCOUNTANT " accountant), for one %s more or less\n",
            dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
-           site->policy.budget.delta);
+           site->policy.budget.delta, dure_dp_plan_unit(&f->plan));
     printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",
            site->policy.source, f->source.epsilon_spent, f->source.epsilon_committed,
            f->source.epsilon_remaining);
@@ -286,8 +285,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .kind = DURE_ARG_COUNT,
          .out = &o->memory,
          .value = "MB",
-         .help =
-             "stay within so many megabytes, at the price of time; default: what the machine has"},
+         .help = "stay within so many megabytes, at the price of time; default: memory_mb of "
+                 "site.yaml"},
         dure_device_arg(&o->device),
         {.name = "json",
          .kind = DURE_ARG_FLAG,
@@ -308,8 +307,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
                               args, N_ARGS(args) - 1, "dure client check site"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (o->memory > MEMORY_MAX_MB) {
-        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
+    if (o->memory > DURE_POLICY_MEMORY_MB_MAX) {
+        return dure_args_refuse(&usage, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     }
     if (o->threads > DURE_POOL_MAX_THREADS) {
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
@@ -332,7 +331,7 @@ static void say_waiting(void *state, const char *sentence)
     fprintf(stderr, "%s\n", sentence);
 }
 
-static int renew(int argc, char **argv)
+static int client_renew(int argc, char **argv)
 {
     dure_enrol_opts e = {.renew = true, .waiting = say_waiting};
     uint64_t patience_s = 0;
@@ -353,7 +352,7 @@ static int renew(int argc, char **argv)
          .out = &patience_s,
          .value = "S",
          .help = "seconds to wait for the coordinator (for ever)"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "client renew", "new keys for this site; its plan, ledger and records stay as they are",
@@ -372,26 +371,35 @@ static int renew(int argc, char **argv)
     return 0;
 }
 
-int dure_cmd_client(int argc, char **argv)
+static int client_run(int argc, char **argv)
 {
     options o = {0};
     dure_diag diag = {{0}};
-    const char *verb = argc > 1 ? argv[1] : "";
-    bool is_run = strcmp(verb, "run") == 0;
-    if (is_run || strcmp(verb, "check") == 0) {
-        int status = parse(&o, argc - 1, argv + 1, is_run);
-        if (status >= 0) return status;
-        if (!is_run) return check(&o);
-        dure_err err = run(&o, &diag);
-        return err ? dure_fail("client run", err, &diag) : 0;
-    }
-    if (strcmp(verb, "renew") == 0) return renew(argc - 1, argv + 1);
-    const bool help = strcmp(verb, "--help") == 0;
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure client: there is no '%s'\n\n", verb);
-    fprintf(to, "dure client: a site's part in a federation\n\n"
-                "Usage: dure client run DIR [options]\n       dure client check DIR [options]\n"
-                "       dure client renew DIR INVITATION\n\n"
-                "Example:\n  dure client run site\n");
-    return help ? 0 : 2;
+    int status = parse(&o, argc, argv, true);
+    if (status >= 0) return status;
+    dure_err err = run(&o, &diag);
+    return err ? dure_fail("client run", err, &diag) : 0;
+}
+
+static int client_check(int argc, char **argv)
+{
+    options o = {0};
+    int status = parse(&o, argc, argv, false);
+    return status >= 0 ? status : check(&o);
+}
+
+int dure_cmd_client(int argc, char **argv)
+{
+    static const dure_verb verbs[] = {
+        {"run", client_run, "take part in the federation's rounds"},
+        {"check", client_check, "a dry run: data, memory, time and what the plan costs in privacy"},
+        {"renew", client_renew, "new keys, by an invitation that 'dure site renew' made"},
+    };
+    const dure_verbs table = {.command = "client",
+                              .summary = "a site's part in a federation",
+                              .usage = "DIR [options]",
+                              .example = "dure client run site",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

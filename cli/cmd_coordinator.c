@@ -16,8 +16,6 @@
 #include <string.h>
 #include <sys/resource.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 typedef struct options {
     const char *dir, *endpoint;
     uint64_t rounds, threads, silence_s, answer_s;
@@ -140,11 +138,7 @@ static int coordinator_run(int argc, char **argv)
 {
     options o = {0};
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o.dir,
-         .help = "the coordinator's folder, DIR/coordinator",
-         .required = true},
+        dure_coordinator_arg(&o.dir),
         {.name = "rounds",
          .kind = DURE_ARG_COUNT,
          .out = &o.rounds,
@@ -199,13 +193,14 @@ static int coordinator_run(int argc, char **argv)
 
 int dure_cmd_coordinator(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (strcmp(verb, "run") == 0) return coordinator_run(argc - 1, argv + 1);
-    const bool help = strcmp(verb, "--help") == 0;
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure coordinator: there is no '%s'\n\n", verb);
-    fprintf(to, "dure coordinator: the process that sites connect to\n\n"
-                "Usage: dure coordinator run DIR/coordinator [options]\n\n"
-                "Example:\n  dure coordinator run fed/coordinator\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"run", coordinator_run, "run it until it is stopped"},
+    };
+    const dure_verbs table = {.command = "coordinator",
+                              .summary = "the process that sites connect to",
+                              .usage = "DIR/coordinator [options]",
+                              .example = "dure coordinator run fed/coordinator",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

@@ -80,7 +80,7 @@ static int data_tokens(int argc, char **argv)
     const dure_usage usage = {"data tokens",
                               "reads JSON from stdin, one text or record a line, and prints its "
                               "token ids as a JSON array a line",
-                              args, sizeof args / sizeof args[0],
+                              args, N_ARGS(args),
                               "echo '\"Hello\"' | dure data tokens --model "
                               "SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
@@ -95,18 +95,16 @@ static int data_tokens(int argc, char **argv)
 
 int dure_cmd_data(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (!strcmp(verb, "check")) return dure_data_check(argc - 1, argv + 1);
-    if (!strcmp(verb, "preview")) return dure_data_preview(argc - 1, argv + 1);
-    if (!strcmp(verb, "tokens")) return data_tokens(argc - 1, argv + 1);
-    bool help = !strcmp(verb, "--help");
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure data: there is no '%s'\n\n", verb);
-    fprintf(to, "dure data: what a data file holds, as training would see it\n\n"
-                "Usage: dure data check|preview|tokens [options]\n\n"
-                "  check     lengths, labels, repeated and unusable records\n"
-                "  preview   the first records with what is masked and what is learned\n"
-                "  tokens    token ids of texts read from stdin\n\n"
-                "Example:\n  dure data check --data site.jsonl --model M.gguf\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"check", dure_data_check, "lengths, labels, repeated and unusable records"},
+        {"preview", dure_data_preview, "the first records with what is masked and what is learned"},
+        {"tokens", data_tokens, "token ids of texts read from stdin"},
+    };
+    const dure_verbs table = {.command = "data",
+                              .summary = "what a data file holds, as training would see it",
+                              .usage = "[options]",
+                              .example = "dure data check --data site.jsonl --model M.gguf",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

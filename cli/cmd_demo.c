@@ -157,7 +157,7 @@ int dure_cmd_demo(int argc, char **argv)
     const dure_usage usage = {"demo",
                               "one coordinator and three sites on this machine tune a model "
                               "together, privately, and the result is served",
-                              args, sizeof args / sizeof args[0], "dure demo --model base.gguf"};
+                              args, N_ARGS(args), "dure demo --model base.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
 

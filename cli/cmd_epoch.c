@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 typedef struct options {
     const char *dir, *file, *out, *reason;
     uint64_t keep, lost;
@@ -69,7 +67,7 @@ static int epoch_draft(int argc, char **argv)
          .value = "FILE",
          .help = "the draft (loss.json)",
          .letter = 'o'},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {
         "epoch draft", "state what the log has lost, for the root to sign", args, N_ARGS(args),
@@ -124,7 +122,7 @@ static int epoch_sign(int argc, char **argv)
          .value = "FILE",
          .help = "the signed statement (loss.epoch)",
          .letter = 'o'},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {"epoch sign", "sign, as the root, what the log has lost", args,
                               N_ARGS(args), "dure epoch sign fed/admin loss.json -o loss.epoch"};
@@ -152,7 +150,7 @@ static int epoch_take(int argc, char **argv)
          .out = &o.file,
          .help = "what 'dure epoch sign' wrote",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {
         "epoch take", "go on after what the root keeps of the log; the rest is removed here", args,
@@ -174,17 +172,18 @@ static int epoch_take(int argc, char **argv)
 
 int dure_cmd_epoch(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (strcmp(verb, "draft") == 0) return epoch_draft(argc - 1, argv + 1);
-    if (strcmp(verb, "sign") == 0) return epoch_sign(argc - 1, argv + 1);
-    if (strcmp(verb, "take") == 0) return epoch_take(argc - 1, argv + 1);
-    const bool help = strcmp(verb, "--help") == 0;
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure epoch: there is no '%s'\n\n", verb);
-    fprintf(to, "dure epoch: go on after entries of the log were lost, by the root's signature\n\n"
-                "Usage: dure epoch draft DIR/coordinator --reason TEXT [--keep N] [--lost N]\n"
-                "       dure epoch sign DIR/admin FILE\n"
-                "       dure epoch take DIR/coordinator FILE\n\n"
-                "Example:\n  dure epoch draft fed/coordinator --reason \"the disk failed\"\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"draft", epoch_draft, "state what is lost, from the coordinator's folder"},
+        {"sign", epoch_sign, "sign that statement with the root's key"},
+        {"take", epoch_take, "the coordinator's log goes on by it"},
+    };
+    const dure_verbs table = {
+        .command = "epoch",
+        .summary = "go on after entries of the log were lost, by the root's signature",
+        .usage = "DIR|FILE [options]",
+        .example = "dure epoch draft fed/coordinator --reason \"the disk failed\"\n  dure epoch "
+                   "sign fed/admin loss.json\n  dure epoch take fed/coordinator loss.epoch",
+        .verbs = verbs,
+        .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

@@ -185,11 +185,11 @@ int dure_cmd_eval(int argc, char **argv)
          .help = "every record's own result too"},
         dure_threads_arg(&o.threads),
         dure_device_arg(&o.device),
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {
         "eval", "mean loss of the response tokens, and the share of right answers", args,
-        sizeof args / sizeof args[0],
+        N_ARGS(args),
         "dure eval --model base.gguf --adapter site.gguf --data heldout.jsonl --fields city,date"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;

@@ -167,11 +167,11 @@ int dure_cmd_generate(int argc, char **argv)
          .value = "N",
          .help = "of the sampling (0)"},
         dure_threads_arg(&o.threads),
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {
         "generate", "a model's answer to one prompt, with or without an adapter", args,
-        sizeof args / sizeof args[0],
+        N_ARGS(args),
         "dure generate --model base.gguf --prompt 'What is gravity?' --max-tokens 64"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;

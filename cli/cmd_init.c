@@ -17,8 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 typedef struct options {
     const char *dir, *model, *eval, *endpoint, *name, *targets, *suite, *unit;
     uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
@@ -348,7 +346,7 @@ int dure_cmd_init(int argc, char **argv)
          .kind = DURE_ARG_FLAG,
          .out = &o.no_dp,
          .help = "train without differential privacy; each site must agree"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {
         "init", "make a federation: DIR/admin with its root key, DIR/coordinator with its state",

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 typedef struct options {
     const char *dir, *name, *out, *organisation;
     uint64_t hours;
@@ -64,7 +62,7 @@ int dure_cmd_invite(int argc, char **argv)
          .out = &o.hours,
          .value = "N",
          .help = "hours until it expires (168)"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {"invite", "invite a site: one file, one use, signed by the root",
                               args, N_ARGS(args),

@@ -8,8 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 static void say(void *state, const char *sentence)
 {
     (void)state;
@@ -46,6 +44,9 @@ static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_d
     if (!(e->epsilon > 0)) return dure_args_refuse(u, "--epsilon must be above 0");
     if (with_delta && !(e->delta > 0 && e->delta < 1)) {
         return dure_args_refuse(u, "--delta must be above 0 and below 1");
+    }
+    if (e->memory_mb > DURE_POLICY_MEMORY_MB_MAX) {
+        return dure_args_refuse(u, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     }
     if (e->collusion >= DURE_MEMBERS_MAX) {
         return dure_args_refuse(u, "--collusion must be below %d", DURE_MEMBERS_MAX);
@@ -116,6 +117,12 @@ static const dure_arg args[] = {
      .out = &o.ledger,
      .value = "FILE",
      .help = "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"},
+    {.name = "memory",
+     .kind = DURE_ARG_COUNT,
+     .out = &o.memory_mb,
+     .value = "MB",
+     .help = "megabytes that training may take, at the price of time, kept in site.yaml; default: "
+             "nine tenths of the machine's"},
     {.name = "collusion",
      .kind = DURE_ARG_COUNT,
      .out = &collusion,
@@ -150,7 +157,7 @@ static const dure_usage usage = {
     "and sends the public half of it to the coordinator",
     args, N_ARGS(args),
     "dure join seoul.invitation site --data notes.jsonl --source notes-2026 \\\n"
-    "      --records 5000 --model M.gguf --epsilon 8"};
+    "      --records 5000 --model M.gguf --epsilon 8 --memory 2000"};
 
 int dure_cmd_join(int argc, char **argv)
 {

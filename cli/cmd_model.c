@@ -188,11 +188,11 @@ static int model_info(int argc, char **argv)
          .out = &path,
          .help = "the file",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {
         "model info", "what a model file holds, its digest, and whether Dure can train it", args,
-        sizeof args / sizeof args[0], "dure model info SmolLM2-135M-Instruct.Q4_1.gguf"};
+        N_ARGS(args), "dure model info SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     facts f = {0};
@@ -206,13 +206,14 @@ static int model_info(int argc, char **argv)
 
 int dure_cmd_model(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (!strcmp(verb, "info")) return model_info(argc - 1, argv + 1);
-    bool help = !strcmp(verb, "--help");
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure model: there is no '%s'\n\n", verb);
-    fprintf(to, "dure model: what a model file holds\n\n"
-                "Usage: dure model info MODEL.gguf [--json]\n\n"
-                "Example:\n  dure model info SmolLM2-135M-Instruct.Q4_1.gguf\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"info", model_info, "its shape, digest, and whether Dure can train it"},
+    };
+    const dure_verbs table = {.command = "model",
+                              .summary = "what a model file holds",
+                              .usage = "MODEL.gguf [options]",
+                              .example = "dure model info SmolLM2-135M-Instruct.Q4_1.gguf",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

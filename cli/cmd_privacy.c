@@ -49,10 +49,11 @@ static json_t *reservation_json(const dure_reservation *r)
 {
     char at[DURE_CLOCK_TEXT_SIZE];
     dure_clock_text(at, r->reserved_at_s);
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:I, s:f}", "source", r->source, "state",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:f, s:I, s:f}", "source", r->source, "state",
                      state_text(r->state), "unit", dure_dp_plan_unit(&r->plan), "purpose",
-                     r->purpose, "at", at, "noise", dure_dp_plan_sigma(&r->plan), "steps",
-                     (json_int_t)r->plan.steps, "sample_rate", dure_dp_plan_rate(&r->plan));
+                     r->purpose, "at", at, "noise", dure_dp_plan_sigma(&r->plan), "noise_effective",
+                     dure_dp_plan_sigma_effective(&r->plan), "steps", (json_int_t)r->plan.steps,
+                     "sample_rate", dure_dp_plan_rate(&r->plan));
 }
 
 static int print_status_json(const dure_site_ledger *ledger, const char *path)
@@ -91,11 +92,12 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
                s.epsilon_spent, s.n_spent, s.epsilon_committed, s.n_reserved, s.epsilon_remaining);
         for (size_t k = 0; k < dure_site_ledger_reservation_count(ledger); k++) {
             const dure_reservation *r = dure_site_ledger_reservation_at(ledger, k);
-            char at[DURE_CLOCK_TEXT_SIZE];
+            char at[DURE_CLOCK_TEXT_SIZE], clip[DURE_DP_CLIP_TEXT_SIZE];
             if (strcmp(r->source, s.name) != 0) continue;
             dure_clock_text(at, r->reserved_at_s);
-            printf("  %s  %-8s  %llu steps, noise %.4g  %s\n", at, state_text(r->state),
-                   (unsigned long long)r->plan.steps, dure_dp_plan_sigma(&r->plan), r->purpose);
+            printf("  %s  %-8s  %llu steps, noise %.4g, %s  %s\n", at, state_text(r->state),
+                   (unsigned long long)r->plan.steps, dure_dp_plan_sigma(&r->plan),
+                   dure_dp_plan_clip_text(clip, &r->plan), r->purpose);
         }
     }
 }
@@ -115,7 +117,7 @@ static int privacy_status(int argc, char **argv)
     const dure_usage usage = {"privacy status",
                               "verifies the owner's privacy ledger and lists its data sources and "
                               "what they have spent",
-                              args, sizeof args / sizeof args[0],
+                              args, N_ARGS(args),
                               "dure privacy status --ledger ~/.local/state/dure/ledger"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
@@ -143,16 +145,17 @@ static int privacy_status(int argc, char **argv)
 
 int dure_cmd_privacy(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (!strcmp(verb, "plan")) return dure_privacy_plan(argc - 1, argv + 1);
-    if (!strcmp(verb, "status")) return privacy_status(argc - 1, argv + 1);
-    bool help = !strcmp(verb, "--help");
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure privacy: there is no '%s'\n\n", verb);
-    fprintf(to, "dure privacy: what private training costs and what has been spent\n\n"
-                "Usage: dure privacy plan|status [options]\n\n"
-                "  plan      epsilon of a plan, or the noise or steps that an epsilon allows\n"
-                "  status    the owner's ledger: data sources, budgets, plans\n\n"
-                "Example:\n  dure privacy plan --sample-rate 0.0128 --noise 0.8 --steps 20\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"plan", dure_privacy_plan,
+         "epsilon of a plan, or the noise or steps that an epsilon allows"},
+        {"status", privacy_status, "the owner's ledger: data sources, budgets, plans"},
+    };
+    const dure_verbs table = {.command = "privacy",
+                              .summary = "what private training costs and what has been spent",
+                              .usage = "[options]",
+                              .example =
+                                  "dure privacy plan --sample-rate 0.0128 --noise 0.8 --steps 20",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

@@ -273,7 +273,7 @@ int dure_cmd_serve(int argc, char **argv)
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print the URL as JSON"},
     };
     const dure_usage usage = {"serve", "an OpenAI-compatible server for a model and its adapters",
-                              args, sizeof args / sizeof args[0],
+                              args, N_ARGS(args),
                               "dure serve fed/coordinator --alias champion\n"
                               "dure serve --model base.gguf --adapter clinic=adapter.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);

@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
-
 enum { INVITED_MAX = 1000 };
 
 typedef struct invited {
@@ -180,7 +178,7 @@ static int site_list(int argc, char **argv)
          .out = &dir,
          .help = "the admin folder, DIR/admin",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"site list", "who was invited, who joined, who was revoked", args,
                               N_ARGS(args), "dure site list fed/admin"};
@@ -262,7 +260,7 @@ static int site_revoke(int argc, char **argv)
          .out = &name,
          .help = "the site; all its invitations are taken back",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"site revoke", "put a site out, signed by the root, at once", args,
                               N_ARGS(args), "dure site revoke fed/admin north"};
@@ -357,7 +355,7 @@ static int site_renew(int argc, char **argv)
          .out = &hours,
          .value = "N",
          .help = "hours until it expires (168)"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"site renew",
                               "give a site new keys: the old ones are refused at once, its budget "
@@ -385,17 +383,16 @@ static int site_renew(int argc, char **argv)
 
 int dure_cmd_site(int argc, char **argv)
 {
-    const char *verb = argc > 1 ? argv[1] : "";
-    if (strcmp(verb, "list") == 0) return site_list(argc - 1, argv + 1);
-    if (strcmp(verb, "revoke") == 0) return site_revoke(argc - 1, argv + 1);
-    if (strcmp(verb, "renew") == 0) return site_renew(argc - 1, argv + 1);
-    const bool help = strcmp(verb, "--help") == 0;
-    FILE *to = help ? stdout : stderr;
-    if (*verb && !help) fprintf(to, "dure site: there is no '%s'\n\n", verb);
-    fprintf(to, "dure site: the federation's sites\n\n"
-                "Usage: dure site list DIR/admin\n"
-                "       dure site revoke DIR/admin NAME\n"
-                "       dure site renew DIR/admin NAME -o FILE\n\n"
-                "Example:\n  dure site list fed/admin\n");
-    return help ? 0 : 2;
+    static const dure_verb verbs[] = {
+        {"list", site_list, "who is invited, in, and revoked"},
+        {"revoke", site_revoke, "a site takes part no more, from the next round on"},
+        {"renew", site_renew, "an invitation with which a site takes new keys"},
+    };
+    const dure_verbs table = {.command = "site",
+                              .summary = "the federation's sites",
+                              .usage = "DIR/admin [NAME] [options]",
+                              .example = "dure site list fed/admin",
+                              .verbs = verbs,
+                              .n = N_ARGS(verbs)};
+    return dure_args_verb(&table, argc, argv);
 }

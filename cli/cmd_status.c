@@ -11,12 +11,17 @@
 #include "dp/calibrate.h"
 #include "dp/plan.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 
-#define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
+enum {
+    SHOWN_ROUNDS = 10, /* of the last ones; --json has them all */
+    LATE_S = 60,       /* a coordinator says at least every 10 s that it is alive */
+};
 
 typedef struct view {
     dure_settings settings;
@@ -26,6 +31,8 @@ typedef struct view {
     size_t n_rounds;
     json_t *live; /* status.json; NULL: it never ran */
     bool running;
+    size_t n_inbox;      /* revocations that it has not taken up */
+    uint64_t free_bytes; /* on the folder's disk */
 } view;
 
 /* Running is who holds the folder's lock. */
@@ -40,6 +47,19 @@ static bool is_running(const char *dir)
     }
     free(path);
     return held;
+}
+
+static size_t count_inbox(const char *dir)
+{
+    char *path = dure_path_join(dir, DURE_FOLDER_INBOX);
+    DIR *inbox = path ? opendir(path) : NULL;
+    const struct dirent *entry;
+    size_t n = 0;
+    while (inbox && (entry = readdir(inbox)))
+        n += entry->d_name[0] != '.';
+    if (inbox) closedir(inbox);
+    free(path);
+    return n;
 }
 
 static bool is_site(const char *dir)
@@ -71,6 +91,9 @@ static dure_err view_open(view *v, const char *dir, dure_diag *diag)
     if (!err) err = dure_store_facts_get(&v->facts, store, diag);
     if (!err) err = dure_store_rounds(&v->rounds, &v->n_rounds, store, diag);
     if (!err && dure_file_exists(status)) err = dure_json_read(&v->live, status, 1 << 20, diag);
+    struct statvfs disk;
+    v->free_bytes = statvfs(dir, &disk) ? UINT64_MAX : (uint64_t)disk.f_bavail * disk.f_frsize;
+    v->n_inbox = count_inbox(dir);
     v->running = is_running(dir);
     dure_store_close(&store);
     free(settings);
@@ -119,6 +142,28 @@ static const json_t *live_site(const view *v, const char *name)
     return NULL;
 }
 
+/* What every epsilon here is for one of, more or less. */
+static const char *unit_of(const view *v)
+{
+    switch (v->settings.terms.training.privacy_mode) {
+    case DURE_PRIVACY_RECORD:
+        return "record";
+    case DURE_PRIVACY_SUBJECT:
+        return "subject";
+    case DURE_PRIVACY_CLIENT:
+        return "site";
+    default:
+        return "none";
+    }
+}
+
+/* What a site's public number counts. */
+static const char *counted_of(const view *v)
+{
+    bool subjects = v->settings.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+    return subjects ? "subject" : "record";
+}
+
 static json_t *real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
@@ -159,49 +204,106 @@ static json_t *rounds_json(const view *v)
     return list;
 }
 
-static int print_json(const view *v)
+static const char *waiting_for(const view *v)
 {
     const char *waiting = json_string_value(json_object_get(v->live, "waiting"));
+    return v->running && waiting ? waiting : "";
+}
+
+static int print_json(const view *v)
+{
     return dure_print_json(json_pack(
-        "{s:s, s:s, s:b, s:s, s:I, s:I, s:o, s:o}", "federation", v->settings.terms.federation,
-        "endpoint", v->settings.endpoint, "running", v->running, "waiting",
-        v->running && waiting ? waiting : "", "rounds_done", (json_int_t)v->facts.n_done,
-        "rounds_planned", (json_int_t)v->settings.terms.training.rounds, "sites", sites_json(v),
-        "rounds", rounds_json(v)));
+        "{s:s, s:s, s:s, s:b, s:s, s:I, s:I, s:o, s:o}", "federation", v->settings.terms.federation,
+        "unit", unit_of(v), "endpoint", v->settings.endpoint, "running", v->running, "waiting",
+        waiting_for(v), "rounds_done", (json_int_t)v->facts.n_done, "rounds_planned",
+        (json_int_t)v->settings.terms.training.rounds, "sites", sites_json(v), "rounds",
+        rounds_json(v)));
 }
 
 static void print_site(const view *v, const dure_roster_member *m)
 {
     const json_t *live = live_site(v, m->join.invitation.name);
-    char bytes[32], charged[24] = "none", planned[24] = "none";
+    const json_t *silent = json_object_get(live, "silent_seconds");
+    const bool here = json_is_true(json_object_get(live, "here"));
+    char bytes[32], charged[24] = "none", planned[24] = "none", silence[40] = "";
     const double now = epsilon_of(v, m, v->n_rounds);
     const double all = epsilon_of(v, m, v->settings.terms.training.rounds);
     if (isfinite(now)) snprintf(charged, sizeof charged, "%.2f", now);
     if (isfinite(all)) snprintf(planned, sizeof planned, "%.2f", all);
     dure_format_bytes(bytes, (uint64_t)json_integer_value(json_object_get(live, "bytes_received")));
-    printf("  %-16s %-16s %-8s %8llu   %6s of %-6s  %s\n", m->join.invitation.name,
+    if (!here && json_is_real(silent))
+        snprintf(silence, sizeof silence, ", silent for %.0f s", json_real_value(silent));
+    else if (!here && live)
+        snprintf(silence, sizeof silence, ", not seen since the start");
+    printf("  %-16s %-16s %-8s %8llu   %6s of %-6s  %s%s\n", m->join.invitation.name,
            m->join.invitation.organisation,
-           m->revoked                                    ? "revoked"
-           : json_is_true(json_object_get(live, "here")) ? "here"
-                                                         : "away",
-           (unsigned long long)m->join.declared.n_pub, charged, planned, live ? bytes : "-");
+           m->revoked    ? "revoked"
+           : here        ? "here"
+           : !v->running ? "-"
+                         : "away",
+           (unsigned long long)m->join.declared.n_pub, charged, planned, live ? bytes : "-",
+           m->revoked ? "" : silence);
 }
 
-static int print_words(const view *v)
+static void print_coordinator(const view *v, const char *dir)
 {
-    const char *waiting = json_string_value(json_object_get(v->live, "waiting"));
-    printf("federation  %s, %s\n", v->settings.terms.federation, v->settings.endpoint);
-    printf("coordinator %s\n", !v->running ? "not running" : waiting ? waiting : "running");
+    const int64_t updated = json_integer_value(json_object_get(v->live, "updated"));
+    const int64_t age_s = dure_clock_wall_s() - updated;
+    char when[DURE_CLOCK_TEXT_SIZE], there[32], needed[32];
+    dure_clock_text(when, updated);
+    /* What a round puts on disk: each site's vector, their sum, and the adapter. */
+    const uint64_t round_bytes =
+        4 * v->settings.terms.layout.n_params +
+        (3 * (uint64_t)dure_roster_in_force(v->roster) + 4) * v->settings.terms.layout.n_active;
+    if (v->running)
+        printf("coordinator %s\n", v->live ? waiting_for(v) : "starting");
+    else if (v->live)
+        printf("coordinator not running since %s: 'dure coordinator run %s'\n", when, dir);
+    else
+        printf("coordinator has not run yet: 'dure coordinator run %s'\n", dir);
+    if (v->running && v->live && age_s > LATE_S)
+        printf("            it has said nothing for %lld s: the machine is overloaded, its disk "
+               "hangs, or its clock jumped\n",
+               (long long)age_s);
+    if (v->n_inbox && !v->running)
+        printf("            %zu revocations wait in %s/%s until it runs\n", v->n_inbox, dir,
+               DURE_FOLDER_INBOX);
+    dure_format_bytes(there, v->free_bytes);
+    dure_format_bytes(needed, round_bytes);
+    if (v->free_bytes < round_bytes + (1 << 20))
+        printf("disk        %s free, a round needs %s: free some space\n", there, needed);
+}
+
+static void print_rounds(const view *v)
+{
+    const size_t from = v->n_rounds > SHOWN_ROUNDS ? v->n_rounds - SHOWN_ROUNDS : 0;
     printf("rounds      %llu of %u done\n", (unsigned long long)v->facts.n_done,
            v->settings.terms.training.rounds);
-    for (size_t i = 0; i < v->n_rounds; i++) {
+    if (from) printf("  ...   %zu earlier ones: 'dure status --json' has them\n", from);
+    for (size_t i = from; i < v->n_rounds; i++) {
         const dure_round_row *r = &v->rounds[i];
-        char when[DURE_CLOCK_TEXT_SIZE];
+        char when[DURE_CLOCK_TEXT_SIZE], sites[40];
         dure_clock_text(when, r->opened_s);
-        printf("  %4llu  %-7s %s  %u of %u sites  %s\n", (unsigned long long)r->round,
-               dure_stored_status_text(r->status), when, r->n_survivors, r->n_members, r->reason);
+        if (r->status == DURE_STORED_DONE)
+            snprintf(sites, sizeof sites, "%u of %u sites", r->n_survivors, r->n_members);
+        else
+            snprintf(sites, sizeof sites, "%u sites", r->n_members);
+        printf("  %4llu  %-7s %s  %-12s  %s\n", (unsigned long long)r->round,
+               dure_stored_status_text(r->status), when, sites, r->reason);
     }
-    printf("sites       %-16s %-16s %-8s %8s   %-16s  %s\n", "", "", "", "records",
+}
+
+static int print_words(const view *v, const char *dir)
+{
+    printf("federation  %s, %s\n", v->settings.terms.federation, v->settings.endpoint);
+    print_coordinator(v, dir);
+    print_rounds(v);
+    if (v->settings.terms.training.privacy_mode == DURE_PRIVACY_NONE)
+        printf("privacy     none: this federation trains without differential privacy\n");
+    else
+        printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
+               unit_of(v), counted_of(v));
+    printf("sites       %-16s %-16s %-8s %8ss  %-16s  %s\n", "", "", "", counted_of(v),
            "epsilon of plan", "received");
     for (size_t i = 0; i < dure_roster_count(v->roster); i++)
         print_site(v, dure_roster_at(v->roster, i));
@@ -220,7 +322,7 @@ int dure_cmd_status(int argc, char **argv)
          .out = &given,
          .help = "the federation's folder, or DIR/coordinator",
          .required = true},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "print JSON"},
+        dure_json_arg(&json),
     };
     const dure_usage usage = {"status", "rounds, sites, budgets and what is waited for", args,
                               N_ARGS(args), "dure status fed"};
@@ -230,7 +332,7 @@ int dure_cmd_status(int argc, char **argv)
     char *dir = dure_federation_part(given, "coordinator");
     dure_diag diag = {{0}};
     dure_err err = v && dir ? view_open(v, dir, &diag) : DURE_ERR_NOMEM;
-    int status = err ? dure_fail("status", err, &diag) : json ? print_json(v) : print_words(v);
+    int status = err ? dure_fail("status", err, &diag) : json ? print_json(v) : print_words(v, dir);
     if (v) view_close(v);
     free(v);
     free(dir);

@@ -30,6 +30,7 @@ typedef struct training {
     dure_lock lock;
     char *run_folder, *key_path, *state_path, *lock_path, *adapter_path;
     double saved_at_s;
+    uint64_t steps_taken;
     uint64_t best_step; /* whose factors the adapter has; 0: the last step's */
     double best_loss;
     bool made_out;   /* the folder was not there before */
@@ -61,6 +62,13 @@ static dure_err make_paths(training *t)
     return err;
 }
 
+/* A run that was killed while it put away what it needs no more: the adapter is there. */
+static bool had_ended(const training *t)
+{
+    return dure_file_exists(t->adapter_path) &&
+           !(t->o->no_dp ? dure_file_exists(t->state_path) : dure_private_run_exists(t->key_path));
+}
+
 static dure_private_run_opts private_opts(const training *t)
 {
     const dure_train_options *o = t->o;
@@ -73,6 +81,7 @@ static dure_private_run_opts private_opts(const training *t)
                                    .batch = o->batch,
                                    .steps = t->s.steps,
                                    .clip = o->clip,
+                                   .adaptive = o->adaptive,
                                    .noise = o->noise};
 }
 
@@ -94,21 +103,22 @@ static dure_err prepare_privacy(training *t)
 static void say_expected(const training *t)
 {
     const dure_train_options *o = t->o;
-    const dure_dataset *data = &t->s.data;
+    const dure_transformer_fit *fit = &t->s.fit;
     char memory[32], time[32];
-    double records = (double)(o->no_dp ? data->n : o->records);
-    double tokens = (double)t->s.steps * (double)o->batch * (double)data->tokens.n / records;
-    dure_format_bytes(memory, t->s.fit.bytes);
-    dure_format_seconds(time, tokens * t->s.fit.seconds_per_token);
+    double tokens = dure_train_usual_step(&t->s, o).tokens;
+    double step_s = tokens * fit->seconds_per_token + fit->seconds_per_step;
+    dure_format_bytes(memory, fit->bytes);
+    dure_format_seconds(time, (double)t->s.steps * step_s + dure_train_judge_seconds(&t->s));
     fprintf(stderr, "expected: %s, %.0f tokens/s, %s (weights %s, %u layers computed twice)\n",
-            memory, 1 / t->s.fit.seconds_per_token, time,
-            t->s.fit.packed ? "packed" : "from the file", t->s.fit.recompute);
+            memory, tokens / step_s, time, fit->packed ? "packed" : "from the file",
+            fit->recompute);
 }
 
 static void say_start(const training *t)
 {
     const dure_train_options *o = t->o;
     const dure_dataset *data = &t->s.data;
+    char clip[DURE_DP_CLIP_TEXT_SIZE];
     if (o->json) return;
     fprintf(stderr, "%zu records, %zu trained parameters, %s\n", data->n,
             dure_lora_count(&t->s.lora->layout, t->s.opts.factors),
@@ -123,11 +133,11 @@ static void say_start(const training *t)
         fprintf(stderr,
                 "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
                 " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
-                "%.4g, clip %g; the plan is reserved\n",
+                "%.4g, %s; the plan is reserved\n",
                 o->source, t->private_run.epsilon, o->delta, o->unit,
                 (unsigned long long)t->s.steps, (unsigned long long)o->batch,
                 (unsigned long long)o->records, o->unit, dure_dp_plan_sigma(&t->private_run.plan),
-                o->clip);
+                dure_dp_plan_clip_text(clip, &t->private_run.plan));
     if (dure_trainer_at(t->trainer))
         fprintf(stderr, "going on after step %llu\n",
                 (unsigned long long)dure_trainer_at(t->trainer));
@@ -154,6 +164,8 @@ static dure_err take_steps(training *t, uint64_t taken)
                                     .lora = t->s.lora,
                                     .plan = t->s.opts.plan,
                                     .steps = t->s.steps};
+    if (t->s.fit.peak_flops > 0)
+        t->report.peak_tokens = t->s.fit.peak_flops / t->s.fit.flops_per_token;
     t->saved_at_s = dure_clock_monotonic_s();
     dure_err err = dure_train_report_start(&t->report, taken, &t->diag);
     if (!err) {
@@ -211,11 +223,10 @@ static const char *adapter_of(const training *t)
 
 static int print_summary_json(const training *t, double rate, uint64_t peak_bytes)
 {
-    json_t *summary =
-        json_pack("{s:f, s:I, s:o, s:s, s:I}", "tokens_per_second", rate, "peak_memory_bytes",
-                  (json_int_t)peak_bytes, "epsilon",
-                  t->o->no_dp ? json_null() : json_real(t->private_run.epsilon), "adapter",
-                  adapter_of(t), "steps", (json_int_t)dure_trainer_at(t->trainer));
+    json_t *summary = json_pack("{s:f, s:I, s:o, s:s, s:I}", "tokens_per_second", rate,
+                                "peak_memory_bytes", (json_int_t)peak_bytes, "epsilon",
+                                t->o->no_dp ? json_null() : json_real(t->private_run.epsilon),
+                                "adapter", adapter_of(t), "steps", (json_int_t)t->steps_taken);
     if (!t->o->no_dp) {
         json_object_set_new(summary, "delta", json_real(t->o->delta));
         json_object_set_new(summary, "unit", json_string(t->o->unit));
@@ -240,8 +251,7 @@ static int print_summary(const training *t)
     printf("%s\n", adapter_of(t));
     if (t->best_step)
         fprintf(stderr, "the adapter is that of step %llu of %llu, with evaluation loss %.4f\n",
-                (unsigned long long)t->best_step, (unsigned long long)dure_trainer_at(t->trainer),
-                t->best_loss);
+                (unsigned long long)t->best_step, (unsigned long long)t->steps_taken, t->best_loss);
     fprintf(stderr, "%.0f tokens/s, %s at most", rate, memory);
     if (!t->o->no_dp)
         fprintf(stderr, ", epsilon %.4g at delta %.3g spent, per %s", t->private_run.epsilon,
@@ -271,6 +281,17 @@ static void print_profile(const training *t)
             limits.gflops, limits.gbytes);
 }
 
+static int put_away(training *t)
+{
+    dure_err err = dure_dir_remove(t->run_folder, &t->diag);
+    if (err) return dure_fail("train", err, &t->diag);
+    fprintf(stderr, "the run had come to its end before it was cut off\n");
+    if (t->o->json)
+        return dure_print_json(json_pack("{s:{s:s}}", "summary", "adapter", adapter_of(t)));
+    printf("%s\n", adapter_of(t));
+    return 0;
+}
+
 static int show_plan(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
@@ -284,9 +305,12 @@ static int run(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     if (!err) err = make_paths(t);
+    if (!err && had_ended(t)) return put_away(t);
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);
+    if (t->trainer) t->steps_taken = dure_trainer_at(t->trainer);
+    dure_trainer_free(&t->trainer); /* the files are made in memory that it leaves */
     if (!err && !t->o->no_dp) err = dure_private_run_spend(&t->private_run, &t->diag);
     if (!err) err = write_adapter(t);
     double epsilon = t->private_run.epsilon;

@@ -282,14 +282,14 @@ int dure_data_check(int argc, char **argv)
          .value = "record|subject",
          .help = "what will be protected; with subject every record has to name its \"subject\" "
                  "(record)"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
     };
     const dure_usage usage = {
         "data check",
         "lengths, labels, repeated, too long and unusable records; exit 1 if any is unusable or "
         "too "
         "long",
-        args, sizeof args / sizeof args[0],
+        args, N_ARGS(args),
         "dure data check --data site.jsonl --model SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;

@@ -84,7 +84,7 @@ int dure_data_preview(int argc, char **argv)
         dure_chat_template_arg(&o.chat_template),
         dure_format_arg(&o.format),
         dure_max_length_arg(&o.max_length),
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print JSON"},
+        dure_json_arg(&o.json),
         {.name = "records",
          .kind = DURE_ARG_COUNT,
          .out = &n,
@@ -99,7 +99,7 @@ int dure_data_preview(int argc, char **argv)
     const dure_usage usage = {"data preview",
                               "records as the model sees them: what is masked, and every token "
                               "that is learned, green on a terminal and in [brackets] elsewhere",
-                              args, sizeof args / sizeof args[0],
+                              args, N_ARGS(args),
                               "dure data preview --data site.jsonl --model "
                               "SmolLM2-135M-Instruct.Q4_1.gguf --records 5"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);

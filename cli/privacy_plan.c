@@ -3,11 +3,13 @@
 #include "cli/args.h"
 #include "cli/output.h"
 #include "common/file.h"
-#include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
+#include "dp/accountant_zcdp.h"
 #include "dp/calibrate.h"
 #include "dp/gaussian.h"
+#include "dp/membership.h"
 #include "dp/noise.h"
+#include "dp/noise_share.h"
 #include "model/lora.h"
 #include "model/shape.h"
 
@@ -15,18 +17,31 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Parameters that a site's plan is answered for when they are not told. */
+#define PARAMS_ASSUMED ((uint64_t)1 << 24)
+
 typedef struct question {
-    double rate, noise, epsilon, delta;
-    uint64_t steps, batch, records, params, rank, first_layer, sites;
+    double rate, noise, clip_noise, epsilon, delta;
+    uint64_t steps, batch, records, params, rank, first_layer, sites, honest;
     const char *model, *targets, *factor, *html, *unit;
     bool rate_given, noise_given, epsilon_given, steps_given, batch_given, records_given;
-    bool delta_given, params_given, json;
+    bool delta_given, params_given, honest_given, sites_given, clip_noise_given, json;
 } question;
+
+bool dure_plan_is_of_site(const dure_plan_answer *answer)
+{
+    return answer->plan.mechanism == DURE_DP_SITE_GAUSSIAN;
+}
 
 double dure_plan_signal(const dure_plan_answer *answer)
 {
     double sigma = dure_dp_plan_sigma(&answer->plan);
     if (answer->n_params == 0 || answer->batch == 0 || sigma == 0) return 0;
+    if (dure_plan_is_of_site(answer)) {
+        /* n clips over the noise of n shares, each sigma / sqrt(h). */
+        double n = (double)answer->sites, h = answer->plan.honest;
+        return sqrt(n * h) / (sigma * sqrt((double)answer->n_params));
+    }
     return answer->batch * sqrt((double)answer->sites) / (sigma * sqrt((double)answer->n_params));
 }
 
@@ -42,6 +57,28 @@ static dure_err set_rate(dure_plan_answer *a, const question *q, dure_diag *diag
     a->batch = (double)q->batch;
     if (q->rate_given) return dure_dp_plan_set_rate(&a->plan, q->rate, diag);
     return dure_dp_plan_set_batch(&a->plan, q->batch, q->records, diag);
+}
+
+/* Shares of noise: what they are counts the honest sites, and nothing is sampled. Without --params
+ * the grid is that of a large adapter. */
+static dure_err set_shares(dure_plan_answer *a, const question *q, dure_diag *diag)
+{
+    if (q->rate_given || q->batch_given || q->records_given)
+        return dure_diag_set(
+            diag, DURE_ERR_USAGE,
+            "with --unit site every site takes part in every round: give --honest, "
+            "and neither --sample-rate nor --batch and --records");
+    if (!q->honest_given || q->honest < DURE_DP_HONEST_MIN || q->honest > DURE_DP_HONEST_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "with --unit site give --honest %u to %u: the fewest sites in a sum "
+                             "less those that may collude (u_min - c of the terms)",
+                             DURE_DP_HONEST_MIN, DURE_DP_HONEST_MAX);
+    if (q->sites_given && q->sites < q->honest)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--sites is below --honest");
+    a->plan.honest = (uint32_t)q->honest;
+    a->plan.clip = 1;
+    a->batch = 1;
+    return dure_dp_plan_set_batch(&a->plan, 1, 1, diag);
 }
 
 /* 1e-5, or the most that this many records allow. */
@@ -99,9 +136,13 @@ static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *di
         return dure_diag_set(diag, DURE_ERR_USAGE, "--sites must be 1 to 1000000");
     dure_err err = q->model ? count_of_model(a, q, diag) : DURE_OK;
     if (!err && a->n_params) err = dure_dp_grid_bits(&a->plan.grid_bits, a->n_params, diag);
-    return err;
+    if (err || !dure_plan_is_of_site(a)) return err;
+    if (!q->sites_given) a->sites = q->honest;
+    a->plan.n_params = a->n_params ? a->n_params : PARAMS_ASSUMED;
+    return dure_dp_grid_bits(&a->plan.grid_bits, a->plan.n_params, diag);
 }
 
+/* delta(epsilon) of the plan alone. */
 /* Two of noise, steps and epsilon are given; this finds the third. */
 static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
@@ -111,28 +152,20 @@ static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
     if (q->steps_given && (q->steps == 0 || q->steps > DURE_DP_STEPS_MAX))
         return dure_diag_set(diag, DURE_ERR_USAGE, "--steps must be 1 to %u", DURE_DP_STEPS_MAX);
     a->plan.steps = q->steps;
+    if (q->noise_given && q->noise == 0)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "--noise 0 protects nobody, whatever else is chosen; 1 is usual, or "
+                             "give --epsilon and --steps, and the answer is the least noise");
     if (q->noise_given) err = dure_dp_plan_set_sigma(&a->plan, q->noise, diag);
+    if (!err && q->clip_noise_given)
+        err = dure_dp_adaptive_set(&a->plan.adaptive, q->clip_noise, 0.5, 0.2, diag);
+    if (err) return err;
     if (!err && !q->noise_given) err = dure_calibrate_sigma(&a->plan, NULL, target, diag);
     if (!err && !q->steps_given)
         err = dure_calibrate_steps(&a->plan, NULL, target, DURE_DP_STEPS_MAX, diag);
+    /* A share has bounds that other noise has not. */
+    if (!err && dure_plan_is_of_site(a)) err = dure_dp_plan_check(&a->plan, diag);
     return err;
-}
-
-/* At one false alarm in a hundred a test finds at most e^epsilon / 100 + delta(epsilon) of the
- * members, whatever epsilon: the least over some of them. */
-static dure_err find_hit_rate(dure_plan_answer *a)
-{
-    a->hit_rate = 1;
-    if (!isfinite(a->epsilon)) return DURE_OK;
-    for (double epsilon = 0; epsilon < fmin(a->epsilon, 4.6); epsilon += 0.2) {
-        double delta = 1;
-        dure_err err = dure_pld_delta(&delta, &a->plan, 1, epsilon);
-        if (err == DURE_ERR_LIMIT) continue;
-        if (err) return err;
-        a->hit_rate = fmin(a->hit_rate, exp(epsilon) / 100 + delta);
-    }
-    a->hit_rate = fmin(a->hit_rate, exp(a->epsilon) / 100 + a->delta);
-    return DURE_OK;
 }
 
 static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
@@ -142,7 +175,9 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "give two of --noise, --steps and --epsilon; the third is the answer");
     dure_err err = dure_dp_plan_set_unit(&a->plan, q->unit, diag);
-    if (!err) err = set_rate(a, q, diag);
+    if (!err && q->honest_given && !dure_plan_is_of_site(a))
+        err = dure_diag_set(diag, DURE_ERR_USAGE, "--honest goes with --unit site");
+    if (!err) err = dure_plan_is_of_site(a) ? set_shares(a, q, diag) : set_rate(a, q, diag);
     if (!err) err = set_delta(a, q, diag);
     if (!err) err = set_params(a, q, diag);
     if (!err) err = solve(a, q, diag);
@@ -150,10 +185,12 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
     if (err) return err;
     dure_rdp_add(&rdp, &a->plan);
     err = dure_rdp_epsilon(&a->epsilon_rdp, &rdp, a->delta);
-    a->gdp_mu = dure_gaussian_limit_mu(dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma(&a->plan),
-                                       (double)a->plan.steps);
+    a->gdp_mu = dure_gaussian_limit_mu(
+        dure_dp_plan_rate(&a->plan), dure_dp_plan_sigma_effective(&a->plan), (double)a->plan.steps);
+    if (dure_plan_is_of_site(a)) a->gdp_mu = sqrt(2 * dure_zcdp_rho(&a->plan));
     a->sampler_delta = isfinite(a->epsilon) ? dure_noise_delta(&a->plan, a->epsilon) : 0;
-    return err ? err : find_hit_rate(a);
+    if (!err) err = dure_membership_most(&a->hit_rate, &a->plan, 1, 0.01);
+    return err;
 }
 
 /* ---- printing ---- */
@@ -163,16 +200,33 @@ static json_t *number(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+/* Of one site's share, over the clip. */
+static double share_noise(const dure_plan_answer *a)
+{
+    return ldexp(sqrt((double)dure_share_variance(&a->plan)), -(int)a->plan.grid_bits);
+}
+
 static int print_json(const dure_plan_answer *a)
 {
     double signal = dure_plan_signal(a);
-    json_t *out =
-        json_pack("{s:o, s:f, s:s, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon",
-                  number(a->epsilon), "delta", a->delta, "unit", dure_dp_plan_unit(&a->plan),
-                  "noise", dure_dp_plan_sigma(&a->plan), "steps", (json_int_t)a->plan.steps,
-                  "sample_rate", dure_dp_plan_rate(&a->plan), "accountant", "pld", "epsilon_rdp",
-                  number(a->epsilon_rdp), "gdp_mu", number(a->gdp_mu), "sampler_delta",
-                  a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
+    json_t *out = json_pack(
+        "{s:o, s:f, s:s, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon", number(a->epsilon),
+        "delta", a->delta, "unit", dure_dp_plan_unit(&a->plan), "noise",
+        dure_dp_plan_sigma(&a->plan), "steps", (json_int_t)a->plan.steps, "sample_rate",
+        dure_dp_plan_rate(&a->plan), "accountant", dure_plan_is_of_site(a) ? "zcdp" : "pld",
+        "epsilon_rdp", number(a->epsilon_rdp), "gdp_mu", number(a->gdp_mu), "sampler_delta",
+        a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
+    if (out && dure_plan_is_of_site(a)) {
+        json_object_set_new(out, "honest", json_integer(a->plan.honest));
+        json_object_set_new(out, "neighbours", json_string("zero-out"));
+        json_object_set_new(out, "rho", number(dure_zcdp_rho(&a->plan)));
+        json_object_set_new(out, "share_noise", json_real(share_noise(a)));
+    }
+    if (out && a->plan.adaptive.count_sigma_num) {
+        json_object_set_new(out, "clip_noise", json_real(dure_dp_plan_count_sigma(&a->plan)));
+        json_object_set_new(out, "noise_effective",
+                            json_real(dure_dp_plan_sigma_effective(&a->plan)));
+    }
     if (out && signal > 0) {
         json_object_set_new(out, "parameters", json_integer((json_int_t)a->n_params));
         json_object_set_new(out, "signal_to_noise_step", json_real(signal));
@@ -190,9 +244,33 @@ static void print_signal(const dure_plan_answer *a)
     printf("parameters   %llu%s%s\n"
            "signal       %.3g times the noise at most in a step, %.3g over all steps: %s\n",
            (unsigned long long)a->n_params, a->model[0] ? ", " : "", a->model, signal, whole,
-           whole >= 1     ? "this can learn"
-           : whole >= 0.3 ? "this learns little"
-                          : "this cannot learn; take a larger batch or fewer parameters");
+           whole >= 1                ? "this can learn"
+           : whole >= 0.3            ? "this learns little"
+           : dure_plan_is_of_site(a) ? "this cannot learn; take more sites or fewer parameters"
+                                     : "this cannot learn; take a larger batch or fewer "
+                                       "parameters");
+}
+
+static void print_site_words(const dure_plan_answer *a)
+{
+    printf(
+        "epsilon      %.6g at delta %.3g, for one site's whole update or none (zero-out; that a "
+        "site takes part is public)\n"
+        "accountant   zCDP, rho %.6g; %.6g by Renyi (RDP), the looser cross-check\n"
+        "noise        %.6g times the clip in a sum with %u honest sites; a site's share is %.6g\n"
+        "rounds       %llu\n",
+        a->epsilon, a->delta, dure_zcdp_rho(&a->plan), a->epsilon_rdp, dure_dp_plan_sigma(&a->plan),
+        a->plan.honest, share_noise(a), (unsigned long long)a->plan.steps);
+    if (isfinite(a->epsilon))
+        printf("meaning      who tests for a site's data, and is wrong about 1 %% of those that "
+               "contribute nothing, finds at most %.3g %% of those that do\n",
+               100 * a->hit_rate);
+    if (a->sampler_delta > 0)
+        printf("sampler      %.2g of delta is for shares too long for a round's words\n",
+               a->sampler_delta);
+    printf("holds if     %u or more honest sites add their shares to every sum, and the secure sum "
+           "hides each\n",
+           a->plan.honest);
 }
 
 static void print_words(const dure_plan_answer *a)
@@ -206,6 +284,10 @@ static void print_words(const dure_plan_answer *a)
            "sample rate  %.6g\n",
            dure_dp_plan_sigma(&a->plan), (unsigned long long)a->plan.steps,
            dure_dp_plan_rate(&a->plan));
+    if (a->plan.adaptive.count_sigma_num)
+        printf("clip         adapts, after a count with noise %.6g; both together cost what noise "
+               "%.6g with a fixed clip would\n",
+               dure_dp_plan_count_sigma(&a->plan), dure_dp_plan_sigma_effective(&a->plan));
     if (isfinite(a->epsilon))
         printf("meaning      who tests for a %s, and is wrong about 1 %% of those that were not "
                "there, finds at most %.3g %% of those that were\n",
@@ -230,7 +312,12 @@ static int finish(const dure_plan_answer *a, const question *q, dure_diag *diag)
         fprintf(stderr, "The picture is in %s\n", q->html);
     }
     if (q->json) return print_json(a);
-    print_words(a);
+    if (dure_plan_is_of_site(a)) {
+        print_site_words(a);
+        print_signal(a);
+    } else {
+        print_words(a);
+    }
     return 0;
 }
 
@@ -253,15 +340,24 @@ static const dure_arg args[] = {
     GIVEN("batch", COUNT, batch, "B", "records a step on average; with --records, Q = B / N"),
     GIVEN("records", COUNT, records, "N", "the public number of records"),
 
+    GIVEN("honest", COUNT, honest, "H",
+          "with --unit site instead: honest sites in every sum at least, u_min - c of the terms"),
+
     HEADING("Two of these; the third is the answer"),
     GIVEN("noise", NUMBER, noise, "X", "noise multiplier: standard deviation over the clip"),
-    GIVEN("steps", COUNT, steps, "T", "steps in all: rounds times steps of a round"),
+    GIVEN("steps", COUNT, steps, "T",
+          "steps in all: rounds times steps of a round; with --unit site the rounds"),
     GIVEN("epsilon", NUMBER, epsilon, "E", "the most privacy loss"),
+
+    HEADING("A clip that adapts (train --clip-quantile)"),
+    GIVEN("clip-noise", NUMBER, clip_noise, "X",
+          "noise multiplier of the count that the clip follows; default: the clip is fixed"),
 
     HEADING("The guarantee"),
     GIVEN("delta", NUMBER, delta, "D", "default 1e-5, or 1/(10 N) if that is smaller"),
-    OPTION("unit", TEXT, unit, "record|subject",
-           "what is protected; with subject, all of the above counts subjects; default record"),
+    OPTION("unit", TEXT, unit, "record|subject|site",
+           "what is protected: with subject, all of the above counts subjects; with site, all of "
+           "a site's records by noise shared among the sites; default record"),
 
     HEADING("Whether it can learn (with --batch)"),
     GIVEN("params", COUNT, params, "D", "trained parameters, or --model and what is adapted:"),
@@ -270,7 +366,8 @@ static const dure_arg args[] = {
     OPTION("targets", TEXT, targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
     OPTION("first-layer", COUNT, first_layer, "N", "adapt layers from this one on; default 0"),
     OPTION("factor", TEXT, factor, "a|b|both", "which factor is trained; default both"),
-    OPTION("sites", COUNT, sites, "N", "sites that train alike and are averaged; default 1"),
+    GIVEN("sites", COUNT, sites, "N",
+          "sites that train alike and are averaged; default 1, with --unit site those of --honest"),
 
     HEADING("The answer"),
     OPTION("html", TEXT, html, "FILE", "a page with the curves around this plan"),
@@ -283,10 +380,11 @@ int dure_privacy_plan(int argc, char **argv)
         "privacy plan",
         "what a plan of private training costs, or the noise or the steps that an epsilon allows, "
         "and whether it can learn; touches no data",
-        args, sizeof args / sizeof args[0],
+        args, N_ARGS(args),
         "dure privacy plan --sample-rate 0.01 --noise 1.1 --steps 1000 --delta 1e-5\n"
         "  dure privacy plan --batch 128 --records 10000 --epsilon 8 --steps 100 \\\n"
-        "      --model M.gguf --rank 4 --targets v --factor b --html plan.html"};
+        "      --model M.gguf --rank 4 --targets v --factor b --html plan.html\n"
+        "  dure privacy plan --unit site --honest 20 --epsilon 8 --steps 30 --params 92160"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     dure_diag diag = {0};

@@ -19,12 +19,15 @@ typedef struct dure_plan_answer {
     char model[160];      /* what n_params comes from, for people; may be empty */
 } dure_plan_answer;
 
+/* Whether the noise is shared among sites: its steps are rounds. */
+bool dure_plan_is_of_site(const dure_plan_answer *answer);
 /* The norm of the clipped gradients' sum if all point the same way, over the norm of the noise: of
  * one step, in the mean of all sites; 0 if the batch or the parameters are not known. */
 double dure_plan_signal(const dure_plan_answer *answer);
 
 /* Appends one HTML page about the plan: figures, epsilon over steps and over noise, and what a
- * larger batch or more sites buy at the same epsilon. Takes about a second. */
+ * larger batch or more sites buy at the same epsilon (not for a site's plan, which samples
+ * nothing). Takes about a second. */
 DURE_MUST_USE dure_err dure_plan_page(dure_buf *out, const dure_plan_answer *answer,
                                       dure_diag *diag);
 

@@ -59,22 +59,24 @@ static dure_err add_point(dure_plot *plot, size_t i, double x, const dure_dp_pla
 static void begin_plot(dure_plot *plot, const char *label, const char *x_name, double mark_x,
                        const dure_plan_answer *a)
 {
-    *plot = (dure_plot){.label = label,
-                        .x_name = x_name,
-                        .y_name = "privacy loss \xce\xb5",
-                        .lines = {{.name = "PLD"}, {.name = "R\xc3\xa9nyi"}},
-                        .n_lines = 2,
-                        .y_most = 4 * a->epsilon,
-                        .marked = true,
-                        .mark_x = mark_x,
-                        .mark_y = a->epsilon};
+    *plot = (dure_plot){
+        .label = label,
+        .x_name = x_name,
+        .y_name = "privacy loss \xce\xb5",
+        .lines = {{.name = dure_plan_is_of_site(a) ? "zCDP" : "PLD"}, {.name = "R\xc3\xa9nyi"}},
+        .n_lines = 2,
+        .y_most = 4 * a->epsilon,
+        .marked = true,
+        .mark_x = mark_x,
+        .mark_y = a->epsilon};
     snprintf(plot->mark, sizeof plot->mark, "this plan: %.4g", a->epsilon);
 }
 
 static dure_err plot_steps(dure_plot *plot, const dure_plan_answer *a)
 {
     dure_dp_plan plan = a->plan;
-    begin_plot(plot, "Privacy loss over steps", "steps", (double)a->plan.steps, a);
+    begin_plot(plot, "Privacy loss over steps", dure_plan_is_of_site(a) ? "rounds" : "steps",
+               (double)a->plan.steps, a);
     dure_err err = DURE_OK;
     double most = fmax(1.6 * (double)a->plan.steps, 8), before = 0;
     size_t n = 0;
@@ -156,21 +158,31 @@ static void put_fact(dure_buf *out, const char *value, const char *what)
 static void put_facts(dure_buf *out, const dure_plan_answer *a)
 {
     char text[64];
-    bool subject = !strcmp(dure_dp_plan_unit(&a->plan), "subject");
+    bool subject = !strcmp(dure_dp_plan_unit(&a->plan), "subject"), site = dure_plan_is_of_site(a);
     double signal = dure_plan_signal(a) * sqrt((double)a->plan.steps);
     dure_put_format(out, "<div class=\"facts\">\n");
     snprintf(text, sizeof text, "\xce\xb5 = %.4g", a->epsilon);
-    put_fact(out, text, "PLD accountant, rounded up");
+    put_fact(out, text, site ? "zCDP accountant, rounded up" : "PLD accountant, rounded up");
     snprintf(text, sizeof text, "\xce\xb4 = %.3g", a->delta);
     put_fact(out, text,
-             subject ? "for adding or removing one subject" : "for adding or removing one record");
+             site      ? "for one site's whole update or none"
+             : subject ? "for adding or removing one subject"
+                       : "for adding or removing one record");
     snprintf(text, sizeof text, "\xcf\x83 = %.4g", dure_dp_plan_sigma(&a->plan));
     put_fact(out, text, "noise over clip, in a sum");
-    snprintf(text, sizeof text, "%llu steps", (unsigned long long)a->plan.steps);
+    if (a->plan.adaptive.count_sigma_num) {
+        snprintf(text, sizeof text, "\xcf\x83 = %.4g", dure_dp_plan_sigma_effective(&a->plan));
+        put_fact(out, text, "in effect, with the count that the clip follows");
+    }
+    snprintf(text, sizeof text, site ? "%llu rounds" : "%llu steps",
+             (unsigned long long)a->plan.steps);
     put_fact(out, text, "in all");
-    snprintf(text, sizeof text, "q = %.4g", dure_dp_plan_rate(&a->plan));
+    snprintf(text, sizeof text, site ? "%.0f honest" : "q = %.4g",
+             site ? a->plan.honest : dure_dp_plan_rate(&a->plan));
     put_fact(out, text,
-             subject ? "a subject's chance to be in a step" : "a record's chance to be in a step");
+             site      ? "sites in every sum, at least, on which this rests"
+             : subject ? "a subject's chance to be in a step"
+                       : "a record's chance to be in a step");
     snprintf(text, sizeof text, "%.3g %%", 100 * a->hit_rate);
     put_fact(out, text, "of members at most are found by a test with 1 % false alarms");
     if (signal > 0) {
@@ -236,7 +248,7 @@ dure_err dure_plan_page(dure_buf *out, const dure_plan_answer *answer, dure_diag
     if (!err)
         put_figure(out, "Privacy loss over the noise", plot,
                    "What another noise multiplier would cost, with steps and sampling as planned.");
-    if (!err) put_learning(out, answer, plot);
+    if (!err && !dure_plan_is_of_site(answer)) put_learning(out, answer, plot);
     dure_put_format(out, "</main></body></html>\n");
     free(plot);
     return err;

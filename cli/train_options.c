@@ -119,6 +119,13 @@ static const dure_arg args[] = {
           "noise multiplier; default: the least that the budget allows"),
     GIVEN("clip", NUMBER, clip, clip_given, "C",
           "norm of one record's gradient at most; default 1"),
+    GIVEN("clip-quantile", NUMBER, clip_quantile, quantile_given, "P",
+          "let the clip follow this quantile of the norms, as in 0.5, from --clip on; the budget "
+          "pays for it"),
+    GIVEN("clip-rate", NUMBER, clip_rate, clip_rate_given, "X",
+          "how fast: a step changes the clip by e^X at most; default 0.2"),
+    GIVEN("clip-noise", NUMBER, clip_noise, clip_noise_given, "X",
+          "noise multiplier of the count that it follows; default B/10, and 5 at least"),
     GIVEN("unit", TEXT, unit, unit_given, "record|subject",
           "what is protected: one record, or one subject with all its records, which name it in "
           "\"subject\"; --records and --batch then count subjects; default record"),
@@ -145,7 +152,7 @@ static const dure_usage usage = {
     "fine-tunes an adapter on local records with differential privacy, or without it (--no-dp). "
     "The adapter may be given away under the budget; the loss on screen may not. A run that is "
     "killed goes on when the same command is given again",
-    args, sizeof args / sizeof args[0],
+    args, N_ARGS(args),
     "dure train --model M.gguf --data orders.jsonl --source orders --records 10000 \\\n"
     "      --epsilon 8 --batch 128 --steps 100 --out orders-adapter\n"
     "  dure train --model M.gguf --data orders.csv --no-dp --targets all --rank 16 --epochs 3 \\\n"
@@ -166,6 +173,7 @@ static void set_defaults(void)
                              .momentum = 0.9,
                              .sample_tokens = 64,
                              .clip = 1,
+                             .clip_rate = 0.2,
                              .unit = "record",
                              .per_subject = DURE_PER_SUBJECT,
                              .delta = 1e-5};
@@ -264,12 +272,24 @@ static int check_watch_args(void)
     return 0;
 }
 
+static int check_adaptive_args(void)
+{
+    dure_diag diag = {0};
+    if (!o.quantile_given && (o.clip_rate_given || o.clip_noise_given))
+        return dure_args_refuse(&usage, "--clip-rate and --clip-noise are about --clip-quantile");
+    if (!o.quantile_given) return 0;
+    double noise = o.clip_noise_given ? o.clip_noise : dure_dp_adaptive_usual_sigma(o.batch);
+    if (dure_dp_adaptive_set(&o.adaptive, noise, o.clip_quantile, o.clip_rate, &diag))
+        return dure_args_refuse(&usage, "%s", diag.text);
+    return 0;
+}
+
 static int check_privacy_args(void)
 {
     if (o.no_dp) {
         if (o.source_given || o.records_given || o.epsilon_given || o.delta_given ||
             o.noise_given || o.clip_given || o.eval_unprotected || o.unit_given ||
-            o.per_subject_given)
+            o.per_subject_given || o.quantile_given || o.clip_rate_given || o.clip_noise_given)
             return dure_args_refuse(&usage, "--no-dp and what belongs to a privacy budget exclude "
                                             "each other");
         return 0;
@@ -293,7 +313,7 @@ static int check_privacy_args(void)
                     "--eval-unprotected");
     if (!o.delta_given && o.records && o.delta > 0.1 / (double)o.records)
         o.delta = 0.1 / (double)o.records;
-    return 0;
+    return check_adaptive_args();
 }
 
 int dure_train_options_parse(const dure_train_options **out, int argc, char **argv)

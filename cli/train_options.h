@@ -28,9 +28,10 @@ typedef struct dure_train_options {
     /* Privacy. */
     const char *source, *ledger, *unit; /* unit: "record" or "subject" */
     uint64_t records, per_subject;
-    double epsilon, delta, noise, clip;
+    double epsilon, delta, noise, clip, clip_quantile, clip_rate, clip_noise;
+    dure_dp_adaptive adaptive; /* what the last three come to */
     bool source_given, records_given, epsilon_given, delta_given, noise_given, clip_given, no_dp;
-    bool unit_given, per_subject_given;
+    bool unit_given, per_subject_given, quantile_given, clip_rate_given, clip_noise_given;
     uint64_t threads, memory;
     const char *device;
     bool profile;

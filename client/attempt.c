@@ -53,6 +53,18 @@ static dure_err decode(dure_attempt *a, dure_span file)
     return err;
 }
 
+bool dure_attempt_exists(const char *path)
+{
+    static const uint8_t zeros[FILE_BYTES];
+    dure_buf file;
+    if (!dure_file_exists(path)) return false;
+    if (dure_file_read(&file, path, FILE_BYTES, NULL)) return true;
+    bool erased = file.n == FILE_BYTES && dure_ct_equal(file.data, zeros, FILE_BYTES);
+    dure_wipe(file.data, file.n);
+    dure_buf_fini(&file);
+    return !erased;
+}
+
 dure_err dure_attempt_begin(dure_attempt *out, const char *path, const dure_hash *binding,
                             const dure_hash *data, const uint8_t note[DURE_ATTEMPT_NOTE_BYTES],
                             dure_diag *diag)
@@ -61,7 +73,7 @@ dure_err dure_attempt_begin(dure_attempt *out, const char *path, const dure_hash
     dure_rng rng = dure_rng_system();
     *out = (dure_attempt){.binding = *binding, .data = *data};
     memcpy(out->note, note, sizeof out->note);
-    if (dure_file_exists(path))
+    if (dure_attempt_exists(path))
         return dure_diag_set(diag, DURE_ERR_EXISTS, "%s holds an attempt that did not close", path);
     out->path = strdup(path);
     dure_err err = out->path ? DURE_OK : DURE_ERR_NOMEM;
@@ -91,6 +103,12 @@ dure_err dure_attempt_open(dure_attempt *out, const char *path, dure_diag *diag)
     dure_buf_fini(&file);
     if (err) dure_attempt_fini(out);
     return err;
+}
+
+dure_err dure_attempt_name(dure_hash *out, const dure_attempt *attempt)
+{
+    const dure_span field = dure_span_of(attempt->key, sizeof attempt->key);
+    return dure_hash_labeled(out, "dure/attempt/name/1", &field, 1);
 }
 
 dure_err dure_attempt_check(const dure_attempt *attempt, const dure_hash *binding,

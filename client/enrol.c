@@ -1,5 +1,6 @@
 #include "client/enrol.h"
 
+#include "client/work.h"
 #include "common/clock.h"
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
@@ -92,6 +93,7 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
         .budget = {o->epsilon, delta},
         .per_subject = o->per_subject,
         .ignore_subjects = o->ignore_subjects,
+        .memory_mb = o->memory_mb,
         .modes = DURE_POLICY_MODE(subjects(e) ? DURE_PRIVACY_SUBJECT : DURE_PRIVACY_RECORD),
         .collusion = collusion,
         .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
@@ -123,6 +125,19 @@ static dure_err check_model(const enrolment *e, dure_diag *diag)
                          "%s is not the base model of federation %s, whose SHA-256 is %s; give the "
                          "right file with --model",
                          e->policy.model, e->policy.federation, hex);
+}
+
+/* A site that would be refused its memory later, with the plan reserved, is told now. */
+static dure_err check_memory(const enrolment *e, dure_diag *diag)
+{
+    if (!e->policy.memory_mb) return DURE_OK;
+    dure_site *site = calloc(1, sizeof *site);
+    if (!site) return DURE_ERR_NOMEM;
+    site->policy = e->policy;
+    site->invitation = e->invitation;
+    dure_err err = dure_work_check(site, diag);
+    free(site);
+    return err;
 }
 
 static dure_err read_invitation(enrolment *e, dure_diag *diag)
@@ -196,6 +211,7 @@ static dure_err start_new(enrolment *e, dure_diag *diag)
 {
     dure_err err = make_policy(e, diag);
     if (!err) err = check_model(e, diag);
+    if (!err) err = check_memory(e, diag);
     if (!err) err = find_plan(e, diag);
     if (!err) {
         err = dure_policy_check_terms(&e->policy, &e->invitation.terms,
@@ -218,8 +234,9 @@ static bool same_settings(const dure_policy *a, const dure_policy *b)
     return strcmp(a->data, b->data) == 0 && strcmp(a->model, b->model) == 0 &&
            strcmp(a->source, b->source) == 0 && strcmp(a->ledger, b->ledger) == 0 &&
            a->records == b->records && a->per_subject == b->per_subject &&
-           a->ignore_subjects == b->ignore_subjects && a->collusion == b->collusion &&
-           a->budget.epsilon == b->budget.epsilon && a->budget.delta == b->budget.delta;
+           a->ignore_subjects == b->ignore_subjects && a->memory_mb == b->memory_mb &&
+           a->collusion == b->collusion && a->budget.epsilon == b->budget.epsilon &&
+           a->budget.delta == b->budget.delta;
 }
 
 /* Whether the ledger holds what the join that was cut off meant to reserve. Its ledger is open. */

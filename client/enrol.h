@@ -16,9 +16,12 @@ typedef struct dure_enrol_opts {
     const char *invitation; /* path of the file */
     const char *dir;
     const char *data, *source, *model;
-    const char *ledger;    /* NULL: the owner's (dure_site_ledger_path) */
-    uint64_t records;      /* N_pub */
-    uint64_t batch;        /* L; 0: what the federation proposes */
+    const char *ledger; /* NULL: the owner's (dure_site_ledger_path) */
+    uint64_t records;   /* N_pub */
+    uint64_t batch;     /* L; 0: what the federation proposes */
+    /* That training may take, for site.yaml. It is then made sure of before anything is made or
+     * reserved; 0: it is not, and `dure client` takes nine tenths of the machine's. */
+    uint64_t memory_mb;
     double epsilon, delta; /* delta 0: 1e-5, or 1 / (10 N_pub) if that is smaller */
     uint32_t collusion;    /* c_site; 0: 1 */
     bool accept_no_privacy;
@@ -39,7 +42,8 @@ typedef struct dure_enrolled {
     uint64_t roster_size;
 } dure_enrolled;
 
-/* DURE_ERR_EXPIRED, DURE_ERR_AUTH: the invitation; DURE_ERR_POLICY: the terms; DURE_ERR_BUDGET: the
- * plan; DURE_ERR_STATE: refused by the coordinator, with its sentence; DURE_ERR_TIMEOUT. A renewal
- * keeps what the site declared, reserved and spent; cut off, the same call goes on. */
+/* DURE_ERR_EXPIRED, DURE_ERR_AUTH: the invitation; DURE_ERR_LIMIT: memory_mb; DURE_ERR_POLICY: the
+ * terms; DURE_ERR_BUDGET: the plan; DURE_ERR_STATE: refused by the coordinator, with its sentence;
+ * DURE_ERR_TIMEOUT. A renewal keeps what the site declared, reserved and spent; cut off, the same
+ * call goes on. */
 DURE_MUST_USE dure_err dure_enrol(dure_enrolled *out, const dure_enrol_opts *opts, dure_diag *diag);

@@ -23,6 +23,7 @@ typedef struct policy_file {
         bool ignore_subjects;
     } data;
     char model[DURE_POLICY_PATH_SIZE];
+    uint64_t memory_mb;
     char ledger[DURE_POLICY_PATH_SIZE];
     struct policy_part {
         double epsilon, delta;
@@ -77,6 +78,7 @@ static const cyaml_schema_field_t file_fields[] = {
     TEXT("endpoint", policy_file, endpoint),
     CYAML_FIELD_MAPPING("data", CYAML_FLAG_DEFAULT, policy_file, data, data_fields),
     TEXT("model", policy_file, model),
+    CYAML_FIELD_UINT("memory_mb", CYAML_FLAG_OPTIONAL, policy_file, memory_mb),
     TEXT("ledger", policy_file, ledger),
     CYAML_FIELD_MAPPING("policy", CYAML_FLAG_DEFAULT, policy_file, policy, policy_fields),
     CYAML_FIELD_END,
@@ -156,6 +158,10 @@ dure_err dure_policy_write(const char *path, const dure_policy *p, dure_diag *di
     if (p->ignore_subjects)
         dure_put_format(&out, "  ignore_subjects: true   # single records are protected\n");
     put_text(&out, "model", p->model);
+    dure_put_format(&out,
+                    "memory_mb: %llu   # that training may take, in megabytes; 0: nine tenths of "
+                    "the machine's\n",
+                    (unsigned long long)p->memory_mb);
     put_text(&out, "ledger", p->ledger);
     put_rules(&out, p);
     dure_err err = dure_buf_err(&out);
@@ -175,6 +181,10 @@ static dure_err check(const dure_policy *p, dure_diag *diag)
 {
     if (p->records == 0 || p->records > DURE_DP_RECORDS_MAX) {
         return dure_diag_set(diag, DURE_ERR_FORMAT, "data.records must be above 0");
+    }
+    if (p->memory_mb > DURE_POLICY_MEMORY_MB_MAX) {
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "memory_mb must be at most %u",
+                             DURE_POLICY_MEMORY_MB_MAX);
     }
     if (dure_privacy_check(p->budget, NULL)) {
         return out_of_range(diag, "epsilon and policy.delta", "above 0, and delta below 1");
@@ -205,6 +215,7 @@ static dure_err convert(dure_policy *out, const policy_file *f, dure_diag *diag)
     *out = (dure_policy){.records = f->data.records,
                          .per_subject = f->data.per_subject,
                          .ignore_subjects = f->data.ignore_subjects,
+                         .memory_mb = f->memory_mb,
                          .budget = {r->epsilon, r->delta},
                          .modes = r->modes,
                          .collusion = r->collusion,

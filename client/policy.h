@@ -20,6 +20,7 @@
 #define DURE_POLICY_MAX_BYTES 65536
 #define DURE_POLICY_BASES_MAX 16
 #define DURE_POLICY_PATH_SIZE 1024
+#define DURE_POLICY_MEMORY_MB_MAX (1u << 30)
 
 /* Privacy modes as bits: 1 << dure_privacy_mode. */
 #define DURE_POLICY_MODE(mode) (1u << (mode))
@@ -35,6 +36,7 @@ typedef struct dure_policy {
     uint32_t per_subject;        /* records of a subject a step at most; 0: the usual 8 */
     bool ignore_subjects;        /* single records are protected although they name subjects */
     char model[DURE_POLICY_PATH_SIZE];
+    uint64_t memory_mb; /* that training may take; 0: nine tenths of the machine's */
     char ledger[DURE_POLICY_PATH_SIZE];
 
     /* What it accepts. */

@@ -15,8 +15,10 @@ static dure_err make_plan(dure_dp_plan *plan, const dure_private_run_opts *opts,
                           const dure_private_run_subject *subject, dure_diag *diag)
 {
     size_t n = dure_lora_count(&subject->start->layout, subject->trainer->factors);
-    *plan = (dure_dp_plan){
-        .mechanism = DURE_DP_POISSON_GAUSSIAN, .clip = opts->clip, .steps = opts->steps};
+    *plan = (dure_dp_plan){.mechanism = DURE_DP_POISSON_GAUSSIAN,
+                           .clip = opts->clip,
+                           .steps = opts->steps,
+                           .adaptive = opts->adaptive};
     dure_err err = dure_dp_plan_set_unit(plan, opts->unit ? opts->unit : "record", diag);
     if (!err) err = dure_dp_plan_set_batch(plan, opts->batch, opts->n_pub, diag);
     if (!err) err = dure_dp_grid_bits(&plan->grid_bits, n, diag);
@@ -38,11 +40,11 @@ static dure_err bind(dure_hash *binding, const dure_private_run *run,
 static dure_err check_same(const dure_reservation *reserved, const dure_private_run *run,
                            const dure_private_run_opts *opts, dure_diag *diag)
 {
-    const dure_dp_plan *a = &reserved->plan, *b = &run->plan;
-    bool same = !strcmp(reserved->source, opts->source) && a->mechanism == b->mechanism &&
-                a->full == b->full && a->q_k == b->q_k && a->n_pub == b->n_pub &&
-                a->steps == b->steps && a->clip == b->clip && a->grid_bits == b->grid_bits &&
-                (opts->noise == 0 || a->sigma_num == b->sigma_num);
+    const dure_dp_plan *a = &reserved->plan;
+    dure_dp_plan asked = run->plan;
+    if (opts->noise == 0) asked.sigma_num = a->sigma_num;
+    bool same = !strcmp(reserved->source, opts->source) && a->steps == asked.steps &&
+                dure_dp_plan_same_step(a, &asked);
     if (same && reserved->state != DURE_RESERVATION_RELEASED) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_STATE,
                          "%s belongs to an unfinished run on '%s' with batch %llu, %llu steps and "
@@ -95,7 +97,7 @@ bool dure_private_run_exists(const char *key_path)
     char *name = NULL;
     /* Without memory to look, nothing is said to be finished. */
     bool exists =
-        dure_file_exists(key_path) || name_path(&name, key_path) || dure_file_exists(name);
+        dure_attempt_exists(key_path) || name_path(&name, key_path) || dure_file_exists(name);
     free(name);
     return exists;
 }
@@ -183,8 +185,8 @@ dure_err dure_private_run_prepare(dure_private_run *out, const dure_private_run_
     if (!err) err = dure_site_ledger_open(&out->ledger, path, diag);
     free(path);
     if (!err)
-        err = dure_file_exists(opts->key_path) ? take_up(out, opts, subject, diag)
-                                               : start_new(out, opts, subject, diag);
+        err = dure_attempt_exists(opts->key_path) ? take_up(out, opts, subject, diag)
+                                                  : start_new(out, opts, subject, diag);
     if (!err) err = dure_calibrate_epsilon(&out->epsilon, &out->plan, NULL, opts->budget.delta);
     if (err) dure_private_run_fini(out);
     return err;
@@ -244,7 +246,10 @@ dure_err dure_private_run_preview(dure_private_preview *out, const dure_private_
 
 dure_err dure_private_run_spend(dure_private_run *run, dure_diag *diag)
 {
-    return dure_site_ledger_spend(run->ledger, &run->id, diag);
+    dure_hash spender;
+    dure_err err = dure_attempt_name(&spender, &run->attempt);
+    if (err) return dure_diag_set(diag, err, "cannot name what the run spends");
+    return dure_site_ledger_spend_by(run->ledger, &run->id, &spender, diag);
 }
 
 dure_err dure_private_run_close(dure_private_run *run, dure_diag *diag)

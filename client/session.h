@@ -24,7 +24,7 @@ typedef void dure_session_event(void *state, const char *name, const json_t *fac
 typedef struct dure_session_opts {
     const char *dir;
     uint32_t threads;      /* 0: the physical cores */
-    uint64_t memory_bytes; /* of the process, at most; 0: nine tenths of the machine's */
+    uint64_t memory_bytes; /* of the process, at most; 0: as the policy says */
     bool cuda;             /* train on GPU number `device` */
     int device;
     bool exit_when_done;       /* end when the plan's rounds are done */

@@ -239,11 +239,12 @@ static dure_err report_done(dure_session *s)
     json_t *loss = r->n_losses ? json_real(r->loss / r->n_losses) : json_null();
     session_report(
         s, "round_done",
-        json_pack("{s:I, s:I, s:I, s:I, s:o, s:f, s:f, s:f, s:I}", "round",
+        json_pack("{s:I, s:I, s:I, s:I, s:o, s:s, s:f, s:f, s:f, s:I}", "round",
                   (json_int_t)r->config->round, "number", (json_int_t)s->site.state.rounds_done,
                   "sites", (json_int_t)r->n_summed, "of", (json_int_t)r->config->n_members, "loss",
-                  loss, "epsilon", epsilon, "epsilon_budget", s->site.policy.budget.epsilon,
-                  "delta", s->site.policy.budget.delta, "bytes_sent", (json_int_t)s->bytes_sent));
+                  loss, "unit", s->ledger ? dure_dp_plan_unit(&s->plan) : "none", "epsilon",
+                  epsilon, "epsilon_budget", s->site.policy.budget.epsilon, "delta",
+                  s->site.policy.budget.delta, "bytes_sent", (json_int_t)s->bytes_sent));
     return err;
 }
 

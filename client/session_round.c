@@ -283,8 +283,9 @@ static dure_err charge(dure_session *s, dure_diag *diag)
         err = dure_calibrate_epsilon(&epsilon, &so_far, NULL, s->site.policy.budget.delta);
     }
     session_report(s, "charged",
-                   json_pack("{s:I, s:f, s:f, s:f, s:I, s:I}", "round",
-                             (json_int_t)s->round.config->round, "epsilon", epsilon,
+                   json_pack("{s:I, s:s, s:f, s:f, s:f, s:I, s:I}", "round",
+                             (json_int_t)s->round.config->round, "unit",
+                             s->ledger ? dure_dp_plan_unit(&s->plan) : "none", "epsilon", epsilon,
                              "epsilon_budget", s->site.policy.budget.epsilon, "delta",
                              s->site.policy.budget.delta, "steps", (json_int_t)state->steps_used,
                              "of", (json_int_t)s->plan.steps));

@@ -2,6 +2,7 @@
 
 #include "client/trainer_int.h"
 #include "common/clock.h"
+#include "dp/adaptive_clip.h"
 #include "dp/noise.h"
 #include "dp/quantize.h"
 #include "dp/sample.h"
@@ -58,6 +59,19 @@ static dure_err choose_records(size_t *n_chosen, dure_trainer *t)
     dure_err err = choose_units(t->subjects, &n_subjects, t, t->data->n_subjects);
     *n_chosen = err ? 0 : records_of_subjects(t, n_subjects);
     t->subject_size = 0;
+    return err;
+}
+
+static dure_err draw_count_noise(dure_trainer *t)
+{
+    dure_stream *stream = NULL;
+    t->count = 0;
+    if (t->now.adaptive.count_sigma_num == 0) return DURE_OK;
+    dure_err err = dure_attempt_stream(&stream, t->opts.attempt, "count", t->step, 0);
+    if (err) return err;
+    dure_rng rng = dure_stream_rng(stream);
+    err = dure_noise_one(&t->count, dure_noise_scale_of_count(&t->now), &rng);
+    dure_stream_free(&stream);
     return err;
 }
 
@@ -206,6 +220,7 @@ static dure_err reserve_docs(dure_trainer *t, size_t n)
 static dure_err private_docs(size_t *n_docs, dure_trainer *t)
 {
     dure_err err = draw_noise(t);
+    if (!err) err = draw_count_noise(t);
     if (!err) err = choose_records(n_docs, t);
     if (!err) err = reserve_docs(t, *n_docs);
     for (size_t i = 0; !err && i < *n_docs; i++)
@@ -271,6 +286,8 @@ static void update(dure_trainer *t)
         t->moments.step++;
     }
     dure_lora_unpack(t->lora, t->active, o->factors);
+    if (t->now.adaptive.count_sigma_num)
+        t->now.clip = dure_adaptive_clip_next(t->now.clip, t->count, &t->now);
 }
 
 /* A run without privacy that has gone wrong stops before the step is taken. */
@@ -299,7 +316,7 @@ static dure_err finish_gradient(double *norm, dure_trainer *t, const collector *
 {
     *norm = (double)NAN;
     if (t->opts.plan) {
-        dure_quantize_mean(t->mean, t->sum, t->n, t->opts.plan);
+        dure_quantize_mean(t->mean, t->sum, t->n, &t->now);
         return DURE_OK;
     }
     dure_err err = check_healthy(t, c, diag);
@@ -348,12 +365,14 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
     dure_profile_work(profile, 0, optimizer_bytes(t));
     if (!err) err = finish_gradient(&norm, t, &c, diag);
     if (err) return err;
+    const double clip = t->opts.plan ? t->now.clip : (double)NAN;
     update(t);
     dure_profile_enter(profile, DURE_PHASE_OTHER);
     *done = (dure_trainer_step){.step = t->step,
                                 .loss = c.labels ? c.nll / (double)c.labels : (double)NAN,
                                 .learning_rate = learning_rate(t),
                                 .gradient_norm = norm,
+                                .clip = clip,
                                 .records = n_docs,
                                 .refused = c.refused,
                                 .refused_line = c.refused_line};
@@ -491,6 +510,7 @@ dure_err dure_trainer_new(dure_trainer **out, dure_transformer *model, const dur
     dure_trainer *t = calloc(1, sizeof *t);
     if (t) {
         *t = (dure_trainer){.model = model, .data = data, .lora = lora, .opts = *opts, .n = n};
+        if (opts->plan) t->now = *opts->plan;
         err = allocate(t);
     }
     if (!t || err) {

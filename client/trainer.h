@@ -6,6 +6,9 @@
  * optimizer and what follows are post-processing of the noisy sums. The plan's budget is the
  * caller's to reserve before dure_trainer_run() and to spend before anything leaves.
  *
+ * Where the plan lets the clip adapt, a step also counts the norms below and above its clip, with
+ * noise, and the next step's clip follows (dp/adaptive_clip.h); it is part of the saved state.
+ *
  * A plan that protects subjects samples subjects: one that is chosen gives up to `per_subject` of
  * its records, in turn over the steps, and the sum of their gradients is clipped as one. What a
  * subject adds to a step is a function of its own records and the step's number.
@@ -80,6 +83,7 @@ typedef struct dure_trainer_step {
     double loss;   /* mean over the labels of the step's records; NaN if there were none */
     double learning_rate;
     double gradient_norm; /* of the mean gradient before clip_norm; NaN under a plan */
+    double clip;          /* of this step, under a plan; NaN without. Tells nothing of a record */
     size_t records, tokens;
     size_t refused; /* records (or subjects) whose gradient was not finite: they gave nothing */
     uint32_t refused_line; /* of the first of them; 0: none */

@@ -38,6 +38,15 @@ static void add_pieces(void *state, size_t first, size_t last, void *scratch)
     }
 }
 
+/* One more coordinate of what the unit adds, of at most one clip like the others together. */
+static void add_count(dure_trainer *t, double norm_square)
+{
+    const dure_dp_plan *plan = &t->now;
+    if (plan->adaptive.count_sigma_num == 0) return;
+    int64_t grid = (int64_t)1 << plan->grid_bits;
+    t->count += norm_square <= plan->clip * plan->clip ? grid : -grid;
+}
+
 bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient)
 {
     const dure_compute *c = dure_transformer_compute(t->model);
@@ -50,13 +59,16 @@ bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient)
     dure_compute_rows(c, pieces, 1, square_pieces, &job);
     for (size_t p = 0; p < pieces; p++)
         norm_square += t->piece_norms[p];
-    if (!dure_quantize_scale(&job.scale, norm_square, t->n, t->opts.plan)) return false;
+    if (!dure_quantize_scale(&job.scale, norm_square, t->n, &t->now)) return false;
     dure_compute_rows(c, pieces, 1, add_pieces, &job);
     for (size_t p = 0; p < pieces; p++)
         squares += t->piece_squares[p];
-    if (dure_quantize_fits(squares, t->opts.plan)) return true;
-    dure_quantize_take_back(t->sum, gradient, t->n, job.scale);
-    return false;
+    if (!dure_quantize_fits(squares, &t->now)) {
+        dure_quantize_take_back(t->sum, gradient, t->n, job.scale);
+        return false;
+    }
+    add_count(t, norm_square);
+    return true;
 }
 
 static void total_pieces(void *state, size_t first, size_t last, void *scratch)

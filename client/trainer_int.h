@@ -29,7 +29,9 @@ struct dure_trainer {
     size_t *chosen;       /* data->n: the step's records come first */
     dure_adamw moments;   /* SGD uses m alone */
     /* With a plan. */
+    dure_dp_plan now;        /* opts.plan, with the clip of the next step */
     int64_t *sum;            /* n, in grid units */
+    int64_t count;           /* of norms below and above the clip, if that adapts; in grid units */
     uint64_t *piece_squares; /* one record's, see dp/quantize.h */
     /* With a plan of subjects. */
     size_t *subjects;    /* data->n_subjects; the chosen ones come first */

@@ -8,8 +8,8 @@
 #define FILE_MAX_BYTES ((size_t)1 << 33)
 
 /* magic, digest of the options, step, optimizer's step, first loss, best loss, best step,
- * evaluations since, factors, moments m and v, the best factors (with an evaluation alone), SHA-256
- * of all before it. */
+ * evaluations since, the clip (of a plan that adapts it), factors, moments m and v, the best
+ * factors (with an evaluation alone), SHA-256 of all before it. */
 static const char magic[8] = {'d', 'u', 'r', 'e', 'r', 'u', 'n', '2'};
 
 enum { HEAD_BYTES = sizeof magic + DURE_HASH_BYTES + 6 * 8 };
@@ -131,41 +131,64 @@ dure_err dure_trainer_data_hash(dure_hash *out, const dure_dataset *data)
     return err;
 }
 
-static dure_err put_state(dure_buf *file, const dure_trainer *t)
+static bool adapts(const dure_trainer *t)
 {
-    dure_hash options, sum;
-    size_t bytes = t->n * sizeof(float);
+    return t->opts.plan && t->opts.plan->adaptive.count_sigma_num > 0;
+}
+
+static dure_err put_head(dure_buf *head, const dure_trainer *t)
+{
+    dure_hash options;
     dure_err err = dure_trainer_options_hash(&options, t->lora, &t->opts);
     if (err) return err;
-    dure_put_raw(file, magic, sizeof magic);
-    dure_put_raw(file, options.b, sizeof options.b);
-    dure_put_u64(file, t->step);
-    dure_put_u64(file, t->moments.step);
-    put_double(file, t->first_loss);
-    put_double(file, t->verdict.best_loss);
-    dure_put_u64(file, t->verdict.best_step);
-    dure_put_u64(file, t->verdict.since_best);
-    dure_put_raw(file, t->lora->params, t->lora->n * sizeof(float));
-    dure_put_raw(file, t->moments.m, bytes);
-    dure_put_raw(file, t->moments.v, bytes);
-    if (t->opts.eval) dure_put_raw(file, t->verdict.best, bytes);
-    err = dure_buf_err(file);
-    if (!err) err = dure_hash_bytes(&sum, dure_buf_span(file));
-    dure_put_raw(file, sum.b, sizeof sum.b);
-    return err ? err : dure_buf_err(file);
+    dure_put_raw(head, magic, sizeof magic);
+    dure_put_raw(head, options.b, sizeof options.b);
+    dure_put_u64(head, t->step);
+    dure_put_u64(head, t->moments.step);
+    put_double(head, t->first_loss);
+    put_double(head, t->verdict.best_loss);
+    dure_put_u64(head, t->verdict.best_step);
+    dure_put_u64(head, t->verdict.since_best);
+    if (adapts(t)) put_double(head, t->now.clip);
+    return dure_buf_err(head);
+}
+
+/* Part by part: a copy of the whole would be the most memory that a run ever takes. */
+static dure_err write_state(const char *path, const dure_trainer *t, dure_span head,
+                            dure_diag *diag)
+{
+    dure_file_writer file;
+    dure_hasher *hasher = NULL;
+    dure_hash sum;
+    const size_t bytes = t->n * sizeof(float);
+    const dure_span parts[] = {head, dure_span_of(t->lora->params, t->lora->n * sizeof(float)),
+                               dure_span_of(t->moments.m, bytes), dure_span_of(t->moments.v, bytes),
+                               dure_span_of(t->verdict.best, t->opts.eval ? bytes : 0)};
+    dure_err err = dure_file_writer_init(&file, path, 0600, diag);
+    if (!err) err = dure_hasher_new(&hasher);
+    for (size_t i = 0; !err && i < sizeof parts / sizeof parts[0]; i++) {
+        err = dure_hasher_update(hasher, parts[i].data, parts[i].n);
+        if (!err) err = dure_file_writer_put(&file, parts[i], diag);
+    }
+    if (!err) err = dure_hasher_final(&sum, hasher);
+    if (!err) err = dure_file_writer_put(&file, dure_hash_span(&sum), diag);
+    if (!err) err = dure_file_writer_commit(&file, diag);
+    dure_hasher_free(&hasher);
+    dure_file_writer_fini(&file);
+    return err;
 }
 
 dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_diag *diag)
 {
-    dure_buf file;
-    dure_buf_init(&file, FILE_MAX_BYTES);
-    dure_err err = put_state(&file, trainer);
+    dure_buf head;
+    dure_buf_init(&head, HEAD_BYTES + 8);
+    dure_err err = put_head(&head, trainer);
     if (err)
         dure_diag_set(diag, err, "cannot save the state of the run to %s: %s", path,
                       dure_err_text(err));
     else
-        err = dure_file_write_atomic(path, dure_buf_span(&file), 0600, diag);
-    dure_buf_fini(&file);
+        err = write_state(path, trainer, dure_buf_span(&head), diag);
+    dure_buf_fini(&head);
     return err;
 }
 
@@ -184,7 +207,8 @@ static dure_err check_state(const dure_trainer *t, const dure_buf *file)
     err = dure_trainer_options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
-    return body == HEAD_BYTES + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
+    size_t head = HEAD_BYTES + (adapts(t) ? sizeof(double) : 0);
+    return body == head + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
 }
 
 static dure_err take_double(double *out, dure_reader *r)
@@ -206,6 +230,7 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     if (!err) err = take_double(&t->verdict.best_loss, &r);
     if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
     if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
+    if (!err && adapts(t)) err = take_double(&t->now.clip, &r);
     if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
     dure_lora_changed(t->lora);
     if (!err) err = dure_take_copy(t->moments.m, &r, bytes);

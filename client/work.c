@@ -180,7 +180,9 @@ static dure_err fit_memory(dure_work *w, dure_diag *diag)
         .is_private = !dure_site_without_privacy(w->site),
         .other_bytes = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
                        dure_lora_count(layout, DURE_LORA_FACTOR_B) * 3 * sizeof(float)};
-    return dure_trainer_fit(&w->fit, w->transformer, &task, w->opts.memory_bytes, diag);
+    uint64_t limit = w->opts.memory_bytes;
+    if (!limit) limit = w->site->policy.memory_mb * 1000000;
+    return dure_trainer_fit(&w->fit, w->transformer, &task, limit, diag);
 }
 
 /* A round that was cut off cannot go on: its secrets were in memory. Nothing of it left, or it was
@@ -204,33 +206,57 @@ static dure_err check_device(const dure_work *w, dure_diag *diag)
                          "GPU's code has been verified on one (docs/gpu.md)");
 }
 
-dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_opts *opts,
-                        dure_diag *diag)
+static dure_work *new_work(const dure_site *site, const dure_work_opts *opts)
 {
-    dure_lora_layout layout;
-    *out = NULL;
     dure_work *w = calloc(1, sizeof *w);
-    if (!w) return DURE_ERR_NOMEM;
+    if (!w) return NULL;
     w->site = site;
     w->opts = *opts;
     pthread_mutex_init(&w->lock, NULL);
-    w->attempt_path = dure_site_path(site, DURE_SITE_ATTEMPT);
-    w->state_path = dure_site_path(site, DURE_SITE_TRAINING);
-    dure_err err = w->attempt_path && w->state_path ? DURE_OK : DURE_ERR_NOMEM;
-    if (!err) err = check_device(w, diag);
-    if (!err) err = check_digest(w, diag);
-    if (!err) err = open_model(w, diag);
-    if (!err) err = dure_global_adapter_layout(&layout, &site->invitation.terms, diag);
+    return w;
+}
+
+/* Model and records, and how to train within the memory there is. */
+static dure_err open_training(dure_work *w, dure_diag *diag)
+{
+    dure_lora_layout layout;
+    dure_err err = open_model(w, diag);
+    if (!err) err = dure_global_adapter_layout(&layout, &w->site->invitation.terms, diag);
     if (!err) err = check_shape(w, &layout, diag);
     if (!err) err = dure_lora_new(&w->lora, &layout);
     if (!err) err = open_data(w, diag);
     if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
     /* On a GPU there is one way to work, and its memory suffices or does not. */
-    if (!err && !opts->cuda) err = fit_memory(w, diag);
+    if (!err && !w->opts.cuda) err = fit_memory(w, diag);
+    return err;
+}
+
+dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_opts *opts,
+                        dure_diag *diag)
+{
+    dure_work *w = new_work(site, opts);
+    *out = NULL;
+    if (!w) return DURE_ERR_NOMEM;
+    w->attempt_path = dure_site_path(site, DURE_SITE_ATTEMPT);
+    w->state_path = dure_site_path(site, DURE_SITE_TRAINING);
+    dure_err err = w->attempt_path && w->state_path ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err) err = check_device(w, diag);
+    if (!err) err = check_digest(w, diag);
+    if (!err) err = open_training(w, diag);
     if (!err) err = erase_leftover(w, diag);
     if (err) dure_work_close(&w);
     *out = w;
+    return err;
+}
+
+dure_err dure_work_check(const dure_site *site, dure_diag *diag)
+{
+    const dure_work_opts opts = {.threads = 0};
+    dure_work *w = new_work(site, &opts);
+    if (!w) return DURE_ERR_NOMEM;
+    dure_err err = open_training(w, diag);
+    dure_work_close(&w);
     return err;
 }
 

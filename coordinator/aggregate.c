@@ -37,7 +37,10 @@ dure_err dure_aggregate_open(dure_aggregate **out, const char *dir, const dure_c
     a->budget = budget;
     a->folder = dure_path_join(dir, name);
     a->block = malloc(dure_config_chunk_bytes(config, 0));
-    dure_err err = a->folder && a->block ? dure_dir_make(a->folder, diag) : DURE_ERR_NOMEM;
+    a->words = calloc(config->n_words, sizeof *a->words);
+    dure_err err = aggregate_ingest_init(a);
+    if (!a->folder || !a->block || !a->words) err = DURE_ERR_NOMEM;
+    if (!err) err = dure_dir_make(a->folder, diag);
     if (err) dure_aggregate_free(&a);
     *out = a;
     return err;
@@ -55,18 +58,29 @@ void dure_aggregate_free(dure_aggregate **aggregate)
 {
     if (!aggregate || !*aggregate) return;
     dure_aggregate *a = *aggregate;
+    aggregate_ingest_fini(a);
     for (size_t i = 0; i < DURE_MEMBERS_MAX; i++)
         spool_close(&a->spools[i]);
     free(a->folder);
     free(a->block);
+    free(a->words);
     free(a);
     *aggregate = NULL;
 }
 
+/* Its chunks are in the running sum, which is of no use any more. */
+static void discard(dure_aggregate *a, uint32_t member)
+{
+    /* What was queued is let through first: the threads write to the spool that is closed here. */
+    dure_err err = aggregate_ingest_wait(a, member, NULL);
+    if (err || dure_members_has(&a->added, member)) a->spoilt = true;
+    spool_close(&a->spools[member]);
+}
+
 dure_err dure_aggregate_remove(dure_aggregate *a, dure_diag *diag)
 {
-    for (size_t i = 0; i < DURE_MEMBERS_MAX; i++)
-        spool_close(&a->spools[i]);
+    for (uint32_t i = 0; i < DURE_MEMBERS_MAX; i++)
+        discard(a, i);
     return dure_dir_remove(a->folder, diag);
 }
 
@@ -107,24 +121,6 @@ dure_err aggregate_read_chunk(dure_span *out, uint8_t *block, const dure_aggrega
     return DURE_OK;
 }
 
-/* On disk before its signed final frame may count: A3 will name this vector for good. */
-static dure_err finish_if_whole(const dure_aggregate *a, aggregate_spool *s, dure_diag *diag)
-{
-    const uint32_t n_chunks = dure_config_chunks(a->config);
-    if (s->n_leaves < n_chunks) return DURE_OK;
-    if (fdatasync(s->fd)) return dure_file_errno(diag, "sync", a->folder);
-    dure_err err = dure_merkle_root(&s->root, s->leaves, n_chunks);
-    if (!err) s->complete = true;
-    return err;
-}
-
-static dure_err add_leaf(aggregate_spool *s, dure_span chunk)
-{
-    dure_err err = dure_merkle_leaf(&s->leaves[s->n_leaves], chunk);
-    if (!err) s->n_leaves++;
-    return err;
-}
-
 /* Counts the whole chunks that an earlier run stored; a torn last one is fetched again. */
 static dure_err take_up(dure_aggregate *a, uint32_t member, dure_diag *diag)
 {
@@ -135,10 +131,13 @@ static dure_err take_up(dure_aggregate *a, uint32_t member, dure_diag *diag)
         dure_err err = aggregate_read_chunk(&chunk, a->block, a, member, i, diag);
         if (err == DURE_ERR_NOT_FOUND) break;
         if (!err) err = dure_receiver_resume(s->receiver, chunk.n);
-        if (!err) err = add_leaf(s, chunk);
+        if (!err) err = aggregate_take_in(a, member, i, chunk);
         if (err) return err;
+        dure_members_add(&a->added, member);
+        s->n_came++;
+        s->n_done++;
     }
-    return finish_if_whole(a, s, diag);
+    return dure_aggregate_settle(a, member, diag);
 }
 
 dure_err dure_aggregate_collect(dure_aggregate *a, uint32_t member, uint64_t now_ms,
@@ -159,7 +158,10 @@ dure_err dure_aggregate_collect(dure_aggregate *a, uint32_t member, uint64_t now
     if (!err && !(s->leaves = calloc(dure_config_chunks(a->config), sizeof *s->leaves)))
         err = DURE_ERR_NOMEM;
     if (!err) err = take_up(a, member, diag);
-    if (err) spool_close(s);
+    /* From here on it is written. A file system that cannot is written to the ordinary way. */
+    if (!err && full_chunk(a) % AGGREGATE_ALIGN == 0)
+        (void)fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) | O_DIRECT);
+    if (err) discard(a, member);
     free(path);
     return err;
 }
@@ -167,7 +169,7 @@ dure_err dure_aggregate_collect(dure_aggregate *a, uint32_t member, uint64_t now
 void dure_aggregate_discard(dure_aggregate *a, uint32_t member)
 {
     DURE_ASSERT(member < a->config->n_members);
-    spool_close(&a->spools[member]);
+    discard(a, member);
     char *path = spool_path(a, member);
     if (path) unlink(path);
     free(path);
@@ -187,26 +189,12 @@ bool dure_aggregate_next(uint32_t *first_chunk, uint32_t *n_chunks, dure_aggrega
     return true;
 }
 
-static dure_err store_chunk(const dure_aggregate *a, const aggregate_spool *s, uint32_t chunk,
-                            dure_span bytes, dure_diag *diag)
-{
-    size_t at = 0;
-    while (at < bytes.n) {
-        const ssize_t n = pwrite(s->fd, bytes.data + at, bytes.n - at,
-                                 (off_t)(chunk * (uint64_t)full_chunk(a) + at));
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return dure_file_errno(diag, "write", a->folder);
-        at += (size_t)n;
-    }
-    return DURE_OK;
-}
-
 dure_err dure_aggregate_accept(dure_aggregate *a, uint32_t member, uint32_t chunk, dure_span bytes,
                                uint64_t now_ms, dure_diag *diag)
 {
     DURE_ASSERT(member < a->config->n_members);
     aggregate_spool *s = &a->spools[member];
-    if (!s->receiver)
+    if (!s->receiver || !a->words)
         return dure_diag_set(diag, DURE_ERR_STATE, "no vector is expected from this site now");
     const size_t want = dure_config_chunk_bytes(a->config, chunk);
     if (want == 0 || bytes.n != want)
@@ -220,9 +208,25 @@ dure_err dure_aggregate_accept(dure_aggregate *a, uint32_t member, uint32_t chun
         return dure_diag_set(diag, err, "chunk %" PRIu32 " of the masked vector was not asked for",
                              chunk);
     if (!fresh) return DURE_OK;
-    err = store_chunk(a, s, chunk, bytes, diag);
-    if (!err) err = add_leaf(s, bytes);
-    return err ? err : finish_if_whole(a, s, diag);
+    dure_members_add(&a->added, member);
+    err = aggregate_ingest_put(a, member, chunk, bytes, diag);
+    if (!err) s->n_came++;
+    return err;
+}
+
+/* On disk before its signed final frame may count: A3 will name this vector for good. */
+dure_err dure_aggregate_settle(dure_aggregate *a, uint32_t member, dure_diag *diag)
+{
+    DURE_ASSERT(member < a->config->n_members);
+    aggregate_spool *s = &a->spools[member];
+    const uint32_t n_chunks = dure_config_chunks(a->config);
+    if (s->complete || s->n_came < n_chunks) return DURE_OK;
+    dure_err err = aggregate_ingest_wait(a, member, diag);
+    if (err) return err;
+    if (fdatasync(s->fd)) return dure_file_errno(diag, "sync", a->folder);
+    err = dure_merkle_root(&s->root, s->leaves, n_chunks);
+    s->complete = !err;
+    return err;
 }
 
 void dure_aggregate_rewind(dure_aggregate *a, uint32_t member)

@@ -1,32 +1,40 @@
-/* The sum over the spools, chunk by chunk, on all cores: a thread takes every n-th chunk with
- * streams and buffers of its own, reads it from each spool of U3, compares it with the leaf that it
- * had when it came, adds, and takes the masks off. */
+/* The sum, chunk by chunk, on all cores: a thread takes every n-th chunk of the running sum with
+ * streams of its own and takes the masks off. Where the running sum holds what U3 does not, it
+ * first reads the chunk from each spool of U3, compares it with the leaf that it had when it came,
+ * and adds those instead. */
 #include "coordinator/aggregate_int.h"
 
 #include "kernels/threads.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* One thread's part. */
 typedef struct part {
     dure_masks *masks; /* owned */
-    uint32_t *words;   /* owned: the chunk's sum */
     uint8_t *block;    /* owned: one member's chunk */
     dure_err err;
     dure_diag diag;
 } part;
 
 typedef struct summing {
-    int32_t *sum;
     const dure_aggregate *aggregate;
     const dure_members *u3;
+    bool again; /* from the spools */
     uint32_t n_parts;
     part *parts;
 } summing;
 
+/* Direct reads would have to be aligned, as the writes were. */
+static void read_by_page_cache(const aggregate_spool *s)
+{
+    (void)fcntl(s->fd, F_SETFL, fcntl(s->fd, F_GETFL) & ~O_DIRECT);
+}
+
 /* Adds one member's chunk to the words. DURE_ERR_AUTH: it is not what came from the site. */
-static dure_err add_chunk(part *p, const dure_aggregate *a, uint32_t member, uint32_t chunk)
+static dure_err add_chunk(uint32_t *words, part *p, const dure_aggregate *a, uint32_t member,
+                          uint32_t chunk)
 {
     dure_span bytes;
     dure_hash leaf;
@@ -37,7 +45,7 @@ static dure_err add_chunk(part *p, const dure_aggregate *a, uint32_t member, uin
         return dure_diag_set(&p->diag, DURE_ERR_AUTH,
                              "the spooled vector of \"%s\" changed on disk",
                              a->config->members[member].name);
-    if (!err) dure_vector_add_packed(p->words, bytes, a->config);
+    if (!err) dure_vector_add_packed(words, bytes, a->config);
     return err;
 }
 
@@ -45,15 +53,17 @@ static dure_err sum_chunk(const summing *s, part *p, uint32_t chunk)
 {
     const dure_aggregate *a = s->aggregate;
     const size_t n = dure_vector_chunk_words(a->config, chunk);
+    uint32_t *words = a->words + (size_t)chunk * a->config->chunk_words;
     dure_err err = DURE_OK;
-    memset(p->words, 0, n * sizeof *p->words);
-    for (uint32_t m = 0; !err && m < a->config->n_members; m++)
-        if (dure_members_has(s->u3, m)) err = add_chunk(p, a, m, chunk);
-    if (!err) err = dure_masks_apply(p->words, p->masks, chunk);
+    if (s->again) memset(words, 0, n * sizeof *words);
+    for (uint32_t m = 0; s->again && !err && m < a->config->n_members; m++)
+        if (dure_members_has(s->u3, m)) err = add_chunk(words, p, a, m, chunk);
+    if (!err) err = dure_masks_apply(words, p->masks, chunk);
     if (err) return err;
-    int32_t *to = s->sum + (size_t)chunk * a->config->chunk_words;
+    /* In place: the same memory, read as the signed type that corresponds. */
+    int32_t *to = (int32_t *)words;
     for (size_t i = 0; i < n; i++)
-        to[i] = (int32_t)dure_mask_value(p->words[i], a->config->word_bits);
+        to[i] = (int32_t)dure_mask_value(words[i], a->config->word_bits);
     return DURE_OK;
 }
 
@@ -69,15 +79,13 @@ static void sum_part(void *state, size_t task, void *scratch)
 
 static dure_err part_init(part *p, const dure_config *config, const dure_masks *masks)
 {
-    p->words = malloc(config->chunk_words * sizeof *p->words);
     p->block = malloc(dure_config_chunk_bytes(config, 0));
-    return p->words && p->block ? dure_masks_copy(&p->masks, masks) : DURE_ERR_NOMEM;
+    return p->block ? dure_masks_copy(&p->masks, masks) : DURE_ERR_NOMEM;
 }
 
 static void part_fini(part *p)
 {
     dure_masks_free(&p->masks);
-    free(p->words);
     free(p->block);
 }
 
@@ -105,15 +113,27 @@ static dure_err run(summing *s, const dure_masks *masks, dure_diag *diag)
     return err;
 }
 
-dure_err dure_aggregate_sum(int32_t *sum, dure_aggregate *a, const dure_members *u3,
+dure_err dure_aggregate_sum(int32_t **sum, dure_aggregate *a, const dure_members *u3,
                             const dure_masks *masks, dure_diag *diag)
 {
+    *sum = NULL;
     for (uint32_t m = 0; m < a->config->n_members; m++)
         if (dure_members_has(u3, m) && !a->spools[m].complete)
             return dure_diag_set(diag, DURE_ERR_STATE, "the vector of \"%s\" is not complete",
                                  a->config->members[m].name);
-    summing s = {.sum = sum, .aggregate = a, .u3 = u3};
+    if (!a->words) return DURE_ERR_STATE; /* it was taken */
+    /* Chunks of members that are not in the sum may still be on their way into it. */
+    for (uint32_t m = 0; m < a->config->n_members; m++)
+        if (aggregate_ingest_wait(a, m, NULL)) a->spoilt = true;
+    const bool again = a->spoilt || !dure_members_equal(&a->added, u3);
+    summing s = {.aggregate = a, .u3 = u3, .again = again};
+    for (uint32_t m = 0; again && m < a->config->n_members; m++)
+        if (dure_members_has(u3, m)) read_by_page_cache(&a->spools[m]);
     dure_err err = run(&s, masks, diag);
-    if (err) memset(sum, 0, a->config->n_words * sizeof *sum);
+    if (err)
+        free(a->words);
+    else
+        *sum = (int32_t *)a->words;
+    a->words = NULL;
     return err;
 }

@@ -91,12 +91,11 @@ static dure_err step_adapter(dure_coordinator *c, int32_t **sum, dure_diag *diag
 dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
 {
     give_memory_back();
-    int32_t *sum = malloc(c->now.config->n_words * sizeof *sum);
-    if (!sum) return DURE_ERR_NOMEM;
+    int32_t *sum = NULL;
     const uint64_t start_ms = dure_clock_monotonic_ms();
     dure_diag why = {{0}};
     dure_err err =
-        dure_aggregate_sum(sum, c->now.aggregate, &c->now.u3,
+        dure_aggregate_sum(&sum, c->now.aggregate, &c->now.u3,
                            dure_secagg_server_unmasker(dure_round_sum(c->now.round)), &why);
     if (err == DURE_ERR_STATE || err == DURE_ERR_AUTH) {
         /* A vector was lost on this disk, as by a power cut: there is no sum and will be none. */

@@ -136,6 +136,11 @@ void dure_coordinator_send_bytes(dure_coordinator *c, size_t site, dure_span con
 DURE_MUST_USE dure_err dure_coordinator_greet_all(dure_coordinator *c);
 DURE_MUST_USE dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *envelope,
                                                  const dure_msg *msg, dure_diag *diag);
+/* Answers a frame of another protocol version in this one: its first byte is the version in each of
+ * them, so that the peer can tell. `name`: of a member; NULL: a guest. */
+DURE_MUST_USE dure_err dure_coordinator_refuse_version(dure_coordinator *c, const dure_hash *peer,
+                                                       const char *name, const dure_diag *why,
+                                                       dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site,
                                                  const dure_msg *msg, uint64_t now_ms,
                                                  dure_diag *diag);
@@ -181,8 +186,8 @@ DURE_MUST_USE dure_err dure_coordinator_send_open(dure_coordinator *c, uint32_t 
                                                   dure_diag *diag);
 void dure_coordinator_forget_round(dure_coordinator *c);
 /* How many sites are here, and how many the next round needs; what is waited for. */
-void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
-                                const dure_coordinator *c, uint64_t now_ms);
+void dure_coordinator_waiting(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
+                              const dure_coordinator *c, uint64_t now_ms);
 
 /* running.c */
 DURE_MUST_USE dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
@@ -194,6 +199,7 @@ DURE_MUST_USE dure_err dure_coordinator_tick_round(dure_coordinator *c, uint64_t
                                                    dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_abandon(dure_coordinator *c, const char *reason,
                                                 dure_diag *diag);
+/* Whether what the site says can still change the round in hand. */
 bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site);
 
 /* closing.c */

@@ -60,11 +60,24 @@ static uint32_t count_present(const dure_coordinator *c, uint64_t now_ms)
     return n;
 }
 
-static bool any_unwilling(const dure_coordinator *c)
+/* Too few are here: who of the roster is not, or that too few have joined at all. */
+static void say_absent(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator *c, uint32_t present,
+                       uint64_t now_ms)
 {
-    for (size_t i = 0; i < dure_roster_count(c->roster); i++)
-        if (c->sites[i].unwilling_ms) return true;
-    return false;
+    const size_t size = DURE_MSG_TEXT_SIZE, joined = dure_roster_in_force(c->roster);
+    const uint32_t needed = c->folder.settings.terms.cohort.min_sites;
+    const char *comma = "; away: ";
+    int at = snprintf(text, size, "waiting for sites: %u of at least %u are here", present, needed);
+    if (joined < needed)
+        at += snprintf(text + at, size - (size_t)at, ", and only %zu have joined: invite more",
+                       joined);
+    for (size_t i = 0; i < dure_roster_count(c->roster) && at > 0 && (size_t)at < size; i++) {
+        const dure_roster_member *m = dure_roster_at(c->roster, i);
+        if (m->revoked || dure_coordinator_site_present(c, i, now_ms)) continue;
+        at += snprintf(text + at, size - (size_t)at, "%s%s%s", comma, m->join.invitation.name,
+                       c->sites[i].unwilling_ms ? " (refused the last round)" : "");
+        comma = ", ";
+    }
 }
 
 /* Who has not cosigned the last result yet. */
@@ -83,11 +96,29 @@ static void say_cosigners(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator 
     }
 }
 
-void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
-                                const dure_coordinator *c, uint64_t now_ms)
+/* Of the round in hand; false: there is none. */
+static bool say_round(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator *c, uint64_t now_ms)
+{
+    if (c->state == DURE_LOOP_GATING)
+        snprintf(text, DURE_MSG_TEXT_SIZE, "evaluating the new adapter");
+    else if (c->sum_waits)
+        snprintf(text, DURE_MSG_TEXT_SIZE,
+                 "round %llu is summed: its result is published when more of the roster are here, "
+                 "which could know of a newer log; revoke those that do not come back",
+                 (unsigned long long)c->now.row.round);
+    else if (c->state == DURE_LOOP_RUNNING && c->now.round)
+        dure_round_waiting_text(text, c->now.round, now_ms);
+    else
+        return false;
+    return true;
+}
+
+void dure_coordinator_waiting(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
+                              const dure_coordinator *c, uint64_t now_ms)
 {
     *present = count_present(c, now_ms);
     *needed = c->folder.settings.terms.cohort.min_sites;
+    if (say_round(text, c, now_ms)) return;
     if (!c->recovery.needed && c->facts.n_done >= c->folder.settings.terms.training.rounds) {
         /* 0 tells the sites that nothing will come any more. */
         *needed = 0;
@@ -111,8 +142,7 @@ void dure_coordinator_gathering(uint32_t *present, uint32_t *needed, char text[D
                  "again",
                  (unsigned long long)c->facts.n_done);
     else if (*present < *needed)
-        snprintf(text, DURE_MSG_TEXT_SIZE, "waiting for sites: %u of at least %u are here%s",
-                 *present, *needed, any_unwilling(c) ? ", others refused the last round" : "");
+        say_absent(text, c, *present, now_ms);
     else if (!dure_coordinator_heard_enough(c))
         snprintf(text, DURE_MSG_TEXT_SIZE,
                  "%u sites are here: more of the roster are waited for after a start, which could "

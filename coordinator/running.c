@@ -13,7 +13,8 @@ enum { ASK_AGAIN_MS = 30000, REPEAT_MS = 10000 };
 
 bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, size_t site)
 {
-    if (!c->now.round || c->state != DURE_LOOP_RUNNING) return false;
+    /* A sum that is stored waits for nobody's answer, and would be gone with a round that fails. */
+    if (!c->now.round || c->state != DURE_LOOP_RUNNING || c->sum_waits) return false;
     for (uint32_t m = 0; m < c->now.config->n_members; m++) {
         if (c->now.sites[m] != site) continue;
         *member = m;
@@ -76,6 +77,8 @@ static dure_err ask_again(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
     for (uint32_t m = 0; !err && m < c->now.config->n_members; m++) {
         dure_hash root;
         if (c->now.asked_ms[m] == 0 || !dure_members_has(&missing, m)) continue;
+        err = dure_aggregate_settle(c->now.aggregate, m, diag);
+        if (err) break;
         if (dure_aggregate_root(&root, c->now.aggregate, m)) {
             err = ask_final(c, m, now_ms, diag);
             continue;
@@ -278,6 +281,8 @@ dure_err dure_coordinator_on_round_message(dure_coordinator *c, uint32_t member,
     bool old = false;
     dure_err err = check_ledger(&old, c, member, msg, now_ms, diag);
     if (err || old) return err;
+    if (msg->type == DURE_MSG_MASKED) err = dure_aggregate_settle(c->now.aggregate, member, diag);
+    if (err) return err;
     const bool whole =
         msg->type == DURE_MSG_MASKED && dure_aggregate_root(&root, c->now.aggregate, member);
     dure_diag why = {{0}};

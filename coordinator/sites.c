@@ -90,6 +90,15 @@ static dure_err refuse(dure_coordinator *c, const dure_hash *peer, dure_refusal 
     return dure_coordinator_send_to(c, peer, &msg, diag);
 }
 
+dure_err dure_coordinator_refuse_version(dure_coordinator *c, const dure_hash *peer,
+                                         const char *name, const dure_diag *why, dure_diag *diag)
+{
+    if (name)
+        dure_coordinator_report(c, "site_of_another_version",
+                                json_pack("{s:s, s:s}", "site", name, "why", why->text));
+    return refuse(c, peer, DURE_REFUSAL_VERSION, why->text, diag);
+}
+
 static dure_refusal refusal_for(dure_err err, const dure_coordinator *c, const dure_join *join)
 {
     switch (err) {
@@ -313,11 +322,8 @@ static dure_err tell_waiting(dure_coordinator *c, size_t site, uint64_t now_ms, 
 {
     dure_msg msg = {.type = DURE_MSG_WAITING};
     dure_msg_waiting *w = &msg.u.waiting;
-    dure_coordinator_gathering(&w->sites_present, &w->sites_needed, w->text, c, now_ms);
-    if (c->now.config) {
-        memcpy(w->config_hash, c->now.row.config_hash.b, sizeof w->config_hash);
-        if (c->now.round) dure_round_waiting_text(w->text, c->now.round, now_ms);
-    }
+    dure_coordinator_waiting(&w->sites_present, &w->sites_needed, w->text, c, now_ms);
+    if (c->now.config) memcpy(w->config_hash, c->now.row.config_hash.b, sizeof w->config_hash);
     return dure_coordinator_send(c, site, &msg, diag);
 }
 

@@ -31,17 +31,14 @@ static json_t *status_json(const dure_coordinator *c, uint64_t now_ms)
     static const char *const states[] = {"gathering", "running", "gating"};
     char waiting[DURE_MSG_TEXT_SIZE];
     uint32_t present, needed;
-    dure_coordinator_gathering(&present, &needed, waiting, c, now_ms);
-    if (c->state == DURE_LOOP_RUNNING && c->now.round)
-        dure_round_waiting_text(waiting, c->now.round, now_ms);
+    dure_coordinator_waiting(&present, &needed, waiting, c, now_ms);
     json_t *sites = json_array();
     for (size_t i = 0; i < dure_roster_count(c->roster); i++)
         json_array_append_new(sites, site_json(c, i, now_ms));
     return json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:o}", "federation",
                      c->folder.settings.terms.federation, "endpoint", dure_coordinator_endpoint(c),
                      "pid", (json_int_t)getpid(), "updated", (json_int_t)dure_clock_wall_s(),
-                     "state", states[c->state], "waiting",
-                     c->state == DURE_LOOP_GATING ? "evaluating the new adapter" : waiting, "round",
+                     "state", states[c->state], "waiting", waiting, "round",
                      (json_int_t)(c->now.config ? c->now.row.round : 0), "rounds_done",
                      (json_int_t)c->facts.n_done, "rounds_planned",
                      (json_int_t)c->folder.settings.terms.training.rounds, "sites_here",

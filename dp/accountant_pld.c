@@ -349,7 +349,7 @@ static dure_err gather(problem *p, bool *bare, const dure_dp_plan *plans, size_t
     p->events = calloc(n + 1, sizeof *p->events);
     if (!p->events) return DURE_ERR_NOMEM;
     for (size_t i = 0; i < n; i++) {
-        dure_loss_event e = {dure_dp_plan_rate(&plans[i]), dure_dp_plan_sigma(&plans[i]),
+        dure_loss_event e = {dure_dp_plan_rate(&plans[i]), dure_dp_plan_sigma_effective(&plans[i]),
                              (double)plans[i].steps};
         if (e.steps == 0 || e.rate == 0) continue;
         if (e.sigma == 0)

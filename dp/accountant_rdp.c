@@ -1,5 +1,7 @@
 #include "dp/accountant_rdp.h"
 
+#include "dp/accountant_zcdp.h"
+
 #include <float.h>
 #include <math.h>
 
@@ -133,10 +135,14 @@ double dure_rdp_to_delta(const double *orders, const double *rdp, size_t n, doub
 
 void dure_rdp_add(dure_rdp *rdp, const dure_dp_plan *plan)
 {
-    double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma(plan);
+    double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma_effective(plan);
     if (plan->steps == 0) return;
-    for (size_t i = 0; i < DURE_RDP_ORDERS; i++)
-        rdp->total[i] += (double)plan->steps * dure_rdp_step(rate, sigma, dure_rdp_orders[i]);
+    for (size_t i = 0; i < DURE_RDP_ORDERS; i++) {
+        double order = dure_rdp_orders[i];
+        double step = plan->mechanism == DURE_DP_SITE_GAUSSIAN ? dure_zcdp_rdp(plan, order)
+                                                               : dure_rdp_step(rate, sigma, order);
+        rdp->total[i] += (double)plan->steps * step;
+    }
 }
 
 void dure_rdp_merge(dure_rdp *rdp, const dure_rdp *other)

@@ -36,7 +36,8 @@ typedef struct dure_rdp {
     double total[DURE_RDP_ORDERS];
 } dure_rdp;
 
-/* Adds plan->steps steps. The plan's rate, sigma and steps are used, nothing else. */
+/* Adds plan->steps steps. The plan's rate, sigma and steps are used, nothing else; of a site's plan
+ * its shares, as in dp/accountant_zcdp.h. */
 void dure_rdp_add(dure_rdp *rdp, const dure_dp_plan *plan);
 /* Adds another history. */
 void dure_rdp_merge(dure_rdp *rdp, const dure_rdp *other);

@@ -2,6 +2,7 @@
 
 #include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
+#include "dp/accountant_zcdp.h"
 #include "dp/noise.h"
 
 #include <math.h>
@@ -25,6 +26,14 @@ static dure_err account(double *epsilon, dure_dp_history h, double delta)
 {
     *epsilon = INFINITY;
     if (!(delta > 0)) return DURE_OK; /* the sampler's part is all of it */
+    size_t n_site = 0;
+    for (size_t i = 0; i < h.n; i++)
+        n_site += h.plans[i].mechanism == DURE_DP_SITE_GAUSSIAN;
+    if (n_site > 0 && n_site < h.n) return DURE_ERR_USAGE; /* they protect different units */
+    if (n_site > 0) {
+        *epsilon = dure_zcdp_epsilon(dure_zcdp_rho_all(h.plans, h.n), delta);
+        return DURE_OK;
+    }
     dure_err err = dure_pld_epsilon(epsilon, h.plans, h.n, delta);
     if (err != DURE_ERR_LIMIT) return err;
     dure_rdp rdp = {{0}};
@@ -104,10 +113,13 @@ dure_err dure_calibrate_sigma(dure_dp_plan *plan, const dure_dp_history *before,
         err = dure_calibrate_fits(&fits, &trial, before, aim);
         if (err || fits) break;
         if (high > UINT32_MAX / 2)
-            return dure_diag_set(diag, DURE_ERR_BUDGET,
-                                 "no amount of noise keeps %llu steps within epsilon %g at delta "
-                                 "%g",
-                                 (unsigned long long)plan->steps, target.epsilon, target.delta);
+            return dure_diag_set(
+                diag, DURE_ERR_BUDGET,
+                "no amount of noise keeps %llu steps within epsilon %g at delta %g%s",
+                (unsigned long long)plan->steps, target.epsilon, target.delta,
+                plan->adaptive.count_sigma_num
+                    ? "; give the count that the clip follows more noise, or fix the clip"
+                    : "");
         low = high;
         high *= 2;
     }

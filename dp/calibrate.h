@@ -4,7 +4,9 @@
  * Everything here is the PLD accountant's (dp/accountant_pld.h), at a delta from which the noise
  * sampler's part (dure_noise_delta()) has been taken first. Where that accountant has too much to
  * do (DURE_PLD_EVENTS_MAX different kinds of step) the Renyi accountant answers, which is sound,
- * too.
+ * too. Plans that protect a site are the zCDP accountant's (dp/accountant_zcdp.h) and compose among
+ * themselves alone: records and sites are different units, and a history of both is refused with
+ * DURE_ERR_USAGE.
  *
  * `before` (NULL: nothing) is what the same data have spent already, and composes. It has to have
  * been fixed together with the plan: for a plan that is chosen later, because of what came out of

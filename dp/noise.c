@@ -1,6 +1,7 @@
 #include "dp/noise.h"
 
 #include "dp/noise_exact.h"
+#include "dp/noise_share.h"
 #include "dp/noise_table.h"
 
 #include <math.h>
@@ -12,12 +13,21 @@
 /* Of every sampler; see WHOLE_MAX in dp/noise_exact.c and the tails in dp/noise_table.h. */
 #define SIGMAS_MOST 64
 
+/* sigma_num 2^grid_bits / 2^16; the grid has 14 bits at least. */
+static dure_noise_scale scale_of(uint32_t sigma_num, uint32_t grid_bits)
+{
+    if (grid_bits >= 16) return (dure_noise_scale){(uint64_t)sigma_num << (grid_bits - 16), 0};
+    return (dure_noise_scale){sigma_num, 16 - grid_bits};
+}
+
 dure_noise_scale dure_noise_scale_of(const dure_dp_plan *plan)
 {
-    /* sigma_num 2^grid_bits / 2^16; the grid has 14 bits at least. */
-    if (plan->grid_bits >= 16)
-        return (dure_noise_scale){(uint64_t)plan->sigma_num << (plan->grid_bits - 16), 0};
-    return (dure_noise_scale){plan->sigma_num, 16 - plan->grid_bits};
+    return scale_of(plan->sigma_num, plan->grid_bits);
+}
+
+dure_noise_scale dure_noise_scale_of_count(const dure_dp_plan *plan)
+{
+    return scale_of(plan->adaptive.count_sigma_num, plan->grid_bits);
 }
 
 double dure_noise_distance(dure_noise_scale scale)
@@ -28,6 +38,7 @@ double dure_noise_distance(dure_noise_scale scale)
 double dure_noise_delta(const dure_dp_plan *plan, double epsilon)
 {
     if (plan->grid_bits < DURE_DP_GRID_BITS_MIN) return 0;
+    if (plan->mechanism == DURE_DP_SITE_GAUSSIAN) return dure_share_delta(plan, epsilon);
     double n_params = ldexp(1, 2 * ((int)plan->grid_bits - 6)); /* dure_dp_grid_bits() */
     double distance = dure_noise_distance(dure_noise_scale_of(plan));
     return distance == 0 ? 0 : (1 + exp(epsilon)) * n_params * (double)plan->steps * distance;
@@ -76,6 +87,17 @@ dure_err dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale, const d
 {
     memset(out, 0, n * sizeof *out);
     return dure_noise_add(out, n, scale, rng);
+}
+
+dure_err dure_noise_one(int64_t *out, dure_noise_scale scale, const dure_rng *rng)
+{
+    source s = {.rng = rng};
+    *out = 0;
+    if (scale.num >> SCALE_NUM_BITS || scale.shift > SCALE_SHIFT_MAX) return DURE_ERR_USAGE;
+    dure_noise_exact_init(&s.exact, scale, rng);
+    dure_err err = scale.num ? dure_noise_exact_draw(s.block, 1, &s.exact) : DURE_OK;
+    if (!err && scale.num) *out = s.block[0];
+    return finish(&s, err, out, sizeof *out);
 }
 
 dure_err dure_noise_fill_i32(int32_t *out, size_t n, dure_noise_scale scale, const dure_rng *rng)

@@ -29,11 +29,14 @@ typedef struct dure_noise_scale {
 
 /* sigma_num / 65536 * 2^grid_bits, exactly. */
 dure_noise_scale dure_noise_scale_of(const dure_dp_plan *plan);
+/* The same of the count that an adaptive clip follows. */
+dure_noise_scale dure_noise_scale_of_count(const dure_dp_plan *plan);
 
 /* An upper bound on the total variation distance between one draw and the ideal. */
 double dure_noise_distance(dure_noise_scale scale);
 
-/* delta_extra of the plan's noise, (1 + e^epsilon) d T distance: what the accountant's delta is
+/* delta_extra of the plan's noise, (1 + e^epsilon) d T distance (of a site's plan
+ * dure_share_delta()): what the accountant's delta is
  * less by. d is the most parameters that the plan's grid takes, so at most four times their number;
  * 0 for a plan without a grid, which is a question and not trained. */
 double dure_noise_delta(const dure_dp_plan *plan, double epsilon);
@@ -45,6 +48,9 @@ double dure_noise_delta(const dure_dp_plan *plan, double epsilon);
  * milliseconds and is kept. Threads: any number. */
 DURE_MUST_USE dure_err dure_noise_fill(int64_t *out, size_t n, dure_noise_scale scale,
                                        const dure_rng *rng);
+/* One draw, exact at every scale, for a number beside the vector: it makes no table, and nothing of
+ * it is part of dure_noise_delta(). Errors as of fill. */
+DURE_MUST_USE dure_err dure_noise_one(int64_t *out, dure_noise_scale scale, const dure_rng *rng);
 /* The same draws as int32; DURE_ERR_USAGE if 64 sigma does not fit. */
 DURE_MUST_USE dure_err dure_noise_fill_i32(int32_t *out, size_t n, dure_noise_scale scale,
                                            const dure_rng *rng);

@@ -1,57 +1,12 @@
 #include "dp/noise_exact.h"
 
 #include <stdbool.h>
-#include <string.h>
 
-/* Uniform numbers are strings of 32-bit digits, drawn as they are needed. */
-#define DIGITS_MAX 16
 #define REJECTIONS_MAX 1024
 #define WHOLE_MAX 64
 
-typedef dure_noise_exact source;
-
-static void refill(source *s)
-{
-    if (!s->err) s->err = dure_rng_fill(s->rng, s->block, sizeof s->block);
-    if (s->err) memset(s->block, 0, sizeof s->block);
-    s->at = 0;
-}
-
-static inline uint32_t next_digit(source *s)
-{
-    if (s->at == DURE_NOISE_DIGITS) refill(s);
-    return s->block[s->at++];
-}
-
-/* A uniform number in (0, 1) of which the first n digits are known. */
-typedef struct uniform {
-    uint32_t digit[DIGITS_MAX];
-    unsigned n;
-} uniform;
-
-static inline void uniform_start(uniform *u, source *s)
-{
-    u->digit[0] = next_digit(s);
-    u->n = 1;
-}
-
-static bool less_beyond_first(uniform *a, uniform *b, source *s)
-{
-    for (unsigned i = 1; i < DIGITS_MAX; i++) {
-        if (a->n == i) a->digit[a->n++] = next_digit(s);
-        if (b->n == i) b->digit[b->n++] = next_digit(s);
-        if (a->digit[i] != b->digit[i]) return a->digit[i] < b->digit[i];
-    }
-    s->err = DURE_ERR_RNG; /* 512 equal bits */
-    return false;
-}
-
-/* a < b, drawing digits of both until they differ. */
-static inline bool less(uniform *a, uniform *b, source *s)
-{
-    if (a->digit[0] != b->digit[0]) return a->digit[0] < b->digit[0];
-    return less_beyond_first(a, b, s);
-}
+typedef dure_noise_digits source;
+typedef dure_uniform uniform;
 
 /* True with probability exp(-1/2): von Neumann's run 1/2 > u1 > u2 > ... has length n with
  * probability (1/2)^n / n! - (1/2)^(n+1) / (n+1)!, and the even n sum to exp(-1/2). */
@@ -59,12 +14,12 @@ static bool accept_half(source *s)
 {
     uniform u[2];
     unsigned n = 0;
-    uniform_start(&u[0], s);
+    dure_uniform_start(&u[0], s);
     if (u[0].digit[0] >> 31) return true;
     do {
         n++;
-        uniform_start(&u[n % 2], s);
-    } while (less(&u[n % 2], &u[(n + 1) % 2], s));
+        dure_uniform_start(&u[n % 2], s);
+    } while (dure_uniform_less(&u[n % 2], &u[(n + 1) % 2], s));
     return n % 2 == 0;
 }
 
@@ -76,8 +31,8 @@ static bool accept_linear(uniform *x, source *s)
     unsigned n = 0;
     for (;;) {
         uniform *next = &u[n % 2];
-        uniform_start(next, s);
-        if (!less(next, last, s)) return n % 2 == 0;
+        dure_uniform_start(next, s);
+        if (!dure_uniform_less(next, last, s)) return n % 2 == 0;
         last = next;
         n++;
     }
@@ -92,11 +47,11 @@ static bool accept_square(uniform *x, source *s)
     unsigned n = 0;
     for (;;) {
         uniform *next = &u[n % 2];
-        uniform_start(next, s);
-        if (!less(next, last, s)) return n % 2 == 0;
-        if (next_digit(s) >> 31) return n % 2 == 0;
-        uniform_start(&trial, s);
-        if (!less(&trial, x, s)) return n % 2 == 0;
+        dure_uniform_start(next, s);
+        if (!dure_uniform_less(next, last, s)) return n % 2 == 0;
+        if (dure_noise_digit(s) >> 31) return n % 2 == 0;
+        dure_uniform_start(&trial, s);
+        if (!dure_uniform_less(&trial, x, s)) return n % 2 == 0;
         last = next;
         n++;
     }
@@ -116,7 +71,7 @@ static bool try_deviate(unsigned *k, uniform *x, source *s)
     for (unsigned i = whole * (whole - (whole > 0)); i > 0; i--) {
         if (!accept_half(s)) return false;
     }
-    uniform_start(x, s);
+    dure_uniform_start(x, s);
     for (unsigned i = 0; i < whole; i++) {
         if (!accept_linear(x, s)) return false;
     }
@@ -134,7 +89,7 @@ static uint64_t round_scaled(unsigned k, uniform *x, dure_noise_scale scale, sou
     wide position = ((uint64_t)k << 32) + x->digit[0];
     unsigned used = 1;
     if (scale.num >> scale.shift >> 32) {
-        if (x->n == 1) x->digit[x->n++] = next_digit(s);
+        if (x->n == 1) x->digit[x->n++] = dure_noise_digit(s);
         position = (position << 32) + x->digit[used++];
     }
     unsigned bits = 32 * used + scale.shift;
@@ -144,8 +99,8 @@ static uint64_t round_scaled(unsigned k, uniform *x, dure_noise_scale scale, sou
     if (down == up) return down;
     /* num f against the distance to the boundary, f being what is left of x. */
     wide distance = ((wide)up << bits) - shifted;
-    for (unsigned i = used; i < DIGITS_MAX; i++) {
-        if (x->n == i) x->digit[x->n++] = next_digit(s);
+    for (unsigned i = used; i < DURE_UNIFORM_DIGITS_MAX; i++) {
+        if (x->n == i) x->digit[x->n++] = dure_noise_digit(s);
         distance <<= 32;
         wide product = (wide)scale.num * x->digit[i];
         if (product + scale.num <= distance) return down;
@@ -156,7 +111,7 @@ static uint64_t round_scaled(unsigned k, uniform *x, dure_noise_scale scale, sou
     return 0;
 }
 
-static int64_t draw(source *s)
+static int64_t draw(source *s, dure_noise_scale scale)
 {
     uniform x;
     unsigned k = 0, rejections = 0;
@@ -166,19 +121,20 @@ static int64_t draw(source *s)
             return 0;
         }
     }
-    uint64_t magnitude = round_scaled(k, &x, s->scale, s);
-    return next_digit(s) >> 31 ? -(int64_t)magnitude : (int64_t)magnitude;
+    uint64_t magnitude = round_scaled(k, &x, scale, s);
+    return dure_noise_digit(s) >> 31 ? -(int64_t)magnitude : (int64_t)magnitude;
 }
 
 void dure_noise_exact_init(dure_noise_exact *exact, dure_noise_scale scale, const dure_rng *rng)
 {
-    *exact = (dure_noise_exact){.scale = scale, .rng = rng, .at = DURE_NOISE_DIGITS};
+    exact->scale = scale;
+    dure_noise_digits_init(&exact->digits, rng);
 }
 
 dure_err dure_noise_exact_draw(int64_t *out, size_t n, dure_noise_exact *exact)
 {
     /* Callers look at the error once per deviate instead of once per digit. */
-    for (size_t i = 0; i < n && !exact->err; i++)
-        out[i] = draw(exact);
-    return exact->err;
+    for (size_t i = 0; i < n && !exact->digits.err; i++)
+        out[i] = draw(&exact->digits, exact->scale);
+    return exact->digits.err;
 }

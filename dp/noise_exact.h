@@ -13,16 +13,11 @@
 #pragma once
 
 #include "dp/noise.h"
+#include "dp/noise_digits.h"
 
-#define DURE_NOISE_DIGITS 1024
-
-/* Reads `rng` in blocks of digits; the first failure is kept, and digits are zero from then on. */
 typedef struct dure_noise_exact {
     dure_noise_scale scale;
-    const dure_rng *rng; /* borrowed */
-    uint32_t block[DURE_NOISE_DIGITS];
-    size_t at;
-    dure_err err;
+    dure_noise_digits digits;
 } dure_noise_exact;
 
 /* The scale is in range; see dp/noise.h. Holds secrets once it has drawn: the caller wipes it. */

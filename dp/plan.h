@@ -11,6 +11,18 @@
  * subject enters with probability q, and it is the sum of its records' gradients that is clipped to
  * C. n_pub and L then count subjects; all else is the same.
  *
+ * The unit may be a whole site, too. A step is then a round of the federation: the site's update is
+ * clipped to C as a whole, in integers, and gets one share of discrete Gaussian noise
+ * (dp/noise_share.h); only the secure sum of at least h honest sites is ever seen, and its noise
+ * has at least the deviation sigma C. Everything of the site takes part in every round, so q is 1
+ * and L is n_pub, and that a site takes part is public: the neighbour's update is zero. Accounted
+ * in dp/accountant_zcdp.h.
+ *
+ * The clip may follow a quantile of the gradients' norms (dp/adaptive_clip.h). Each step then also
+ * releases a count with noise of its own. Sum and count are one event: in units of their noise, one
+ * record moves them together by at most sqrt(1/sigma^2 + 1/sigma_b^2), so the step is accounted as
+ * one with the noise multiplier sigma_eff, 1/sigma_eff^2 = 1/sigma^2 + 1/sigma_b^2.
+ *
  * q and sigma are exact rationals, so what is accounted is what is drawn. The same struct is the
  * event that ledgers store: a plan whose steps have been charged. */
 #pragma once
@@ -24,15 +36,28 @@
 
 /* sigma = sigma_num / DURE_DP_SIGMA_DEN */
 #define DURE_DP_SIGMA_DEN 65536u
+#define DURE_DP_CLIP_MIN 1e-9
+#define DURE_DP_CLIP_MAX 1e9
 #define DURE_DP_GRID_BITS_MIN 14u
 #define DURE_DP_GRID_BITS_MAX 24u
 #define DURE_DP_STEPS_MAX 100000000u
 #define DURE_DP_RECORDS_MAX 1000000000000u
+/* One honest site would have the whole noise alone; a round has 100 sites at most. */
+#define DURE_DP_HONEST_MIN 2u
+#define DURE_DP_HONEST_MAX 100u
 
 typedef enum dure_dp_mechanism {
     DURE_DP_POISSON_GAUSSIAN = 1, /* Poisson sampling, rounded Gaussian noise, add/remove one */
     DURE_DP_POISSON_GAUSSIAN_SUBJECTS = 2, /* the same, of subjects in place of records */
+    DURE_DP_SITE_GAUSSIAN = 3, /* shares of discrete Gaussian noise, zero-out of one site */
 } dure_dp_mechanism;
+
+/* A clip that follows a quantile. `clip` of the plan is then that of the first step. */
+typedef struct dure_dp_adaptive {
+    uint32_t count_sigma_num; /* sigma_b in 1/65536, of the count; 0: the clip is fixed */
+    uint32_t quantile_num;    /* in 1/65536, below 1: the share of norms to lie under the clip */
+    double rate;              /* of the geometric update */
+} dure_dp_adaptive;
 
 typedef struct dure_dp_plan {
     dure_dp_mechanism mechanism;
@@ -44,6 +69,9 @@ typedef struct dure_dp_plan {
     uint64_t steps;     /* T */
     uint64_t n_pub;     /* the owner's public figure for the number of records (or subjects) */
     uint64_t batch;     /* L = q n_pub, the public divisor of the noisy sum */
+    uint32_t honest;    /* h: honest sites in every sum at least; 0 but for DURE_DP_SITE_GAUSSIAN */
+    uint64_t n_params;  /* d: length of the summed vector; likewise */
+    dure_dp_adaptive adaptive;
 } dure_dp_plan;
 
 /* The largest budget that is accepted. e^100 bounds nothing: a larger figure is a slip, or a wish
@@ -66,18 +94,36 @@ DURE_MUST_USE dure_err dure_dp_plan_set_rate(dure_dp_plan *plan, double rate, du
  * 0 <= sigma < 65536. */
 DURE_MUST_USE dure_err dure_dp_plan_set_sigma(dure_dp_plan *plan, double sigma, dure_diag *diag);
 
-/* What one unit of privacy is, in a word: "record" or "subject". */
+/* What one unit of privacy is, in a word: "record", "subject" or "site". */
 const char *dure_dp_plan_unit(const dure_dp_plan *plan);
-/* "record" or "subject"; DURE_ERR_USAGE for another. */
+/* "record", "subject" or "site"; DURE_ERR_USAGE for another. */
 DURE_MUST_USE dure_err dure_dp_plan_set_unit(dure_dp_plan *plan, const char *unit, dure_diag *diag);
 
-/* q as a double, never below k / 2^64; sigma exactly. */
+/* Lets the clip adapt: sigma_b rounded up to 1/65536, the quantile to the nearest. DURE_ERR_USAGE
+ * unless 0 < sigma_b < 65536, 0 < quantile < 1 and 0 < rate <= 1. */
+DURE_MUST_USE dure_err dure_dp_adaptive_set(dure_dp_adaptive *out, double count_sigma,
+                                            double quantile, double rate, dure_diag *diag);
+/* The usual sigma_b for a batch of L: a twentieth of what the count can be, and 5 at least. */
+double dure_dp_adaptive_usual_sigma(uint64_t batch);
+bool dure_dp_adaptive_equal(const dure_dp_adaptive *a, const dure_dp_adaptive *b);
+/* The same in every field but the steps. */
+bool dure_dp_plan_same_step(const dure_dp_plan *a, const dure_dp_plan *b);
+
+/* q as a double, never below k / 2^64; sigma exactly; sigma_b exactly, 0 for a fixed clip. */
 double dure_dp_plan_rate(const dure_dp_plan *plan);
 double dure_dp_plan_sigma(const dure_dp_plan *plan);
+double dure_dp_plan_count_sigma(const dure_dp_plan *plan);
+/* What a step is accounted with: sigma for a fixed clip, else sigma_eff, never above it. */
+double dure_dp_plan_sigma_effective(const dure_dp_plan *plan);
 
 /* The grid for d parameters: the smallest G = 2^bits >= 2^14 with sqrt(d)/2 <= G/128, so that
  * rounding costs at most 1/128 of the clip. DURE_ERR_LIMIT if d needs more than 2^24. */
 DURE_MUST_USE dure_err dure_dp_grid_bits(uint32_t *bits, uint64_t n_params, dure_diag *diag);
+
+/* "clip 1", or what an adaptive one begins with, follows and costs, in the middle of a sentence. */
+#define DURE_DP_CLIP_TEXT_SIZE 160
+const char *dure_dp_plan_clip_text(char text[static DURE_DP_CLIP_TEXT_SIZE],
+                                   const dure_dp_plan *plan);
 
 /* DURE_ERR_USAGE with a sentence unless every field is in range and they agree with each other
  * (q is L / n_pub). A plan that is trained or stored passes this first. sigma 0 passes: whether
@@ -87,7 +133,8 @@ DURE_MUST_USE dure_err dure_dp_plan_check(const dure_dp_plan *plan, dure_diag *d
 DURE_MUST_USE dure_err dure_privacy_check(dure_privacy privacy, dure_diag *diag);
 
 /* The canonical encoding (what is hashed and signed), and its strict reader: DURE_ERR_PROTO
- * unless what is read passes dure_dp_plan_check(). */
+ * unless what is read passes dure_dp_plan_check(). 50 bytes; with an adaptive clip the mechanism's
+ * byte has 16 added and 16 bytes follow. */
 void dure_dp_plan_put(dure_buf *buf, const dure_dp_plan *plan);
 DURE_MUST_USE dure_err dure_dp_plan_take(dure_dp_plan *plan, dure_reader *r);
 

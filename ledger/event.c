@@ -110,6 +110,9 @@ static dure_err check_member(const dure_event_round *round, uint32_t i, dure_eve
                              member->name, (unsigned)member->part);
     }
     err = dure_dp_plan_check(&member->plan, diag);
+    if (!err && member->plan.adaptive.count_sigma_num)
+        err = dure_diag_set(diag, DURE_ERR_USAGE,
+                            "a federation's clip is fixed by its terms, and this plan's adapts");
     return err ? dure_diag_prefix(diag, err, "member %s", member->name) : DURE_OK;
 }
 

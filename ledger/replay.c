@@ -77,13 +77,6 @@ static dure_err make_room(void **array, size_t n, size_t *capacity, size_t size)
 
 /* ---- Charging ---- */
 
-static bool same_mechanism(const dure_dp_plan *a, const dure_dp_plan *b)
-{
-    return a->mechanism == b->mechanism && a->full == b->full && a->q_k == b->q_k &&
-           a->sigma_num == b->sigma_num && !(a->clip < b->clip) && !(b->clip < a->clip) &&
-           a->grid_bits == b->grid_bits && a->n_pub == b->n_pub && a->batch == b->batch;
-}
-
 static account *find_account(const dure_replay *replay, const char *name)
 {
     for (size_t i = 0; i < replay->n_accounts; i++) {
@@ -119,7 +112,7 @@ static dure_err charge(dure_replay *replay, const dure_event_member *member)
     if (err) return err;
     to->rounds++;
     for (size_t i = 0; i < to->n_charges; i++) {
-        if (!same_mechanism(&to->charges[i], &member->plan)) continue;
+        if (!dure_dp_plan_same_step(&to->charges[i], &member->plan)) continue;
         to->charges[i].steps += member->plan.steps;
         return DURE_OK;
     }
@@ -243,7 +236,7 @@ static bool is_same_round(const dure_event_round *a, const dure_event_round *b)
     for (uint32_t i = 0; same && i < a->n_members; i++) {
         const dure_event_member *x = &a->members[i], *y = &b->members[i];
         same = !strcmp(x->name, y->name) && dure_ct_equal(x->sign_public, y->sign_public, 32) &&
-               same_mechanism(&x->plan, &y->plan) && x->plan.steps == y->plan.steps;
+               dure_dp_plan_same_step(&x->plan, &y->plan) && x->plan.steps == y->plan.steps;
     }
     return same;
 }
@@ -399,7 +392,7 @@ static dure_err charged_plans(dure_dp_plan **plans, size_t *n, dure_account *out
             const dure_dp_plan *plan = &round->members[k].plan;
             size_t at = 0;
             if (strcmp(round->members[k].name, from->name) != 0) continue;
-            while (at < *n && !same_mechanism(&(*plans)[at], plan))
+            while (at < *n && !dure_dp_plan_same_step(&(*plans)[at], plan))
                 at++;
             if (at < *n)
                 (*plans)[at].steps += plan->steps;
@@ -414,7 +407,7 @@ static dure_err charged_plans(dure_dp_plan **plans, size_t *n, dure_account *out
 
 dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_t i)
 {
-    *out = (dure_account){.rounds = 0};
+    *out = (dure_account){.unit = "record"};
     if (i >= replay->n_accounts) return DURE_ERR_USAGE;
     const account *from = &replay->accounts[i];
     dure_dp_plan *plans = NULL;
@@ -429,6 +422,7 @@ dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_
     for (size_t k = 0; !err && k < n; k++) {
         dure_rdp_add(rdp, &plans[k]);
         out->steps += plans[k].steps;
+        if (k == 0) out->unit = dure_dp_plan_unit(&plans[k]);
     }
     if (!err) err = dure_rdp_epsilon(&out->epsilon_rdp, rdp, out->delta);
     if (!err) err = dure_calibrate_history(&out->epsilon, (dure_dp_history){plans, n}, out->delta);

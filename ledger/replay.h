@@ -38,6 +38,7 @@ typedef struct dure_account {
     uint64_t rounds;      /* charged */
     uint64_t rounds_open; /* of those, opened and not ended in the log */
     uint64_t steps;
+    const char *unit;   /* that epsilon is for one of, of its first plan; static */
     double epsilon;     /* by loss distributions; infinite when a charged plan had no noise */
     double epsilon_rdp; /* by Renyi divergences: an upper bound too, never much below the first */
     double delta;

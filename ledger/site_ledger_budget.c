@@ -218,7 +218,14 @@ dure_err dure_ledger_least_noise(dure_dp_plan *plan, const dure_site_ledger *led
     bare.sigma_num = 0;
     dure_err err = room_init(&r, ledger, source, false);
     uint32_t least = err ? 0 : fitting_sigma(&r, bare);
-    if (!err && least == 0)
+    if (!err && least == 0 && r.n_plans == 0 && plan->adaptive.count_sigma_num)
+        err = dure_diag_set(diag, DURE_ERR_BUDGET,
+                            "the privacy budget of '%s', epsilon %.4g at delta %.3g, does not "
+                            "allow %llu steps with noise %.4g on the count that the clip follows; "
+                            "give it more noise, or fix the clip",
+                            source->name, source->budget.epsilon, source->budget.delta,
+                            (unsigned long long)plan->steps, dure_dp_plan_count_sigma(plan));
+    else if (!err && least == 0)
         err =
             dure_diag_set(diag, DURE_ERR_BUDGET,
                           "the privacy budget of '%s', epsilon %.4g at delta %.3g, is used up: "

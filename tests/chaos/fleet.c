@@ -122,40 +122,55 @@ static void set_environment(const fleet *f, uint32_t process, const char *plan)
 }
 
 /* Which life it is and what it was told goes to the log that its words go to. */
-static void begin(fleet *f, uint32_t process, const char *out, const char *err, bool armed,
+static void begin(fleet *f, uint32_t process, const char *out, const char *err, const char *plan,
                   const char *const *arguments)
 {
     fleet_process *p = &f->processes[process];
-    char plan[40] = "lives";
-    if (armed) make_plan(plan, sizeof plan, f, process, p->life);
     FILE *words = fopen(temp_dir_file(&f->v.dir, err), "a");
     assert_non_null(words);
-    fprintf(words, "---- life %u: %s\n", p->life, plan);
+    fprintf(words, "---- life %u: %s\n", p->life, plan ? plan : "lives");
     (void)fclose(words);
-    set_environment(f, process, armed ? plan : NULL);
+    set_environment(f, process, plan);
     p->life++;
-    p->armed = armed;
-    p->full = strstr(plan, ":full") != NULL;
+    p->armed = plan != NULL;
+    p->full = plan && strstr(plan, ":full");
     snprintf(p->log, sizeof p->log, "%s", err);
     p->killed = false;
     p->pid = village_spawn(&f->v, out, err, arguments);
 }
 
-void fleet_start(fleet *f, uint32_t process, bool armed)
+void fleet_start_with(fleet *f, uint32_t process, const char *plan)
 {
-    const char *const coordinator[] = {"dure",     "coordinator", "run",       "fed",
-                                       "--json",   "--no-gate",   "--silence", f->v.silence_s,
-                                       "--answer", f->v.answer_s, NULL};
+    const char *const coordinator[] = {"dure",
+                                       "coordinator",
+                                       "run",
+                                       "fed",
+                                       "--json",
+                                       "--no-gate",
+                                       "--silence",
+                                       f->v.silence_s,
+                                       "--answer",
+                                       f->v.answer_s,
+                                       f->listen ? "--bind" : NULL,
+                                       f->listen,
+                                       NULL};
     char folder[16], out[32], err[32];
     if (process == FLEET_COORDINATOR) {
-        begin(f, process, "events.jsonl", "coordinator.log", armed, coordinator);
+        begin(f, process, "events.jsonl", "coordinator.log", plan, coordinator);
         return;
     }
     snprintf(folder, sizeof folder, "place%u", process);
     snprintf(out, sizeof out, "client%u.jsonl", process);
     snprintf(err, sizeof err, "client%u.log", process);
     const char *const site[] = {"dure", "client", "run", folder, "--threads", "1", "--json", NULL};
-    begin(f, process, out, err, armed, site);
+    begin(f, process, out, err, plan, site);
+}
+
+void fleet_start(fleet *f, uint32_t process, bool armed)
+{
+    char plan[40];
+    if (armed) make_plan(plan, sizeof plan, f, process, f->processes[process].life);
+    fleet_start_with(f, process, armed ? plan : NULL);
 }
 
 void fleet_kill(fleet *f, uint32_t process)
@@ -178,8 +193,7 @@ void fleet_set_clock(fleet *f, uint32_t process, int64_t seconds)
                                      NULL));
 }
 
-/* What the process said in its last life. */
-static bool has_said(fleet *f, uint32_t process, const char *words)
+bool fleet_has_said(fleet *f, uint32_t process, const char *words)
 {
     dure_buf text;
     const char *at, *life = NULL;
@@ -197,7 +211,7 @@ static bool has_said(fleet *f, uint32_t process, const char *words)
 static bool was_full(fleet *f, uint32_t process, int status)
 {
     return f->processes[process].full && WIFEXITED(status) && WEXITSTATUS(status) == 1 &&
-           has_said(f, process, "the disk is full");
+           fleet_has_said(f, process, "the disk is full");
 }
 
 /* ---- joining ---- */
@@ -205,6 +219,7 @@ static bool was_full(fleet *f, uint32_t process, int status)
 static bool join_once(fleet *f, uint32_t i, bool armed)
 {
     char invitation[32], folder[16], data[32], source[32], ledger[32], records[8], err[32];
+    char plan[40];
     int status = 0;
     snprintf(invitation, sizeof invitation, "site%u.invitation", i);
     snprintf(folder, sizeof folder, "place%u", i);
@@ -217,7 +232,8 @@ static bool join_once(fleet *f, uint32_t i, bool armed)
         "dure",    "join",      invitation, folder,    "--data",    data,        "--source",
         source,    "--records", records,    "--model", "base.gguf", "--epsilon", "50",
         "--delta", "0.001",     "--ledger", ledger,    "--timeout", "30",        NULL};
-    begin(f, i, "join.out", err, armed, arguments);
+    if (armed) make_plan(plan, sizeof plan, f, i, f->processes[i].life);
+    begin(f, i, "join.out", err, armed ? plan : NULL, arguments);
     waitpid(f->processes[i].pid, &status, 0);
     f->processes[i].pid = 0;
     if (WIFSIGNALED(status)) {
@@ -229,7 +245,7 @@ static bool join_once(fleet *f, uint32_t i, bool armed)
         return false;
     }
     /* It was over before, and its last words were cut off. */
-    if (WEXITSTATUS(status) && !has_said(f, i, "is a site's folder already"))
+    if (WEXITSTATUS(status) && !fleet_has_said(f, i, "is a site's folder already"))
         fail_msg("site%u cannot join, see %s/%s", i, f->v.dir.path, err);
     return true;
 }
@@ -301,4 +317,27 @@ bool fleet_stop(fleet *f, uint32_t timeout_ms)
         if (dure_clock_monotonic_ms() < end_ms) p->pid = 0;
     }
     return well;
+}
+
+/* ---- waiting ---- */
+
+void fleet_fail(const fleet *f, const char *what)
+{
+    char command[600];
+    snprintf(command, sizeof command, "cd '%s' && tail -n 25 events.jsonl coordinator.log client*",
+             f->v.dir.path);
+    if (system(command)) print_message("no log\n");
+    fail_msg("%s", what);
+}
+
+void fleet_wait_for(fleet *f, const char *event, size_t n, uint32_t timeout_ms, fleet_watch *watch)
+{
+    const uint64_t end_ms = dure_clock_monotonic_ms() + timeout_ms;
+    while (village_count(&f->v, event) < n) {
+        const uint64_t now_ms = dure_clock_monotonic_ms();
+        if (!fleet_reap(f)) fleet_fail(f, f->v.output);
+        if (now_ms > end_ms) fleet_fail(f, event);
+        if (watch) watch(now_ms);
+        dure_clock_sleep_ms(10);
+    }
 }

@@ -26,6 +26,7 @@ typedef struct fleet {
     fleet_process processes[VILLAGE_MAX + 1];
     uint32_t n_at_points, n_at_instants; /* kills */
     uint32_t n_full;                     /* ends because of a full disk */
+    const char *listen; /* endpoint of the coordinator, where it is not what sites connect to */
 } fleet;
 
 /* A federation of n sites that nobody runs yet. */
@@ -41,6 +42,10 @@ void fleet_end(fleet *f, bool keep);
 uint64_t fleet_draw(const fleet *f, const char *what, uint64_t a, uint64_t b, uint64_t n);
 
 void fleet_start(fleet *f, uint32_t process, bool armed);
+/* With a plan of CHAOS_KILL (points.c); NULL: it lives. */
+void fleet_start_with(fleet *f, uint32_t process, const char *plan);
+/* Whether the words are in what the process said in its last life. */
+bool fleet_has_said(fleet *f, uint32_t process, const char *words);
 void fleet_kill(fleet *f, uint32_t process);
 /* The process's wall clock is wrong by so much from now on, also in its next lives. */
 void fleet_set_clock(fleet *f, uint32_t process, int64_t seconds);
@@ -53,3 +58,9 @@ void fleet_join_unharmed(fleet *f);
 bool fleet_reap(fleet *f);
 /* SIGTERM to all; false when one does not end well within the time. */
 bool fleet_stop(fleet *f, uint32_t timeout_ms);
+
+/* Shows the ends of all logs and fails the test. */
+void fleet_fail(const fleet *f, const char *what);
+/* Until the event has been reported n times; `watch`, if any, is called in between. */
+typedef void fleet_watch(uint64_t now_ms);
+void fleet_wait_for(fleet *f, const char *event, size_t n, uint32_t timeout_ms, fleet_watch *watch);

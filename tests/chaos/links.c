@@ -9,7 +9,6 @@
 
 #include "common/clock.h"
 #include "common/file.h"
-#include "ledger/leaf_log.h"
 #include "support/check.h"
 #include "support/tcp_proxy.h"
 
@@ -107,53 +106,15 @@ static void follow(line *l, uint64_t now_ms)
     if (!l->ended_ms && carried > l->base + vector_bytes) l->ended_ms = now_ms;
 }
 
-static void fail_with_logs(const char *what)
+static void follow_all(uint64_t now_ms)
 {
-    char command[600];
-    snprintf(command, sizeof command, "cd '%s' && tail -n 25 events.jsonl coordinator.log client*",
-             f.v.dir.path);
-    if (system(command)) print_message("no log\n");
-    fail_msg("%s", what);
+    for (uint32_t i = 0; i < SITES; i++)
+        follow(&lines[i], now_ms);
 }
 
 static void wait_for(const char *event, size_t n)
 {
-    const uint64_t end_ms = dure_clock_monotonic_ms() + ROUND_MS;
-    while (village_count(&f.v, event) < n) {
-        const uint64_t now_ms = dure_clock_monotonic_ms();
-        if (!fleet_reap(&f)) fail_with_logs(f.v.output);
-        if (now_ms > end_ms) fail_with_logs(event);
-        for (uint32_t i = 0; i < SITES; i++)
-            follow(&lines[i], now_ms);
-        dure_clock_sleep_ms(10);
-    }
-}
-
-/* The nth round that was closed. */
-static void read_closed(dure_event *out, unsigned n)
-{
-    dure_leaf_log *log = NULL;
-    assert_ok(dure_leaf_log_open(&log, temp_dir_file(&f.v.dir, "fed/coordinator/ledger"),
-                                 DURE_LEAF_LOG_READ, NULL));
-    for (uint64_t i = 0; n && i < dure_leaf_log_size(log); i++) {
-        dure_buf leaf;
-        assert_ok(dure_leaf_log_read(&leaf, log, i, NULL));
-        assert_ok(dure_event_decode(out, dure_buf_span(&leaf), NULL));
-        if (out->kind == DURE_EVENT_CLOSED) n--;
-        dure_buf_fini(&leaf);
-    }
-    dure_leaf_log_close(&log);
-    assert_int_equal(n, 0);
-}
-
-static bool is_summed(const dure_event_round *round, uint32_t site)
-{
-    char name[16];
-    snprintf(name, sizeof name, "site%u", site);
-    for (uint32_t m = 0; m < round->n_members; m++)
-        if (strcmp(round->members[m].name, name) == 0)
-            return round->members[m].part == DURE_PART_SUMMED;
-    return false;
+    fleet_wait_for(&f, event, n, ROUND_MS, follow_all);
 }
 
 static void print_times(void)
@@ -169,22 +130,6 @@ static void print_times(void)
         print_message("%-16s %5.1f s, the line alone %5.1f s: %.2f times\n", l->name, s, ideal_s,
                       s / ideal_s);
     }
-}
-
-/* What the site sent of its vector in the round: nothing twice that had arrived. */
-static void check_upload(uint32_t site, const dure_hash *config_hash)
-{
-    char name[16], why[256];
-    verdict_site sent;
-    snprintf(name, sizeof name, "log.%u", site);
-    if (!verdict_site_read(&sent, temp_dir_file(&f.v.dir, name),
-                           (size_t)f.v.sites[0].invitation.terms.layout.n_active, why))
-        fail_msg("%s", why);
-    const verdict_part *part = verdict_site_part(&sent, config_hash);
-    assert_non_null(part);
-    if (part->n_sent[0] != 1)
-        fail_msg("%s: the first chunk was sent %u times", lines[site].name, part->n_sent[0]);
-    verdict_site_fini(&sent);
 }
 
 static void begin(void)
@@ -224,27 +169,27 @@ static void test_a_round_over_bad_lines(void **state)
     (void)state;
     char why[256];
     dure_event *bad = calloc(1, sizeof *bad), *later = calloc(1, sizeof *later);
-    uint32_t n_closed, n_aborted;
+    verdict_rounds rounds;
     assert_true(bad && later);
     begin();
     wait_for("round_open", 2);
     make_lines_bad();
     wait_for("round_done", 2);
-    read_closed(bad, 2);
+    verdict_closed(bad, &f.v, 2);
     print_times();
     for (uint32_t i = 0; i < SITES; i++)
-        if (is_summed(&bad->u.round, i) != (lines[i].trouble != DEAD))
-            fail_with_logs(lines[i].name);
+        if (verdict_is_summed(&bad->u.round, i) != (lines[i].trouble != DEAD))
+            fleet_fail(&f, lines[i].name);
     for (uint32_t i = 0; i < SITES; i++)
-        if (lines[i].trouble != DEAD) check_upload(i, &bad->u.round.h_c);
+        if (lines[i].trouble != DEAD) verdict_one_upload(&f.v, i, &bad->u.round.h_c);
     make_lines_good();
-    for (unsigned n = 3; n < 20 && !is_summed(&later->u.round, SITES - 1); n++) {
+    for (unsigned n = 3; n < 20 && !verdict_is_summed(&later->u.round, SITES - 1); n++) {
         wait_for("round_done", n);
-        read_closed(later, n);
+        verdict_closed(later, &f.v, n);
     }
-    assert_true(is_summed(&later->u.round, SITES - 1));
-    if (!fleet_stop(&f, STOP_MS)) fail_with_logs(f.v.output);
-    if (!verdict(&f.v, &n_closed, &n_aborted, why)) fail_with_logs(why);
+    assert_true(verdict_is_summed(&later->u.round, SITES - 1));
+    if (!fleet_stop(&f, STOP_MS)) fleet_fail(&f, f.v.output);
+    if (!verdict(&rounds, &f.v, why)) fleet_fail(&f, why);
     free(bad);
     free(later);
 }

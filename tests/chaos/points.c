@@ -10,16 +10,22 @@
  *       from that point on nothing can be written: the disk is full
  *   CHAOS_KILL=frame:K:before|after
  *       at the K-th control frame sent, heartbeats left out
+ *   CHAOS_KILL=sum:K:before|after
+ *       at the K-th sum that the coordinator stores
  *   CHAOS_LOG=FILE
  *       every frame that is sent, chunks by their hash, and every update that is masked, appended
  *       before it happens
  *   CHAOS_CLOCK=FILE
  *       the wall clock goes wrong by the seconds in FILE, which may change at any time
  *
+ *   CHAOS_VERSION=N
+ *       control frames are sent as of version N of the protocol
+ *
  * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
 #include "chaos_log.h"
 
 #include "common/buf.h"
+#include "coordinator/store.h"
 #include "crypto/hash.h"
 #include "secagg/client_int.h"
 
@@ -38,11 +44,12 @@
 
 typedef enum where { BEFORE, TORN, AFTER, FULL } where;
 
-static atomic_long disk_left, frames_left;
+static atomic_long disk_left, frames_left, sums_left;
 static where mode;
 static int log_fd = -1;
 static atomic_bool is_full;
 static const char *clock_path;
+static uint8_t version; /* 0: the true one */
 
 static void *real(const char *name)
 {
@@ -76,6 +83,8 @@ __attribute__((constructor)) static void read_plan(void)
     long k = 0;
     const char *plan = getenv("CHAOS_KILL"), *log = getenv("CHAOS_LOG");
     clock_path = getenv("CHAOS_CLOCK");
+    const char *other = getenv("CHAOS_VERSION");
+    version = (uint8_t)(other ? strtoul(other, NULL, 10) : 0);
     if (plan && sscanf(plan, "%7[a-z]:%ld:%7[a-z]", kind, &k, when) == 3) {
         mode = strcmp(when, "torn") == 0    ? TORN
                : strcmp(when, "after") == 0 ? AFTER
@@ -83,6 +92,7 @@ __attribute__((constructor)) static void read_plan(void)
                                             : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
         if (strcmp(kind, "frame") == 0) frames_left = k;
+        if (strcmp(kind, "sum") == 0) sums_left = k;
     }
     if (log) log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
@@ -284,8 +294,14 @@ int zmq_send(void *socket, const void *data, size_t n, int flags)
     payload_follows = false;
     if (!is_control(data, n, flags, true)) return next(socket, data, n, flags);
     note(CHAOS_FRAME, data, n, NULL, 0);
+    uint8_t *altered = version ? malloc(n) : NULL;
+    if (altered) {
+        memcpy(altered, data, n);
+        altered[0] = version;
+    }
     const bool dies = meet(&frames_left);
-    const int result = next(socket, data, n, flags);
+    const int result = next(socket, altered ? altered : data, n, flags);
+    free(altered);
     if (dies) die();
     payload_follows = flags & ZMQ_SNDMORE;
     return result;
@@ -314,4 +330,17 @@ dure_err __wrap_dure_secagg_client_update(dure_secagg_actions *actions, dure_sec
 {
     note(CHAOS_UPDATE, client->opts.config_hash.b, DURE_HASH_BYTES, units, n * sizeof *units);
     return __real_dure_secagg_client_update(actions, client, units, n, diag);
+}
+
+/* ---- what is stored ---- */
+
+dure_err __real_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag);
+dure_err __wrap_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag);
+
+dure_err __wrap_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag)
+{
+    const bool dies = meet(&sums_left);
+    const dure_err err = __real_dure_store_sum_round(store, row, diag);
+    if (dies) die();
+    return err;
 }

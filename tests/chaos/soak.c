@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EVERY = 20, SAMPLES_MAX = 1000, STOP_MS = 20000, STUCK_MS = 120000 };
+enum { EVERY = 20, SAMPLES_MAX = 1000, STOP_MS = 20000, STUCK_MS = 600000 };
 
 typedef struct wish {
     uint64_t rounds, sites, seed, seconds;
@@ -153,7 +153,7 @@ int main(int argc, char **argv)
 {
     wish w = {.rounds = 1000, .sites = 10, .seed = 1, .seconds = 3600};
     char why[256];
-    uint32_t n_closed = 0, n_aborted = 0;
+    verdict_rounds rounds = {0};
     for (int i = 1; i + 1 < argc; i += 2) {
         const uint64_t value = strtoull(argv[i + 1], NULL, 10);
         if (strcmp(argv[i], "--rounds") == 0) w.rounds = value;
@@ -170,13 +170,14 @@ int main(int argc, char **argv)
     bool good = soak(&w);
     if (!good) print_message("%s\n", f.v.output[0] ? f.v.output : "no round gets done any more");
     if (good) good = fleet_stop(&f, STOP_MS);
-    if (good && !verdict(&f.v, &n_closed, &n_aborted, why)) {
+    if (good && !verdict(&rounds, &f.v, why)) {
         print_message("%s\n", why);
         good = false;
     }
     good = good && is_flat();
-    print_message("%u rounds done, %u aborted, %u kills: %s\n", n_closed, n_aborted,
-                  f.n_at_points + f.n_at_instants, good ? "flat" : "NOT FLAT");
+    print_message("%u rounds done, %u of them without all, %u aborted, %u kills: %s\n",
+                  rounds.closed, rounds.partial, rounds.aborted, f.n_at_points + f.n_at_instants,
+                  good ? "flat" : "NOT FLAT");
     fleet_end(&f, !good);
     return good ? 0 : 1;
 }

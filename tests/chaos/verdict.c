@@ -4,6 +4,7 @@
 #include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "ledger/leaf_log.h"
+#include "support/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@ typedef struct court {
     dure_event open;  /* of the round that is open */
     bool is_open;
     uint64_t last_round;
-    uint32_t n_closed, n_aborted;
+    verdict_rounds rounds;
     char *why;
 } court;
 
@@ -79,6 +80,7 @@ static bool check_sum(court *c, const dure_event_round *round)
         dure_buf_fini(&c->adapter);
         c->adapter = next;
         c->digest = digest;
+        c->rounds.partial += n_sites < round->n_members;
     } else {
         dure_buf_fini(&next);
     }
@@ -119,10 +121,10 @@ static bool on_event(court *c, const dure_event *event)
             return wrong(c, "ended twice, or without having been opened", round->round);
         c->is_open = false;
         if (event->kind == DURE_EVENT_ABORTED) {
-            c->n_aborted++;
+            c->rounds.aborted++;
             return check_aborted(c, round);
         }
-        c->n_closed++;
+        c->rounds.closed++;
         return check_sum(c, round);
     default:
         return true;
@@ -248,7 +250,7 @@ static bool audit(court *c)
     return false;
 }
 
-bool verdict(village *v, uint32_t *n_closed, uint32_t *n_aborted, char why[256])
+bool verdict(verdict_rounds *out, village *v, char why[256])
 {
     court *c = calloc(1, sizeof *c);
     if (!c) abort();
@@ -264,11 +266,51 @@ bool verdict(village *v, uint32_t *n_closed, uint32_t *n_aborted, char why[256])
         good = verdict_site_read(&c->sites[i], temp_dir_file(&v->dir, name), c->n_words, why);
     }
     if (good) good = read_log(c) && check_ledgers(c) && audit(c);
-    *n_closed = c->n_closed;
-    *n_aborted = c->n_aborted;
+    *out = c->rounds;
     for (uint32_t i = 0; i < v->n; i++)
         verdict_site_fini(&c->sites[i]);
     dure_buf_fini(&c->adapter);
     free(c);
     return good;
+}
+
+/* ---- one round ---- */
+
+void verdict_closed(dure_event *out, village *v, unsigned n)
+{
+    dure_leaf_log *log = NULL;
+    assert_ok(dure_leaf_log_open(&log, temp_dir_file(&v->dir, "fed/coordinator/ledger"),
+                                 DURE_LEAF_LOG_READ, NULL));
+    for (uint64_t i = 0; n && i < dure_leaf_log_size(log); i++) {
+        dure_buf leaf;
+        assert_ok(dure_leaf_log_read(&leaf, log, i, NULL));
+        assert_ok(dure_event_decode(out, dure_buf_span(&leaf), NULL));
+        if (out->kind == DURE_EVENT_CLOSED) n--;
+        dure_buf_fini(&leaf);
+    }
+    dure_leaf_log_close(&log);
+    assert_int_equal(n, 0);
+}
+
+bool verdict_is_summed(const dure_event_round *round, uint32_t site)
+{
+    for (uint32_t m = 0; m < round->n_members; m++)
+        if (site_number(round->members[m].name) == site)
+            return round->members[m].part == DURE_PART_SUMMED;
+    return false;
+}
+
+void verdict_one_upload(village *v, uint32_t site, const dure_hash *config_hash)
+{
+    char name[16], why[256];
+    verdict_site sent;
+    snprintf(name, sizeof name, "log.%u", site);
+    if (!verdict_site_read(&sent, temp_dir_file(&v->dir, name),
+                           (size_t)v->sites[0].invitation.terms.layout.n_active, why))
+        fail_msg("%s", why);
+    const verdict_part *part = verdict_site_part(&sent, config_hash);
+    assert_non_null(part);
+    if (part->n_sent[0] != 1)
+        fail_msg("site%u: the first chunk was sent %u times", site, part->n_sent[0]);
+    verdict_site_fini(&sent);
 }

@@ -15,7 +15,7 @@
 
 #include "ledger/event.h"
 
-#define VERDICT_ROUNDS_MAX 1024
+#define VERDICT_ROUNDS_MAX 4096
 
 /* What one site did in one round, as the frames say that it sent. */
 typedef struct verdict_part {
@@ -41,5 +41,17 @@ void verdict_site_fini(verdict_site *site);
 /* The site's part in a round; NULL: it sent nothing of it. */
 const verdict_part *verdict_site_part(const verdict_site *site, const dure_hash *config_hash);
 
-/* All of the above. Numbers of rounds that were closed and aborted. */
-bool verdict(village *v, uint32_t *n_closed, uint32_t *n_aborted, char why[256]);
+typedef struct verdict_rounds {
+    uint32_t closed, aborted;
+    uint32_t partial; /* of the closed ones those whose sum lacks a member */
+} verdict_rounds;
+
+/* All of the above, and what became of the rounds. */
+bool verdict(verdict_rounds *out, village *v, char why[256]);
+
+/* The nth round that was closed. */
+void verdict_closed(dure_event *out, village *v, unsigned n);
+bool verdict_is_summed(const dure_event_round *round, uint32_t site);
+/* Fails the test unless the site sent the first chunk of its vector once in the round: nothing that
+ * had arrived went again. */
+void verdict_one_upload(village *v, uint32_t site, const dure_hash *config_hash);

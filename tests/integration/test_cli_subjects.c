@@ -1,6 +1,7 @@
 /* The unit of privacy, from the records to every place that states a figure. */
 #include "integration/train_desk.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,46 @@ static void test_plan_names_the_unit(void **state)
         program_run(&desk, "privacy plan --sample-rate 0.01 --noise 1 --steps 1 --unit row"), 2);
 }
 
+static void test_plan_of_sites_shares_the_noise(void **state)
+{
+    (void)state;
+    /* One round at noise 1 is rho 1/2, whose epsilon at 1e-5 is 4.72838698 (dp.accountant_zcdp). */
+    desk_run("privacy plan --unit site --honest 4 --noise 1 --steps 1 --params 230400 --json");
+    json_t *plan = program_json(&desk);
+    assert_string_equal(text_at(plan, "unit"), "site");
+    assert_string_equal(text_at(plan, "accountant"), "zcdp");
+    assert_string_equal(text_at(plan, "neighbours"), "zero-out");
+    assert_true(json_figure(plan, "honest") == 4 && json_figure(plan, "share_noise") == 0.5);
+    assert_true(fabs(json_figure(plan, "epsilon") - 4.72838698) < 1e-6);
+    assert_true(json_figure(plan, "epsilon_rdp") >= json_figure(plan, "epsilon"));
+    json_decref(plan);
+    desk_run("privacy plan --unit site --honest 4 --epsilon 8 --steps 20 --params 92160");
+    program_prints(&desk, "one site's whole update or none");
+    program_prints(&desk, "4 or more honest sites");
+    program_prints(&desk, "this cannot learn; take more sites");
+    desk_run("privacy plan --unit site --honest 20 --noise 3 --epsilon 4 --html sites.html");
+    static const struct {
+        const char *options, *words;
+    } wrong[] = {
+        {"--unit site --noise 1 --steps 1", "give --honest 2 to 100"},
+        {"--unit site --honest 1 --noise 1 --steps 1", "give --honest 2 to 100"},
+        {"--unit site --honest 4 --sites 3 --noise 1 --steps 1", "--sites is below --honest"},
+        {"--unit site --honest 4 --sample-rate 0.1 --noise 1 --steps 1", "neither --sample-rate"},
+        {"--honest 4 --sample-rate 0.1 --noise 1 --steps 1", "--honest goes with --unit site"},
+        {"--unit site --honest 4 --noise 0.00001 --steps 1", "too little for shares"},
+        {"--unit site --honest 4 --noise 60000 --steps 1", "too much for shares"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char arguments[256];
+        snprintf(arguments, sizeof arguments, "privacy plan %s", wrong[i].options);
+        assert_int_equal(program_run(&desk, arguments), 2);
+        program_says(&desk, wrong[i].words);
+    }
+    /* What is trained at one place has no other sites to share with. */
+    assert_int_equal(program_run(&desk, PRIVATE "--unit site --steps 2 --out a"), 2);
+    program_says(&desk, "--unit must be record or subject");
+}
+
 /* A text that is cut into pieces has no units: a person may be in many. */
 static void test_private_training_on_a_plain_text_is_refused(void **state)
 {
@@ -150,6 +191,8 @@ int main(void)
                                         desk_tear_down),
         cmocka_unit_test_setup_teardown(test_data_check_counts_subjects, set_up, desk_tear_down),
         cmocka_unit_test_setup_teardown(test_plan_names_the_unit, set_up, desk_tear_down),
+        cmocka_unit_test_setup_teardown(test_plan_of_sites_shares_the_noise, set_up,
+                                        desk_tear_down),
         cmocka_unit_test_setup_teardown(test_private_training_on_a_plain_text_is_refused, set_up,
                                         desk_tear_down),
     };

@@ -103,6 +103,29 @@ static void test_train_private_killed_at_any_moment_ends_with_the_same_bits(void
     json_decref(status);
 }
 
+/* What a kill leaves between the last byte of the adapter and the removal of the folder. */
+static void test_train_cut_off_after_its_end_has_ended(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *run, *left;
+    } cases[] = {
+        {PLAIN "--steps 5 --out plain", "mkdir plain/unfinished && touch plain/unfinished/lock"},
+        {PRIVATE "--steps 5 --out private",
+         "mkdir private/unfinished && touch private/unfinished/state && "
+         "head -c 152 /dev/zero > private/unfinished/key"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char left[512];
+        desk_run(cases[i].run);
+        snprintf(left, sizeof left, "cd '%s' && %s", desk.dir.path, cases[i].left);
+        assert_int_equal(system(left), 0);
+        desk_run(cases[i].run);
+        assert_non_null(strstr(desk.out, "adapter.gguf"));
+        assert_false(program_has(&desk, i ? "private/unfinished" : "plain/unfinished"));
+    }
+}
+
 static void test_train_save_every_saves_by_steps(void **state)
 {
     (void)state;
@@ -123,6 +146,7 @@ int main(void)
         ROW(test_train_seed_changes_the_adapter),
         ROW(test_train_killed_at_any_moment_ends_with_the_same_bits),
         ROW(test_train_private_killed_at_any_moment_ends_with_the_same_bits),
+        ROW(test_train_cut_off_after_its_end_has_ended),
         ROW(test_train_save_every_saves_by_steps),
 #undef ROW
     };

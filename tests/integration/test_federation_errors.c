@@ -231,7 +231,7 @@ static void test_federation_errors_a_policy_names_its_rule(void **state)
     check_refused("client run site", 1, "site.yaml's policy.max_clip forbids it: change that rule");
     replace("site/site.yaml", "max_clip", "max_clop");
     check_refused("client run site", 1, "site/site.yaml: Unexpected key: max_clop");
-    program_says(&p, "line: 20");
+    program_says(&p, "line: 21");
 }
 
 static void test_federation_errors_a_site_s_files_are_looked_at_when_it_starts(void **state)

@@ -4,7 +4,7 @@
 
 ADAPTER_ORACLE writes one adapter as GGUF, as a PEFT folder and merged. The PEFT folder is put on
 the decoded base in transformers; the GGUF adapter and the merged files are loaded by llama.cpp
-(package xllamacpp; that part is left out, and said so, when it is not installed). Every
+(package llama-cpp-python; that part is left out, and said so, when it is not installed). Every
 log-probability is compared with the engine's own with the adapter, on texts.txt.
 
 llama.cpp is compared on the base decoded to F32: its quantized products round activations to 8

@@ -3,8 +3,9 @@
     arch_parity.py ENGINE_ORACLE
 
 Each model is written with the `gguf` package, its matrices in one of the quantized types; then
-log-probabilities and every LoRA gradient are compared as in engine_parity.py.
+log-probabilities and every gradient are compared as in engine_parity.py. One is a file in parts.
 """
+import glob
 import os
 import sys
 import tempfile
@@ -27,6 +28,7 @@ CASES = [
     ("qwen2", "qwen2", T.Q5_0, {}),
     ("qwen2, yarn", "qwen2", T.Q8_0, {"scaling": ("yarn", 4.0), "untied": True}),
     ("qwen3", "qwen3", T.Q4_1, {"head_dim": 32}),
+    ("qwen3 in parts", "qwen3", T.Q8_0, {"head_dim": 32, "tensors_a_part": 12}),
     ("gemma3", "gemma3", T.Q8_0, {"head_dim": 32, "layers": 7, "window": 9}),
     ("gemma3, stretched", "gemma3", T.Q5_1, {"head_dim": 32, "window": 9, "scaling": ("linear", 8.0)}),
     ("gemma3, no window", "gemma3", T.F32, {"head_dim": 16}),
@@ -55,9 +57,10 @@ def add_keys(w, arch, o, layers, width, heads, heads_kv, head_dim):
 
 
 def write(path, arch, kind, o, rng):
+    """Writes the model; returns its file, the first one of a model in parts."""
     layers, width, heads, heads_kv = o.get("layers", 3), 64, 4, 2
     head_dim = o.get("head_dim", width // heads)
-    w = gguf.GGUFWriter(path, arch)
+    w = gguf.GGUFWriter(path, arch, split_max_tensors=o.get("tensors_a_part", 0))
     add_keys(w, arch, o, layers, width, heads, heads_kv, head_dim)
 
     def matrix(name, rows, columns, spread=1.0):
@@ -94,6 +97,7 @@ def write(path, arch, kind, o, rng):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+    return path if os.path.exists(path) else sorted(glob.glob(f"{path[:-5]}-*"))[0]
 
 
 def main():
@@ -105,8 +109,7 @@ def main():
             continue
         rng = np.random.default_rng(i)
         with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "model.gguf")
-            write(path, arch, kind, options, rng)
+            path = write(os.path.join(folder, "model.gguf"), arch, kind, options, rng)
             model, orders = load(path)
             records = [rng.integers(0, VOCABULARY, n).tolist() for n in (2, 9, 33, 100)]
             print(f"== {name}, {kind.name}", flush=True)

@@ -2,7 +2,7 @@
  *
  *   engine_oracle MODEL                             one line in, one line out:
  *       {"tokens": [...]}                        -> {"logprobs": [...]}
- *   engine_oracle MODEL RANK ALPHA LAYER PARAMS GRADIENTS
+ *   engine_oracle MODEL RANK ALPHA LAYER PARAMS GRADIENTS [dora]
  *       all targets from LAYER on; PARAMS holds the whole vector as float32; for every line
  *       {"tokens": [...], "supervised": [...]} the gradient of both factors is appended to
  *       GRADIENTS as float32, and {"loss": x} printed. */
@@ -64,13 +64,15 @@ static dure_err write_gradient(void *state, size_t doc, const float *gradient,
     return DURE_OK;
 }
 
-static dure_err make_lora(dure_lora **out, const dure_transformer *t, char **argv, dure_diag *diag)
+static dure_err make_lora(dure_lora **out, const dure_transformer *t, char **argv, bool dora,
+                          dure_diag *diag)
 {
     dure_lora_layout layout = {.shape = *dure_transformer_shape(t),
                                .rank = (uint32_t)strtoul(argv[0], NULL, 10),
                                .alpha = strtof(argv[1], NULL),
                                .targets = (1u << DURE_LORA_TARGETS) - 1,
-                               .first_layer = (uint32_t)strtoul(argv[2], NULL, 10)};
+                               .first_layer = (uint32_t)strtoul(argv[2], NULL, 10),
+                               .dora = dora};
     dure_buf params;
     dure_buf_init(&params, SIZE_MAX);
     dure_err err = dure_lora_layout_check(&layout, diag);
@@ -111,12 +113,13 @@ int main(int argc, char **argv)
     dure_transformer *t = NULL;
     dure_lora *lora = NULL;
     dure_diag diag = {{0}};
-    if (argc != 2 && argc != 7) return 2;
+    bool dora = argc == 8 && !strcmp(argv[7], "dora"), trains = argc == 7 || dora;
+    if (argc != 2 && !trains) return 2;
     dure_err err = dure_gguf_open(&gguf, argv[1], NULL, &diag);
     if (!err) err = dure_transformer_new(&t, gguf, &(dure_transformer_opts){0}, &diag);
-    if (!err && argc == 7) err = make_lora(&lora, t, argv + 2, &diag);
+    if (!err && trains) err = make_lora(&lora, t, argv + 2, dora, &diag);
     if (!err) fprintf(stderr, "engine: %s\n", dure_transformer_path(t));
-    if (!err) err = run(t, lora, argc == 7 ? argv[6] : NULL, &diag);
+    if (!err) err = run(t, lora, trains ? argv[6] : NULL, &diag);
     if (err) fprintf(stderr, "engine_oracle: %s: %s\n", dure_err_text(err), diag.text);
     dure_lora_free(&lora);
     dure_transformer_free(&t);

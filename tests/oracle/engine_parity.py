@@ -1,4 +1,5 @@
-"""The engine against PyTorch on the same weights: log-probabilities and every LoRA gradient.
+"""The engine against PyTorch on the same weights: log-probabilities, and every gradient of LoRA and
+of DoRA.
 
     engine_parity.py MODEL.gguf DURE ENGINE_ORACLE
 
@@ -71,16 +72,25 @@ def compare_logprobs(model, path, oracle, records):
 
 
 class Lora(torch.nn.Module):
-    def __init__(self, base, a, b):
+    """LoRA, or DoRA when there are magnitudes, whose rows' norms autograd takes for constants."""
+
+    def __init__(self, base, *parts):
         super().__init__()
-        self.base, self.a, self.b = base, torch.nn.Parameter(a), torch.nn.Parameter(b)
+        self.base, self.parts = base, torch.nn.ParameterList(parts)
 
     def forward(self, x):
-        return self.base(x) + (ALPHA / RANK) * (x @ self.a.T @ self.b.T)
+        a, b, scale = self.parts[0], self.parts[1], ALPHA / RANK
+        y = self.base(x) + scale * (x @ a.T @ b.T)
+        if len(self.parts) == 2:
+            return y
+        norms = (self.base.weight + scale * (b @ a)).detach().norm(dim=1)
+        bias = 0 if self.base.bias is None else self.base.bias
+        return (y - bias) * (self.parts[2] / norms) + bias
 
 
-def adapt(model, orders, rng):
-    """Puts random adapters on every matrix; returns the parameters in the engine's order."""
+def adapt(model, orders, rng, dora):
+    """Puts random adapters on every matrix; returns the parameters in the engine's order, and with
+    each adapter its parts' index from the engine's rows to its own."""
     params, loras = [], []
     for layer in model.model.layers:
         for k, module in enumerate(MODULES):
@@ -90,10 +100,16 @@ def adapt(model, orders, rng):
             a = rng.uniform(-bound, bound, (RANK, base.in_features)).astype(np.float32)
             b = rng.normal(0, 0.02, (base.out_features, RANK)).astype(np.float32)
             order = np.arange(len(b))[orders[k]]
-            lora = Lora(base, torch.tensor(a), torch.tensor(b[order]))
+            parts, indices = [a, b], [np.arange(RANK), order]
+            if dora:
+                m = np.empty(len(b), np.float32)
+                m[order] = base.weight.norm(dim=1).numpy()
+                parts.append(m * rng.uniform(0.8, 1.2, len(b)).astype(np.float32))
+                indices.append(order)
+            lora = Lora(base, *(torch.tensor(p[i]) for p, i in zip(parts, indices)))
             setattr(getattr(layer, parent), leaf, lora)
-            params += [a.ravel(), b.ravel()]
-            loras.append((lora, order))
+            params += [p.ravel() for p in parts]
+            loras.append((lora, indices))
     return np.concatenate(params), loras
 
 
@@ -103,10 +119,11 @@ def autograd(model, loras, tokens, first):
     loss = torch.nn.functional.cross_entropy(logits[first - 1:-1], torch.tensor(tokens[first:]))
     loss.backward()
     parts = []
-    for lora, order in loras:
-        b = np.empty(lora.b.shape)
-        b[order] = lora.b.grad.double().numpy()
-        parts += [lora.a.grad.double().numpy().ravel(), b.ravel()]
+    for lora, indices in loras:
+        for part, index in zip(lora.parts, indices):
+            gradient = np.empty(part.shape)
+            gradient[index] = part.grad.double().numpy()
+            parts.append(gradient.ravel())
     return loss.item(), parts
 
 
@@ -120,7 +137,13 @@ def distance(mine, truth):
 def compare_gradients(model, orders, path, oracle, records):
     for p in model.parameters():
         p.requires_grad_(False)
-    params, loras = adapt(model, orders, np.random.default_rng(1))
+    return all([compare_gradients_of(kind, copy.deepcopy(model), orders, path, oracle, records)
+                for kind in ("LoRA", "DoRA")])
+
+
+def compare_gradients_of(kind, model, orders, path, oracle, records):
+    dora = ["dora"] if kind == "DoRA" else []
+    params, loras = adapt(model, orders, np.random.default_rng(1), dora)
     lines = []
     for tokens in records:
         first = len(tokens) // 2
@@ -130,12 +153,12 @@ def compare_gradients(model, orders, path, oracle, records):
         there, back = f"{folder}/params", f"{folder}/gradients"
         params.tofile(there)
         for name, env in (("f32", FLOAT32), ("as it comes", AS_IT_COMES)):
-            losses = run([oracle, path, str(RANK), str(ALPHA), "0", there, back], lines, env)
+            losses = run([oracle, path, str(RANK), str(ALPHA), "0", there, back, *dora], lines, env)
             ours[name] = (losses, np.fromfile(back, np.float32).reshape(len(records), -1))
     answers = {}
-    for kind in (torch.float32, torch.float64, torch.bfloat16):
-        to_kind(model, kind)
-        answers[kind] = [autograd(model, loras, r, len(r) // 2) for r in records]
+    for precision in (torch.float32, torch.float64, torch.bfloat16):
+        to_kind(model, precision)
+        answers[precision] = [autograd(model, loras, r, len(r) // 2) for r in records]
     truths = answers[torch.float64]
     cuts = np.cumsum([len(part) for part in truths[0][1]])[:-1]
 
@@ -144,11 +167,11 @@ def compare_gradients(model, orders, path, oracle, records):
 
     mine = {name: worst([np.split(g.astype(float), cuts) for g in gradients])
             for name, (_, gradients) in ours.items()}
-    theirs = {kind: worst([parts for _, parts in answers[kind]])
-              for kind in (torch.bfloat16, torch.float32)}
+    theirs = {precision: worst([parts for _, parts in answers[precision]])
+              for precision in (torch.bfloat16, torch.float32)}
     losses_apart = max(abs(t - o["loss"]) for (t, _), o in zip(truths, ours["f32"][0]))
-    print(f"gradients: {len(records)} records, {len(params)} parameters in {len(truths[0][1])} matrices; "
-          f"distance from float64 autograd, over all and in the worst matrix: in float32 "
+    print(f"{kind} gradients: {len(records)} records, {len(params)} parameters in {len(truths[0][1])} parts; "
+          f"distance from float64 autograd, over all and in the worst part: in float32 "
           f"{mine['f32'][0]:.2e} {mine['f32'][1]:.2e} (PyTorch {theirs[torch.float32][0]:.2e} "
           f"{theirs[torch.float32][1]:.2e}), as it comes {mine['as it comes'][0]:.2e} "
           f"{mine['as it comes'][1]:.2e} (PyTorch in bfloat16 {theirs[torch.bfloat16][0]:.2e} "

@@ -1,5 +1,7 @@
 """A GGUF as a float32 model of transformers: llama, qwen2, qwen3 or gemma3, decoded with the `gguf`
 package. The other scripts compare the engine with it."""
+import re
+
 import gguf
 import numpy as np
 import torch
@@ -92,11 +94,21 @@ def make_state(keys, tensors, orders, layers):
     return {name: torch.tensor(np.array(value)) for name, value in state.items()}
 
 
+def files_of(path):
+    """A model in parts is named by its first file."""
+    split = re.fullmatch(r"(.*)-00001-of-(\d{5})\.gguf", path)
+    if not split:
+        return [path]
+    base, n = split.groups()
+    return [f"{base}-{i + 1:05}-of-{n}.gguf" for i in range(int(n))]
+
+
 def load(path):
     """The model, and for each of MODULES the index that turns the GGUF's rows into its own."""
-    reader = gguf.GGUFReader(path)
-    keys = Keys(reader)
-    tensors = {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+    readers = [gguf.GGUFReader(file) for file in files_of(path)]
+    keys = Keys(readers[0])
+    tensors = {t.name: gguf.quants.dequantize(t.data, t.tensor_type)
+               for reader in readers for t in reader.tensors}
     config = make_config(keys, tensors)
     model = CLASSES[keys.arch][1](config).eval()
     orders = [slice(None)] * len(MODULES)

@@ -42,6 +42,8 @@ for name in gpt-2 starcoder refact command-r llama-bpe qwen2 llama-spm phi-3; do
 done
 [ -z "${DURE_MODEL:-}" ] || set -- "$@" "$DURE_MODEL"
 [ -z "${DURE_GEMMA:-}" ] || set -- "$@" "$DURE_GEMMA"
+[ -n "${DURE_MODEL:-}" ] || echo "SKIPPED in part: set DURE_MODEL=/path/model.gguf for SmolLM2"
+[ -n "${DURE_GEMMA:-}" ] || echo "SKIPPED in part: set DURE_GEMMA=/path/gemma3.gguf for Gemma 3"
 failed=0
 for oracle in llama_cpp_vocab.py tokenizer_parity.py chat_parity.py; do
     "$venv/bin/python" "$here/$oracle" "$@" || failed=1

@@ -581,6 +581,23 @@ static verdict noise_inflated_by_everybody(tampering *t)
     return entry(t->opened[0]);
 }
 
+/* What is protected is one record, or one subject: the root signed which. */
+static verdict unit_changed_by_everybody(tampering *t)
+{
+    const size_t both[] = {t->opened[1], t->closed[1]};
+    for (size_t k = 0; k < 2; k++) {
+        read_event(t, both[k]);
+        dure_dp_plan *plan = &t->event->u.round.members[3].plan;
+        plan->mechanism = plan->mechanism == DURE_DP_POISSON_GAUSSIAN
+                              ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                              : DURE_DP_POISSON_GAUSSIAN;
+        write_event(t, both[k]);
+        rehash(t, both[k]);
+    }
+    sign_from(t, note_over(t, both[0]), COPIES_SITES);
+    return entry(t->opened[1]);
+}
+
 /* A round that the terms do not plan, after the last one, signed by everybody. */
 static verdict round_added_by_everybody(tampering *t)
 {
@@ -684,6 +701,7 @@ const copy_kind copy_kinds[] = {
     {"a fork of the last round", fork_of_the_last_round},
     {"a fork with three colluding sites", fork_with_colluding_sites},
     {"noise inflated, signed by everybody", noise_inflated_by_everybody},
+    {"another unit of privacy, signed by everybody", unit_changed_by_everybody},
     {"a round too many, signed by everybody", round_added_by_everybody},
     {"another root key", another_root},
     {"a citation removed, signed by everybody", citation_removed},

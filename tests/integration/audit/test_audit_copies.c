@@ -1,8 +1,9 @@
 /* A real federation of five sites trains three rounds; then its export is tampered with in more
  * than forty ways. `dure audit verify` must catch each and name what was touched.
  *
- * With --write DIR the export and its copies are left there for another verifier, with what must be
- * named in DIR/expected.json (tests/oracle/ledger_parity.sh). */
+ * With --subjects the federation protects subjects, three records each. With --write DIR the export
+ * and its copies are left there for another verifier, with what must be named in DIR/expected.json
+ * (tests/oracle/ledger_parity.sh). */
 #include "../federation/village.h"
 #include "copies.h"
 
@@ -17,8 +18,9 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum { RECORDS = 60, ROUNDS = 3, STEPS = 2 };
+enum { RECORDS = 60, SUBJECTS = 20, ROUNDS = 3, STEPS = 2 };
 
+static bool of_subjects; /* --subjects */
 static village v;
 static pid_t clients[COPIES_SITES];
 static dure_buf whole; /* the export */
@@ -31,8 +33,9 @@ static void join(uint32_t i)
     dure_buf text;
     dure_buf_init(&text, 1 << 16);
     for (uint32_t k = 0; k < RECORDS; k++)
-        dure_put_format(&text, "{\"prompt\":\"after %u?\",\"response\":\"%u\"}\n", k * (i + 3) % 97,
-                        k * (i + 3) % 97 + 1);
+        dure_put_format(&text, "{%s%.0u%s\"prompt\":\"after %u?\",\"response\":\"%u\"}\n",
+                        of_subjects ? "\"subject\":" : "", of_subjects ? k % SUBJECTS + 1 : 0,
+                        of_subjects ? "," : "", k * (i + 3) % 97, k * (i + 3) % 97 + 1);
     snprintf(name, sizeof name, "site%u.jsonl", i);
     assert_ok(
         dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
@@ -40,7 +43,7 @@ static void join(uint32_t i)
     if (village_run(&v,
                     "join site%u.invitation place%u --data site%u.jsonl --source records%u "
                     "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger ledger%u",
-                    i, i, i, i, RECORDS, i))
+                    i, i, i, i, of_subjects ? SUBJECTS : RECORDS, i))
         fail_msg("%s", v.output);
     snprintf(name, sizeof name, "place%u/keys/sign.key", i);
     assert_ok(dure_sign_load(&sites[i], temp_dir_file(&v.dir, name), NULL));
@@ -59,7 +62,10 @@ static void start(uint32_t i)
 
 static void train(void)
 {
-    village_make_training(&v, COPIES_SITES, 0, ROUNDS, STEPS);
+    if (of_subjects)
+        village_make_of_subjects(&v, COPIES_SITES, ROUNDS, STEPS);
+    else
+        village_make_training(&v, COPIES_SITES, 0, ROUNDS, STEPS);
     village_start(&v);
     for (uint32_t i = 0; i < COPIES_SITES; i++)
         join(i);
@@ -159,6 +165,7 @@ static void test_audit_accepts_the_export(void **state)
         fail_msg("%s", v.output);
     village_says(&v, "3 closed, 0 aborted");
     village_says(&v, "15 cosignatures of sites, all valid");
+    village_says(&v, of_subjects ? "  subject  " : "  record  ");
 }
 
 static void test_audit_catches_every_copy(void **state)
@@ -239,7 +246,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_audit_catches_every_copy),
     };
     const struct CMUnitTest writing[] = {cmocka_unit_test(write_copies)};
-    if (argc == 3 && strcmp(argv[1], "--write") == 0) {
+    of_subjects = argc > 1 && strcmp(argv[argc - 1], "--subjects") == 0;
+    if (argc >= 3 && strcmp(argv[1], "--write") == 0) {
         write_dir = argv[2];
         return cmocka_run_group_tests_name("audit.copies", writing, setup, teardown);
     }

@@ -226,6 +226,16 @@ static void join_with_people(uint32_t i, const char *more)
         fail_msg("%s", r.v.output);
 }
 
+/* Whatever says an epsilon says what it is for one of. */
+static void check_names_the_subject(void)
+{
+    assert_int_equal(village_run(&r.v, "client check place0"), 0);
+    village_says(&r.v, "for one subject more or less");
+    village_says(&r.v, "3 steps of 4 subjects on average");
+    assert_int_equal(village_run(&r.v, "client check place0 --json"), 0);
+    village_says(&r.v, "\"unit\":\"subject\"");
+}
+
 static void test_three_sites_protect_their_subjects(void **state)
 {
     (void)state;
@@ -235,11 +245,19 @@ static void test_three_sites_protect_their_subjects(void **state)
         join_with_people(i, "--per-subject 2");
         village_says(&r.v, "3 steps of 4 subjects on average");
         village_says(&r.v, "for one subject more or less");
+        if (i == 0) check_names_the_subject();
         real_site_start(&r, i);
     }
     real_sites_wait_for(&r, "round_done", 1, 60);
     all_must_end_well();
     audit();
+    village_says(&r.v, "FOR ONE");
+    village_says(&r.v, "  subject  ");
+    in_folder("grep -q '\"event\":\"round_done\".*\"unit\":\"subject\"' client0.jsonl");
+    assert_int_equal(village_run(&r.v, "status fed"), 0);
+    village_says(&r.v, "each epsilon is for one subject more or less, at delta 1/(10 subjects)");
+    assert_int_equal(village_run(&r.v, "status fed --json"), 0);
+    village_says(&r.v, "\"unit\":\"subject\"");
     assert_int_equal(village_run(&r.v, "audit report ledger.export -o r.html --json r.json"), 0);
     in_folder("grep -q 'subject-level' r.json && grep -q '\"unit\": *\"subject\"' r.json && "
               "grep -q 'One subject, with all its records at a site' r.html && "
@@ -278,6 +296,41 @@ static void test_a_site_stays_within_its_memory(void **state)
     assert_int_equal(village_run(&r.v, "client check place0 --memory 100MB"), 2);
 }
 
+static void join_refused(const char *more, const char *says)
+{
+    assert_int_equal(village_run(&r.v,
+                                 "join site0.invitation place0 --data site0.jsonl --source "
+                                 "records0 --records 10 --model base.gguf --epsilon 50 --delta "
+                                 "0.001 --ledger ledger0 --ignore-subjects %s",
+                                 more),
+                     strstr(says, "in MB") ? 2 : 1);
+    village_says(&r.v, says);
+}
+
+/* The limit that a site joins with holds from then on, unless another is given. */
+static void test_a_site_joins_with_its_memory(void **state)
+{
+    (void)state;
+    char more[64];
+    village_make_training(&r.v, 3, 0, 1, 1);
+    village_start(&r.v);
+    write_people(0);
+    join_refused("--memory 1", "may take 1 MB; allow more, or cut records shorter");
+    const char *least = strstr(r.v.output, "needs at least ");
+    assert_non_null(least);
+    unsigned long megabytes = strtoul(least + strlen("needs at least "), NULL, 10);
+    in_folder("test ! -e place0 && test ! -e ledger0");
+    join_refused("--memory 99999999999", "--memory is in MB");
+    snprintf(more, sizeof more, "--ignore-subjects --memory %lu", megabytes + 1);
+    join_with_people(0, more);
+    in_folder("grep -q '^memory_mb: [1-9]' place0/site.yaml");
+    assert_int_equal(village_run(&r.v, "client check place0"), 0);
+    in_folder("sed -i 's/^memory_mb: [0-9]*/memory_mb: 1/' place0/site.yaml");
+    assert_int_equal(village_run(&r.v, "client check place0"), 1);
+    village_says(&r.v, "may take 1 MB");
+    assert_int_equal(village_run(&r.v, "client check place0 --memory %lu", megabytes + 1), 0);
+}
+
 static void test_one_folder_is_one_site(void **state)
 {
     (void)state;
@@ -304,6 +357,7 @@ int main(void)
         cmocka_unit_test_teardown(test_three_sites_protect_their_subjects, teardown),
         cmocka_unit_test_teardown(test_a_site_says_that_single_records_will_do, teardown),
         cmocka_unit_test_teardown(test_a_site_stays_within_its_memory, teardown),
+        cmocka_unit_test_teardown(test_a_site_joins_with_its_memory, teardown),
         cmocka_unit_test_teardown(test_one_folder_is_one_site, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

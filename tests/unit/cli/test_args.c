@@ -78,6 +78,24 @@ static void test_args_help_wins(void **state)
     assert_int_equal(PARSE(&o, "test", "--help"), DURE_ARGS_HELP);
 }
 
+static int told(int argc, char **argv)
+{
+    return argc == 2 && !strcmp(argv[0], "tell") && !strcmp(argv[1], "x") ? 7 : 1;
+}
+
+static void test_args_verb_runs_what_is_named(void **state)
+{
+    (void)state;
+    static const dure_verb verbs[] = {{"ask", NULL, "asks"}, {"tell", told, "tells"}};
+    const dure_verbs table = {"talk", "talking", "WORD", "dure talk tell x", verbs, 2};
+    char talk[] = "talk", tells[] = "tell", x[] = "x", asked[] = "--help", unknown[] = "nod";
+    char *tell[] = {talk, tells, x}, *help[] = {talk, asked}, *nod[] = {talk, unknown};
+    assert_int_equal(dure_args_verb(&table, 3, tell), 7);
+    assert_int_equal(dure_args_verb(&table, 2, help), 0);
+    assert_int_equal(dure_args_verb(&table, 2, nod), 2);
+    assert_int_equal(dure_args_verb(&table, 1, nod), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -85,6 +103,7 @@ int main(void)
         cmocka_unit_test(test_args_double_dash_ends_the_options),
         cmocka_unit_test(test_args_refuses_what_is_wrong),
         cmocka_unit_test(test_args_help_wins),
+        cmocka_unit_test(test_args_verb_runs_what_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -131,6 +131,25 @@ static void test_attempt_erase_leaves_nothing(void **state)
     assert_err(dure_attempt_open(&a, f->path, &f->diag), DURE_ERR_NOT_FOUND);
 }
 
+static void test_attempt_erasure_cut_short_is_an_erasure(void **state)
+{
+    fixture *f = *state;
+    dure_attempt a = begun(f);
+    assert_true(dure_attempt_exists(f->path));
+    dure_attempt_fini(&a);
+    dure_buf file;
+    assert_ok(dure_file_read(&file, f->path, 4096, &f->diag));
+    file.data[0] ^= 1;
+    assert_ok(dure_file_write_atomic(f->path, dure_buf_span(&file), 0600, &f->diag));
+    assert_true(dure_attempt_exists(f->path)); /* damaged: someone must look at it */
+    memset(file.data, 0, file.n);
+    assert_ok(dure_file_write_atomic(f->path, dure_buf_span(&file), 0600, &f->diag));
+    dure_buf_fini(&file);
+    assert_false(dure_attempt_exists(f->path));
+    a = begun(f);
+    dure_attempt_fini(&a);
+}
+
 static void test_attempt_refuses_another_binding(void **state)
 {
     fixture *f = *state;
@@ -172,6 +191,7 @@ int main(void)
         ROW(test_attempt_streams_differ_in_everything_they_are_bound_to),
         ROW(test_attempt_keys_are_fresh_and_the_owner_s_alone),
         ROW(test_attempt_erase_leaves_nothing),
+        ROW(test_attempt_erasure_cut_short_is_an_erasure),
         ROW(test_attempt_refuses_another_binding),
         ROW(test_attempt_refuses_a_damaged_file),
 #undef ROW

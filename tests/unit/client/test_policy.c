@@ -19,6 +19,7 @@ static dure_policy sample(void)
                      .source = "records-2026",
                      .records = 1000,
                      .model = "/models/base.gguf",
+                     .memory_mb = 2000,
                      .ledger = "/var/lib/dure/ledger",
                      .budget = {8, 1e-5},
                      .modes = DURE_POLICY_MODE(DURE_PRIVACY_RECORD),
@@ -98,6 +99,8 @@ static void test_policy_file_is_checked_by_its_schema(void **state)
     refuses("epsilon: 8", "epsilon: 0", "above 0");
     refuses("max_rate: 0.25", "max_rate: 1.5", "max_rate");
     refuses("max_clip: 1", "max_clip: 0", "max_clip");
+    refuses("memory_mb: 2000", "memory_mb: 99999999999", "memory_mb must be at most");
+    refuses("memory_mb: 2000", "memory_mb: -1", "memory_mb");
     refuses("\"baba", "\"zaba", "bases");
     refuses("\"baba", "\"ba", "site.yaml");
     refuses("name: \"ash\"\n", "", "name");

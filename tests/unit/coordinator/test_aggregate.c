@@ -4,9 +4,11 @@
 
 #include "crypto/rng.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { WORDS = 100, CHUNK = 32, SITES = 3 };
@@ -62,6 +64,7 @@ static void give_all(spools *s, uint32_t member)
     while (dure_aggregate_next(&first, &n, s->aggregate, member))
         for (uint32_t i = 0; i < n; i++)
             assert_ok(give(s, member, first + i));
+    assert_ok(dure_aggregate_settle(s->aggregate, member, NULL));
 }
 
 static dure_masks *no_masks(const spools *s)
@@ -75,7 +78,11 @@ static dure_err sum_of(int32_t *sum, spools *s, uint32_t n, dure_diag *diag)
 {
     const dure_members u3 = dure_members_first(n);
     dure_masks *masks = no_masks(s);
-    dure_err err = dure_aggregate_sum(sum, s->aggregate, &u3, masks, diag);
+    int32_t *there = NULL;
+    dure_err err = dure_aggregate_sum(&there, s->aggregate, &u3, masks, diag);
+    if (there) memcpy(sum, there, WORDS * sizeof *sum);
+    assert_true(!there == (err != DURE_OK));
+    free(there);
     dure_masks_free(&masks);
     return err;
 }
@@ -112,6 +119,8 @@ static void test_aggregate_root_comes_with_the_last_chunk(void **state)
             &tree, &s.config,
             dure_span_of(s.vectors[0] + 96 * i, dure_config_chunk_bytes(&s.config, i))));
     }
+    assert_false(dure_aggregate_root(&root, s.aggregate, 0)); /* it is not synced */
+    assert_ok(dure_aggregate_settle(s.aggregate, 0, NULL));
     assert_true(dure_aggregate_root(&root, s.aggregate, 0));
     assert_ok(dure_vector_tree_root(&want, &tree, &s.config));
     assert_true(dure_hash_equal(&root, &want));
@@ -172,6 +181,63 @@ static void test_aggregate_goes_on_after_a_restart(void **state)
         for (uint32_t i = first; i < first + n; i++)
             assert_ok(give(&s, 2, i));
     while (dure_aggregate_next(&first, &n, s.aggregate, 2));
+    assert_ok(dure_aggregate_settle(s.aggregate, 2, NULL));
+    assert_ok(sum_of(sum, &s, SITES, NULL));
+    assert_memory_equal(sum, s.plain, sizeof sum);
+    end(&s);
+}
+
+/* Chunks of two of the three came; the third's first one, too, before it was lost. */
+static void lose_the_third(spools *s)
+{
+    uint32_t first, n;
+    give_all(s, 0);
+    give_all(s, 1);
+    assert_ok(dure_aggregate_collect(s->aggregate, 2, 0, NULL));
+    assert_true(dure_aggregate_next(&first, &n, s->aggregate, 2));
+    assert_ok(give(s, 2, 0));
+}
+
+static void sum_of_two(spools *s)
+{
+    int32_t sum[WORDS];
+    assert_ok(sum_of(sum, s, 2, NULL));
+    for (uint32_t i = 0; i < WORDS; i++)
+        assert_int_equal(sum[i], s->plain[i] - (int32_t)((int32_t)(i * 37 + 2002) % 5000 - 2500));
+}
+
+static void test_aggregate_leaves_out_who_was_lost_on_the_way(void **state)
+{
+    (void)state;
+    spools s;
+    make(&s);
+    lose_the_third(&s);
+    sum_of_two(&s);
+    assert_err(give(&s, 2, 1), DURE_ERR_STATE); /* too late: the sum is taken */
+    end(&s);
+}
+
+static void test_aggregate_leaves_out_who_was_discarded(void **state)
+{
+    (void)state;
+    spools s;
+    make(&s);
+    lose_the_third(&s);
+    dure_aggregate_discard(s.aggregate, 2);
+    sum_of_two(&s);
+    end(&s);
+}
+
+/* Its first chunk is in the running sum from before. */
+static void test_aggregate_takes_a_discarded_one_again(void **state)
+{
+    (void)state;
+    spools s;
+    int32_t sum[WORDS];
+    make(&s);
+    lose_the_third(&s);
+    dure_aggregate_discard(s.aggregate, 2);
+    give_all(&s, 2);
     assert_ok(sum_of(sum, &s, SITES, NULL));
     assert_memory_equal(sum, s.plain, sizeof sum);
     end(&s);
@@ -184,18 +250,41 @@ static void test_aggregate_notices_a_spool_that_changed(void **state)
     int32_t sum[WORDS];
     dure_diag diag = {{0}};
     make(&s);
-    for (uint32_t m = 0; m < SITES; m++)
-        give_all(&s, m);
+    lose_the_third(&s);
     char path[300];
     snprintf(path, sizeof path, "%s/spool/5/1", s.dir.path);
     FILE *f = fopen(path, "r+b");
     assert_non_null(f);
     assert_int_equal(fputc(s.vectors[1][0] ^ 1, f), s.vectors[1][0] ^ 1);
     fclose(f);
-    assert_err(sum_of(sum, &s, SITES, &diag), DURE_ERR_AUTH);
+    assert_err(sum_of(sum, &s, 2, &diag), DURE_ERR_AUTH);
     assert_non_null(strstr(diag.text, "site1"));
-    for (size_t i = 0; i < WORDS; i++)
-        assert_int_equal(sum[i], 0);
+    end(&s);
+}
+
+static void test_aggregate_tells_of_a_disk_that_failed(void **state)
+{
+    (void)state;
+    spools s;
+    uint32_t first, n;
+    struct rlimit before, little;
+    make(&s);
+    assert_ok(dure_aggregate_collect(s.aggregate, 0, 0, NULL));
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    little = before;
+    little.rlim_cur = 100; /* less than two chunks */
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &little), 0);
+    dure_err err = DURE_OK;
+    while (!err && dure_aggregate_next(&first, &n, s.aggregate, 0))
+        for (uint32_t i = 0; !err && i < n; i++)
+            err = give(&s, 0, first + i);
+    /* Of a chunk or, when all were taken, of the whole. */
+    if (!err) err = dure_aggregate_settle(s.aggregate, 0, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_int_not_equal(err, DURE_OK);
+    dure_hash root;
+    assert_false(dure_aggregate_root(&root, s.aggregate, 0));
     end(&s);
 }
 
@@ -209,6 +298,7 @@ static void test_aggregate_needs_every_vector_of_the_set(void **state)
     give_all(&s, 1);
     assert_err(sum_of(sum, &s, SITES, NULL), DURE_ERR_STATE);
     assert_ok(sum_of(sum, &s, 2, NULL));
+    assert_err(sum_of(sum, &s, 2, NULL), DURE_ERR_STATE); /* a round has one sum */
     end(&s);
 }
 
@@ -255,7 +345,11 @@ int main(void)
         cmocka_unit_test(test_aggregate_root_comes_with_the_last_chunk),
         cmocka_unit_test(test_aggregate_refuses_wrong_lengths_and_unasked_chunks),
         cmocka_unit_test(test_aggregate_goes_on_after_a_restart),
+        cmocka_unit_test(test_aggregate_leaves_out_who_was_lost_on_the_way),
+        cmocka_unit_test(test_aggregate_leaves_out_who_was_discarded),
+        cmocka_unit_test(test_aggregate_takes_a_discarded_one_again),
         cmocka_unit_test(test_aggregate_notices_a_spool_that_changed),
+        cmocka_unit_test(test_aggregate_tells_of_a_disk_that_failed),
         cmocka_unit_test(test_aggregate_needs_every_vector_of_the_set),
         cmocka_unit_test(test_aggregate_keeps_to_the_budget),
         cmocka_unit_test(test_aggregate_removes_its_spools_and_stale_ones),

@@ -23,6 +23,28 @@ static void check_same(const dure_dp_plan *a, const dure_dp_plan *b)
     assert_true(a->sigma_num == b->sigma_num && a->clip == b->clip);
     assert_true(a->grid_bits == b->grid_bits && a->steps == b->steps);
     assert_true(a->n_pub == b->n_pub && a->batch == b->batch);
+    assert_true(a->honest == b->honest && a->n_params == b->n_params);
+    assert_true(dure_dp_adaptive_equal(&a->adaptive, &b->adaptive));
+}
+
+static dure_dp_plan site_plan(void)
+{
+    dure_dp_plan plan = {.mechanism = DURE_DP_SITE_GAUSSIAN,
+                         .sigma_num = 131072,
+                         .clip = 0.5,
+                         .grid_bits = 15,
+                         .steps = 20,
+                         .honest = 4,
+                         .n_params = 92160};
+    assert_ok(dure_dp_plan_set_batch(&plan, 5000, 5000, NULL));
+    return plan;
+}
+
+static dure_dp_plan adaptive_plan(void)
+{
+    dure_dp_plan plan = good_plan();
+    assert_ok(dure_dp_adaptive_set(&plan.adaptive, 12.8, 0.5, 0.2, NULL));
+    return plan;
 }
 
 static void test_plan_batch_gives_an_exact_rate(void **state)
@@ -107,17 +129,83 @@ static void test_plan_check_refuses_what_does_not_agree(void **state)
     REFUSES(n_pub = 0);
     REFUSES(batch = 0);
     REFUSES(batch = 129);
+    REFUSES(adaptive.quantile_num = 1);
+    REFUSES(adaptive.rate = 0.1);
+    REFUSES(adaptive.rate = -0.0);
+    good = adaptive_plan();
+    assert_ok(dure_dp_plan_check(&good, &diag));
+    REFUSES(adaptive.count_sigma_num = 0);
+    REFUSES(adaptive.quantile_num = 0);
+    REFUSES(adaptive.quantile_num = 65536);
+    REFUSES(adaptive.rate = 0);
+    REFUSES(adaptive.rate = 1.5);
+    REFUSES(adaptive.rate = NAN);
+    REFUSES(honest = 3);
+    REFUSES(n_params = 1);
+    good = site_plan();
+    assert_ok(dure_dp_plan_check(&good, &diag));
+    REFUSES(honest = 0);
+    REFUSES(honest = 1);
+    REFUSES(honest = 101);
+    REFUSES(n_params = 0);
+    REFUSES(n_params = ((uint64_t)1 << 18) + 1);
+    REFUSES(batch = 100);
+    REFUSES(sigma_num = 1);          /* a share of less than 4 units */
+    REFUSES(sigma_num = UINT32_MAX); /* of more than 2^23 */
+    REFUSES(mechanism = DURE_DP_POISSON_GAUSSIAN);
+    REFUSES(adaptive = adaptive_plan().adaptive);
 #undef REFUSES
+    assert_ok(dure_dp_plan_set_batch(&good, 100, 5000, NULL));
+    assert_err(dure_dp_plan_check(&good, &diag), DURE_ERR_USAGE);
+    assert_non_null(strstr(diag.text, "every round"));
 }
 
-static void test_plan_encodes_and_decodes(void **state)
+static void test_plan_unit_has_a_word(void **state)
 {
     (void)state;
-    dure_dp_plan plan = good_plan(), read = {0};
+    static const char *const units[] = {"record", "subject", "site"};
+    dure_dp_plan plan = {0};
+    for (size_t i = 0; i < 3; i++) {
+        assert_ok(dure_dp_plan_set_unit(&plan, units[i], NULL));
+        assert_string_equal(dure_dp_plan_unit(&plan), units[i]);
+    }
+    assert_err(dure_dp_plan_set_unit(&plan, "client", NULL), DURE_ERR_USAGE);
+}
+
+static void test_plan_same_step_looks_at_every_field(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = site_plan(), other = plan;
+    other.steps++;
+    assert_true(dure_dp_plan_same_step(&plan, &other));
+#define DIFFERS(change)                                                                            \
+    do {                                                                                           \
+        other = plan;                                                                              \
+        other.change;                                                                              \
+        assert_false(dure_dp_plan_same_step(&plan, &other));                                       \
+    } while (0)
+    DIFFERS(mechanism = DURE_DP_POISSON_GAUSSIAN);
+    DIFFERS(full = false);
+    DIFFERS(q_k++);
+    DIFFERS(sigma_num++);
+    DIFFERS(clip *= 2);
+    DIFFERS(grid_bits++);
+    DIFFERS(n_pub++);
+    DIFFERS(batch++);
+    DIFFERS(honest++);
+    DIFFERS(n_params++);
+    DIFFERS(adaptive = adaptive_plan().adaptive);
+#undef DIFFERS
+}
+
+static void check_encoding(dure_dp_plan plan, size_t n_bytes)
+{
+    dure_dp_plan read = {0};
     dure_buf buf;
     dure_buf_init(&buf, 1000);
     dure_dp_plan_put(&buf, &plan);
     assert_ok(dure_buf_err(&buf));
+    assert_int_equal(buf.n, n_bytes);
     dure_reader r = dure_reader_of(dure_buf_span(&buf));
     assert_ok(dure_dp_plan_take(&read, &r));
     assert_ok(dure_reader_end(&r));
@@ -132,12 +220,70 @@ static void test_plan_encodes_and_decodes(void **state)
     dure_buf_fini(&buf);
 }
 
+static void test_plan_encodes_and_decodes(void **state)
+{
+    (void)state;
+    check_encoding(good_plan(), 50);
+    check_encoding(site_plan(), 62);
+}
+
+/* What stands in ledgers: a fixed clip as ever, 50 bytes; an adaptive one marked and longer. */
+static void test_plan_encodes_an_adaptive_clip(void **state)
+{
+    (void)state;
+    dure_dp_plan fixed = good_plan(), plan = adaptive_plan(), read = {0};
+    dure_buf buf;
+    dure_buf_init(&buf, 1000);
+    dure_dp_plan_put(&buf, &fixed);
+    assert_int_equal(buf.n, 50);
+    assert_int_equal(buf.data[0], 1);
+    dure_dp_plan_put(&buf, &plan);
+    assert_int_equal(buf.n, 50 + 66);
+    assert_int_equal(buf.data[50], 17);
+    dure_reader r = dure_reader_of(dure_span_of(buf.data + 50, 66));
+    assert_ok(dure_dp_plan_take(&read, &r));
+    assert_ok(dure_reader_end(&r));
+    check_same(&plan, &read);
+    for (size_t n = 0; n < 66; n++) {
+        r = dure_reader_of(dure_span_of(buf.data + 50, n));
+        assert_err(dure_dp_plan_take(&read, &r), DURE_ERR_PROTO);
+    }
+    for (size_t i = 50 + 50; i < 50 + 54; i++)
+        buf.data[i] = 0; /* no noise on the count would be a second encoding of a fixed clip */
+    r = dure_reader_of(dure_span_of(buf.data + 50, 66));
+    assert_err(dure_dp_plan_take(&read, &r), DURE_ERR_PROTO);
+    dure_buf_fini(&buf);
+}
+
+static void test_plan_json_of_an_adaptive_clip(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"count_sigma_num", "quantile_num", "rate"};
+    static const char *const wrong[] = {"\"\"", "-1", "null", "0", "1e99", "4294967296"};
+    dure_dp_plan plan = adaptive_plan(), read = {0};
+    json_t *value = dure_dp_plan_to_json(&plan);
+    assert_ok(dure_dp_plan_from_json(&read, value, NULL));
+    check_same(&plan, &read);
+    json_decref(value);
+    for (size_t k = 0; k < 3; k++) {
+        for (size_t w = 0; w < 6; w++) {
+            dure_diag diag = {0};
+            value = dure_dp_plan_to_json(&plan);
+            json_object_set_new(value, keys[k], json_loads(wrong[w], JSON_DECODE_ANY, NULL));
+            assert_err(dure_dp_plan_from_json(&read, value, &diag), DURE_ERR_FORMAT);
+            assert_true(diag.text[0]);
+            json_decref(value);
+        }
+    }
+}
+
 static void test_plan_survives_json(void **state)
 {
     (void)state;
     dure_dp_plan plan = good_plan(), read = {0};
-    for (int full = 0; full < 2; full++) {
-        if (full) assert_ok(dure_dp_plan_set_batch(&plan, 50, 50, NULL));
+    for (int full = 0; full < 3; full++) {
+        if (full == 1) assert_ok(dure_dp_plan_set_batch(&plan, 50, 50, NULL));
+        if (full == 2) plan = site_plan();
         json_t *value = dure_dp_plan_to_json(&plan);
         char *text = json_dumps(value, 0);
         json_t *again = NULL;
@@ -154,11 +300,12 @@ static void test_plan_survives_json(void **state)
 static void test_plan_json_refuses_wrong_members(void **state)
 {
     (void)state;
-    static const char *const keys[] = {"mechanism", "q_k",   "sigma_num", "clip",
-                                       "grid_bits", "steps", "n_pub",     "batch"};
+    static const char *const keys[] = {"mechanism", "q_k",   "sigma_num", "clip",   "grid_bits",
+                                       "steps",     "n_pub", "batch",     "honest", "params"};
     static const char *const wrong[] = {"\"\"", "-1", "null", "\"18446744073709551616\"", "1e99"};
     dure_dp_plan plan = good_plan(), read;
-    for (size_t k = 0; k < 8; k++) {
+    for (size_t k = 0; k < 10; k++) {
+        if (k == 8) plan = site_plan(); /* which alone has them */
         for (size_t w = 0; w < 5; w++) {
             dure_diag diag = {0};
             json_t *value = dure_dp_plan_to_json(&plan);
@@ -179,7 +326,11 @@ int main(void)
         cmocka_unit_test(test_plan_rounds_rate_and_sigma_up),
         cmocka_unit_test(test_plan_grid_keeps_rounding_small),
         cmocka_unit_test(test_plan_check_refuses_what_does_not_agree),
+        cmocka_unit_test(test_plan_unit_has_a_word),
+        cmocka_unit_test(test_plan_same_step_looks_at_every_field),
         cmocka_unit_test(test_plan_encodes_and_decodes),
+        cmocka_unit_test(test_plan_encodes_an_adaptive_clip),
+        cmocka_unit_test(test_plan_json_of_an_adaptive_clip),
         cmocka_unit_test(test_plan_survives_json),
         cmocka_unit_test(test_plan_json_refuses_wrong_members),
     };
