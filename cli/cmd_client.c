@@ -28,13 +28,14 @@ typedef struct options {
 
 /* ---- run ---- */
 
-/* The one that the signal handler stops. */
-static dure_session *running;
+/* The one that the signal handler stops; NULL from before it is taken apart. */
+static _Atomic(dure_session *) running;
 
 static void on_signal(int number)
 {
     (void)number;
-    if (running) dure_session_stop(running);
+    dure_session *s = running;
+    if (s) dure_session_stop(s);
 }
 
 static void handle_signals(void)
@@ -123,12 +124,15 @@ static dure_err run(const options *o, dure_diag *diag)
                                     .exit_when_done = o->exit_when_done,
                                     .event = on_event,
                                     .event_state = (void *)(uintptr_t)o};
-    dure_err err = dure_session_open(&running, &opts, diag);
+    dure_session *s = NULL;
+    dure_err err = dure_session_open(&s, &opts, diag);
     if (!err) {
+        running = s;
         handle_signals();
-        err = dure_session_run(running, diag);
+        err = dure_session_run(s, diag);
+        running = NULL;
     }
-    dure_session_close(&running);
+    dure_session_close(&s);
     return err;
 }
 

@@ -279,6 +279,30 @@ static void test_federation_errors_one_client_a_folder(void **state)
     check_refused("client run site", 1, "another process uses site; stop that 'dure client run'");
 }
 
+/* It ends at the first; the others meet it while it takes itself apart. */
+static void check_ends_well(pid_t *pid)
+{
+    int status = 0;
+    while (waitpid(*pid, &status, WNOHANG) == 0) {
+        kill(*pid, SIGTERM);
+        usleep(50);
+    }
+    *pid = 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fail_msg("it did not end well: status %x", (unsigned)status);
+}
+
+static void test_federation_errors_many_signals_end_it_once(void **state)
+{
+    (void)state;
+    start_coordinator();
+    run_well(JOIN);
+    client = start("client.log", "client run site --threads 1");
+    wait_for("client.log", "waiting for sites"); /* both are at work */
+    check_ends_well(&client);
+    check_ends_well(&coordinator);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -292,6 +316,7 @@ int main(void)
         TEST(test_federation_errors_a_site_s_files_are_looked_at_when_it_starts),
         TEST(test_federation_errors_of_privacy_are_told_with_the_fix),
         TEST(test_federation_errors_one_client_a_folder),
+        TEST(test_federation_errors_many_signals_end_it_once),
     };
     return cmocka_run_group_tests_name("federation.errors", tests, NULL, NULL);
 }
