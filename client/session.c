@@ -276,7 +276,10 @@ static dure_err receive(dure_session *s, dure_diag *diag)
     if (err) return dure_diag_set(diag, err, "the socket failed: %s", dure_err_text(err));
     const uint64_t now_ms = dure_clock_monotonic_ms();
     s->heard_ms = now_ms;
-    if (dure_msg_decode(&msg, envelope.control, &why)) {
+    const dure_err unread = dure_msg_decode(&msg, envelope.control, &why);
+    if (unread == DURE_ERR_UNSUPPORTED) {
+        err = dure_diag_set(diag, unread, "the coordinator is of another version: %s", why.text);
+    } else if (unread) {
         dure_log(DURE_LOG_WARN, "client", "frame_refused", "why=\"%s\"", why.text);
     } else {
         err = dispatch(s, &msg, envelope.payload, now_ms, diag);

@@ -123,7 +123,7 @@ static dure_err start(dure_aggregate *a, dure_diag *diag)
     return in->n_lanes ? DURE_OK
                        : dure_diag_set(diag, DURE_ERR_LIMIT,
                                        "no thread can be started to take vectors in; raise the "
-                                       "limit on processes ('ulimit -u')");
+                                       "limit on memory or processes ('ulimit -v', 'ulimit -u')");
 }
 
 dure_err aggregate_ingest_init(dure_aggregate *a)

@@ -238,11 +238,13 @@ static dure_err dispatch(dure_coordinator *c, const dure_envelope *envelope, dur
     size_t site = 0;
     const bool member = envelope->peer.admission == DURE_ADMIT_MEMBER &&
                         dure_coordinator_find_site(&site, c, &envelope->peer.id);
+    const char *name = member ? dure_roster_at(c->roster, site)->join.invitation.name : NULL;
     dure_err err = dure_msg_decode(&msg, envelope->control, &why);
     if (err && !dure_err_is_local(err)) {
-        log_refused(member ? dure_roster_at(c->roster, site)->join.invitation.name : "a guest",
-                    "a frame", err, &why);
-        return DURE_OK;
+        log_refused(name ? name : "a guest", "a frame", err, &why);
+        return err == DURE_ERR_UNSUPPORTED
+                   ? dure_coordinator_refuse_version(c, &envelope->peer.id, name, &why, diag)
+                   : DURE_OK;
     }
     if (!err && !member) {
         err = dure_coordinator_on_guest(c, envelope, msg, &why);

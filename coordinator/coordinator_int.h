@@ -136,6 +136,11 @@ void dure_coordinator_send_bytes(dure_coordinator *c, size_t site, dure_span con
 DURE_MUST_USE dure_err dure_coordinator_greet_all(dure_coordinator *c);
 DURE_MUST_USE dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *envelope,
                                                  const dure_msg *msg, dure_diag *diag);
+/* Answers a frame of another protocol version in this one: its first byte is the version in each of
+ * them, so that the peer can tell. `name`: of a member; NULL: a guest. */
+DURE_MUST_USE dure_err dure_coordinator_refuse_version(dure_coordinator *c, const dure_hash *peer,
+                                                       const char *name, const dure_diag *why,
+                                                       dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site,
                                                  const dure_msg *msg, uint64_t now_ms,
                                                  dure_diag *diag);

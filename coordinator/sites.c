@@ -90,6 +90,15 @@ static dure_err refuse(dure_coordinator *c, const dure_hash *peer, dure_refusal 
     return dure_coordinator_send_to(c, peer, &msg, diag);
 }
 
+dure_err dure_coordinator_refuse_version(dure_coordinator *c, const dure_hash *peer,
+                                         const char *name, const dure_diag *why, dure_diag *diag)
+{
+    if (name)
+        dure_coordinator_report(c, "site_of_another_version",
+                                json_pack("{s:s, s:s}", "site", name, "why", why->text));
+    return refuse(c, peer, DURE_REFUSAL_VERSION, why->text, diag);
+}
+
 static dure_refusal refusal_for(dure_err err, const dure_coordinator *c, const dure_join *join)
 {
     switch (err) {

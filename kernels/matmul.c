@@ -27,13 +27,15 @@ enum {
 
 typedef struct scratch_parts {
     void *panels;
-    float *decoded, *tile, *sums;
+    float *decoded, *tile, *apart, *sums; /* tile and apart: sums of a block of rows */
 } scratch_parts;
+
+enum { TILE = COLUMNS_MAX * ROWS_MAX };
 
 size_t dure_matmul_scratch_bytes(size_t rows, size_t inner)
 {
     size_t sums = COLUMNS_MAX * rows, few = DURE_MATMUL_FEW * inner;
-    return sizeof(float) * (PANEL + DECODED + COLUMNS_MAX * ROWS_MAX + (sums > few ? sums : few));
+    return sizeof(float) * (PANEL + DECODED + 2 * TILE + (sums > few ? sums : few));
 }
 
 static scratch_parts parts_of(void *scratch)
@@ -42,7 +44,8 @@ static scratch_parts parts_of(void *scratch)
     return (scratch_parts){.panels = at,
                            .decoded = at + PANEL,
                            .tile = at + PANEL + DECODED,
-                           .sums = at + PANEL + DECODED + COLUMNS_MAX * ROWS_MAX};
+                           .apart = at + PANEL + DECODED + TILE,
+                           .sums = at + PANEL + DECODED + 2 * TILE};
 }
 
 const uint8_t *dure_weight_at(const dure_weight *w, size_t row, size_t column)
@@ -82,6 +85,7 @@ typedef struct step {
     const dure_term *term;
     size_t k, depth;
     dure_panels panels;
+    bool apart;
 } step;
 
 typedef struct range {
@@ -230,6 +234,18 @@ static block block_at(const task *t, size_t i)
     return (block){{t->rows.first + at, end - at}, {t->rows.first + end, after - end}, i, of};
 }
 
+static void hand_on(const task *t, float *at, range rows)
+{
+    const dure_sums sums = {.at = at,
+                            .ld = t->columns.n,
+                            .row = rows.first,
+                            .rows = rows.n,
+                            .column = t->columns.first,
+                            .columns = t->columns.n};
+    if (t->p->n_apart) t->p->join(t->p->join_state, &sums, t->scratch.apart, t->ops);
+    t->p->finish(t->p->state, &sums, t->ops);
+}
+
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
 static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
 {
@@ -239,17 +255,12 @@ static void multiply_rows(const task *t, const step *steps, size_t n, bool first
         size_t at = b.rows.first - t->rows.first;
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
         dure_near near = near_of(t, steps, n, &b);
-        for (size_t s = 0; s < n; s++)
-            multiply(sums, t, &steps[s], b.rows, first && s == 0, &near);
-        if (!last) continue;
-        t->p->finish(t->p->state,
-                     &(dure_sums){.at = sums,
-                                  .ld = t->columns.n,
-                                  .row = b.rows.first,
-                                  .rows = b.rows.n,
-                                  .column = t->columns.first,
-                                  .columns = t->columns.n},
-                     t->ops);
+        for (size_t s = 0; s < n; s++) {
+            bool apart = steps[s].apart, begins = s == 0 || steps[s - 1].apart != apart;
+            multiply(apart ? t->scratch.apart : sums, t, &steps[s], b.rows,
+                     begins && (apart || first), &near);
+        }
+        if (last) hand_on(t, sums, b.rows);
     }
 }
 
@@ -265,7 +276,8 @@ static step next_step(const task *t, size_t *term, size_t *k, size_t room)
     const dure_term *from = &t->p->terms[*term];
     size_t depth = depth_of(from), link = link_of(depth), left = depth - *k;
     size_t most = room / elements_of(t, 1) * t->ops->group;
-    step s = {.term = from, .k = *k, .depth = left};
+    step s = {
+        .term = from, .k = *k, .depth = left, .apart = *term >= t->p->n_terms - t->p->n_apart};
     if (dure_round_up(left, t->ops->group) > most) s.depth = most / link * link;
     *k += s.depth;
     if (*k < depth) return s;
@@ -274,13 +286,30 @@ static step next_step(const task *t, size_t *term, size_t *k, size_t room)
     return s;
 }
 
+/* Terms that are summed apart all come in the last batch, as their sums are kept for one block of
+ * rows only; share_out() chooses tasks narrow enough for it. */
+static size_t apart_elements(const task *t)
+{
+    size_t sum = 0;
+    for (size_t i = t->p->n_terms - t->p->n_apart; i < t->p->n_terms; i++)
+        sum += elements_of(t, depth_of(&t->p->terms[i]));
+    return sum;
+}
+
+static bool begins_apart(const task *t, size_t term, size_t k)
+{
+    return t->p->n_apart && term == t->p->n_terms - t->p->n_apart && k == 0;
+}
+
 static void run(const task *t)
 {
     step steps[STEPS_MAX];
     size_t n = 0, used = 0, term = 0, k = 0;
     bool first = true;
     while (term < t->p->n_terms) {
-        step s = next_step(t, &term, &k, PANEL - used);
+        size_t room = PANEL - used;
+        if (n && begins_apart(t, term, k) && room < apart_elements(t)) room = 0;
+        step s = next_step(t, &term, &k, room);
         if (s.depth == 0 || n == STEPS_MAX) {
             DURE_ASSERT(n > 0); /* one link of the widest task fits */
             multiply_rows(t, steps, n, first, false);
@@ -343,20 +372,32 @@ static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops
     return unit;
 }
 
+/* Of the terms from `first` on, as panels hold them. */
+static size_t total_depth(const dure_product *p, size_t first, const dure_cpu_ops *ops)
+{
+    size_t sum = 0;
+    for (size_t k = first; k < p->n_terms; k++)
+        sum += dure_round_up(depth_of(&p->terms[k]), ops->group);
+    return sum;
+}
+
 /* The columns of a task: as many as possible, because each task reads all of x, but no more than
  * share out evenly among the threads, nor than keep the right factor in the cache. */
 static size_t width_of(const job *j, size_t threads)
 {
-    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1;
+    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1, apart = 1;
     for (size_t i = 0; i < j->n; i++) {
-        size_t depth = 0;
-        for (size_t k = 0; k < j->products[i].n_terms; k++)
-            depth += depth_of(&j->products[i].terms[k]);
-        if (depth > deepest) deepest = depth;
+        const dure_product *p = &j->products[i];
+        size_t all = total_depth(p, 0, j->ops);
+        size_t last = total_depth(p, p->n_terms - p->n_apart, j->ops);
+        if (all > deepest) deepest = all;
+        if (last > apart) apart = last;
     }
     size_t most = PANEL / deepest;
     if (most < DEEP_COLUMNS) most = DEEP_COLUMNS;
     if (most > COLUMNS_MAX) most = COLUMNS_MAX;
+    if (most > PANEL / apart) most = PANEL / apart;
+    DURE_ASSERT(most >= unit);
     size_t best = unit, shortest = SIZE_MAX;
     for (size_t width = unit; width <= most; width += unit) {
         if (width < COLUMNS_LEAST && width + unit <= most) continue;

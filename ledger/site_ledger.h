@@ -90,6 +90,12 @@ DURE_MUST_USE dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_sit
  * already; DURE_ERR_STATE if it was released, DURE_ERR_NOT_FOUND if it is unknown. */
 DURE_MUST_USE dure_err dure_site_ledger_spend(dure_site_ledger *ledger,
                                               const dure_reservation_id *id, dure_diag *diag);
+/* The same for one that is spent in one go, by whoever draws its noise from a key of this digest:
+ * it is noted, and nobody with another key spends it again (a reservation's name can be copied).
+ * DURE_ERR_STATE for such a one. */
+DURE_MUST_USE dure_err dure_site_ledger_spend_by(dure_site_ledger *ledger,
+                                                 const dure_reservation_id *id,
+                                                 const dure_hash *spender, dure_diag *diag);
 /* Steps [from, to) of a plan, counted from 0, that leave in one round of a federation. */
 typedef struct dure_ledger_use {
     uint64_t round;
@@ -119,6 +125,8 @@ typedef struct dure_reservation {
     char purpose[DURE_PURPOSE_SIZE];
     int64_t reserved_at_s; /* wall clock */
     dure_dp_plan plan;
+    bool has_spender; /* what dure_site_ledger_spend_by() noted */
+    dure_hash spender;
     uint64_t steps_used; /* the highest `to` that was noted; 0: none */
     uint64_t last_round; /* and the highest round */
 } dure_reservation;

@@ -30,7 +30,8 @@ static const char style[] =
     ".facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;"
     "margin:1.2rem 0}\n"
     ".facts div{background:var(--panel);border-radius:.3rem;padding:.7rem .9rem}\n"
-    ".facts b{display:block;white-space:nowrap;font-size:1.45rem;line-height:1.25}.facts "
+    ".facts b{display:block;white-space:nowrap;font-size:1.3rem;line-height:1.4}.facts sup"
+    "{font-size:.7em}.facts "
     "span{font-size:.84rem;"
     "color:var(--soft)}\n"
     ".wide{overflow-x:auto}\n"
@@ -53,6 +54,7 @@ static const char style[] =
     "stroke-dasharray:4 5}.s7{stroke:var(--c7);stroke-dasharray:1 4}.s9{stroke:var(--rule)}\n"
     ".lead{stroke-dasharray:none}\n"
     "footer{margin-top:3rem;padding-top:.7rem;border-top:1px solid var(--rule)}\n"
+    "@media(max-width:36rem){table.pairs th{width:7rem}}\n"
     "@page{size:A4;margin:17mm 16mm}\n"
     "@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--rule:#bbb;--page:#fff;"
     "--panel:#f3f3f3;--good:#0b5a2c;--bad:#a11313;--warn:#6b4700;--c0:#174e8c;--c1:#9c4212;"
@@ -114,9 +116,28 @@ void dure_statement_put_hex(dure_buf *out, const uint8_t *bytes, size_t n_bytes,
 void dure_statement_put_epsilon(dure_buf *out, double epsilon)
 {
     if (isfinite(epsilon))
-        dure_put_format(out, "%.3g", epsilon);
+        dure_put_format(out, "%.2f", ceil(epsilon * 100 - 1e-9) / 100);
     else
         dure_statement_put(out, "no bound");
+}
+
+/* e^epsilon as people write it, to three digits and rounded up: "45.4", "75,900". */
+static void put_odds(dure_buf *out, double epsilon)
+{
+    double odds = exp(epsilon), unit = pow(10, floor(log10(odds)) - 2);
+    odds = ceil(odds / unit - 1e-9) * unit;
+    if (odds >= 1e15) {
+        dure_put_format(out, "%.2e", odds);
+        return;
+    }
+    char digits[32];
+    size_t n = (size_t)snprintf(digits, sizeof digits, "%.*f", odds < 100, odds);
+    if (odds < 1000) {
+        dure_statement_put(out, digits);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        dure_put_format(out, "%s%c", i && (n - i) % 3 == 0 ? "," : "", digits[i]);
 }
 
 void dure_statement_put_delta(dure_buf *out, double delta)
@@ -227,10 +248,10 @@ static void put_loss_facts(dure_buf *out, const dure_account *most)
                                 "</span></div>\n");
         return;
     }
-    dure_put_format(out,
-                    "<div><b>\xce\xb5 = %.3g</b><span>largest privacy loss of any site</span></div>"
-                    "\n<div><b>\xce\xb4 = ",
-                    most->epsilon);
+    dure_statement_put(out, "<div><b>\xce\xb5 = ");
+    dure_statement_put_epsilon(out, most->epsilon);
+    dure_statement_put(out, "</b><span>largest privacy loss of any site</span></div>\n<div><b>"
+                            "\xce\xb4 = ");
     dure_statement_put_delta(out, most->delta);
     dure_statement_put(out, "</b><span>probability set aside at that site</span></div>\n");
 }
@@ -282,7 +303,9 @@ static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
     dure_put_format(
         out, "<h3>What that means for one %s</h3>\n<p>At the site with the largest loss (", unit);
     dure_statement_put_text(out, a->name);
-    dure_put_format(out, ", \xce\xb5 = %.3g, \xce\xb4 = ", a->epsilon);
+    dure_statement_put(out, ", \xce\xb5 = ");
+    dure_statement_put_epsilon(out, a->epsilon);
+    dure_statement_put(out, ", \xce\xb4 = ");
     dure_statement_put_delta(out, a->delta);
     dure_statement_put(out, "), whatever method is used:</p>\n<ul>\n");
     dure_put_format(out,
@@ -297,13 +320,15 @@ static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
         "<b>%.2f&nbsp;%%</b>.</li>\n",
         unit, 100 * power_at(0.01, a->epsilon, a->delta),
         100 * power_at(0.001, a->epsilon, a->delta));
+    dure_put_format(
+        out, "<li>No conclusion about a %s becomes more than e<sup>\xce\xb5</sup> = <b>", unit);
+    put_odds(out, a->epsilon);
     dure_put_format(out,
-                    "<li>No conclusion about a %s becomes more than e<sup>\xce\xb5</sup> = "
-                    "<b>%.3g times</b> as probable as if the %s had never existed, apart from "
+                    " times</b> as probable as if the %s had never existed, apart from "
                     "events of probability \xce\xb4.</li>\n</ul>\n"
                     "<p class=\"small soft\">These are limits, not measurements: what an attacker "
                     "achieves in practice is usually far below them.</p>\n",
-                    unit, exp(a->epsilon), unit);
+                    unit);
 }
 
 static void put_record_guarantee(dure_buf *out, const dure_statement *s)

@@ -207,26 +207,23 @@ static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, 
 {
     dure_transformer *t = b->t;
     dure_lora_pair pairs[3];
-    dure_product p = {.finish = to->finish, .state = to->state}, extra = {.n_terms = 0};
-    dure_dropout_sums sums = {.t = t,
-                              .pass = b->pass,
-                              .layer = layer,
-                              .input = list[0].target,
-                              .width = t->layers[layer].w[list[0].target].in,
-                              .finish = to->finish,
-                              .state = to->state};
+    dure_product p = {.finish = to->finish, .state = to->state};
+    dure_dropout_sums dropped = {.t = t,
+                                 .pass = b->pass,
+                                 .layer = layer,
+                                 .input = list[0].target,
+                                 .width = t->layers[layer].w[list[0].target].in};
     memcpy(p.touched, to->touched, sizeof p.touched);
     for (size_t i = 0; i < n; i++) {
         const dure_weight *w = &t->layers[layer].w[list[i].target];
         p.terms[p.n_terms++] =
             (dure_term){.x = list[i].dy, .ldx = w->out, .w = w, .transposed = true};
     }
-    add_lora_terms(b->pass->dropout ? &extra : &p, pairs, b, layer, list, n);
-    if (extra.n_terms) {
-        extra.finish = dure_dropout_finish_extra;
-        p.finish = dure_dropout_finish_rest;
-        extra.state = p.state = &sums;
-        dure_matmul(&extra, 1, b->pass->rows, &t->compute);
+    add_lora_terms(&p, pairs, b, layer, list, n);
+    if (b->pass->dropout && p.n_terms > n) {
+        p.n_apart = p.n_terms - n;
+        p.join = dure_dropout_join;
+        p.join_state = &dropped;
     }
     enter(b, DURE_PHASE_MATMUL);
     dure_matmul_ahead(&p, 1, b->pass->rows, after(b, layer, list[0].target), &t->compute);

@@ -251,7 +251,8 @@ dure_err dure_dealer_open(dure_dealer **out, const dure_dealer_opts *opts, dure_
     dealer->status.since_ms = dure_clock_monotonic_ms();
     dealer->key = *opts->key;
     memcpy(dealer->server_public, opts->server_public, DURE_CURVE_BYTES);
-    dure_diag_set(diag, DURE_ERR_NET, "cannot set up a socket for %s", opts->endpoint);
+    dure_diag_set(diag, DURE_ERR_NET, "cannot set up a socket for %s: memory or threads are short",
+                  opts->endpoint);
     int n = snprintf(dealer->endpoint, sizeof dealer->endpoint, "%s", opts->endpoint);
     err = n < ENDPOINT_SIZE ? dure_wake_open(&dealer->wake_fd) : DURE_ERR_USAGE;
     dealer->context = err ? NULL : zmq_ctx_new();

@@ -252,7 +252,8 @@ dure_err dure_router_open(dure_router **out, const dure_router_opts *opts, dure_
     router->admit_state = opts->admit_state;
     router->max_peers = opts->max_peers ? opts->max_peers : MAX_PEERS_DEFAULT;
     router->peers = calloc(router->max_peers, sizeof *router->peers);
-    dure_diag_set(diag, DURE_ERR_NET, "cannot set up a socket for %s", opts->endpoint);
+    dure_diag_set(diag, DURE_ERR_NET, "cannot set up a socket for %s: memory or threads are short",
+                  opts->endpoint);
     err = router->peers ? dure_wake_open(&router->wake_fd) : DURE_ERR_NOMEM;
     if (!err) err = open_sockets(router, opts, diag);
     if (err)

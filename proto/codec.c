@@ -511,9 +511,11 @@ dure_err dure_msg_decode(dure_msg **out, dure_span frame, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_PROTO, "a control frame is shorter than its head");
     }
     if (frame.data[0] != DURE_MSG_VERSION) {
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "the peer speaks protocol version %u, this program version %u",
-                             frame.data[0], DURE_MSG_VERSION);
+        return dure_diag_set(
+            diag, DURE_ERR_UNSUPPORTED,
+            "the peer speaks protocol version %u, this program version %u; install the "
+            "same version of Dure on both sides",
+            frame.data[0], DURE_MSG_VERSION);
     }
     const message_table *t = dure_codec_table(frame.data[1]);
     if (!t) {

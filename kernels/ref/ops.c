@@ -271,6 +271,18 @@ static void adamw(float *w, float *m, float *v, const float *g, size_t n, const 
     }
 }
 
+static void drop(void *y, const void *x, size_t n, const dure_drop *d)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)y)[i] = dure_drop_keeps(d, i) ? ((const float *)x)[i] : 0;
+}
+
+static void add_kept(float *y, const float *x, size_t column, size_t n, const dure_drop *d)
+{
+    for (size_t i = 0; i < n; i++)
+        if (dure_drop_keeps(d, column + i)) y[i] += x[i];
+}
+
 const dure_cpu_ops dure_cpu_reference = {
     .name = "reference",
 #include "kernels/cpu/ops_table.h"

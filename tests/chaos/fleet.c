@@ -193,8 +193,7 @@ void fleet_set_clock(fleet *f, uint32_t process, int64_t seconds)
                                      NULL));
 }
 
-/* What the process said in its last life. */
-static bool has_said(fleet *f, uint32_t process, const char *words)
+bool fleet_has_said(fleet *f, uint32_t process, const char *words)
 {
     dure_buf text;
     const char *at, *life = NULL;
@@ -212,7 +211,7 @@ static bool has_said(fleet *f, uint32_t process, const char *words)
 static bool was_full(fleet *f, uint32_t process, int status)
 {
     return f->processes[process].full && WIFEXITED(status) && WEXITSTATUS(status) == 1 &&
-           has_said(f, process, "the disk is full");
+           fleet_has_said(f, process, "the disk is full");
 }
 
 /* ---- joining ---- */
@@ -246,7 +245,7 @@ static bool join_once(fleet *f, uint32_t i, bool armed)
         return false;
     }
     /* It was over before, and its last words were cut off. */
-    if (WEXITSTATUS(status) && !has_said(f, i, "is a site's folder already"))
+    if (WEXITSTATUS(status) && !fleet_has_said(f, i, "is a site's folder already"))
         fail_msg("site%u cannot join, see %s/%s", i, f->v.dir.path, err);
     return true;
 }

@@ -44,6 +44,8 @@ uint64_t fleet_draw(const fleet *f, const char *what, uint64_t a, uint64_t b, ui
 void fleet_start(fleet *f, uint32_t process, bool armed);
 /* With a plan of CHAOS_KILL (points.c); NULL: it lives. */
 void fleet_start_with(fleet *f, uint32_t process, const char *plan);
+/* Whether the words are in what the process said in its last life. */
+bool fleet_has_said(fleet *f, uint32_t process, const char *words);
 void fleet_kill(fleet *f, uint32_t process);
 /* The process's wall clock is wrong by so much from now on, also in its next lives. */
 void fleet_set_clock(fleet *f, uint32_t process, int64_t seconds);

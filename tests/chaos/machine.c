@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -121,6 +122,112 @@ static void test_a_stored_sum_is_published_whoever_is_left(void **state)
     end();
 }
 
+/* How it ended within the time: an exit or signal status; -1: it lives. */
+static int end_of(uint32_t process, uint32_t timeout_ms)
+{
+    const uint64_t end_ms = dure_clock_monotonic_ms() + timeout_ms;
+    int status = -1;
+    while (dure_clock_monotonic_ms() < end_ms) {
+        if (waitpid(f.processes[process].pid, &status, WNOHANG) > 0) {
+            f.processes[process].pid = 0;
+            return status;
+        }
+        dure_clock_sleep_ms(10);
+    }
+    return -1;
+}
+
+/* A version after the other: each says what is to be done, and once all are of one version again,
+ * replaced one by one, the federation goes on. */
+static void test_another_version_of_the_protocol_is_a_sentence(void **state)
+{
+    (void)state;
+    begin(5);
+    wait_for("round_done", 1);
+    stop_one(0);
+    setenv("CHAOS_VERSION", "2", 1);
+    fleet_start(&f, 0, false);
+    unsetenv("CHAOS_VERSION");
+    assert_int_equal(end_of(0, 20000), 1 << 8);
+    assert_true(fleet_has_said(&f, 0,
+                               "speaks protocol version 2, this program version 1; install "
+                               "the same version of Dure on both sides"));
+    wait_for("site_of_another_version", 1);
+    fleet_start(&f, 0, false);
+    stop_one(FLEET_COORDINATOR);
+    setenv("CHAOS_VERSION", "2", 1);
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    unsetenv("CHAOS_VERSION");
+    for (uint32_t i = 0; i < 5; i++) {
+        assert_int_equal(end_of(i, 20000), 1 << 8);
+        assert_true(fleet_has_said(&f, i,
+                                   "the coordinator is of another version: the peer speaks "
+                                   "protocol version 2, this program version 1; install"));
+    }
+    stop_one(FLEET_COORDINATOR);
+    for (uint32_t i = 0; i < 5; i++)
+        fleet_start(&f, i, false);
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    wait_for("round_done", village_count(&f.v, "round_done") + 1);
+    for (uint32_t i = 0; i < 5; i++) {
+        stop_one(i);
+        fleet_start(&f, i, false);
+        wait_for("round_done", village_count(&f.v, "round_done") + 1);
+    }
+    end();
+}
+
+/* Not a byte more than it has and `more`, from now on. */
+static void limit_memory(uint32_t process, long more_kb)
+{
+    char path[64], line[128];
+    long kb = 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)f.processes[process].pid);
+    FILE *status = fopen(path, "r");
+    while (status && fgets(line, sizeof line, status))
+        if (sscanf(line, "VmSize: %ld", &kb) == 1) break;
+    if (status) (void)fclose(status);
+    const struct rlimit limit = {.rlim_cur = 1024 * (rlim_t)(kb + more_kb),
+                                 .rlim_max = 1024 * (rlim_t)(kb + more_kb)};
+    assert_true(kb > 0 && prlimit(f.processes[process].pid, RLIMIT_AS, &limit, NULL) == 0);
+}
+
+/* A process without memory ends with a sentence, or is ended by a library that has no other answer,
+ * or does with what it has: the next life goes on from what is on disk. */
+static void test_memory_that_runs_out_harms_nothing(void **state)
+{
+    (void)state;
+    unsigned n_said = 0, n_cut = 0, n_lived = 0;
+    fleet_make_large(&f, 4, 4, ROUNDS);
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    fleet_join_unharmed(&f);
+    for (uint32_t i = 0; i < 4; i++)
+        fleet_start(&f, i, false);
+    wait_for("round_done", 1);
+    for (unsigned k = 0; k < 12; k++) {
+        const uint32_t process = k % 3 == 2 ? 1 : FLEET_COORDINATOR;
+        dure_clock_sleep_ms(100 + 70 * k % 400);
+        limit_memory(process, (long)(k / 3) * 700);
+        const int status = end_of(process, 2500);
+        if (status < 0)
+            n_lived++;
+        else if (WIFEXITED(status) && WEXITSTATUS(status) == 1 &&
+                 fleet_has_said(&f, process, "memory"))
+            n_said++;
+        else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT)
+            n_cut++;
+        else
+            fleet_fail(&f, "a process without memory ended in another way");
+        fleet_kill(&f, process);
+        fleet_start(&f, process, false);
+    }
+    print_message("%u ended with a sentence, %u were cut off, %u went on\n", n_said, n_cut,
+                  n_lived);
+    assert_true(n_said > 0);
+    wait_for("round_done", village_count(&f.v, "round_done") + 2);
+    end();
+}
+
 /* Runs a command of the program with few descriptors; its output in f.v.output. */
 static int run_with_descriptors(unsigned n, const char *arguments)
 {
@@ -203,6 +310,8 @@ int main(void)
         cmocka_unit_test_teardown(test_a_stopped_coordinator_hands_its_round_over, teardown),
         cmocka_unit_test_teardown(test_a_stored_sum_is_published_whoever_is_left, teardown),
         cmocka_unit_test_teardown(test_a_stopped_site_is_back_in_the_next_round, teardown),
+        cmocka_unit_test_teardown(test_another_version_of_the_protocol_is_a_sentence, teardown),
+        cmocka_unit_test_teardown(test_memory_that_runs_out_harms_nothing, teardown),
         cmocka_unit_test_teardown(test_too_few_descriptors_are_a_sentence, teardown),
         cmocka_unit_test_teardown(test_state_that_cannot_be_written_is_a_sentence, teardown),
     };

@@ -18,6 +18,9 @@
  *   CHAOS_CLOCK=FILE
  *       the wall clock goes wrong by the seconds in FILE, which may change at any time
  *
+ *   CHAOS_VERSION=N
+ *       control frames are sent as of version N of the protocol
+ *
  * A kill is SIGKILL to this process: nothing is flushed, nobody is told. */
 #include "chaos_log.h"
 
@@ -46,6 +49,7 @@ static where mode;
 static int log_fd = -1;
 static atomic_bool is_full;
 static const char *clock_path;
+static uint8_t version; /* 0: the true one */
 
 static void *real(const char *name)
 {
@@ -79,6 +83,8 @@ __attribute__((constructor)) static void read_plan(void)
     long k = 0;
     const char *plan = getenv("CHAOS_KILL"), *log = getenv("CHAOS_LOG");
     clock_path = getenv("CHAOS_CLOCK");
+    const char *other = getenv("CHAOS_VERSION");
+    version = (uint8_t)(other ? strtoul(other, NULL, 10) : 0);
     if (plan && sscanf(plan, "%7[a-z]:%ld:%7[a-z]", kind, &k, when) == 3) {
         mode = strcmp(when, "torn") == 0    ? TORN
                : strcmp(when, "after") == 0 ? AFTER
@@ -288,8 +294,14 @@ int zmq_send(void *socket, const void *data, size_t n, int flags)
     payload_follows = false;
     if (!is_control(data, n, flags, true)) return next(socket, data, n, flags);
     note(CHAOS_FRAME, data, n, NULL, 0);
+    uint8_t *altered = version ? malloc(n) : NULL;
+    if (altered) {
+        memcpy(altered, data, n);
+        altered[0] = version;
+    }
     const bool dies = meet(&frames_left);
-    const int result = next(socket, data, n, flags);
+    const int result = next(socket, altered ? altered : data, n, flags);
+    free(altered);
     if (dies) die();
     payload_follows = flags & ZMQ_SNDMORE;
     return result;

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EVERY = 20, SAMPLES_MAX = 1000, STOP_MS = 20000, STUCK_MS = 120000 };
+enum { EVERY = 20, SAMPLES_MAX = 1000, STOP_MS = 20000, STUCK_MS = 600000 };
 
 typedef struct wish {
     uint64_t rounds, sites, seed, seconds;

@@ -891,6 +891,8 @@ def take_site_entry(e, n, sources, plans):
     elif kind in ("spend", "release"):
         if plans[e["id"]]["state"] != "reserved":
             raise Wrong("not reserved")
+        if len(bytes.fromhex(e.get("by", "00" * 32))) != 32:
+            raise Wrong("spent by whom")
         plans[e["id"]]["state"] = "spent" if kind == "spend" else "released"
     elif kind == "use":
         p = plans[e["id"]]

@@ -254,6 +254,67 @@ static void test_matmul_adds_terms_and_groups_products(void **state)
     }
 }
 
+/* Takes every second column of the sums apart, three times. */
+static void join_some(void *state, const dure_sums *sums, const float *apart,
+                      const dure_cpu_ops *ops)
+{
+    (void)ops;
+    (void)state;
+    for (size_t r = 0; r < sums->rows; r++)
+        for (size_t i = 0; i < sums->columns; i++)
+            if ((sums->column + i) % 2) sums->at[r * sums->ld + i] += 3 * apart[r * sums->ld + i];
+}
+
+/* Terms summed apart are joined to the others once, though all do not fit the cache together, with
+ * any number of threads. */
+static void test_matmul_joins_terms_summed_apart(void **state)
+{
+    (void)state;
+    enum { ROWS = 33, DEEP = 2048, RANK = 256, IN = 320 };
+    const dure_cpu_ops *ops = dure_cpu_ops_of(dure_cpu_best());
+    dure_weight w = random_weight(8, DEEP, IN);
+    dure_weight a[2] = {random_weight(0, RANK, IN), random_weight(0, RANK, IN)};
+    float *x = random_floats(ROWS * DEEP), *z = random_floats(ROWS * RANK);
+    float *y[2], *part[2], *main = malloc(ROWS * IN * sizeof *main);
+    void *x_acts = acts_of(x, ROWS * DEEP, ops), *z_acts = acts_of(z, ROWS * RANK, ops);
+    for (uint32_t i = 0; i < 2; i++) {
+        dure_compute c = compute(ops, i + 1);
+        y[i] = malloc(ROWS * IN * sizeof *y[i]);
+        part[i] = malloc(ROWS * IN * sizeof *part[i]);
+        multiply(main, x_acts, &w, true, ROWS, &c);
+        multiply(part[i], z_acts, &a[i], true, ROWS, &c);
+        dure_floats floats = {.y = y[i], .ldy = IN};
+        dure_product p = {.terms = {{.x = x_acts, .ldx = DEEP, .w = &w, .transposed = true},
+                                    {.x = z_acts, .ldx = RANK, .w = &a[0], .transposed = true},
+                                    {.x = z_acts, .ldx = RANK, .w = &a[1], .transposed = true}},
+                          .n_terms = 3,
+                          .n_apart = 2,
+                          .join = join_some,
+                          .finish = dure_finish_floats,
+                          .state = &floats,
+                          .touched = {dure_touched_floats(y[i], IN)}};
+        dure_matmul(&p, 1, ROWS, &c);
+        dure_pool_free(&c.pool);
+    }
+    assert_memory_equal(y[0], y[1], ROWS * IN * sizeof *y[0]);
+    for (size_t i = 0; i < ROWS * IN; i++) {
+        double apart = (double)part[0][i] + (double)part[1][i];
+        double expected = (double)main[i] + (i % IN % 2 ? 3 * apart : 0);
+        assert_true(fabs((double)y[0][i] - expected) < 1e-4 * (1 + fabs(expected)));
+    }
+    for (int i = 0; i < 2; i++) {
+        free(y[i]);
+        free(part[i]);
+        free_weight(&a[i]);
+    }
+    free(main);
+    free(x);
+    free(z);
+    free(x_acts);
+    free(z_acts);
+    free_weight(&w);
+}
+
 /* The factors of an adapter, A as it is and B turned, at every level. */
 static void test_matmul_narrow_is_right(void **state)
 {
@@ -334,6 +395,7 @@ int main(void)
         cmocka_unit_test(test_matmul_is_right_at_every_level),
         cmocka_unit_test(test_matmul_row_is_itself_among_any_rows),
         cmocka_unit_test(test_matmul_adds_terms_and_groups_products),
+        cmocka_unit_test(test_matmul_joins_terms_summed_apart),
         cmocka_unit_test(test_matmul_narrow_is_right),
         cmocka_unit_test(test_matmul_packed_is_as_decoded),
     };
