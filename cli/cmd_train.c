@@ -131,7 +131,7 @@ static void say_start(const training *t)
                 data->n_cut, (unsigned long long)o->max_length, data->n_unusable);
     if (!o->no_dp)
         fprintf(stderr,
-                "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
+                "source '%s': epsilon %.4g at delta %.3g (PLD"
                 " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
                 "%.4g, %s; the plan is reserved\n",
                 o->source, t->private_run.epsilon, o->delta, o->unit,

@@ -131,7 +131,7 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
         printf("privacy     none\n");
     else
         printf("privacy     epsilon %.4g of %.4g that are left to '%s', at delta %.3g "
-               "(" DURE_CALIBRATE_ACCOUNTANT " accountant), for one %s more or less; "
+               "(PLD accountant), for one %s more or less; "
                "noise %.4g, %s\n",
                p->privacy.epsilon, p->privacy.remaining, o->source, o->delta, o->unit,
                dure_dp_plan_sigma(&p->privacy.plan),

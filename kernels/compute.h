@@ -58,6 +58,11 @@ typedef struct dure_gemm {
     size_t b_panel;
     size_t m, n, k;
     bool accumulate;
+    /* The sums go on over a second pair of factors of k2 (0: none): rows of A with a_step = G. */
+    const void *a2;
+    size_t a2_row;
+    const void *b2;
+    size_t b2_panel, k2;
     dure_near *near; /* NULL: nothing */
 } dure_gemm;
 

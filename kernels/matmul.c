@@ -20,6 +20,7 @@ enum {
     LINK_STEP = 256, /* a multiple of every ggml type's block */
     DECODED_ROWS = 64,
     DECODED = DECODED_ROWS * COLUMNS_MAX, /* floats on their way into panels */
+    JOINED = 64,                          /* depth of a term that goes on from the one before */
     STEPS_MAX = 64,
     ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
     TURNED = 256,  /* rows of a factor turned at a time */
@@ -85,7 +86,7 @@ typedef struct step {
     const dure_term *term;
     size_t k, depth;
     dure_panels panels;
-    bool apart;
+    bool apart, joined; /* joined: its sums go on from those of the step before */
 } step;
 
 typedef struct range {
@@ -180,13 +181,13 @@ typedef struct block {
     size_t index, of;
 } block;
 
-/* What is wanted while a block is multiplied: where its sums go, x of the next block, and a part of
- * what the next products read. */
-static dure_near near_of(const task *t, const step *steps, size_t n, const block *b)
+/* What is wanted while a block is multiplied: x of the next block, and with the last batch where
+ * its sums go and a part of what the next products read. */
+static dure_near near_of(const task *t, const step *steps, size_t n, const block *b, bool last)
 {
     dure_near near = {.n = 0};
     size_t act = t->ops->act_bytes, ahead = b->index * t->ahead.bytes / b->of;
-    for (size_t i = 0; i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
+    for (size_t i = 0; last && i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
         const dure_touched *a = &t->p->touched[i];
         size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
         dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
@@ -197,14 +198,15 @@ static dure_near near_of(const task *t, const step *steps, size_t n, const block
         const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
         dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
     }
-    dure_near_add(&near, (const char *)t->ahead.at + ahead,
-                  (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
+    if (last)
+        dure_near_add(&near, (const char *)t->ahead.at + ahead,
+                      (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
     return near;
 }
 
-/* Adds rows [row, row + n) of a step to the sums. */
-static void multiply(float *sums, const task *t, const step *s, range rows, bool first,
-                     dure_near *near)
+/* Adds rows [row, row + n) of a step to the sums, and of the step joined to it (NULL: none). */
+static void multiply(float *sums, const task *t, const step *s, const step *joined, range rows,
+                     bool first, dure_near *near)
 {
     const dure_cpu_ops *ops = t->ops;
     size_t link = dure_round_up(link_of(depth_of(s->term)), ops->group);
@@ -222,6 +224,13 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
         g.a = dure_act_in(ops, s->term->x, rows.first * s->term->ldx + s->k + k);
         g.b = dure_act_in(ops, s->panels.at, k * ops->width);
         g.accumulate = !first || k > 0;
+        if (joined && k + g.k == depth) {
+            g.a2 = dure_act_in(ops, joined->term->x, rows.first * joined->term->ldx);
+            g.a2_row = joined->term->ldx;
+            g.b2 = joined->panels.at;
+            g.b2_panel = joined->panels.panel;
+            g.k2 = dure_round_up(joined->depth, ops->group);
+        }
         ops->gemm(&g);
     }
 }
@@ -254,14 +263,21 @@ static void multiply_rows(const task *t, const step *steps, size_t n, bool first
         b = block_at(t, i);
         size_t at = b.rows.first - t->rows.first;
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
-        dure_near near = near_of(t, steps, n, &b);
+        dure_near near = near_of(t, steps, n, &b, last);
         for (size_t s = 0; s < n; s++) {
             bool apart = steps[s].apart, begins = s == 0 || steps[s - 1].apart != apart;
-            multiply(apart ? t->scratch.apart : sums, t, &steps[s], b.rows,
+            if (steps[s].joined) continue;
+            const step *joined = s + 1 < n && steps[s + 1].joined ? &steps[s + 1] : NULL;
+            multiply(apart ? t->scratch.apart : sums, t, &steps[s], joined, b.rows,
                      begins && (apart || first), &near);
         }
         if (last) hand_on(t, sums, b.rows);
     }
+}
+
+static size_t pieces(size_t n, size_t of)
+{
+    return (n + of - 1) / of;
 }
 
 static size_t elements_of(const task *t, size_t depth)
@@ -269,16 +285,33 @@ static size_t elements_of(const task *t, size_t depth)
     return dure_round_up(t->columns.n, t->ops->width) * dure_round_up(depth, t->ops->group);
 }
 
-/* The next step of the product: as much of a term as `room` elements hold, whole links. depth 0:
- * it does not fit beside what is there. */
+/* Whether the term is short and follows a long one: an adapter's part beside its frozen product.
+ * Its sums then go on in the registers from the last link of that one. */
+static bool is_joined(const dure_product *p, size_t term)
+{
+    size_t apart = p->n_terms - p->n_apart;
+    return term > 0 && term < p->n_terms && (term < apart) == (term - 1 < apart) &&
+           depth_of(&p->terms[term]) <= JOINED && depth_of(&p->terms[term - 1]) > JOINED;
+}
+
+/* The next step of the product: as much of a term as `room` elements hold, whole links, the last
+ * only with the term that is joined to it. depth 0: it does not fit beside what is there. */
 static step next_step(const task *t, size_t *term, size_t *k, size_t room)
 {
     const dure_term *from = &t->p->terms[*term];
-    size_t depth = depth_of(from), link = link_of(depth), left = depth - *k;
+    size_t depth = depth_of(from), link = link_of(depth), left = depth - *k, beside = 0;
     size_t most = room / elements_of(t, 1) * t->ops->group;
-    step s = {
-        .term = from, .k = *k, .depth = left, .apart = *term >= t->p->n_terms - t->p->n_apart};
-    if (dure_round_up(left, t->ops->group) > most) s.depth = most / link * link;
+    step s = {.term = from,
+              .k = *k,
+              .depth = left,
+              .apart = *term >= t->p->n_terms - t->p->n_apart,
+              .joined = is_joined(t->p, *term)};
+    if (is_joined(t->p, *term + 1))
+        beside = dure_round_up(depth_of(&t->p->terms[*term + 1]), t->ops->group);
+    if (dure_round_up(left, t->ops->group) + beside > most) {
+        size_t links = most / link, all = pieces(left, link);
+        s.depth = (links < all ? links : all - 1) * link;
+    }
     *k += s.depth;
     if (*k < depth) return s;
     ++*term;
@@ -337,11 +370,6 @@ typedef struct job {
     dure_ahead ahead;
     size_t tasks[DURE_PRODUCTS_MAX + 1];
 } job;
-
-static size_t pieces(size_t n, size_t of)
-{
-    return (n + of - 1) / of;
-}
 
 /* The least number that both divide. */
 static size_t multiple_of(size_t a, size_t b)

@@ -224,6 +224,19 @@ dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledg
     return err;
 }
 
+dure_err dure_site_ledger_check(dure_site_ledger *ledger, const char *source,
+                                const dure_dp_plan *plan, dure_diag *diag)
+{
+    const dure_ledger_source *found = NULL;
+    dure_err err = dure_dp_plan_check(plan, diag);
+    if (!err) err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    err = find_for_plan(&found, ledger, source, plan, diag);
+    if (!err) err = dure_ledger_check_fits(ledger, found, plan, diag);
+    dure_ledger_end(ledger);
+    return err;
+}
+
 dure_err dure_reservation_id_make(dure_reservation_id *id, dure_diag *diag)
 {
     dure_rng rng = dure_rng_system();

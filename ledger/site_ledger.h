@@ -86,6 +86,9 @@ DURE_MUST_USE dure_err dure_reservation_id_make(dure_reservation_id *id, dure_di
  * DURE_ERR_BUDGET with a sentence if no noise does; otherwise as reserve. */
 DURE_MUST_USE dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledger,
                                                     const char *source, dure_diag *diag);
+/* DURE_OK if the plan could be reserved as it is; else what reserve would say. Reserves nothing. */
+DURE_MUST_USE dure_err dure_site_ledger_check(dure_site_ledger *ledger, const char *source,
+                                              const dure_dp_plan *plan, dure_diag *diag);
 /* Reserved to spent, durable when it returns: call it before anything leaves. Fine if it is spent
  * already; DURE_ERR_STATE if it was released, DURE_ERR_NOT_FOUND if it is unknown. */
 DURE_MUST_USE dure_err dure_site_ledger_spend(dure_site_ledger *ledger,

@@ -277,9 +277,10 @@ static void put_summary(dure_buf *out, const dure_statement *s)
         out,
         "<h2>In short</h2>\n<p>%zu sites of %zu organisations train one change to a "
         "language model (an <em>adapter</em>) together. Each site's records stay on its "
-        "own machine. What leaves a site is blurred with random noise first, and then "
+        "own machine. What leaves a site is blurred with random noise first%s, and then "
         "masked so that only the sum over all sites can be read.</p>\n",
-        s->n_curves, organisations(s->facts));
+        s->n_curves, organisations(s->facts),
+        s->privacy_mode == 2 ? ", of which each site adds a share" : "");
     dure_statement_put(out, "<div class=\"facts\">\n");
     put_fact(out, s->n_curves, "sites took part");
     put_fact(out, t->closed, "rounds completed, each a release");
@@ -390,6 +391,39 @@ static void put_subject_guarantee(dure_buf *out, const dure_statement *s)
     if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "subject");
 }
 
+static void put_site_guarantee(dure_buf *out, const dure_statement *s)
+{
+    const dure_statement_curve *most = dure_statement_largest(s);
+    dure_statement_put(
+        out,
+        "<p>The guarantee is <em>site-level differential privacy by shared noise</em>, "
+        "(\xce\xb5,&nbsp;\xce\xb4): for every single site, whatever anybody concludes from "
+        "<em>all</em> that was ever released, they would conclude almost the same if that site had "
+        "contributed nothing but its noise. How nearly the same is measured by \xce\xb5, the "
+        "privacy loss: 0 would mean exactly the same. It holds against whoever uses or obtains the "
+        "adapter, now or later, with any other knowledge and computing power, and against the "
+        "coordinator and other sites ");
+    dure_put_format(out, "<b>as long as every sum has %u honest sites</b>.</p>\n", s->plan.honest);
+    dure_put_format(
+        out,
+        "<table class=\"pairs\"><tbody>\n"
+        "<tr><th>Unit of privacy</th><td>One site, with everything it has.</td></tr>\n"
+        "<tr><th>Neighbouring data</th><td>Zero-out: the site's update is its own, or zero. That a "
+        "site takes part, and in which rounds, is public and not protected.</td></tr>\n"
+        "<tr><th>Rests on</th><td>%u honest sites in every sum at least. Each site adds only a "
+        "share "
+        "of the noise; the figures below count those of %u, the protected site among them, and no "
+        "more. If fewer in a sum are honest, they do not hold. Whether a site added its share "
+        "cannot be seen from outside.</td></tr>\n"
+        "<tr><th>Single records</th><td>A record is covered as a part of its site: what is learned "
+        "about it is no more than what is learned about the whole site.</td></tr>\n"
+        "<tr><th>Each site's own</th><td>The losses of different sites do not add up. A person "
+        "whose "
+        "records are at several sites adds their \xce\xb5 up.</td></tr>\n</tbody></table>\n",
+        s->plan.honest, s->plan.honest);
+    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "site");
+}
+
 static void put_guarantee(dure_buf *out, const dure_statement *s)
 {
     dure_statement_put(out, "<h2>What is guaranteed</h2>\n");
@@ -397,6 +431,8 @@ static void put_guarantee(dure_buf *out, const dure_statement *s)
         put_record_guarantee(out, s);
     } else if (s->privacy_mode == 4) {
         put_subject_guarantee(out, s);
+    } else if (s->privacy_mode == 2) {
+        put_site_guarantee(out, s);
     } else if (s->privacy_mode == 3) {
         dure_statement_put(out, "<p><b class=\"bad\">There is no differential privacy in this "
                                 "federation.</b> Its terms and the policies of its sites say so. "
@@ -415,13 +451,20 @@ static void put_guarantee(dure_buf *out, const dure_statement *s)
 
 /* ---- what is not covered, and trust ---- */
 
-static void put_not_covered(dure_buf *out)
+static void put_not_covered(dure_buf *out, bool shared)
 {
+    dure_statement_put(out, "<h2>What is not covered</h2>\n<ul>\n");
+    dure_statement_put(
+        out, shared ? "<li><b>That enough sites really added their shares of the noise.</b> Nobody "
+                      "can check this from outside. A site that does not weakens the guarantee of "
+                      "all.</li>\n"
+                      "<li><b>Who takes part in which round.</b> A site's presence is not "
+                      "protected.</li>\n"
+                    : "<li><b>That a site really added its noise.</b> Nobody can check this from "
+                      "outside. A site that does not, exposes its own records and nobody "
+                      "else's.</li>\n");
     dure_statement_put(
         out,
-        "<h2>What is not covered</h2>\n<ul>\n"
-        "<li><b>That a site really added its noise.</b> Nobody can check this from outside. A site "
-        "that does not, exposes its own records and nobody else's.</li>\n"
         "<li><b>That the published sum is the true one.</b> Sites recompute the adapter from the "
         "sum that they are shown; a coordinator that shows the same wrong sum to all is not caught "
         "by that.</li>\n"
@@ -445,6 +488,7 @@ static void put_not_covered(dure_buf *out)
 static void put_trust(dure_buf *out, const dure_statement *s)
 {
     const dure_statement_terms *t = s->facts->terms;
+    const bool shared = s->privacy_mode == 2;
     dure_statement_put(
         out, "<h2>Who has to be trusted</h2>\n<table class=\"pairs\"><tbody>\n"
              "<tr><th>A site, by itself</th><td>With its own records: clipping and noise happen "
@@ -452,7 +496,13 @@ static void put_trust(dure_buf *out, const dure_statement *s)
              "<tr><th>The coordinator</th><td>For nothing that the guarantee depends on. It sees "
              "masked updates and their sum. It keeps this log, which the sites check and cosign."
              "</td></tr>\n");
-    if (t) {
+    if (t && shared) {
+        dure_put_format(out,
+                        "<tr><th>Other sites</th><td>That of the %u or more sites in a sum at most "
+                        "%u work together with the coordinator or leave their share of the noise "
+                        "out. The guarantee and the masking depend on it.</td></tr>\n",
+                        t->u_min, t->collusion);
+    } else if (t) {
         dure_put_format(
             out,
             "<tr><th>Other sites</th><td>For nothing that the guarantee depends on. The "
@@ -485,7 +535,7 @@ dure_err dure_statement_html(dure_buf *out, const dure_statement *s)
         put_guarantee(out, s);
         dure_statement_put_budget(out, s);
         dure_statement_put_sites(out, s);
-        put_not_covered(out);
+        put_not_covered(out, s->privacy_mode == 2);
         dure_statement_put_incidents(out, s);
         put_trust(out, s);
         dure_statement_put_rounds(out, s);

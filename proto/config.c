@@ -258,6 +258,10 @@ static dure_err check_member(const dure_config *f, uint32_t i, dure_diag *diag)
     if (noised != (f->privacy_mode != DURE_PRIVACY_NONE)) {
         return wrong(diag, "a member's noise multiplier does not fit the privacy mode");
     }
+    if (f->privacy_mode == DURE_PRIVACY_CLIENT &&
+        (m->sigma_num != f->members[0].sigma_num || m->sigma_den != f->members[0].sigma_den)) {
+        return wrong(diag, "shared noise is not the same for all members");
+    }
     return DURE_OK;
 }
 

@@ -18,6 +18,10 @@ static void gemm(const dure_gemm *g)
             const float *b = (const float *)g->b + j / W * g->b_panel + j % W;
             for (size_t p = 0; p < g->k; p++)
                 sum = fmaf(a[p * g->a_step], b[p * W], sum);
+            const float *a2 = (const float *)g->a2 + i * g->a2_row;
+            const float *b2 = (const float *)g->b2 + j / W * g->b2_panel + j % W;
+            for (size_t p = 0; p < g->k2; p++)
+                sum = fmaf(a2[p], b2[p * W], sum);
             *c = g->accumulate ? *c + sum : sum;
         }
 }
