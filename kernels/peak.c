@@ -57,7 +57,7 @@ double dure_peak_gflops(const dure_compute *c, unsigned tries)
     return best * 1e-9;
 }
 
-enum { READ_FLOATS = 32 << 20, READ_PIECE = 16 << 10, READ_TRIES = 4 };
+enum { READ_FLOATS = 32 << 20, READ_PIECE = 16 << 10, READ_TRIES = 16 };
 
 typedef struct read_job {
     float *at, *sums; /* one sum a piece, so that nothing is left out */
