@@ -1,6 +1,7 @@
 #include "cli/audit_federation.h"
 
 #include "crypto/wipe.h"
+#include "federation/plan.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -109,17 +110,18 @@ static bool same_number(double a, double b)
 static const char *wrong_constant(const dure_audit_federation *f, const dure_dp_plan *plan,
                                   const dure_declared *d)
 {
-    const dure_training_terms *t = &f->terms->training;
+    const dure_dp_plan want = dure_federation_plan(f->terms, d, 1);
     const uint32_t den = d->sigma_num ? DURE_DP_SIGMA_DEN : d->sigma_den;
-    const bool subjects = t->privacy_mode == DURE_PRIVACY_SUBJECT;
-    if (subjects != (plan->mechanism == DURE_DP_POISSON_GAUSSIAN_SUBJECTS)) return "unit";
-    if (plan->sigma_num != d->sigma_num || d->sigma_den != den) return "noise";
-    if (plan->q_k != d->q_k || plan->full != (d->q_k == 0)) return "sampling rate";
-    if (plan->n_pub != d->n_pub) return "number of records";
-    if (plan->batch != d->batch) return "batch";
-    if (!same_number(plan->clip, t->clip)) return "clip";
-    if (plan->grid_bits != t->grid_bits) return "grid";
-    if (plan->steps != t->steps) return "number of steps";
+    if (plan->mechanism != want.mechanism) return "unit";
+    if (plan->sigma_num != want.sigma_num || d->sigma_den != den) return "noise";
+    if (plan->q_k != want.q_k || plan->full != want.full) return "sampling rate";
+    if (plan->n_pub != want.n_pub) return "number of records";
+    if (plan->batch != want.batch) return "batch";
+    if (!same_number(plan->clip, want.clip)) return "clip";
+    if (plan->grid_bits != want.grid_bits) return "grid";
+    if (plan->steps != want.steps) return "number of steps";
+    if (plan->honest != want.honest) return "number of honest sites";
+    if (plan->n_params != want.n_params) return "number of parameters";
     return NULL;
 }
 
@@ -146,12 +148,12 @@ static dure_err check_member(dure_audit_federation *f, const dure_event_member *
                              wrong, m->name);
     /* A member that is charged in doubt may have steps left, which it then uses in a later round.
      */
-    const dure_training_terms *t = &f->terms->training;
+    const uint64_t planned = f->terms->training.rounds * dure_federation_round_steps(f->terms);
     if (m->part == DURE_PART_SUMMED) f->steps[i] += m->plan.steps;
-    if (f->steps[i] <= (uint64_t)t->rounds * t->steps) return DURE_OK;
+    if (f->steps[i] <= planned) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_AUTH,
                          "%s has %llu steps in the sums, more than the %llu that the terms plan",
-                         m->name, (ull)f->steps[i], (ull)t->rounds * t->steps);
+                         m->name, (ull)f->steps[i], (ull)planned);
 }
 
 static dure_err check_round(void *state, const dure_event *event, dure_diag *diag)

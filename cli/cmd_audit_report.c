@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "federation/plan.h"
 #include "ledger/statement.h"
 
 #include <stdio.h>
@@ -17,21 +18,11 @@ enum { FILE_MODE = 0644, CANARY_MAX_BYTES = 1 << 20 };
 static dure_statement_site site_of(const dure_roster_member *member)
 {
     const dure_join *join = &member->join;
-    const dure_declared *d = &join->declared;
-    const dure_training_terms *t = &join->invitation.terms.training;
+    const dure_terms *t = &join->invitation.terms;
     dure_statement_site site = {.joined_s = member->joined_s,
                                 .revoked = member->revoked,
-                                .plan = {.mechanism = t->privacy_mode == DURE_PRIVACY_SUBJECT
-                                                          ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                                                          : DURE_DP_POISSON_GAUSSIAN,
-                                         .full = d->q_k == 0,
-                                         .q_k = d->q_k,
-                                         .sigma_num = d->sigma_num,
-                                         .clip = t->clip,
-                                         .grid_bits = t->grid_bits,
-                                         .steps = (uint64_t)t->rounds * t->steps,
-                                         .n_pub = d->n_pub,
-                                         .batch = d->batch}};
+                                .plan =
+                                    dure_federation_plan(t, &join->declared, t->training.rounds)};
     memcpy(site.name, join->invitation.name, sizeof site.name);
     memcpy(site.organisation, join->invitation.organisation, sizeof site.organisation);
     memcpy(site.sign_public, join->sign_public, sizeof site.sign_public);

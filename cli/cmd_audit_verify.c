@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 /* JSON has no infinity: what is not finite becomes null. */
 static json_t *number(double value)
@@ -108,13 +109,14 @@ static void format_epsilon(char text[32], double epsilon)
         snprintf(text, 32, "no privacy");
 }
 
-static void print_account(const dure_account *a)
+static void print_account(const dure_account *a, int name_width)
 {
     char epsilon[32], rdp[32];
     format_epsilon(epsilon, a->epsilon);
     format_epsilon(rdp, a->epsilon_rdp);
-    printf("%-24s  %6llu  %8llu  %-8s  %10s  %10s  %9.2e", a->name, (unsigned long long)a->rounds,
-           (unsigned long long)a->steps, a->unit, epsilon, rdp, a->delta);
+    printf("%-*s  %6llu  %8llu  %-8s  %10s  %10s  %9.2e", name_width, a->name,
+           (unsigned long long)a->rounds, (unsigned long long)a->steps, a->unit, epsilon, rdp,
+           a->delta);
     if (a->rounds_open > 0) {
         printf("  (%llu without an end, counted as spent)", (unsigned long long)a->rounds_open);
     }
@@ -137,10 +139,15 @@ static void print_report(const dure_verify_report *r)
            (unsigned long long)(t->opened - t->closed - t->aborted));
     print_shown(r);
     if (r->n_accounts == 0) return;
-    printf("\n%-24s  %6s  %8s  %-8s  %10s  %10s  %9s\n", "SITE", "ROUNDS", "STEPS", "FOR ONE",
+    int width = 4;
+    for (size_t i = 0; i < r->n_accounts; i++) {
+        int n = (int)strlen(r->accounts[i].name);
+        if (n > width) width = n;
+    }
+    printf("\n%-*s  %6s  %8s  %-8s  %10s  %10s  %9s\n", width, "SITE", "ROUNDS", "STEPS", "FOR ONE",
            "EPSILON", "BY RDP", "DELTA");
     for (size_t i = 0; i < r->n_accounts; i++)
-        print_account(&r->accounts[i]);
+        print_account(&r->accounts[i], width);
 }
 
 static int run_verify(const dure_audit_source *source, bool json, const dure_usage *usage)

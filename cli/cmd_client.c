@@ -28,13 +28,14 @@ typedef struct options {
 
 /* ---- run ---- */
 
-/* The one that the signal handler stops. */
-static dure_session *running;
+/* The one that the signal handler stops; NULL from before it is taken apart. */
+static _Atomic(dure_session *) running;
 
 static void on_signal(int number)
 {
     (void)number;
-    if (running) dure_session_stop(running);
+    dure_session *s = running;
+    if (s) dure_session_stop(s);
 }
 
 static void handle_signals(void)
@@ -123,12 +124,15 @@ static dure_err run(const options *o, dure_diag *diag)
                                     .exit_when_done = o->exit_when_done,
                                     .event = on_event,
                                     .event_state = (void *)(uintptr_t)o};
-    dure_err err = dure_session_open(&running, &opts, diag);
+    dure_session *s = NULL;
+    dure_err err = dure_session_open(&s, &opts, diag);
     if (!err) {
+        running = s;
         handle_signals();
-        err = dure_session_run(running, diag);
+        err = dure_session_run(s, diag);
+        running = NULL;
     }
-    dure_session_close(&running);
+    dure_session_close(&s);
     return err;
 }
 
@@ -234,15 +238,21 @@ static void print_findings(const findings *f, const dure_site *site)
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
     }
+    const bool shared = f->plan.mechanism == DURE_DP_SITE_GAUSSIAN;
     printf("privacy     noise multiplier %.4g, epsilon %.4g of %.4g at delta %.3g for the whole "
-           "plan (" DURE_CALIBRATE_ACCOUNTANT " accountant), for one %s more or less\n",
+           "plan (%s accountant), for one %s %s\n",
            dure_dp_plan_sigma(&f->plan), f->epsilon, site->policy.budget.epsilon,
-           site->policy.budget.delta, dure_dp_plan_unit(&f->plan));
+           site->policy.budget.delta, dure_calibrate_accountant(&f->plan),
+           shared ? "site's" : dure_dp_plan_unit(&f->plan),
+           shared ? "whole update or none" : "more or less");
+    if (shared)
+        printf("            while at least %u honest sites share the noise of every sum\n",
+               f->plan.honest);
     printf("ledger      source %s: %.4g spent, %.4g reserved or spent, %.4g left\n",
            site->policy.source, f->source.epsilon_spent, f->source.epsilon_committed,
            f->source.epsilon_remaining);
-    printf("steps       %llu of %llu used\n", (unsigned long long)site->state.steps_used,
-           (unsigned long long)f->plan.steps);
+    printf("%-11s %llu of %llu used\n", shared ? "rounds" : "steps",
+           (unsigned long long)site->state.steps_used, (unsigned long long)f->plan.steps);
 }
 
 static int check(const options *o)

@@ -22,13 +22,14 @@ typedef struct options {
     bool exit_when_done, no_gate, json;
 } options;
 
-/* The one that the signal handler stops. */
-static dure_coordinator *running;
+/* The one that the signal handler stops; NULL from before it is taken apart. */
+static _Atomic(dure_coordinator *) running;
 
 static void on_signal(int number)
 {
     (void)number;
-    if (running) dure_coordinator_stop(running);
+    dure_coordinator *c = running;
+    if (c) dure_coordinator_stop(c);
 }
 
 static void handle_signals(void)
@@ -122,12 +123,15 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
     child.log_path = dure_path_join(dir, "gate.log");
     dure_gate_child_init(&gate, &child);
     if (!o->no_gate) opts.gate = &gate;
-    if (!err) err = dure_coordinator_open(&running, &opts, diag);
+    dure_coordinator *c = NULL;
+    if (!err) err = dure_coordinator_open(&c, &opts, diag);
     if (!err) {
+        running = c;
         handle_signals();
-        err = dure_coordinator_run(running, diag);
+        err = dure_coordinator_run(c, diag);
+        running = NULL;
     }
-    dure_coordinator_close(&running);
+    dure_coordinator_close(&c);
     dure_gate_child_fini(&child);
     free(child.log_path);
     dure_folder_fini(&folder);

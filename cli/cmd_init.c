@@ -6,6 +6,9 @@
 #include "common/file.h"
 #include "coordinator/founding.h"
 #include "crypto/rng.h"
+#include "dp/calibrate.h"
+#include "dp/noise_share.h"
+#include "federation/plan.h"
 #include "model/base_digest.h"
 #include "model/chat_template.h"
 #include "model/dataset.h"
@@ -13,16 +16,20 @@
 #include "secagg/hybrid.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* 100 sites of it stay below 2^31. */
+#define SITE_LIMIT_BITS 24
 
 typedef struct options {
     const char *dir, *model, *eval, *endpoint, *name, *targets, *suite, *unit;
     uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
     uint64_t lifetime_s, gate_records, seed;
-    double alpha, learning_rate, clip, range, margin;
-    bool seed_given, no_dp, json, post_quantum;
+    double alpha, learning_rate, clip, range, margin, noise, epsilon, delta;
+    bool seed_given, no_dp, json, post_quantum, range_given, noise_given, epsilon_given;
 } options;
 
 /* ---- what the model and the evaluation file say ---- */
@@ -103,10 +110,40 @@ static dure_err fill_layout(dure_settings *s, const options *o, dure_diag *diag)
     return DURE_OK;
 }
 
+static bool protects_site(const options *o)
+{
+    return !o->no_dp && strcmp(o->unit, "site") == 0;
+}
+
 static uint32_t mode_of(const options *o)
 {
     if (o->no_dp) return DURE_PRIVACY_NONE;
+    if (protects_site(o)) return DURE_PRIVACY_CLIENT;
     return strcmp(o->unit, "subject") ? DURE_PRIVACY_RECORD : DURE_PRIVACY_SUBJECT;
+}
+
+/* Noise shared by the sites is one figure for all, so it is found here and not when they join. The
+ * words of the sum are the clip's grid, with all the room there is beside it for the noise. */
+static dure_err fill_shares(dure_terms *t, const options *o, dure_diag *diag)
+{
+    const dure_declared anyone = {.n_pub = 1, .batch = 1};
+    t->grid = (dure_grid){.range = ldexp(o->clip, SITE_LIMIT_BITS - (int)t->training.grid_bits),
+                          .limit = 1u << SITE_LIMIT_BITS,
+                          .modulus_bits = 32};
+    t->training.sigma_num = DURE_DP_SIGMA_DEN;
+    if (t->cohort.u_min < t->cohort.collusion + DURE_DP_HONEST_MIN)
+        return dure_terms_check(t, diag); /* it names the rule */
+    dure_dp_plan plan = dure_federation_plan(t, &anyone, t->training.rounds);
+    const dure_privacy target = {o->epsilon, o->delta};
+    dure_err err = o->noise_given ? dure_dp_plan_set_sigma(&plan, o->noise, diag)
+                                  : dure_calibrate_sigma(&plan, NULL, target, diag);
+    t->training.sigma_num = plan.sigma_num;
+    /* No wider than the noise needs: it is also what a dishonest site may send. */
+    while (!err && dure_share_reach(&plan) <= t->grid.limit / 2) {
+        t->grid.limit /= 2;
+        t->grid.range /= 2;
+    }
+    return err;
 }
 
 static void fill_terms(dure_terms *t, const options *o)
@@ -155,6 +192,8 @@ static dure_err fill_settings(dure_settings *s, const options *o, dure_diag *dia
     if (!err) err = fill_layout(s, o, diag);
     if (err) return err;
     fill_terms(&s->terms, o);
+    if (protects_site(o)) err = fill_shares(&s->terms, o, diag);
+    if (err) return err;
     snprintf(s->endpoint, sizeof s->endpoint, "%s", o->endpoint);
     s->gate_margin = o->margin;
     s->gate_records = (uint32_t)o->gate_records;
@@ -162,6 +201,33 @@ static dure_err fill_settings(dure_settings *s, const options *o, dure_diag *dia
 }
 
 /* ---- the command ---- */
+
+static const char *mode_words(uint32_t mode)
+{
+    switch (mode) {
+    case DURE_PRIVACY_NONE:
+        return "without differential privacy";
+    case DURE_PRIVACY_CLIENT:
+        return "with differential privacy for whole sites";
+    case DURE_PRIVACY_SUBJECT:
+        return "with subject-level differential privacy";
+    default:
+        return "with record-level differential privacy";
+    }
+}
+
+static void print_shares(const dure_terms *t, const options *o)
+{
+    const dure_declared anyone = {.n_pub = 1, .batch = 1, .sigma_num = t->training.sigma_num};
+    const dure_dp_plan plan = dure_federation_plan(t, &anyone, t->training.rounds);
+    double epsilon = INFINITY;
+    if (dure_calibrate_epsilon(&epsilon, &plan, NULL, o->delta)) epsilon = INFINITY;
+    printf("shared noise %.4g times the clip in every sum of %u honest sites or more (u-min less "
+           "collusion);\n"
+           "             epsilon %.4g at delta %.3g for a site's whole update or none, in all "
+           "rounds (zCDP)\n",
+           dure_dp_plan_sigma(&plan), plan.honest, epsilon, o->delta);
+}
 
 static int print_made(const dure_settings *s, const dure_founded *made, const options *o)
 {
@@ -178,15 +244,14 @@ static int print_made(const dure_settings *s, const dure_founded *made, const op
                       (json_int_t)t->training.rounds, "min_sites", (json_int_t)t->cohort.min_sites,
                       "threshold", (json_int_t)threshold, "suite",
                       t->cohort.post_quantum ? "hybrid" : "x25519"));
-    dure_format_bytes(size, 3 * t->layout.n_active);
+    dure_format_bytes(size, t->grid.modulus_bits / 8 * t->layout.n_active);
     dure_lora_targets_text(targets, t->layout.targets);
     printf("federation   %s\nroot key     %s\nbase model   %s\n", t->federation, root, base);
     printf("adapter      rank %u on %s: %llu parameters are trained, %s a site and round\n",
            t->layout.rank, targets, (unsigned long long)t->layout.n_active, size);
     printf("plan         %u rounds of %u steps, %s\n", t->training.rounds, t->training.steps,
-           o->no_dp                     ? "without differential privacy"
-           : strcmp(o->unit, "subject") ? "with record-level differential privacy"
-                                        : "with subject-level differential privacy");
+           mode_words(t->training.privacy_mode));
+    if (protects_site(o)) print_shares(t, o);
     printf("sites        at least %u a round; with %u, %u must stay to the end; %u may collude\n",
            t->cohort.min_sites, t->cohort.min_sites, threshold, t->cohort.collusion);
     printf("round keys   %s\n", t->cohort.post_quantum
@@ -246,14 +311,14 @@ static bool counts_fit(const options *o)
 #define TEXT(flag, field, what, words, must)                                                       \
     {.name = flag,                                                                                 \
      .kind = DURE_ARG_TEXT,                                                                        \
-     .out = &o.field,                                                                              \
+     .out = &asked.field,                                                                          \
      .value = what,                                                                                \
      .help = words,                                                                                \
      .required = must}
 #define COUNT(flag, field, words)                                                                  \
-    {.name = flag, .kind = DURE_ARG_COUNT, .out = &o.field, .value = "N", .help = words}
+    {.name = flag, .kind = DURE_ARG_COUNT, .out = &asked.field, .value = "N", .help = words}
 #define NUMBER(flag, field, words)                                                                 \
-    {.name = flag, .kind = DURE_ARG_NUMBER, .out = &o.field, .value = "X", .help = words}
+    {.name = flag, .kind = DURE_ARG_NUMBER, .out = &asked.field, .value = "X", .help = words}
 
 /* "tcp://HOST:PORT" with a port that a socket can have: it goes into every invitation. */
 static bool is_endpoint(const char *text)
@@ -273,8 +338,22 @@ static int check(options *o, const dure_usage *usage)
     if (!is_endpoint(o->endpoint))
         return dure_args_refuse(usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
                                 o->endpoint);
-    if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0)
-        return dure_args_refuse(usage, "--unit must be record or subject, not '%s'", o->unit);
+    if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0 &&
+        strcmp(o->unit, "site") != 0)
+        return dure_args_refuse(usage, "--unit must be record, subject or site, not '%s'", o->unit);
+    if (protects_site(o) ? o->noise_given == o->epsilon_given : o->noise_given || o->epsilon_given)
+        return dure_args_refuse(usage, protects_site(o)
+                                           ? "with --unit site give --epsilon or --noise"
+                                           : "--epsilon and --noise are for --unit site; other "
+                                             "sites choose their own when they join");
+    if (protects_site(o) && o->range_given)
+        return dure_args_refuse(usage, "with --unit site the range follows from --clip");
+    int exponent;
+    if (protects_site(o) && !(o->clip > 0 && frexp(o->clip, &exponent) == 0.5))
+        return dure_args_refuse(usage,
+                                "with --unit site the clip is a power of two such as 0.5, "
+                                "not %g",
+                                o->clip);
     if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
     o->post_quantum = strcmp(o->suite, "hybrid") == 0;
     if (!o->post_quantum && strcmp(o->suite, "x25519") != 0)
@@ -282,81 +361,106 @@ static int check(options *o, const dure_usage *usage)
     return 0;
 }
 
-static const options usual = {.targets = "q,v",
-                              .unit = "record",
-                              .rounds = 5,
-                              .steps = 4,
-                              .rank = 8,
-                              .batch = 64,
-                              .max_length = 512,
-                              .min_sites = 3,
-                              .collusion = 1,
-                              .lifetime_s = 6 * 3600,
-                              .learning_rate = 1e-3,
-                              .clip = 1,
-                              .range = 0.0625};
+/* The command line; one process runs one command. */
+static options asked = {.targets = "q,v",
+                        .unit = "record",
+                        .rounds = 5,
+                        .steps = 4,
+                        .rank = 8,
+                        .batch = 64,
+                        .max_length = 512,
+                        .min_sites = 3,
+                        .collusion = 1,
+                        .lifetime_s = 6 * 3600,
+                        .learning_rate = 1e-3,
+                        .clip = 1,
+                        .range = 0.0625,
+                        .delta = 1e-5};
+
+static const dure_arg args[] = {
+    {.name = "DIR",
+     .kind = DURE_ARG_OPERAND,
+     .out = &asked.dir,
+     .help = "the new folder",
+     .required = true},
+    TEXT("model", model, "FILE", "the base model every site has, GGUF", true),
+    TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
+    TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
+    TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
+    TEXT("suite", suite, "SUITE",
+         "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519 "
+         "(hybrid where this machine has it)",
+         false),
+    TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
+         false),
+    COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
+    COUNT("steps", steps, "local steps a round (4)"),
+    COUNT("rank", rank, "rank of the adapter (8)"),
+    NUMBER("alpha", alpha, "scale of the adapter (twice the rank)"),
+    COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
+    COUNT("batch", batch, "expected records a step proposed to sites (64)"),
+    COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
+    NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
+    NUMBER("clip", clip,
+           "bound of one record's gradient, or of a site's whole update with --unit site and "
+           "then a power of two (1)"),
+    {.name = "range",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.range,
+     .value = "X",
+     .given = &asked.range_given,
+     .help = "largest change of a parameter a round, a power of two (0.0625)"},
+    COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
+    COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
+    COUNT("u-min", u_min, "fewest sites in a sum (the larger of 3 and collusion + 2)"),
+    COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
+    NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
+    COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
+    {.name = "seed",
+     .kind = DURE_ARG_COUNT,
+     .out = &asked.seed,
+     .value = "N",
+     .help = "of the frozen factor A, public (random)",
+     .given = &asked.seed_given},
+    TEXT("unit", unit, "record|subject|site",
+         "what is protected: one record; one subject with all its records at a site, each of "
+         "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
+         "honest sites share, which suits hundreds of sites (record)",
+         false),
+    {.name = "epsilon",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.epsilon,
+     .value = "E",
+     .given = &asked.epsilon_given,
+     .help = "with --unit site: of all rounds, which finds the noise"},
+    NUMBER("delta", delta, "with --unit site: that epsilon holds at (0.00001)"),
+    {.name = "noise",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.noise,
+     .value = "X",
+     .given = &asked.noise_given,
+     .help = "with --unit site, in place of --epsilon: of a sum, over the clip"},
+    {.name = "no-dp",
+     .kind = DURE_ARG_FLAG,
+     .out = &asked.no_dp,
+     .help = "train without differential privacy; each site must agree"},
+    {.name = "json", .kind = DURE_ARG_FLAG, .out = &asked.json, .help = "one JSON object"},
+};
 
 int dure_cmd_init(int argc, char **argv)
 {
-    options o = usual;
-    const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o.dir,
-         .help = "the new folder",
-         .required = true},
-        TEXT("model", model, "FILE", "the base model every site has, GGUF", true),
-        TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
-        TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
-        TEXT("name", name, "NAME", "the federation's name (the folder's)", false),
-        TEXT("suite", suite, "SUITE",
-             "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519 "
-             "(hybrid where this machine has it)",
-             false),
-        TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
-             false),
-        COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
-        COUNT("steps", steps, "local steps a round (4)"),
-        COUNT("rank", rank, "rank of the adapter (8)"),
-        NUMBER("alpha", alpha, "scale of the adapter (twice the rank)"),
-        COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
-        COUNT("batch", batch, "expected records a step proposed to sites (64)"),
-        COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
-        NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
-        NUMBER("clip", clip, "bound of one record's gradient (1)"),
-        NUMBER("range", range, "largest change of a parameter a round, a power of two (0.0625)"),
-        COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
-        COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
-        COUNT("u-min", u_min, "fewest sites in a sum (the larger of 3 and collusion + 2)"),
-        COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
-        NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
-        COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
-        {.name = "seed",
-         .kind = DURE_ARG_COUNT,
-         .out = &o.seed,
-         .value = "N",
-         .help = "of the frozen factor A, public (random)",
-         .given = &o.seed_given},
-        TEXT(
-            "unit", unit, "record|subject",
-            "what is protected: one record, or one subject with all its records at a site, each of "
-            "which names it in \"subject\" (record)",
-            false),
-        {.name = "no-dp",
-         .kind = DURE_ARG_FLAG,
-         .out = &o.no_dp,
-         .help = "train without differential privacy; each site must agree"},
-        dure_json_arg(&o.json),
-    };
     const dure_usage usage = {
         "init", "make a federation: DIR/admin with its root key, DIR/coordinator with its state",
         args, N_ARGS(args),
-        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070"};
+        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070\n"
+        "  dure init fleet --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070 "
+        "\\\n"
+        "      --unit site --epsilon 8 --min-sites 60 --u-min 50 --collusion 10 --targets v"};
     char name[DURE_NAME_SIZE];
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    const int refused = check(&o, &usage);
+    const int refused = check(&asked, &usage);
     if (refused) return refused;
-    if (!o.name) o.name = default_name(name, o.dir);
-    return make(&o);
+    if (!asked.name) asked.name = default_name(name, asked.dir);
+    return make(&asked);
 }

@@ -21,19 +21,27 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
             "{s:s, s:s, s:s, s:s, s:f, s:f, s:s, s:f, s:I, s:I}", "federation", e->federation,
             "site", e->name, "dir", dir, "unit",
             e->plan.steps ? dure_dp_plan_unit(&e->plan) : "none", "epsilon", e->epsilon, "delta",
-            e->delta, "accountant", e->plan.steps ? DURE_CALIBRATE_ACCOUNTANT : "none",
+            e->delta, "accountant", e->plan.steps ? dure_calibrate_accountant(&e->plan) : "none",
             "noise_multiplier", dure_dp_plan_sigma(&e->plan), "batch", (json_int_t)e->plan.batch,
             "steps", (json_int_t)e->plan.steps));
     }
     printf("%s has joined federation %s; the folder is %s\n", e->name, e->federation, dir);
-    if (e->plan.steps) {
+    if (e->plan.mechanism == DURE_DP_SITE_GAUSSIAN) {
+        fprintf(stderr,
+                "The whole plan is reserved: %llu rounds with noise %.4g times the clip, which at "
+                "least %u honest sites share, epsilon %.4g at delta %.3g (%s accountant) for this "
+                "site's whole update or none. With fewer honest sites in a sum this does not "
+                "hold.\nNext: dure client check %s\n",
+                (unsigned long long)e->plan.steps, dure_dp_plan_sigma(&e->plan), e->plan.honest,
+                e->epsilon, e->delta, dure_calibrate_accountant(&e->plan), dir);
+    } else if (e->plan.steps) {
         fprintf(stderr,
                 "The whole plan is reserved: %llu steps of %llu %ss on average, noise "
-                "multiplier %.4g, epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
-                " accountant) for one %s more or less.\nNext: dure client check %s\n",
+                "multiplier %.4g, epsilon %.4g at delta %.3g (%s accountant) for one %s more or "
+                "less.\nNext: dure client check %s\n",
                 (unsigned long long)e->plan.steps, (unsigned long long)e->plan.batch,
                 dure_dp_plan_unit(&e->plan), dure_dp_plan_sigma(&e->plan), e->epsilon, e->delta,
-                dure_dp_plan_unit(&e->plan), dir);
+                dure_calibrate_accountant(&e->plan), dure_dp_plan_unit(&e->plan), dir);
     }
     return 0;
 }
@@ -132,6 +140,11 @@ static const dure_arg args[] = {
      .kind = DURE_ARG_FLAG,
      .out = &o.accept_no_privacy,
      .help = "accept a federation that trains without differential privacy"},
+    {.name = "accept-site-level",
+     .kind = DURE_ARG_FLAG,
+     .out = &o.accept_site_level,
+     .help = "accept a federation that protects this site as a whole, by noise that its sites "
+             "share: it holds only while enough of them are honest"},
     {.name = "per-subject",
      .kind = DURE_ARG_COUNT,
      .out = &per_subject,

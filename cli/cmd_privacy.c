@@ -27,6 +27,11 @@ static const char *unit_of(const dure_site_ledger *ledger, const char *source)
     return "record";
 }
 
+static bool is_site(const char *unit)
+{
+    return !strcmp(unit, "site");
+}
+
 static json_t *status_json(const dure_source_status *s, const char *unit)
 {
     return json_pack(
@@ -34,9 +39,10 @@ static json_t *status_json(const dure_source_status *s, const char *unit)
         "unit", unit, "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
         (json_int_t)s->n_pub, "epsilon_spent", real_or_null(s->epsilon_spent), "epsilon_committed",
         real_or_null(s->epsilon_committed), "epsilon_remaining", real_or_null(s->epsilon_remaining),
-        "accountant", "pld", "epsilon_committed_rdp", real_or_null(s->epsilon_committed_rdp),
-        "filter_used", real_or_null(s->filter_used), "reserved", (json_int_t)s->n_reserved, "spent",
-        (json_int_t)s->n_spent, "released", (json_int_t)s->n_released);
+        "accountant", is_site(unit) ? "zcdp" : "pld", "epsilon_committed_rdp",
+        real_or_null(s->epsilon_committed_rdp), "filter_used", real_or_null(s->filter_used),
+        "reserved", (json_int_t)s->n_reserved, "spent", (json_int_t)s->n_spent, "released",
+        (json_int_t)s->n_released);
 }
 
 static const char *state_text(dure_reservation_state state)
@@ -84,20 +90,23 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
         dure_source_status s;
         dure_site_ledger_source_at(&s, ledger, i);
         const char *unit = unit_of(ledger, s.name);
-        printf("\n%s\n  budget     epsilon %.4g at delta %.3g for one %s more or less, of %llu\n"
-               "  spent      epsilon %.4g (%zu plans; PLD accountant)\n"
+        printf("\n%s\n  budget     epsilon %.4g at delta %.3g for one %s %s, of %llu\n"
+               "  spent      epsilon %.4g (%zu plans; %s accountant)\n"
                "  committed  epsilon %.4g (%zu more reserved)\n"
                "  remaining  epsilon %.4g\n",
-               s.name, s.budget.epsilon, s.budget.delta, unit, (unsigned long long)s.n_pub,
-               s.epsilon_spent, s.n_spent, s.epsilon_committed, s.n_reserved, s.epsilon_remaining);
+               s.name, s.budget.epsilon, s.budget.delta, is_site(unit) ? "site's" : unit,
+               is_site(unit) ? "whole update or none" : "more or less", (unsigned long long)s.n_pub,
+               s.epsilon_spent, s.n_spent, is_site(unit) ? "zCDP" : "PLD", s.epsilon_committed,
+               s.n_reserved, s.epsilon_remaining);
         for (size_t k = 0; k < dure_site_ledger_reservation_count(ledger); k++) {
             const dure_reservation *r = dure_site_ledger_reservation_at(ledger, k);
             char at[DURE_CLOCK_TEXT_SIZE], clip[DURE_DP_CLIP_TEXT_SIZE];
             if (strcmp(r->source, s.name) != 0) continue;
             dure_clock_text(at, r->reserved_at_s);
-            printf("  %s  %-8s  %llu steps, noise %.4g, %s  %s\n", at, state_text(r->state),
-                   (unsigned long long)r->plan.steps, dure_dp_plan_sigma(&r->plan),
-                   dure_dp_plan_clip_text(clip, &r->plan), r->purpose);
+            printf("  %s  %-8s  %llu %s, noise %.4g, %s  %s\n", at, state_text(r->state),
+                   (unsigned long long)r->plan.steps, is_site(unit) ? "rounds" : "steps",
+                   dure_dp_plan_sigma(&r->plan), dure_dp_plan_clip_text(clip, &r->plan),
+                   r->purpose);
         }
     }
 }

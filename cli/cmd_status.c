@@ -10,6 +10,7 @@
 #include "coordinator/store.h"
 #include "dp/calibrate.h"
 #include "dp/plan.h"
+#include "federation/plan.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -113,20 +114,9 @@ static void view_close(view *v)
 static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t rounds)
 {
     const dure_declared *d = &m->join.declared;
-    const dure_training_terms *t = &v->settings.terms.training;
     double epsilon = 0;
     if (rounds == 0) return 0;
-    const dure_dp_plan plan = {.mechanism = t->privacy_mode == DURE_PRIVACY_SUBJECT
-                                                ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                                                : DURE_DP_POISSON_GAUSSIAN,
-                               .full = d->q_k == 0,
-                               .q_k = d->q_k,
-                               .sigma_num = d->sigma_num,
-                               .clip = t->clip,
-                               .grid_bits = t->grid_bits,
-                               .steps = rounds * t->steps,
-                               .n_pub = d->n_pub,
-                               .batch = d->batch};
+    const dure_dp_plan plan = dure_federation_plan(&v->settings.terms, d, rounds);
     const double delta = 1 / (10 * (double)d->n_pub);
     return dure_calibrate_epsilon(&epsilon, &plan, NULL, delta) ? INFINITY : epsilon;
 }
@@ -298,8 +288,13 @@ static int print_words(const view *v, const char *dir)
     printf("federation  %s, %s\n", v->settings.terms.federation, v->settings.endpoint);
     print_coordinator(v, dir);
     print_rounds(v);
-    if (v->settings.terms.training.privacy_mode == DURE_PRIVACY_NONE)
+    const dure_terms *t = &v->settings.terms;
+    if (t->training.privacy_mode == DURE_PRIVACY_NONE)
         printf("privacy     none: this federation trains without differential privacy\n");
+    else if (t->training.privacy_mode == DURE_PRIVACY_CLIENT)
+        printf("privacy     each epsilon is for one site's whole update or none, while at least %u "
+               "honest sites share the noise of every sum, at delta 1/(10 %ss)\n",
+               t->cohort.u_min - t->cohort.collusion, counted_of(v));
     else
         printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
                unit_of(v), counted_of(v));

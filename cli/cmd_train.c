@@ -30,6 +30,7 @@ typedef struct training {
     dure_lock lock;
     char *run_folder, *key_path, *state_path, *lock_path, *adapter_path;
     double saved_at_s;
+    uint64_t steps_taken;
     uint64_t best_step; /* whose factors the adapter has; 0: the last step's */
     double best_loss;
     bool made_out;   /* the folder was not there before */
@@ -102,15 +103,15 @@ static dure_err prepare_privacy(training *t)
 static void say_expected(const training *t)
 {
     const dure_train_options *o = t->o;
-    const dure_dataset *data = &t->s.data;
+    const dure_transformer_fit *fit = &t->s.fit;
     char memory[32], time[32];
-    double records = (double)(o->no_dp ? data->n : o->records);
-    double tokens = (double)t->s.steps * (double)o->batch * (double)data->tokens.n / records;
-    dure_format_bytes(memory, t->s.fit.bytes);
-    dure_format_seconds(time, tokens * t->s.fit.seconds_per_token);
+    double tokens = dure_train_usual_step(&t->s, o).tokens;
+    double step_s = tokens * fit->seconds_per_token + fit->seconds_per_step;
+    dure_format_bytes(memory, fit->bytes);
+    dure_format_seconds(time, (double)t->s.steps * step_s + dure_train_judge_seconds(&t->s));
     fprintf(stderr, "expected: %s, %.0f tokens/s, %s (weights %s, %u layers computed twice)\n",
-            memory, 1 / t->s.fit.seconds_per_token, time,
-            t->s.fit.packed ? "packed" : "from the file", t->s.fit.recompute);
+            memory, tokens / step_s, time, fit->packed ? "packed" : "from the file",
+            fit->recompute);
 }
 
 static void say_start(const training *t)
@@ -130,7 +131,7 @@ static void say_start(const training *t)
                 data->n_cut, (unsigned long long)o->max_length, data->n_unusable);
     if (!o->no_dp)
         fprintf(stderr,
-                "source '%s': epsilon %.4g at delta %.3g (" DURE_CALIBRATE_ACCOUNTANT
+                "source '%s': epsilon %.4g at delta %.3g (PLD"
                 " accountant) for one %s more or less, in %llu steps of %llu of %llu %ss, noise "
                 "%.4g, %s; the plan is reserved\n",
                 o->source, t->private_run.epsilon, o->delta, o->unit,
@@ -163,6 +164,8 @@ static dure_err take_steps(training *t, uint64_t taken)
                                     .lora = t->s.lora,
                                     .plan = t->s.opts.plan,
                                     .steps = t->s.steps};
+    if (t->s.fit.peak_flops > 0)
+        t->report.peak_tokens = t->s.fit.peak_flops / t->s.fit.flops_per_token;
     t->saved_at_s = dure_clock_monotonic_s();
     dure_err err = dure_train_report_start(&t->report, taken, &t->diag);
     if (!err) {
@@ -220,11 +223,10 @@ static const char *adapter_of(const training *t)
 
 static int print_summary_json(const training *t, double rate, uint64_t peak_bytes)
 {
-    json_t *summary =
-        json_pack("{s:f, s:I, s:o, s:s, s:I}", "tokens_per_second", rate, "peak_memory_bytes",
-                  (json_int_t)peak_bytes, "epsilon",
-                  t->o->no_dp ? json_null() : json_real(t->private_run.epsilon), "adapter",
-                  adapter_of(t), "steps", (json_int_t)dure_trainer_at(t->trainer));
+    json_t *summary = json_pack("{s:f, s:I, s:o, s:s, s:I}", "tokens_per_second", rate,
+                                "peak_memory_bytes", (json_int_t)peak_bytes, "epsilon",
+                                t->o->no_dp ? json_null() : json_real(t->private_run.epsilon),
+                                "adapter", adapter_of(t), "steps", (json_int_t)t->steps_taken);
     if (!t->o->no_dp) {
         json_object_set_new(summary, "delta", json_real(t->o->delta));
         json_object_set_new(summary, "unit", json_string(t->o->unit));
@@ -249,8 +251,7 @@ static int print_summary(const training *t)
     printf("%s\n", adapter_of(t));
     if (t->best_step)
         fprintf(stderr, "the adapter is that of step %llu of %llu, with evaluation loss %.4f\n",
-                (unsigned long long)t->best_step, (unsigned long long)dure_trainer_at(t->trainer),
-                t->best_loss);
+                (unsigned long long)t->best_step, (unsigned long long)t->steps_taken, t->best_loss);
     fprintf(stderr, "%.0f tokens/s, %s at most", rate, memory);
     if (!t->o->no_dp)
         fprintf(stderr, ", epsilon %.4g at delta %.3g spent, per %s", t->private_run.epsilon,
@@ -308,6 +309,8 @@ static int run(training *t)
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);
+    if (t->trainer) t->steps_taken = dure_trainer_at(t->trainer);
+    dure_trainer_free(&t->trainer); /* the files are made in memory that it leaves */
     if (!err && !t->o->no_dp) err = dure_private_run_spend(&t->private_run, &t->diag);
     if (!err) err = write_adapter(t);
     double epsilon = t->private_run.epsilon;

@@ -15,7 +15,7 @@ enum { TRIED_RECORDS = 64, TRIED_TOKENS = 1024 };
 
 typedef struct plan {
     size_t tokens, labels; /* of all records */
-    double epochs, step_tokens;
+    double epochs;
     dure_private_preview privacy;
     double seconds; /* of the whole run */
     uint64_t peak_bytes;
@@ -28,18 +28,24 @@ static dure_err ignore(void *state, size_t doc, const float *gradient,
     return DURE_OK;
 }
 
-/* Seconds a token of one pass forward and backward. The first pass also packs the weights, so the
- * second is timed. */
-static dure_err measure(double *seconds, const dure_train_setup *s, dure_diag *diag)
+/* Seconds a token of forward and backward through at most `records`, taken from all over the file.
+ * The first time also packs the weights, so the second is taken. */
+static dure_err measure(double *seconds, const dure_train_setup *s, double records, dure_diag *diag)
 {
     dure_document docs[TRIED_RECORDS];
     uint64_t seeds[TRIED_RECORDS] = {0};
     const dure_gradient_opts how = {
         .factors = s->opts.factors, .dropout = s->opts.dropout, .dropout_seeds = seeds};
-    size_t n = 0, tokens = 0;
-    for (size_t i = 0; i < s->data.n && n < TRIED_RECORDS && tokens < TRIED_TOKENS; i++) {
+    size_t n = 0, tokens = 0, most = TRIED_RECORDS;
+    if (records < TRIED_RECORDS) most = (size_t)ceil(records);
+    const size_t stride = s->data.n > 2 * most ? s->data.n / (2 * most) : 1;
+    for (size_t i = 0; i < s->data.n && n < most && tokens < TRIED_TOKENS; i += stride) {
         docs[n] = dure_dataset_document(&s->data, i);
         if (s->data.records[i].n_labels) tokens += docs[n++].n;
+    }
+    if (n == 0) { /* every record that was looked at has nothing to learn */
+        *seconds = s->fit.seconds_per_token;
+        return DURE_OK;
     }
     dure_err err = DURE_OK;
     for (int turn = 0; turn < 2 && !err; turn++) {
@@ -51,22 +57,12 @@ static dure_err measure(double *seconds, const dure_train_setup *s, dure_diag *d
     return err;
 }
 
-/* Records that the chosen units of a step show, over those there are. */
-static double share_shown(const dure_train_setup *s)
+/* On a GPU, where nobody reckons the memory, a trainer of its own takes it, so that what the
+ * process has used at most is the run's. */
+static dure_err estimate(plan *p, const dure_train_setup *s, const dure_train_options *o,
+                         dure_diag *diag)
 {
-    const dure_dataset *data = &s->data;
-    size_t shown = 0;
-    if (!data->by_subject) return 1;
-    for (uint32_t i = 0; i < data->n_subjects; i++) {
-        size_t has = data->subject_first[i + 1] - data->subject_first[i];
-        shown += has < s->opts.per_subject ? has : s->opts.per_subject;
-    }
-    return (double)shown / (double)data->n;
-}
-
-/* A trainer of its own takes its memory, so that what the process has used at most is the run's. */
-static dure_err estimate(plan *p, const dure_train_setup *s, dure_diag *diag)
-{
+    const dure_train_step_size step = dure_train_usual_step(s, o);
     struct rusage used;
     double seconds = 0;
     dure_trainer *trainer = NULL;
@@ -77,11 +73,13 @@ static dure_err estimate(plan *p, const dure_train_setup *s, dure_diag *diag)
         opts.attempt = &none;
     }
     dure_err err = dure_trainer_new(&trainer, s->m.transformer, &s->data, s->lora, &opts, diag);
-    if (!err) err = measure(&seconds, s, diag);
+    if (!err) err = measure(&seconds, s, step.records, diag);
     dure_trainer_free(&trainer);
     getrusage(RUSAGE_SELF, &used);
-    p->peak_bytes = (uint64_t)used.ru_maxrss * 1024;
-    p->seconds = seconds * p->step_tokens * (double)s->steps;
+    p->peak_bytes = s->fit.bytes ? s->fit.bytes : (uint64_t)used.ru_maxrss * 1024;
+    double step_s = step.tokens * seconds + step.records * s->fit.seconds_to_clip;
+    p->seconds =
+        (step_s + s->fit.seconds_per_step) * (double)s->steps + dure_train_judge_seconds(s);
     return err;
 }
 
@@ -93,7 +91,6 @@ static void count(plan *p, const dure_train_setup *s, const dure_train_options *
     }
     /* With privacy a record enters a step with the probability that the public figures give. */
     double of = (double)(o->no_dp ? s->data.n : o->records);
-    p->step_tokens = (double)p->tokens * share_shown(s) * (double)o->batch / of;
     p->epochs = (double)s->steps * (double)o->batch / of;
 }
 
@@ -134,7 +131,7 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
         printf("privacy     none\n");
     else
         printf("privacy     epsilon %.4g of %.4g that are left to '%s', at delta %.3g "
-               "(" DURE_CALIBRATE_ACCOUNTANT " accountant), for one %s more or less; "
+               "(PLD accountant), for one %s more or less; "
                "noise %.4g, %s\n",
                p->privacy.epsilon, p->privacy.remaining, o->source, o->delta, o->unit,
                dure_dp_plan_sigma(&p->privacy.plan),
@@ -169,7 +166,7 @@ dure_err dure_train_plan_print(dure_train_setup *s, const dure_train_options *o,
     if (private_run) err = dure_private_run_preview(&p.privacy, private_run, &subject, diag);
     if (err) return err;
     count(&p, s, o);
-    err = estimate(&p, s, diag);
+    err = estimate(&p, s, o, diag);
     if (err) return err;
     if (o->json) return print_json(&p, s, o) ? DURE_ERR_IO : DURE_OK;
     print_words(&p, s, o);

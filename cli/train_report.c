@@ -102,11 +102,19 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+/* Of what the multipliers could do at most in the time of the step; 0 when that is not known. */
+static double of_peak(const dure_train_report *r, const dure_trainer_step *s)
+{
+    if (!(r->peak_tokens > 0 && s->seconds > 0)) return 0;
+    return (double)s->tokens / s->seconds / r->peak_tokens;
+}
+
 static json_t *step_json(const dure_train_report *r, const dure_trainer_step *s, dure_span said)
 {
     json_t *line = json_pack("{s:I, s:o, s:I, s:f, s:f}", "step", (json_int_t)s->step + 1, "loss",
                              number_or_null(s->loss), "tokens", (json_int_t)s->tokens, "seconds",
                              s->seconds, "learning_rate", s->learning_rate);
+    if (r->peak_tokens > 0) json_object_set_new(line, "of_peak", json_real(of_peak(r, s)));
     if (r->plan && r->epsilon_is_new)
         json_object_set_new(line, "epsilon", number_or_null(r->epsilon));
     if (r->plan && r->plan->adaptive.count_sigma_num)
@@ -169,6 +177,8 @@ static void show(dure_train_report *r, const dure_trainer_step *s, dure_span sai
         n += (size_t)snprintf(note, sizeof note, "no labels in this step");
     if (isfinite(r->eval_loss))
         n += (size_t)snprintf(note + n, sizeof note - n, "  eval %.4f", r->eval_loss);
+    if (of_peak(r, s) > 0)
+        n += (size_t)snprintf(note + n, sizeof note - n, "  %.0f%% of peak", 100 * of_peak(r, s));
     if (r->plan)
         snprintf(note + n, sizeof note - n, "  epsilon %.3g of %.3g", r->epsilon, r->o->epsilon);
     dure_progress_step(&r->progress, s->step + 1, (double)r->tokens, note);

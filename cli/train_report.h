@@ -15,6 +15,7 @@ typedef struct dure_train_report {
     const dure_lora *lora;
     const dure_dp_plan *plan; /* NULL: without privacy */
     uint64_t steps;           /* of the whole run */
+    double peak_tokens;       /* a second, that no program could pass here; 0: not known */
     dure_progress progress;
     dure_train_log log;
     dure_event_file *events;

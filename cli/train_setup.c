@@ -159,6 +159,34 @@ static dure_err fit_memory(dure_train_setup *s, const dure_train_options *o, dur
     return dure_trainer_fit(&s->fit, s->m.transformer, &task, o->memory * 1000000, diag);
 }
 
+/* Records that the chosen units of a step show, over those there are. */
+static double share_shown(const dure_train_setup *s)
+{
+    const dure_dataset *data = &s->data;
+    size_t shown = 0;
+    if (!data->by_subject) return 1;
+    for (uint32_t i = 0; i < data->n_subjects; i++) {
+        size_t has = data->subject_first[i + 1] - data->subject_first[i];
+        shown += has < s->opts.per_subject ? has : s->opts.per_subject;
+    }
+    return (double)shown / (double)data->n;
+}
+
+dure_train_step_size dure_train_usual_step(const dure_train_setup *s, const dure_train_options *o)
+{
+    double units = (double)(o->no_dp ? s->data.n : o->records);
+    double share = share_shown(s) * (double)o->batch / units;
+    return (dure_train_step_size){.records = share * (double)s->data.n,
+                                  .tokens = share * (double)s->data.tokens.n};
+}
+
+double dure_train_judge_seconds(const dure_train_setup *s)
+{
+    if (!s->opts.eval) return 0;
+    double times = ceil((double)s->steps / (double)s->judge.every);
+    return times * (double)s->eval.tokens.n * s->fit.seconds_to_judge;
+}
+
 dure_err dure_train_setup_init(dure_train_setup *s, const dure_train_options *o, dure_diag *diag)
 {
     dure_open_opts open = {.model = o->model,

@@ -105,6 +105,12 @@ dure_err dure_attempt_open(dure_attempt *out, const char *path, dure_diag *diag)
     return err;
 }
 
+dure_err dure_attempt_name(dure_hash *out, const dure_attempt *attempt)
+{
+    const dure_span field = dure_span_of(attempt->key, sizeof attempt->key);
+    return dure_hash_labeled(out, "dure/attempt/name/1", &field, 1);
+}
+
 dure_err dure_attempt_check(const dure_attempt *attempt, const dure_hash *binding,
                             const dure_hash *data, dure_diag *diag)
 {

@@ -40,6 +40,8 @@ DURE_MUST_USE dure_err dure_attempt_open(dure_attempt *out, const char *path, du
 /* DURE_ERR_STATE if the attempt is bound to something else or to other data. */
 DURE_MUST_USE dure_err dure_attempt_check(const dure_attempt *attempt, const dure_hash *binding,
                                           const dure_hash *data, dure_diag *diag);
+/* A name for what the key draws, which says nothing of it: two attempts never have the same. */
+DURE_MUST_USE dure_err dure_attempt_name(dure_hash *out, const dure_attempt *attempt);
 /* Overwrites and removes the file and wipes the key: nothing can be drawn again. */
 DURE_MUST_USE dure_err dure_attempt_erase(dure_attempt *attempt, dure_diag *diag);
 /* Wipes the copy in memory and leaves the file, for a later open. Idempotent. */

@@ -4,6 +4,7 @@
 #include "common/clock.h"
 #include "crypto/wipe.h"
 #include "dp/calibrate.h"
+#include "federation/plan.h"
 #include "model/base_digest.h"
 #include "net/dealer.h"
 #include "proto/messages.h"
@@ -23,7 +24,8 @@ typedef struct enrolment {
     dure_site site;
     bool site_open, fresh;
     dure_site_ledger *ledger;
-    dure_dp_plan plan;
+    dure_declared declared;
+    dure_dp_plan plan; /* of them and the terms */
     dure_dealer *dealer;
 } enrolment;
 
@@ -34,9 +36,9 @@ static bool without_privacy(const enrolment *e)
     return e->invitation.terms.training.privacy_mode == DURE_PRIVACY_NONE;
 }
 
-static bool subjects(const enrolment *e)
+static bool of_mode(const enrolment *e, dure_privacy_mode mode)
 {
-    return e->invitation.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+    return e->invitation.terms.training.privacy_mode == mode;
 }
 
 static dure_err copy_text(char *out, size_t size, const char *text, const char *what,
@@ -88,21 +90,23 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
     double delta = o->delta > 0 ? o->delta : 1e-5;
     if (o->delta <= 0 && delta > 0.1 / (double)o->records) delta = 0.1 / (double)o->records;
     uint32_t collusion = o->collusion ? o->collusion : 1;
-    *p = (dure_policy){
-        .records = o->records,
-        .budget = {o->epsilon, delta},
-        .per_subject = o->per_subject,
-        .ignore_subjects = o->ignore_subjects,
-        .memory_mb = o->memory_mb,
-        .modes = DURE_POLICY_MODE(subjects(e) ? DURE_PRIVACY_SUBJECT : DURE_PRIVACY_RECORD),
-        .collusion = collusion,
-        .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
-        .max_rate = 1,
-        .max_clip = t->training.clip,
-        .max_steps = (uint64_t)t->training.rounds * t->training.steps,
-        .n_bases = 1,
-        .bases = {t->base.digest}};
+    *p = (dure_policy){.records = o->records,
+                       .budget = {o->epsilon, delta},
+                       .per_subject = o->per_subject,
+                       .ignore_subjects = o->ignore_subjects,
+                       .memory_mb = o->memory_mb,
+                       .modes =
+                           DURE_POLICY_MODE(of_mode(e, DURE_PRIVACY_SUBJECT) ? DURE_PRIVACY_SUBJECT
+                                                                             : DURE_PRIVACY_RECORD),
+                       .collusion = collusion,
+                       .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
+                       .max_rate = 1,
+                       .max_clip = t->training.clip,
+                       .max_steps = (uint64_t)t->training.rounds * t->training.steps,
+                       .n_bases = 1,
+                       .bases = {t->base.digest}};
     if (o->accept_no_privacy) p->modes |= DURE_POLICY_MODE(DURE_PRIVACY_NONE);
+    if (o->accept_site_level) p->modes |= DURE_POLICY_MODE(DURE_PRIVACY_CLIENT);
     memcpy(p->federation, t->federation, sizeof p->federation);
     memcpy(p->name, e->invitation.name, sizeof p->name);
     memcpy(p->endpoint, e->invitation.endpoint, sizeof p->endpoint);
@@ -147,37 +151,46 @@ static dure_err read_invitation(enrolment *e, dure_diag *diag)
     return err;
 }
 
-/* q and L as declared; the noise is the least with which the whole plan fits the budget. */
-static dure_err find_plan(enrolment *e, dure_diag *diag)
+/* q and L as declared, and the noise where it is the terms'. */
+static dure_err shape_plan(enrolment *e, dure_diag *diag)
 {
     const dure_training_terms *t = &e->invitation.terms.training;
-    e->plan = (dure_dp_plan){.mechanism = subjects(e) ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                                                      : DURE_DP_POISSON_GAUSSIAN,
-                             .clip = t->clip,
-                             .grid_bits = t->grid_bits,
-                             .steps = (uint64_t)t->rounds * t->steps};
-    dure_err err = dure_dp_plan_set_batch(&e->plan, e->opts->batch ? e->opts->batch : t->batch,
+    dure_dp_plan rate = {0};
+    dure_err err = dure_dp_plan_set_batch(&rate, e->opts->batch ? e->opts->batch : t->batch,
                                           e->opts->records, diag);
+    e->declared = (dure_declared){.n_pub = rate.n_pub,
+                                  .q_k = rate.full ? 0 : rate.q_k,
+                                  .batch = (uint32_t)rate.batch,
+                                  .sigma_num = t->sigma_num,
+                                  .sigma_den = without_privacy(e) ? 1 : DURE_DP_SIGMA_DEN};
+    e->plan = dure_federation_plan(&e->invitation.terms, &e->declared, t->rounds);
+    return err;
+}
+
+/* The noise is the least with which the whole plan fits the budget, or has to fit as the terms say.
+ */
+static dure_err find_noise(enrolment *e, dure_diag *diag)
+{
+    if (of_mode(e, DURE_PRIVACY_CLIENT))
+        return dure_site_ledger_check(e->ledger, e->policy.source, &e->plan, diag);
+    dure_err err = dure_site_ledger_least_noise(&e->plan, e->ledger, e->policy.source, diag);
+    e->declared.sigma_num = e->plan.sigma_num;
+    return err;
+}
+
+static dure_err find_plan(enrolment *e, dure_diag *diag)
+{
+    dure_err err = shape_plan(e, diag);
     if (err || without_privacy(e)) return err;
     err = dure_site_ledger_open(&e->ledger, e->policy.ledger, diag);
     if (!err) {
         err = dure_site_ledger_create_source(e->ledger, e->policy.source, e->policy.budget,
                                              e->policy.records, diag);
     }
-    if (!err) err = dure_site_ledger_least_noise(&e->plan, e->ledger, e->policy.source, diag);
-    return err;
+    return err ? err : find_noise(e, diag);
 }
 
 /* ---- the folder ---- */
-
-static dure_declared declared_of(const enrolment *e)
-{
-    return (dure_declared){.n_pub = e->plan.n_pub,
-                           .q_k = e->plan.full ? 0 : e->plan.q_k,
-                           .batch = (uint32_t)e->plan.batch,
-                           .sigma_num = without_privacy(e) ? 0 : e->plan.sigma_num,
-                           .sigma_den = without_privacy(e) ? 1 : DURE_DP_SIGMA_DEN};
-}
 
 /* The whole plan under the name that the state holds already; fine if it was reserved before. */
 static dure_err reserve_as_kept(enrolment *e, dure_diag *diag)
@@ -199,7 +212,7 @@ static dure_err reserve_as_kept(enrolment *e, dure_diag *diag)
 static dure_err reserve(enrolment *e, dure_diag *diag)
 {
     dure_site_state *s = &e->site.state;
-    s->declared = declared_of(e);
+    s->declared = e->declared;
     if (without_privacy(e)) return dure_site_save_state(&e->site, diag);
     dure_err err = dure_reservation_id_make(&s->reservation, diag);
     if (!err) dure_site_note_ledger(&e->site, e->ledger);
@@ -212,11 +225,13 @@ static dure_err start_new(enrolment *e, dure_diag *diag)
     dure_err err = make_policy(e, diag);
     if (!err) err = check_model(e, diag);
     if (!err) err = check_memory(e, diag);
-    if (!err) err = find_plan(e, diag);
+    /* Before the ledger names a source for terms that are refused. */
+    if (!err) err = shape_plan(e, diag);
     if (!err) {
         err = dure_policy_check_terms(&e->policy, &e->invitation.terms,
                                       without_privacy(e) ? NULL : &e->plan, diag);
     }
+    if (!err) err = find_plan(e, diag);
     if (!err) {
         err = dure_site_make(&e->site, e->opts->dir, &e->policy, &e->invitation, diag);
         e->site_open = !err;

@@ -25,6 +25,7 @@ typedef struct dure_enrol_opts {
     double epsilon, delta; /* delta 0: 1e-5, or 1 / (10 N_pub) if that is smaller */
     uint32_t collusion;    /* c_site; 0: 1 */
     bool accept_no_privacy;
+    bool accept_site_level; /* noise that sites share, for the site as a whole */
     bool renew; /* DIR is a site's folder that gets new keys; all above but these two is its */
     uint32_t per_subject; /* 0: the usual number */
     bool ignore_subjects; /* see client/policy.h */

@@ -38,6 +38,7 @@ typedef struct policy_file {
 
 static const cyaml_strval_t modes[] = {{"record", DURE_POLICY_MODE(DURE_PRIVACY_RECORD)},
                                        {"subject", DURE_POLICY_MODE(DURE_PRIVACY_SUBJECT)},
+                                       {"site", DURE_POLICY_MODE(DURE_PRIVACY_CLIENT)},
                                        {"none", DURE_POLICY_MODE(DURE_PRIVACY_NONE)}};
 
 #define TEXT(key, type, member) CYAML_FIELD_STRING(key, CYAML_FLAG_DEFAULT, type, member, 1)
@@ -120,7 +121,9 @@ static void put_rules(dure_buf *out, const dure_policy *p)
         dure_put_format(out, "%s%s", comma, modes[i].str);
         comma = ", ";
     }
-    dure_put_format(out, "]   # 'none' accepts rounds without differential privacy\n");
+    dure_put_format(out,
+                    "]   # 'none' accepts rounds without differential privacy, 'site' noise shared "
+                    "by sites\n");
     put_number(out, "collusion", p->collusion, "other sites that may collude with the coordinator");
     put_number(out, "min_sites", p->min_sites, "in every sum, and different organisations");
     put_number(out, "min_threshold", p->min_threshold, "least t of the secure sum; 0: the rule's");
@@ -193,7 +196,8 @@ static dure_err check(const dure_policy *p, dure_diag *diag)
     if (private_ && p->budget.delta > 0.1 / (double)p->records * (1 + 1e-12)) {
         return out_of_range(diag, "delta", "at most 1 / (10 x data.records)");
     }
-    if (p->modes == 0) return out_of_range(diag, "modes", "one or more of record, subject, none");
+    if (p->modes == 0)
+        return out_of_range(diag, "modes", "one or more of record, subject, site, none");
     if (p->collusion >= DURE_MEMBERS_MAX) return out_of_range(diag, "collusion", "below 100");
     if (p->min_sites > DURE_MEMBERS_MAX) return out_of_range(diag, "min_sites", "at most 100");
     if (p->min_threshold > DURE_MEMBERS_MAX) {
@@ -274,22 +278,43 @@ static dure_err forbid(dure_diag *diag, const char *what, const char *rule)
 
 /* The rules that terms and round have in common. */
 typedef struct offer {
-    uint32_t mode, collusion, u_min;
+    uint32_t mode, collusion;
     bool hybrid;
     double clip, rate, noise;
     uint64_t steps;
     const uint8_t *base;
 } offer;
 
+/* The noise of a site's round is that of u_min - c sites: who thinks that more than c collude
+ * counts on fewer. */
+static dure_err judge_shares(const dure_policy *p, const offer *o, dure_diag *diag)
+{
+    char what[160];
+    if (o->mode != DURE_PRIVACY_CLIENT || p->collusion <= o->collusion) return DURE_OK;
+    snprintf(what, sizeof what,
+             "the shared noise is sized for %u colluding sites, not for the %u of this site",
+             o->collusion, p->collusion);
+    return forbid(diag, what, "collusion");
+}
+
+static const char *refused_mode(uint32_t mode)
+{
+    switch (mode) {
+    case DURE_PRIVACY_NONE:
+        return "the federation trains without differential privacy";
+    case DURE_PRIVACY_CLIENT:
+        return "the federation protects whole sites, by noise that they share and that holds only "
+               "while enough of them are honest (dure join --accept-site-level)";
+    default:
+        return "the federation's privacy mode is not accepted";
+    }
+}
+
 static dure_err judge_privacy(const dure_policy *p, const offer *o, dure_diag *diag)
 {
     char what[160];
     if (!(p->modes & DURE_POLICY_MODE(o->mode))) {
-        return forbid(diag,
-                      o->mode == DURE_PRIVACY_NONE
-                          ? "the federation trains without differential privacy"
-                          : "the federation's privacy mode is not accepted",
-                      "modes");
+        return forbid(diag, refused_mode(o->mode), "modes");
     }
     if (o->mode == DURE_PRIVACY_NONE) return DURE_OK;
     if (o->noise < p->min_noise) {
@@ -308,7 +333,7 @@ static dure_err judge_privacy(const dure_policy *p, const offer *o, dure_diag *d
         snprintf(what, sizeof what, "the plan has %llu steps", (unsigned long long)o->steps);
         return forbid(diag, what, "max_steps");
     }
-    return DURE_OK;
+    return judge_shares(p, o, diag);
 }
 
 static dure_err judge(const dure_policy *p, const offer *o, dure_diag *diag)
@@ -327,6 +352,7 @@ dure_err dure_policy_check_terms(const dure_policy *policy, const dure_terms *te
                                  const dure_dp_plan *plan, dure_diag *diag)
 {
     const offer o = {.mode = terms->training.privacy_mode,
+                     .collusion = terms->cohort.collusion,
                      .clip = terms->training.clip,
                      .rate = plan ? dure_dp_plan_rate(plan) : 0,
                      .noise = plan ? dure_dp_plan_sigma(plan) : 0,
@@ -363,6 +389,7 @@ dure_err dure_policy_check_round(const dure_policy *policy, const dure_config *c
 {
     const dure_member *m = &config->members[self];
     const offer o = {.mode = config->privacy_mode,
+                     .collusion = config->collusion,
                      .clip = config->clip,
                      .rate = rate_of(m),
                      .noise = (double)m->sigma_num / m->sigma_den,

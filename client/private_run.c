@@ -246,7 +246,10 @@ dure_err dure_private_run_preview(dure_private_preview *out, const dure_private_
 
 dure_err dure_private_run_spend(dure_private_run *run, dure_diag *diag)
 {
-    return dure_site_ledger_spend(run->ledger, &run->id, diag);
+    dure_hash spender;
+    dure_err err = dure_attempt_name(&spender, &run->attempt);
+    if (err) return dure_diag_set(diag, err, "cannot name what the run spends");
+    return dure_site_ledger_spend_by(run->ledger, &run->id, &spender, diag);
 }
 
 dure_err dure_private_run_close(dure_private_run *run, dure_diag *diag)

@@ -4,12 +4,13 @@
  *   prepare: save the name of a reservation -> reserve the whole plan under it
  *            -> draw and save the key -> forget the name
  *   (train, saving the state)
- *   spend:   reserved -> spent, before the adapter is written
+ *   spend:   reserved -> spent by this key, before the adapter is written
  *   (write the adapter)
  *   close:   erase the key
  *
  * Prepared again with the same settings on the same records, a killed run goes on with the same
- * bits under the same reservation. One that is never taken up again stays counted.
+ * bits under the same reservation; a second run that has its name from a copy draws other bits, and
+ * may not spend what the first one has. One that is never taken up again stays counted.
  *
  * Threads: one. */
 #pragma once

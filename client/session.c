@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "crypto/wipe.h"
+#include "federation/plan.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,11 @@ void session_report(dure_session *s, const char *name, json_t *facts)
 {
     if (s->opts.event) s->opts.event(s->opts.event_state, name, facts);
     json_decref(facts);
+}
+
+uint64_t session_round_steps(const dure_session *s)
+{
+    return dure_federation_round_steps(&s->site.invitation.terms);
 }
 
 uint64_t session_steps_left(const dure_session *s)
@@ -340,7 +346,7 @@ static dure_err keep_in_touch(dure_session *s, uint64_t now_ms, dure_diag *diag)
 
 static bool plan_is_used(const dure_session *s)
 {
-    return session_steps_left(s) < s->site.invitation.terms.training.steps;
+    return session_steps_left(s) < session_round_steps(s);
 }
 
 static bool finished(dure_session *s, uint64_t now_ms, dure_err *err, dure_diag *diag)

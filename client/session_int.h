@@ -102,6 +102,8 @@ void session_end_download(dure_session *s);
  * up. */
 DURE_MUST_USE dure_err session_on_blob(dure_session *s, const dure_msg_blob_chunk *chunk,
                                        dure_span payload, dure_diag *diag);
+/* Steps of the plan that a round takes: its local steps, or 1 where the site is protected. */
+uint64_t session_round_steps(const dure_session *s);
 /* Steps of the plan that are left. */
 uint64_t session_steps_left(const dure_session *s);
 

@@ -220,13 +220,14 @@ static dure_err follow_ledger(dure_session *s, dure_diag *diag)
     return err ? err : dure_site_follow_ledger(&s->site, s->ledger, diag);
 }
 
-static dure_err check_budget(dure_session *s, const dure_config *config, dure_diag *diag)
+static dure_err check_budget(dure_session *s, dure_diag *diag)
 {
-    if (config->local_steps > session_steps_left(s)) {
-        return dure_diag_set(diag, DURE_ERR_BUDGET,
-                             "%llu of the plan's %llu steps are used, and the round wants %u more",
-                             (unsigned long long)s->site.state.steps_used,
-                             (unsigned long long)s->plan.steps, config->local_steps);
+    if (session_round_steps(s) > session_steps_left(s)) {
+        return dure_diag_set(
+            diag, DURE_ERR_BUDGET,
+            "%llu of the plan's %llu steps are used, and the round wants %llu more",
+            (unsigned long long)s->site.state.steps_used, (unsigned long long)s->plan.steps,
+            (unsigned long long)session_round_steps(s));
     }
     if (!s->ledger) return DURE_OK;
     const dure_reservation *reserved = NULL;
@@ -307,7 +308,7 @@ static dure_err check_round(dure_session *s, const dure_config *config, uint32_t
     if (!err) err = check_start(s, config, diag);
     if (!err) err = dure_policy_check_round(&s->site.policy, config, *self, diag);
     if (!err) err = check_log(s, config, open, diag);
-    if (!err) err = check_budget(s, config, diag);
+    if (!err) err = check_budget(s, diag);
     return err;
 }
 

@@ -36,7 +36,8 @@ static dure_err start_training(dure_session *s, dure_diag *diag)
     const dure_work_round round = {.config_hash = &s->round.hash,
                                    .adapter = dure_buf_span(&s->adapter),
                                    .plan = s->ledger ? &s->plan : NULL,
-                                   .first_step = s->site.state.steps_used,
+                                   .first_step = s->site.state.steps_used / session_round_steps(s) *
+                                                 s->round.config->local_steps,
                                    .n_steps = s->round.config->local_steps,
                                    .reservation = s->site.state.reservation};
     return dure_work_start(s->work, &round, diag);
@@ -257,7 +258,7 @@ dure_err session_pay(dure_session *s, dure_diag *diag)
     dure_site_state *state = &s->site.state;
     const dure_ledger_use use = {.round = s->round.config->round,
                                  .from = state->steps_used,
-                                 .to = state->steps_used + s->round.config->local_steps};
+                                 .to = state->steps_used + session_round_steps(s)};
     if (s->ledger) {
         dure_err err = dure_site_ledger_spend(s->ledger, &state->reservation, diag);
         if (!err) err = dure_site_ledger_use(s->ledger, &state->reservation, &use, diag);
@@ -298,9 +299,17 @@ static dure_err mask(dure_session *s, dure_diag *diag)
     const int32_t *units = NULL;
     size_t n = 0;
     dure_secagg_actions actions = {0};
-    dure_err err = dure_work_update(&units, &n, s->work, diag);
-    if (!err) err = dure_secagg_client_update(&actions, s->round.client, units, n, diag);
+    dure_diag why = {{0}};
+    dure_err err = dure_work_update(&units, &n, s->work, &why);
     s->round.mask_ready = false;
+    if (err == DURE_ERR_LIMIT) { /* a share of noise too long for a word: nothing has left */
+        session_report(s, "training_failed", json_pack("{s:s}", "why", why.text));
+        return session_give_up(s, "the site's noise does not fit the round", diag);
+    }
+    if (err) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
+    if (dure_work_lost(s->work, &why))
+        session_report(s, "training_lost", json_pack("{s:s}", "why", why.text));
+    err = dure_secagg_client_update(&actions, s->round.client, units, n, diag);
     if (!err) err = charge(s, diag);
     if (!err) err = act(s, &actions, diag);
     dure_secagg_actions_fini(&actions);

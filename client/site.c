@@ -1,6 +1,7 @@
 #include "client/site.h"
 
 #include "crypto/wipe.h"
+#include "federation/plan.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -280,6 +281,12 @@ static dure_err load_keys(dure_site *site, dure_diag *diag)
     if (!err) err = with_path(&curve, site->dir, "keys/curve.key");
     if (!err) err = dure_sign_load(&site->sign, sign, diag);
     if (!err) err = dure_curve_load(&site->curve, curve, diag);
+    if (err == DURE_ERR_NOT_FOUND && diag) {
+        const dure_diag missing = *diag;
+        dure_diag_set(diag, err,
+                      "%s; put the site's keys back from a copy, or join with a new invitation",
+                      missing.text);
+    }
     free(sign);
     free(curve);
     return err;
@@ -404,10 +411,12 @@ dure_err dure_site_open_ledger(dure_site_ledger **out, const dure_site *site, du
     dure_err err = dure_site_ledger_open(out, site->policy.ledger, diag);
     if (err) return err;
     if (site->state.ledger_entries && !dure_site_ledger_contains(*out, &site->state.ledger_head)) {
-        err = dure_diag_set(diag, DURE_ERR_STATE,
-                            "the privacy ledger %s does not contain the entry that this site saw "
-                            "last: an older copy was put back; restore the newest one",
-                            site->policy.ledger);
+        err = dure_diag_set(
+            diag, DURE_ERR_STATE,
+            "the privacy ledger %s does not contain the entry that this site saw "
+            "last: an older copy was put back, or site.yaml names another owner's; restore "
+            "the newest one",
+            site->policy.ledger);
         dure_site_ledger_close(out);
     }
     return err;
@@ -432,17 +441,7 @@ void dure_site_note_ledger(dure_site *site, const dure_site_ledger *ledger)
 dure_err dure_site_plan(dure_dp_plan *out, const dure_terms *terms, const dure_declared *declared,
                         dure_diag *diag)
 {
-    *out = (dure_dp_plan){.mechanism = terms->training.privacy_mode == DURE_PRIVACY_SUBJECT
-                                           ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                                           : DURE_DP_POISSON_GAUSSIAN,
-                          .full = declared->q_k == 0,
-                          .q_k = declared->q_k,
-                          .sigma_num = declared->sigma_num,
-                          .clip = terms->training.clip,
-                          .grid_bits = terms->training.grid_bits,
-                          .steps = (uint64_t)terms->training.rounds * terms->training.steps,
-                          .n_pub = declared->n_pub,
-                          .batch = declared->batch};
+    *out = dure_federation_plan(terms, declared, terms->training.rounds);
     return dure_dp_plan_check(out, diag);
 }
 

@@ -136,42 +136,59 @@ static bool adapts(const dure_trainer *t)
     return t->opts.plan && t->opts.plan->adaptive.count_sigma_num > 0;
 }
 
-static dure_err put_state(dure_buf *file, const dure_trainer *t)
+static dure_err put_head(dure_buf *head, const dure_trainer *t)
 {
-    dure_hash options, sum;
-    size_t bytes = t->n * sizeof(float);
+    dure_hash options;
     dure_err err = dure_trainer_options_hash(&options, t->lora, &t->opts);
     if (err) return err;
-    dure_put_raw(file, magic, sizeof magic);
-    dure_put_raw(file, options.b, sizeof options.b);
-    dure_put_u64(file, t->step);
-    dure_put_u64(file, t->moments.step);
-    put_double(file, t->first_loss);
-    put_double(file, t->verdict.best_loss);
-    dure_put_u64(file, t->verdict.best_step);
-    dure_put_u64(file, t->verdict.since_best);
-    if (adapts(t)) put_double(file, t->now.clip);
-    dure_put_raw(file, t->lora->params, t->lora->n * sizeof(float));
-    dure_put_raw(file, t->moments.m, bytes);
-    dure_put_raw(file, t->moments.v, bytes);
-    if (t->opts.eval) dure_put_raw(file, t->verdict.best, bytes);
-    err = dure_buf_err(file);
-    if (!err) err = dure_hash_bytes(&sum, dure_buf_span(file));
-    dure_put_raw(file, sum.b, sizeof sum.b);
-    return err ? err : dure_buf_err(file);
+    dure_put_raw(head, magic, sizeof magic);
+    dure_put_raw(head, options.b, sizeof options.b);
+    dure_put_u64(head, t->step);
+    dure_put_u64(head, t->moments.step);
+    put_double(head, t->first_loss);
+    put_double(head, t->verdict.best_loss);
+    dure_put_u64(head, t->verdict.best_step);
+    dure_put_u64(head, t->verdict.since_best);
+    if (adapts(t)) put_double(head, t->now.clip);
+    return dure_buf_err(head);
+}
+
+/* Part by part: a copy of the whole would be the most memory that a run ever takes. */
+static dure_err write_state(const char *path, const dure_trainer *t, dure_span head,
+                            dure_diag *diag)
+{
+    dure_file_writer file;
+    dure_hasher *hasher = NULL;
+    dure_hash sum;
+    const size_t bytes = t->n * sizeof(float);
+    const dure_span parts[] = {head, dure_span_of(t->lora->params, t->lora->n * sizeof(float)),
+                               dure_span_of(t->moments.m, bytes), dure_span_of(t->moments.v, bytes),
+                               dure_span_of(t->verdict.best, t->opts.eval ? bytes : 0)};
+    dure_err err = dure_file_writer_init(&file, path, 0600, diag);
+    if (!err) err = dure_hasher_new(&hasher);
+    for (size_t i = 0; !err && i < sizeof parts / sizeof parts[0]; i++) {
+        err = dure_hasher_update(hasher, parts[i].data, parts[i].n);
+        if (!err) err = dure_file_writer_put(&file, parts[i], diag);
+    }
+    if (!err) err = dure_hasher_final(&sum, hasher);
+    if (!err) err = dure_file_writer_put(&file, dure_hash_span(&sum), diag);
+    if (!err) err = dure_file_writer_commit(&file, diag);
+    dure_hasher_free(&hasher);
+    dure_file_writer_fini(&file);
+    return err;
 }
 
 dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_diag *diag)
 {
-    dure_buf file;
-    dure_buf_init(&file, FILE_MAX_BYTES);
-    dure_err err = put_state(&file, trainer);
+    dure_buf head;
+    dure_buf_init(&head, HEAD_BYTES + 8);
+    dure_err err = put_head(&head, trainer);
     if (err)
         dure_diag_set(diag, err, "cannot save the state of the run to %s: %s", path,
                       dure_err_text(err));
     else
-        err = dure_file_write_atomic(path, dure_buf_span(&file), 0600, diag);
-    dure_buf_fini(&file);
+        err = write_state(path, trainer, dure_buf_span(&head), diag);
+    dure_buf_fini(&head);
     return err;
 }
 

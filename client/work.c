@@ -1,5 +1,6 @@
 #include "client/work.h"
 
+#include "client/share_update.h"
 #include "common/clock.h"
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
@@ -30,6 +31,7 @@ struct dure_work {
     dure_trainer *trainer;
     dure_attempt attempt;
     bool has_attempt;
+    const dure_dp_plan *plan; /* the round's, borrowed; NULL: without privacy */
     uint64_t n_steps, seed;
     int32_t *units; /* NULL before the update was asked for */
 
@@ -89,17 +91,33 @@ static dure_err check_shape(const dure_work *w, const dure_lora_layout *layout, 
                          w->site->policy.model);
 }
 
+static bool is_of_mode(const dure_work *w, dure_privacy_mode mode)
+{
+    return w->site->invitation.terms.training.privacy_mode == mode;
+}
+
 static bool protects_subjects(const dure_work *w)
 {
-    return w->site->invitation.terms.training.privacy_mode == DURE_PRIVACY_SUBJECT;
+    return is_of_mode(w, DURE_PRIVACY_SUBJECT);
+}
+
+static bool protects_site(const dure_work *w)
+{
+    return is_of_mode(w, DURE_PRIVACY_CLIENT);
+}
+
+/* Noise in every step, for records or their subjects. A site as a whole trains as without privacy,
+ * and its update is noised. */
+static bool trains_privately(const dure_work *w)
+{
+    return is_of_mode(w, DURE_PRIVACY_RECORD) || protects_subjects(w);
 }
 
 /* Whoever names subjects may expect that they are protected. */
 static dure_err check_unit(const dure_work *w, dure_diag *diag)
 {
     const dure_policy *p = &w->site->policy;
-    if (protects_subjects(w) || dure_site_without_privacy(w->site) || w->data.n_naming == 0 ||
-        p->ignore_subjects)
+    if (!is_of_mode(w, DURE_PRIVACY_RECORD) || w->data.n_naming == 0 || p->ignore_subjects)
         return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_POLICY,
                          "records of %s have a \"subject\", and this federation protects single "
@@ -113,8 +131,8 @@ static dure_err open_data(dure_work *w, dure_diag *diag)
     uint32_t context = dure_transformer_shape(w->transformer)->n_context;
     uint32_t most = w->site->invitation.terms.training.max_length;
     const dure_dataset_opts opts = {.max_length = most < context ? most : context,
-                                    .tolerant = !dure_site_without_privacy(w->site),
-                                    .private_records = !dure_site_without_privacy(w->site),
+                                    .tolerant = trains_privately(w),
+                                    .private_records = trains_privately(w),
                                     .by_subject = protects_subjects(w)};
     dure_err err =
         dure_dataset_read(&w->data, w->site->policy.data, w->tokenizer, &w->chat, &opts, diag);
@@ -177,7 +195,7 @@ static dure_err fit_memory(dure_work *w, dure_diag *diag)
         .data = &w->data,
         .layout = layout,
         .opts = &w->trainer_opts,
-        .is_private = !dure_site_without_privacy(w->site),
+        .is_private = trains_privately(w),
         .other_bytes = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
                        dure_lora_count(layout, DURE_LORA_FACTOR_B) * 3 * sizeof(float)};
     uint64_t limit = w->opts.memory_bytes;
@@ -200,7 +218,7 @@ static dure_err erase_leftover(dure_work *w, dure_diag *diag)
  */
 static dure_err check_device(const dure_work *w, dure_diag *diag)
 {
-    if (!w->opts.cuda || dure_site_without_privacy(w->site)) return DURE_OK;
+    if (!w->opts.cuda || !trains_privately(w)) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                          "training with differential privacy is of --device cpu alone until the "
                          "GPU's code has been verified on one (docs/gpu.md)");
@@ -348,13 +366,14 @@ static dure_err make_trainer(dure_work *w, const dure_work_round *round, dure_di
 
 static dure_err begin_attempt(dure_work *w, const dure_work_round *round, dure_diag *diag)
 {
-    w->trainer_opts.plan = round->plan;
+    w->trainer_opts.plan = trains_privately(w) ? round->plan : NULL;
     w->trainer_opts.attempt = NULL;
+    w->plan = round->plan;
     if (!round->plan) return DURE_OK;
     dure_err err = dure_attempt_begin(&w->attempt, w->attempt_path, round->config_hash,
                                       &w->data_hash, round->reservation.b, diag);
     w->has_attempt = !err;
-    w->trainer_opts.attempt = &w->attempt;
+    if (trains_privately(w)) w->trainer_opts.attempt = &w->attempt;
     return err;
 }
 
@@ -365,7 +384,7 @@ dure_err dure_work_start(dure_work *w, const dure_work_round *round, dure_diag *
         dure_global_adapter_parse(&w->global, &w->site->invitation.terms, round->adapter, diag);
     if (!err) err = begin_attempt(w, round, diag);
     if (!err && !w->trainer) err = make_trainer(w, round, diag);
-    if (!err && round->plan) dure_trainer_use_attempt(w->trainer, &w->attempt);
+    if (!err && w->trainer_opts.plan) dure_trainer_use_attempt(w->trainer, &w->attempt);
     if (!err) err = dure_trainer_skip_to(w->trainer, round->first_step, diag);
     if (!err) {
         memcpy(w->lora->params, w->global->params, w->lora->n * sizeof *w->lora->params);
@@ -411,11 +430,36 @@ dure_work_state dure_work_state_of(dure_work *w, dure_diag *diag)
     pthread_mutex_unlock(&w->lock);
     if (!ended) return DURE_WORK_TRAINING;
     join_thread(w);
-    if (!w->err) return DURE_WORK_TRAINED;
+    if (!w->err || dure_work_lost(w, NULL)) return DURE_WORK_TRAINED;
     if (diag) {
         dure_diag_set(diag, w->err, "%s", w->diag.text[0] ? w->diag.text : dure_err_text(w->err));
     }
     return DURE_WORK_FAILED;
+}
+
+bool dure_work_lost(const dure_work *w, dure_diag *why)
+{
+    if (!w->ended || w->err != DURE_ERR_STATE || !protects_site(w)) return false;
+    if (why) *why = w->diag;
+    return true;
+}
+
+/* One stream a round: its attempt is bound to the round's configuration. */
+static dure_err make_shared(dure_work *w, const float *trained, const float *global, size_t n,
+                            dure_diag *diag)
+{
+    bool zeroed = false;
+    dure_stream *stream = NULL;
+    const dure_share_update update = {.trained = dure_work_lost(w, NULL) ? NULL : trained,
+                                      .global = global,
+                                      .n = n,
+                                      .limit = w->site->invitation.terms.grid.limit};
+    dure_err err = dure_attempt_stream(&stream, &w->attempt, "share", 0, 0);
+    if (err) return err;
+    const dure_rng rng = dure_stream_rng(stream);
+    err = dure_share_update_make(w->units, &zeroed, &update, w->plan, &rng, diag);
+    dure_stream_free(&stream);
+    return err;
 }
 
 static dure_err make_units(dure_work *w, size_t n, dure_diag *diag)
@@ -426,8 +470,9 @@ static dure_err make_units(dure_work *w, size_t n, dure_diag *diag)
     if (!err) {
         dure_lora_pack(trained, w->lora, DURE_LORA_FACTOR_B);
         dure_lora_pack(global, w->global, DURE_LORA_FACTOR_B);
-        err = dure_quantise_update(w->units, NULL, trained, global, n,
-                                   &w->site->invitation.terms.grid, diag);
+        err = protects_site(w) ? make_shared(w, trained, global, n, diag)
+                               : dure_quantise_update(w->units, NULL, trained, global, n,
+                                                      &w->site->invitation.terms.grid, diag);
     }
     if (trained) dure_wipe(trained, n * sizeof *trained);
     free(trained);
@@ -462,9 +507,18 @@ static void forget_round(dure_work *w)
     dure_lora_free(&w->global);
 }
 
+/* What has run away would run away again: the next round's optimizer starts anew. */
+static dure_err save_trainer(dure_work *w, dure_diag *diag)
+{
+    if (!dure_work_lost(w, NULL)) return dure_trainer_save(w->trainer, w->state_path, diag);
+    dure_trainer_free(&w->trainer);
+    if (!dure_file_exists(w->state_path) || !unlink(w->state_path)) return DURE_OK;
+    return dure_file_errno(diag, "remove", w->state_path);
+}
+
 dure_err dure_work_charge(dure_work *w, dure_diag *diag)
 {
-    dure_err err = dure_trainer_save(w->trainer, w->state_path, diag);
+    dure_err err = save_trainer(w, diag);
     if (!err && w->has_attempt) err = dure_attempt_erase(&w->attempt, diag);
     if (err) return err;
     w->has_attempt = false;

@@ -68,6 +68,11 @@ typedef enum dure_work_state {
 } dure_work_state;
 dure_work_state dure_work_state_of(dure_work *work, dure_diag *diag);
 
+/* The training of a round went wrong where the site is what is protected: its update is then zero,
+ * under the same noise, since whether it comes must not tell of the records. `why` (may be NULL)
+ * says. */
+bool dure_work_lost(const dure_work *work, dure_diag *why);
+
 /* The update in units of the terms' grid, n_active of them, borrowed until charge or drop. Secret:
  * it is what the masks hide. DURE_ERR_STATE unless TRAINED. */
 DURE_MUST_USE dure_err dure_work_update(const int32_t **units, size_t *n, dure_work *work,

@@ -24,17 +24,24 @@ dure_err dure_merkle_node(dure_hash *out, const dure_hash *left, const dure_hash
     return dure_hash_bytes(out, dure_span_of(bytes, sizeof bytes));
 }
 
-dure_err dure_merkle_frontier_add(dure_merkle_frontier *frontier, const dure_hash *leaf)
+dure_err dure_merkle_frontier_add_subtree(dure_merkle_frontier *frontier, unsigned level,
+                                          const dure_hash *node)
 {
-    dure_hash node = *leaf;
-    unsigned level = 0;
-    for (; frontier->n >> level & 1; level++) {
-        dure_err err = dure_merkle_node(&node, &frontier->nodes[level], &node);
+    if (level >= 63 || frontier->n & ((UINT64_C(1) << level) - 1)) return DURE_ERR_USAGE;
+    dure_hash sum = *node;
+    unsigned at = level;
+    for (; frontier->n >> at & 1; at++) {
+        dure_err err = dure_merkle_node(&sum, &frontier->nodes[at], &sum);
         if (err) return err;
     }
-    frontier->nodes[level] = node;
-    frontier->n++;
+    frontier->nodes[at] = sum;
+    frontier->n += UINT64_C(1) << level;
     return DURE_OK;
+}
+
+dure_err dure_merkle_frontier_add(dure_merkle_frontier *frontier, const dure_hash *leaf)
+{
+    return dure_merkle_frontier_add_subtree(frontier, 0, leaf);
 }
 
 dure_err dure_merkle_frontier_root(dure_hash *out, const dure_merkle_frontier *frontier)

@@ -21,6 +21,10 @@ typedef struct dure_merkle_frontier {
 } dure_merkle_frontier;
 DURE_MUST_USE dure_err dure_merkle_frontier_add(dure_merkle_frontier *frontier,
                                                 const dure_hash *leaf);
+/* Adds 1 << level leaves at once, of which `node` is the root. DURE_ERR_USAGE, with nothing
+ * changed, unless the leaves so far are a multiple of as many. */
+DURE_MUST_USE dure_err dure_merkle_frontier_add_subtree(dure_merkle_frontier *frontier,
+                                                        unsigned level, const dure_hash *node);
 DURE_MUST_USE dure_err dure_merkle_frontier_root(dure_hash *out,
                                                  const dure_merkle_frontier *frontier);
 

@@ -96,10 +96,13 @@ static dure_err draw(uint64_t *out, size_t n, const dure_rng *rng)
     return err;
 }
 
-dure_err dure_shamir_share(dure_share *shares, size_t n, size_t t,
-                           const uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_rng *rng)
+dure_err dure_shamir_share_at(dure_share *shares, const uint32_t *xs, size_t n, size_t t,
+                              const uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_rng *rng)
 {
     if (t < 1 || t > n || n > DURE_SHAMIR_SHARES_MAX) return DURE_ERR_USAGE;
+    for (size_t i = 0; i < n; i++) {
+        if (xs[i] < 1 || xs[i] > DURE_SHAMIR_SHARES_MAX) return DURE_ERR_USAGE;
+    }
     uint64_t coefficients[DURE_SHAMIR_SHARES_MAX]; /* coefficients[0] is the secret's limb */
     uint64_t limbs[DURE_SHAMIR_LIMBS];
     dure_err err = DURE_OK;
@@ -108,7 +111,7 @@ dure_err dure_shamir_share(dure_share *shares, size_t n, size_t t,
         coefficients[0] = limbs[l];
         err = draw(coefficients + 1, t - 1, rng);
         for (size_t i = 0; !err && i < n; i++) {
-            uint64_t y = 0, x = i + 1;
+            uint64_t y = 0, x = xs[i];
             for (size_t k = t; k-- > 0;)
                 y = add(mul(y, x), coefficients[k]);
             shares[i].x = (uint32_t)x;
@@ -119,6 +122,15 @@ dure_err dure_shamir_share(dure_share *shares, size_t n, size_t t,
     dure_wipe(limbs, sizeof limbs);
     if (err) dure_wipe(shares, n * sizeof *shares);
     return err;
+}
+
+dure_err dure_shamir_share(dure_share *shares, size_t n, size_t t,
+                           const uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_rng *rng)
+{
+    uint32_t xs[DURE_SHAMIR_SHARES_MAX];
+    for (size_t i = 0; i < n && i < DURE_SHAMIR_SHARES_MAX; i++)
+        xs[i] = (uint32_t)i + 1;
+    return dure_shamir_share_at(shares, xs, n, t, secret, rng);
 }
 
 static bool share_is_valid(const dure_share *share)

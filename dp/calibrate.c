@@ -13,6 +13,11 @@
 /* Searches end at this part of what they look for. */
 #define FINENESS 8000
 
+const char *dure_calibrate_accountant(const dure_dp_plan *plan)
+{
+    return plan->mechanism == DURE_DP_SITE_GAUSSIAN ? "zCDP" : "PLD";
+}
+
 /* What the noise of all plans takes of delta where epsilon holds. */
 static double sampler_delta(dure_dp_history h, double epsilon)
 {

@@ -20,7 +20,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define DURE_CALIBRATE_ACCOUNTANT "PLD"
+/* "PLD", or "zCDP" for a plan that protects a site. */
+const char *dure_calibrate_accountant(const dure_dp_plan *plan);
 
 typedef struct dure_dp_history {
     const dure_dp_plan *plans; /* borrowed */

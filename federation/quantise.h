@@ -4,7 +4,8 @@
  * in units of range / Q, rounded to the nearest integer (ties to even) and clamped to [-Q, Q]; the
  * integers travel as b-bit words in two's complement, so that the sum over n sites is exact while
  * n Q < 2^(b-1). Rounding and clamping come after the noise of the privacy mechanism and therefore
- * cost accuracy only, never privacy.
+ * cost accuracy only, never privacy. Where the noise is shared among sites, an update is clipped
+ * and rounded by dp/quantize.h instead, on the same units, and noised as integers.
  *
  * Threads: pure functions. */
 #pragma once

@@ -64,7 +64,8 @@ static dure_err check_declared(const dure_join *join, dure_diag *diag)
 {
     const dure_declared *d = &join->declared;
     const char *name = join->invitation.name;
-    const bool private_ = join->invitation.terms.training.privacy_mode != DURE_PRIVACY_NONE;
+    const dure_training_terms *t = &join->invitation.terms.training;
+    const bool private_ = t->privacy_mode != DURE_PRIVACY_NONE;
     if (d->n_pub == 0 || d->batch == 0 || d->batch > d->n_pub)
         return dure_diag_set(
             diag, DURE_ERR_POLICY,
@@ -83,6 +84,12 @@ static dure_err check_declared(const dure_join *join, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_POLICY,
                              "the noise that site \"%s\" declares does not fit the federation's "
                              "privacy mode",
+                             name);
+    /* Shares add up to what each site counts on only if they are all alike. */
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT && d->sigma_num != t->sigma_num)
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "site \"%s\" declares another noise than the terms, and where sites "
+                             "are protected all share the same",
                              name);
     return DURE_OK;
 }

@@ -115,7 +115,7 @@ static dure_err compare_terms(const dure_config *c, const dure_config *want, dur
         c->n_words != want->n_words)
         return differs(diag, "adapter layout");
     if (c->u_min != want->u_min || c->collusion != want->collusion ||
-        c->share_lifetime_ms != want->share_lifetime_ms)
+        c->neighbours != want->neighbours || c->share_lifetime_ms != want->share_lifetime_ms)
         return differs(diag, "cohort rules");
     if (c->word_bits != want->word_bits || c->q_max != want->q_max || c->range != want->range ||
         c->chunk_words != want->chunk_words)

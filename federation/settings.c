@@ -34,6 +34,7 @@ static const cyaml_strval_t targets[] = {{"q", 1},     {"k", 2},   {"v", 4},    
                                          {"gate", 16}, {"up", 32}, {"down", 64}};
 static const cyaml_strval_t modes[] = {{"record", DURE_PRIVACY_RECORD},
                                        {"subject", DURE_PRIVACY_SUBJECT},
+                                       {"site", DURE_PRIVACY_CLIENT},
                                        {"none", DURE_PRIVACY_NONE}};
 static const cyaml_strval_t optimizers[] = {{"adamw", DURE_LOCAL_ADAMW}, {"sgd", DURE_LOCAL_SGD}};
 
@@ -74,6 +75,7 @@ static const cyaml_schema_field_t training_fields[] = {
     NUMBER("max_length", dure_training_terms, max_length),
     CYAML_FIELD_ENUM("privacy", CYAML_FLAG_STRICT, dure_training_terms, privacy_mode, modes,
                      CYAML_ARRAY_LEN(modes)),
+    CYAML_FIELD_UINT("sigma_num", CYAML_FLAG_OPTIONAL, dure_training_terms, sigma_num),
     REAL("clip", dure_training_terms, clip),
     NUMBER("grid_bits", dure_training_terms, grid_bits),
     CYAML_FIELD_ENUM("optimizer", CYAML_FLAG_STRICT, dure_training_terms, optimizer, optimizers,
@@ -184,6 +186,9 @@ static void put_training(dure_buf *out, const dure_training_terms *t)
                     "training:\n  rounds: %u\n  steps: %u\n  batch: %u\n  max_length: %u\n"
                     "  privacy: %s\n",
                     t->rounds, t->steps, t->batch, t->max_length, mode_text(t->privacy_mode));
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT)
+        dure_put_format(out, "  sigma_num: %u     # noise of a sum over the clip, in 1/65536\n",
+                        t->sigma_num);
     put_real(out, "clip", t->clip);
     dure_put_format(out, "  grid_bits: %u\n  optimizer: %s\n", t->grid_bits,
                     t->optimizer == DURE_LOCAL_ADAMW ? "adamw" : "sgd");

@@ -1,5 +1,8 @@
 #include "federation/terms.h"
 
+#include "dp/noise_share.h"
+#include "federation/plan.h"
+
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
@@ -129,12 +132,16 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "training.learning_rate is %g, but must be above 0 and at most 1",
                              t->learning_rate);
-    if (t->privacy_mode != DURE_PRIVACY_RECORD && t->privacy_mode != DURE_PRIVACY_NONE &&
-        t->privacy_mode != DURE_PRIVACY_SUBJECT)
+    if (t->privacy_mode < DURE_PRIVACY_RECORD || t->privacy_mode > DURE_PRIVACY_SUBJECT)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "training.privacy is mode %u; this program knows record, subject "
-                             "and none",
+                             "training.privacy is mode %u; this program knows record, subject, "
+                             "site and none",
                              t->privacy_mode);
+    if ((t->privacy_mode == DURE_PRIVACY_CLIENT) != (t->sigma_num > 0))
+        return dure_diag_set(
+            diag, DURE_ERR_USAGE,
+            "training.sigma_num, the noise that sites share, must be above 0 where "
+            "training.privacy is site, and 0 elsewhere");
     if (t->optimizer != DURE_LOCAL_ADAMW && t->optimizer != DURE_LOCAL_SGD)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                              "training.optimizer is number %u; this program knows adamw and sgd",
@@ -176,6 +183,32 @@ static dure_err check_cohort(const dure_cohort_terms *c, dure_diag *diag)
     return DURE_OK;
 }
 
+/* Where sites are protected the noise is in the summed integers themselves: they are the clip's
+ * grid, and have room for an update with its share. */
+static dure_err check_shares(const dure_terms *terms, dure_diag *diag)
+{
+    const dure_training_terms *t = &terms->training;
+    if (t->privacy_mode != DURE_PRIVACY_CLIENT) return DURE_OK;
+    const dure_declared anyone = {.n_pub = 1, .batch = 1, .sigma_num = t->sigma_num};
+    const dure_dp_plan plan = dure_federation_plan(terms, &anyone, t->rounds);
+    dure_err err = dure_dp_plan_check(&plan, diag);
+    if (err) return err;
+    const double units = ldexp(1, (int)t->grid_bits);
+    if (terms->grid.range * units != t->clip * terms->grid.limit)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "where sites are protected, training.clip must be a power of two such "
+                             "as 1, and grid.range / grid.limit the clip over 2^%u",
+                             t->grid_bits);
+    const uint64_t reach = dure_share_reach(&plan);
+    if (reach > terms->grid.limit)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "an update with its share of the noise is up to %llu units, more than "
+                             "grid.limit, %u: take less noise, more honest sites (u_min - "
+                             "collusion), fewer trained parameters or 32 modulus_bits",
+                             (unsigned long long)reach, terms->grid.limit);
+    return DURE_OK;
+}
+
 dure_err dure_terms_check(const dure_terms *terms, dure_diag *diag)
 {
     dure_err err = dure_name_check(terms->federation, "the federation's name", diag);
@@ -183,6 +216,7 @@ dure_err dure_terms_check(const dure_terms *terms, dure_diag *diag)
     if (!err) err = check_training(&terms->training, terms->layout.n_active, diag);
     if (!err) err = check_cohort(&terms->cohort, diag);
     if (!err) err = dure_grid_check(&terms->grid, DURE_MEMBERS_MAX, diag);
+    if (!err) err = check_shares(terms, diag);
     return err;
 }
 
@@ -226,6 +260,7 @@ void dure_terms_put(dure_buf *out, const dure_terms *terms)
     dure_put_u32(out, t->batch);
     dure_put_u32(out, t->max_length);
     dure_put_u32(out, t->privacy_mode);
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT) dure_put_u32(out, t->sigma_num);
     dure_put_u32(out, t->optimizer);
     dure_put_double(out, t->beta1);
     dure_put_double(out, t->beta2);
@@ -275,6 +310,7 @@ static dure_err take_training(dure_training_terms *t, dure_reader *r)
     if (!err) err = dure_take_u32(&t->batch, r);
     if (!err) err = dure_take_u32(&t->max_length, r);
     if (!err) err = dure_take_u32(&t->privacy_mode, r);
+    if (!err && t->privacy_mode == DURE_PRIVACY_CLIENT) err = dure_take_u32(&t->sigma_num, r);
     if (!err) err = dure_take_u32(&t->optimizer, r);
     if (!err) err = dure_take_double(&t->beta1, r);
     if (!err) err = dure_take_double(&t->beta2, r);

@@ -5,9 +5,12 @@
  * calibrates its own noise for its own budget at join and reserves the plan once. Counts and
  * numbers of the model travel as plain numbers: this layer knows no model.
  *
+ * Where whole sites are protected the noise is shared, so it is the terms': every site adds the
+ * same share of it, sized for u_min - collusion honest sites (dp/noise_share.h).
+ *
  * Canonical encoding as in common/buf.h; doubles as the 64 bits of IEEE 754, big-endian. Version 1
  * is a federation whose keys are X25519 alone, version 2 one of the hybrid suite; else they are
- * equal. */
+ * equal. sigma_num is there after the mode of DURE_PRIVACY_CLIENT alone. */
 #pragma once
 
 #include "common/buf.h"
@@ -42,13 +45,14 @@ typedef struct dure_layout_terms {
 
 typedef struct dure_training_terms {
     uint32_t rounds;
-    uint32_t steps; /* local steps a round; the reserved plan is rounds * steps */
+    uint32_t steps; /* local steps a round; the reserved plan is federation/plan.h's */
     double learning_rate;
-    double clip;           /* C: L2 bound of one record's gradient over all trained tensors */
+    double clip;           /* C: L2 bound of one record's gradient, or of a site's whole update */
     uint32_t grid_bits;    /* G = 2^grid_bits of the clip (decision 13) */
     uint32_t batch;        /* expected batch proposed to sites; each declares its own */
     uint32_t max_length;   /* tokens of a record, longer ones are cut */
     uint32_t privacy_mode; /* dure_privacy_mode of proto/config.h */
+    uint32_t sigma_num;    /* where sites are protected: the sum's noise multiplier, in 1/65536 */
     uint32_t optimizer;    /* dure_local_optimizer */
     double beta1, beta2, optimizer_epsilon, weight_decay;
     double server_rate; /* the mean update is multiplied by it */

@@ -14,6 +14,7 @@
  * bfloat16). */
 #pragma once
 
+#include "kernels/dropout.h"
 #include "kernels/profile.h"
 #include "kernels/threads.h"
 
@@ -57,6 +58,11 @@ typedef struct dure_gemm {
     size_t b_panel;
     size_t m, n, k;
     bool accumulate;
+    /* The sums go on over a second pair of factors of k2 (0: none): rows of A with a_step = G. */
+    const void *a2;
+    size_t a2_row;
+    const void *b2;
+    size_t b2_panel, k2;
     dure_near *near; /* NULL: nothing */
 } dure_gemm;
 
@@ -151,6 +157,11 @@ typedef struct dure_cpu_ops {
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a x */
     void (*scale)(float *y, float a, size_t n);                /* y *= a */
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const dure_adamw_step *s);
+    /* y = x where the row's mask keeps columns [0, n), zero elsewhere. */
+    void (*drop)(void *y, const void *x, size_t n, const dure_drop *d);
+    /* y += x where it keeps columns [column, column + n); `column` is a multiple of
+     * DURE_DROP_LANES. */
+    void (*add_kept)(float *y, const float *x, size_t column, size_t n, const dure_drop *d);
 } dure_cpu_ops;
 
 typedef enum dure_cpu_level {

@@ -20,6 +20,7 @@ enum {
     LINK_STEP = 256, /* a multiple of every ggml type's block */
     DECODED_ROWS = 64,
     DECODED = DECODED_ROWS * COLUMNS_MAX, /* floats on their way into panels */
+    JOINED = 64,                          /* depth of a term that goes on from the one before */
     STEPS_MAX = 64,
     ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
     TURNED = 256,  /* rows of a factor turned at a time */
@@ -27,13 +28,15 @@ enum {
 
 typedef struct scratch_parts {
     void *panels;
-    float *decoded, *tile, *sums;
+    float *decoded, *tile, *apart, *sums; /* tile and apart: sums of a block of rows */
 } scratch_parts;
+
+enum { TILE = COLUMNS_MAX * ROWS_MAX };
 
 size_t dure_matmul_scratch_bytes(size_t rows, size_t inner)
 {
     size_t sums = COLUMNS_MAX * rows, few = DURE_MATMUL_FEW * inner;
-    return sizeof(float) * (PANEL + DECODED + COLUMNS_MAX * ROWS_MAX + (sums > few ? sums : few));
+    return sizeof(float) * (PANEL + DECODED + 2 * TILE + (sums > few ? sums : few));
 }
 
 static scratch_parts parts_of(void *scratch)
@@ -42,7 +45,8 @@ static scratch_parts parts_of(void *scratch)
     return (scratch_parts){.panels = at,
                            .decoded = at + PANEL,
                            .tile = at + PANEL + DECODED,
-                           .sums = at + PANEL + DECODED + COLUMNS_MAX * ROWS_MAX};
+                           .apart = at + PANEL + DECODED + TILE,
+                           .sums = at + PANEL + DECODED + 2 * TILE};
 }
 
 const uint8_t *dure_weight_at(const dure_weight *w, size_t row, size_t column)
@@ -82,6 +86,7 @@ typedef struct step {
     const dure_term *term;
     size_t k, depth;
     dure_panels panels;
+    bool apart, joined; /* joined: its sums go on from those of the step before */
 } step;
 
 typedef struct range {
@@ -176,13 +181,13 @@ typedef struct block {
     size_t index, of;
 } block;
 
-/* What is wanted while a block is multiplied: where its sums go, x of the next block, and a part of
- * what the next products read. */
-static dure_near near_of(const task *t, const step *steps, size_t n, const block *b)
+/* What is wanted while a block is multiplied: x of the next block, and with the last batch where
+ * its sums go and a part of what the next products read. */
+static dure_near near_of(const task *t, const step *steps, size_t n, const block *b, bool last)
 {
     dure_near near = {.n = 0};
     size_t act = t->ops->act_bytes, ahead = b->index * t->ahead.bytes / b->of;
-    for (size_t i = 0; i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
+    for (size_t i = 0; last && i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
         const dure_touched *a = &t->p->touched[i];
         size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
         dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
@@ -193,14 +198,15 @@ static dure_near near_of(const task *t, const step *steps, size_t n, const block
         const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
         dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
     }
-    dure_near_add(&near, (const char *)t->ahead.at + ahead,
-                  (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
+    if (last)
+        dure_near_add(&near, (const char *)t->ahead.at + ahead,
+                      (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
     return near;
 }
 
-/* Adds rows [row, row + n) of a step to the sums. */
-static void multiply(float *sums, const task *t, const step *s, range rows, bool first,
-                     dure_near *near)
+/* Adds rows [row, row + n) of a step to the sums, and of the step joined to it (NULL: none). */
+static void multiply(float *sums, const task *t, const step *s, const step *joined, range rows,
+                     bool first, dure_near *near)
 {
     const dure_cpu_ops *ops = t->ops;
     size_t link = dure_round_up(link_of(depth_of(s->term)), ops->group);
@@ -218,6 +224,13 @@ static void multiply(float *sums, const task *t, const step *s, range rows, bool
         g.a = dure_act_in(ops, s->term->x, rows.first * s->term->ldx + s->k + k);
         g.b = dure_act_in(ops, s->panels.at, k * ops->width);
         g.accumulate = !first || k > 0;
+        if (joined && k + g.k == depth) {
+            g.a2 = dure_act_in(ops, joined->term->x, rows.first * joined->term->ldx);
+            g.a2_row = joined->term->ldx;
+            g.b2 = joined->panels.at;
+            g.b2_panel = joined->panels.panel;
+            g.k2 = dure_round_up(joined->depth, ops->group);
+        }
         ops->gemm(&g);
     }
 }
@@ -230,6 +243,18 @@ static block block_at(const task *t, size_t i)
     return (block){{t->rows.first + at, end - at}, {t->rows.first + end, after - end}, i, of};
 }
 
+static void hand_on(const task *t, float *at, range rows)
+{
+    const dure_sums sums = {.at = at,
+                            .ld = t->columns.n,
+                            .row = rows.first,
+                            .rows = rows.n,
+                            .column = t->columns.first,
+                            .columns = t->columns.n};
+    if (t->p->n_apart) t->p->join(t->p->join_state, &sums, t->scratch.apart, t->ops);
+    t->p->finish(t->p->state, &sums, t->ops);
+}
+
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
 static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
 {
@@ -238,19 +263,21 @@ static void multiply_rows(const task *t, const step *steps, size_t n, bool first
         b = block_at(t, i);
         size_t at = b.rows.first - t->rows.first;
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
-        dure_near near = near_of(t, steps, n, &b);
-        for (size_t s = 0; s < n; s++)
-            multiply(sums, t, &steps[s], b.rows, first && s == 0, &near);
-        if (!last) continue;
-        t->p->finish(t->p->state,
-                     &(dure_sums){.at = sums,
-                                  .ld = t->columns.n,
-                                  .row = b.rows.first,
-                                  .rows = b.rows.n,
-                                  .column = t->columns.first,
-                                  .columns = t->columns.n},
-                     t->ops);
+        dure_near near = near_of(t, steps, n, &b, last);
+        for (size_t s = 0; s < n; s++) {
+            bool apart = steps[s].apart, begins = s == 0 || steps[s - 1].apart != apart;
+            if (steps[s].joined) continue;
+            const step *joined = s + 1 < n && steps[s + 1].joined ? &steps[s + 1] : NULL;
+            multiply(apart ? t->scratch.apart : sums, t, &steps[s], joined, b.rows,
+                     begins && (apart || first), &near);
+        }
+        if (last) hand_on(t, sums, b.rows);
     }
+}
+
+static size_t pieces(size_t n, size_t of)
+{
+    return (n + of - 1) / of;
 }
 
 static size_t elements_of(const task *t, size_t depth)
@@ -258,20 +285,53 @@ static size_t elements_of(const task *t, size_t depth)
     return dure_round_up(t->columns.n, t->ops->width) * dure_round_up(depth, t->ops->group);
 }
 
-/* The next step of the product: as much of a term as `room` elements hold, whole links. depth 0:
- * it does not fit beside what is there. */
+/* Whether the term is short and follows a long one: an adapter's part beside its frozen product.
+ * Its sums then go on in the registers from the last link of that one. */
+static bool is_joined(const dure_product *p, size_t term)
+{
+    size_t apart = p->n_terms - p->n_apart;
+    return term > 0 && term < p->n_terms && (term < apart) == (term - 1 < apart) &&
+           depth_of(&p->terms[term]) <= JOINED && depth_of(&p->terms[term - 1]) > JOINED;
+}
+
+/* The next step of the product: as much of a term as `room` elements hold, whole links, the last
+ * only with the term that is joined to it. depth 0: it does not fit beside what is there. */
 static step next_step(const task *t, size_t *term, size_t *k, size_t room)
 {
     const dure_term *from = &t->p->terms[*term];
-    size_t depth = depth_of(from), link = link_of(depth), left = depth - *k;
+    size_t depth = depth_of(from), link = link_of(depth), left = depth - *k, beside = 0;
     size_t most = room / elements_of(t, 1) * t->ops->group;
-    step s = {.term = from, .k = *k, .depth = left};
-    if (dure_round_up(left, t->ops->group) > most) s.depth = most / link * link;
+    step s = {.term = from,
+              .k = *k,
+              .depth = left,
+              .apart = *term >= t->p->n_terms - t->p->n_apart,
+              .joined = is_joined(t->p, *term)};
+    if (is_joined(t->p, *term + 1))
+        beside = dure_round_up(depth_of(&t->p->terms[*term + 1]), t->ops->group);
+    if (dure_round_up(left, t->ops->group) + beside > most) {
+        size_t links = most / link, all = pieces(left, link);
+        s.depth = (links < all ? links : all - 1) * link;
+    }
     *k += s.depth;
     if (*k < depth) return s;
     ++*term;
     *k = 0;
     return s;
+}
+
+/* Terms that are summed apart all come in the last batch, as their sums are kept for one block of
+ * rows only; share_out() chooses tasks narrow enough for it. */
+static size_t apart_elements(const task *t)
+{
+    size_t sum = 0;
+    for (size_t i = t->p->n_terms - t->p->n_apart; i < t->p->n_terms; i++)
+        sum += elements_of(t, depth_of(&t->p->terms[i]));
+    return sum;
+}
+
+static bool begins_apart(const task *t, size_t term, size_t k)
+{
+    return t->p->n_apart && term == t->p->n_terms - t->p->n_apart && k == 0;
 }
 
 static void run(const task *t)
@@ -280,7 +340,9 @@ static void run(const task *t)
     size_t n = 0, used = 0, term = 0, k = 0;
     bool first = true;
     while (term < t->p->n_terms) {
-        step s = next_step(t, &term, &k, PANEL - used);
+        size_t room = PANEL - used;
+        if (n && begins_apart(t, term, k) && room < apart_elements(t)) room = 0;
+        step s = next_step(t, &term, &k, room);
         if (s.depth == 0 || n == STEPS_MAX) {
             DURE_ASSERT(n > 0); /* one link of the widest task fits */
             multiply_rows(t, steps, n, first, false);
@@ -308,11 +370,6 @@ typedef struct job {
     dure_ahead ahead;
     size_t tasks[DURE_PRODUCTS_MAX + 1];
 } job;
-
-static size_t pieces(size_t n, size_t of)
-{
-    return (n + of - 1) / of;
-}
 
 /* The least number that both divide. */
 static size_t multiple_of(size_t a, size_t b)
@@ -343,20 +400,32 @@ static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops
     return unit;
 }
 
+/* Of the terms from `first` on, as panels hold them. */
+static size_t total_depth(const dure_product *p, size_t first, const dure_cpu_ops *ops)
+{
+    size_t sum = 0;
+    for (size_t k = first; k < p->n_terms; k++)
+        sum += dure_round_up(depth_of(&p->terms[k]), ops->group);
+    return sum;
+}
+
 /* The columns of a task: as many as possible, because each task reads all of x, but no more than
  * share out evenly among the threads, nor than keep the right factor in the cache. */
 static size_t width_of(const job *j, size_t threads)
 {
-    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1;
+    size_t unit = unit_of(j->products, j->n, j->ops), deepest = 1, apart = 1;
     for (size_t i = 0; i < j->n; i++) {
-        size_t depth = 0;
-        for (size_t k = 0; k < j->products[i].n_terms; k++)
-            depth += depth_of(&j->products[i].terms[k]);
-        if (depth > deepest) deepest = depth;
+        const dure_product *p = &j->products[i];
+        size_t all = total_depth(p, 0, j->ops);
+        size_t last = total_depth(p, p->n_terms - p->n_apart, j->ops);
+        if (all > deepest) deepest = all;
+        if (last > apart) apart = last;
     }
     size_t most = PANEL / deepest;
     if (most < DEEP_COLUMNS) most = DEEP_COLUMNS;
     if (most > COLUMNS_MAX) most = COLUMNS_MAX;
+    if (most > PANEL / apart) most = PANEL / apart;
+    DURE_ASSERT(most >= unit);
     size_t best = unit, shortest = SIZE_MAX;
     for (size_t width = unit; width <= most; width += unit) {
         if (width < COLUMNS_LEAST && width + unit <= most) continue;

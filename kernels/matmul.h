@@ -38,6 +38,10 @@ typedef struct dure_sums {
 /* Takes the sums, which it may change; each element once, on any thread. */
 typedef void dure_finisher(void *state, const dure_sums *sums, const dure_cpu_ops *ops);
 
+/* Adds the sums of a product's last terms, `apart` with the stride of the others, to these. */
+typedef void dure_joiner(void *state, const dure_sums *sums, const float *apart,
+                         const dure_cpu_ops *ops);
+
 /* Memory that is read next: while the products run they bring it nearer. NULL: unknown. */
 typedef struct dure_ahead {
     const void *at;
@@ -59,7 +63,10 @@ typedef struct dure_product {
     size_t n_terms;
     dure_finisher *finish;
     void *state;
-    size_t grain;                           /* `columns` of a block is a multiple of it; 0: any */
+    size_t grain;   /* `columns` of a block is a multiple of it; 0: any */
+    size_t n_apart; /* of the terms the last, summed apart and added by `join` */
+    dure_joiner *join;
+    void *join_state;
     dure_touched touched[DURE_TOUCHED_MAX]; /* a hint; those after the last are zero */
 } dure_product;
 

@@ -152,6 +152,28 @@ static dure_err check_sum(const dure_event_round *round, dure_diag *diag)
     return DURE_OK;
 }
 
+/* What the noise of a sum rests on where sites are protected: the same share of every member,
+ * counted for the fewest honest sites that the sum's own rules leave. */
+static dure_err check_shares(const dure_event_round *round, dure_diag *diag)
+{
+    const dure_event_sum *sum = &round->sum;
+    const bool of_sites = round->privacy_mode == DURE_PRIVACY_CLIENT;
+    const dure_dp_plan *first = &round->members[0].plan;
+    bool fine = !of_sites || sum->suite > 0;
+    for (uint32_t i = 0; fine && i < round->n_members; i++) {
+        const dure_dp_plan *plan = &round->members[i].plan;
+        fine = of_sites == (plan->mechanism == DURE_DP_SITE_GAUSSIAN);
+        if (!fine || !of_sites) continue;
+        fine = plan->honest == sum->u_min - sum->collusion && plan->n_params == sum->n_words &&
+               plan->sigma_num == first->sigma_num && plan->grid_bits == first->grid_bits &&
+               !(plan->clip < first->clip) && !(plan->clip > first->clip);
+    }
+    if (fine) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_USAGE,
+                         "noise that sites share does not fit the mode or the rules of the sum, or "
+                         "is not the same for all members");
+}
+
 static dure_err check_round(const dure_event *event, dure_diag *diag)
 {
     const dure_event_round *round = &event->u.round;
@@ -187,7 +209,8 @@ static dure_err check_round(const dure_event *event, dure_diag *diag)
     if (!err && closed && dure_event_round_count(round, DURE_PART_SUMMED) == 0) {
         err = dure_diag_set(diag, DURE_ERR_USAGE, "a closed round has nobody in its sum");
     }
-    return err ? err : check_sum(round, diag);
+    if (!err) err = check_sum(round, diag);
+    return err ? err : check_shares(round, diag);
 }
 
 static dure_err check_epoch(const dure_event *event, dure_diag *diag)

@@ -72,7 +72,7 @@ typedef enum dure_event_part {
 } dure_event_part;
 
 /* One member of the configuration with the privacy parameters of this round: plan.steps is the
- * round's local steps. Members are sorted by name, each once. */
+ * round's local steps, or 1 where sites are protected. Members are sorted by name, each once. */
 typedef struct dure_event_member {
     char name[DURE_EVENT_NAME_SIZE];
     uint8_t sign_public[32];

@@ -130,6 +130,12 @@ static dure_err take_notes(dure_export *out, dure_reader *r, dure_diag *diag)
     return DURE_OK;
 }
 
+static dure_err say_what_to_do(dure_diag *diag, dure_err err)
+{
+    dure_diag said = diag ? *diag : (dure_diag){{0}};
+    return dure_diag_set(diag, err, "%s; have it made again with `dure audit export`", said.text);
+}
+
 dure_err dure_export_parse(dure_export **out, dure_span bytes, dure_diag *diag)
 {
     dure_reader r = dure_reader_of(bytes);
@@ -150,7 +156,7 @@ dure_err dure_export_parse(dure_export **out, dure_span bytes, dure_diag *diag)
     }
     if (err) {
         dure_export_free(&made);
-        return err;
+        return err == DURE_ERR_FORMAT ? say_what_to_do(diag, err) : err;
     }
     *out = made;
     return DURE_OK;

@@ -5,7 +5,7 @@
 
 static dure_dp_plan plan_of(const dure_config *c, const dure_member *m)
 {
-    return (dure_dp_plan){
+    dure_dp_plan plan = {
         .mechanism = c->privacy_mode == DURE_PRIVACY_SUBJECT ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
                                                              : DURE_DP_POISSON_GAUSSIAN,
         .full = m->q_k == 0,
@@ -17,6 +17,16 @@ static dure_dp_plan plan_of(const dure_config *c, const dure_member *m)
         .n_pub = m->n_pub,
         .batch = m->batch,
     };
+    if (c->privacy_mode != DURE_PRIVACY_CLIENT) return plan;
+    /* As federation/plan.h says: the round is one step of the whole site. */
+    plan.mechanism = DURE_DP_SITE_GAUSSIAN;
+    plan.full = true;
+    plan.q_k = 0;
+    plan.steps = 1;
+    plan.batch = m->n_pub;
+    plan.honest = c->u_min - c->collusion;
+    plan.n_params = c->n_words;
+    return plan;
 }
 
 static dure_event_part part_of(dure_event_kind kind, const dure_round_outcome *outcome, uint32_t i)

@@ -224,6 +224,19 @@ dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledg
     return err;
 }
 
+dure_err dure_site_ledger_check(dure_site_ledger *ledger, const char *source,
+                                const dure_dp_plan *plan, dure_diag *diag)
+{
+    const dure_ledger_source *found = NULL;
+    dure_err err = dure_dp_plan_check(plan, diag);
+    if (!err) err = dure_ledger_begin(ledger, diag);
+    if (err) return err;
+    err = find_for_plan(&found, ledger, source, plan, diag);
+    if (!err) err = dure_ledger_check_fits(ledger, found, plan, diag);
+    dure_ledger_end(ledger);
+    return err;
+}
+
 dure_err dure_reservation_id_make(dure_reservation_id *id, dure_diag *diag)
 {
     dure_rng rng = dure_rng_system();
@@ -300,9 +313,27 @@ static dure_err unknown(const dure_site_ledger *ledger, dure_diag *diag)
                          ledger->path);
 }
 
-/* One step of a reservation's life; `to` is SPENT or RELEASED. */
+static json_t *change_entry(const dure_reservation_id *id, bool spend, const dure_hash *spender)
+{
+    json_t *entry =
+        json_pack("{s:s, s:o, s:I}", "kind", spend ? "spend" : "release", "id",
+                  dure_json_from_hex(id->b, sizeof id->b), "at", (json_int_t)dure_clock_wall_s());
+    if (!entry || !spender) return entry;
+    if (!json_object_set_new(entry, "by", dure_json_from_hex(spender->b, sizeof spender->b)))
+        return entry;
+    json_decref(entry);
+    return NULL;
+}
+
+static bool is_anothers(const dure_reservation *r, const dure_hash *spender)
+{
+    return r->state == DURE_RESERVATION_SPENT && r->has_spender && spender &&
+           !dure_hash_equal(&r->spender, spender);
+}
+
+/* One step of a reservation's life; `to` is SPENT or RELEASED, `spender` may be NULL. */
 static dure_err change(dure_site_ledger *ledger, const dure_reservation_id *id,
-                       dure_reservation_state to, dure_diag *diag)
+                       dure_reservation_state to, const dure_hash *spender, dure_diag *diag)
 {
     dure_err err = dure_ledger_begin(ledger, diag);
     if (err) return err;
@@ -311,11 +342,12 @@ static dure_err change(dure_site_ledger *ledger, const dure_reservation_id *id,
     if (!item)
         err = unknown(ledger, diag);
     else if (item->reservation.state == DURE_RESERVATION_RESERVED)
-        err = dure_ledger_append(ledger,
-                                 json_pack("{s:s, s:o, s:I}", "kind", spend ? "spend" : "release",
-                                           "id", dure_json_from_hex(id->b, sizeof id->b), "at",
-                                           (json_int_t)dure_clock_wall_s()),
-                                 diag);
+        err = dure_ledger_append(ledger, change_entry(id, spend, spender), diag);
+    else if (is_anothers(&item->reservation, spender))
+        err = dure_diag_set(diag, DURE_ERR_STATE,
+                            "another run has spent this reservation with noise of its own: the "
+                            "folder of an unfinished run was copied; remove this copy and start "
+                            "anew");
     else if (item->reservation.state != to)
         err = dure_diag_set(diag, DURE_ERR_STATE,
                             spend ? "this reservation was released, so nothing may be sent under it"
@@ -327,13 +359,19 @@ static dure_err change(dure_site_ledger *ledger, const dure_reservation_id *id,
 dure_err dure_site_ledger_spend(dure_site_ledger *ledger, const dure_reservation_id *id,
                                 dure_diag *diag)
 {
-    return change(ledger, id, DURE_RESERVATION_SPENT, diag);
+    return change(ledger, id, DURE_RESERVATION_SPENT, NULL, diag);
+}
+
+dure_err dure_site_ledger_spend_by(dure_site_ledger *ledger, const dure_reservation_id *id,
+                                   const dure_hash *spender, dure_diag *diag)
+{
+    return change(ledger, id, DURE_RESERVATION_SPENT, spender, diag);
 }
 
 dure_err dure_site_ledger_release(dure_site_ledger *ledger, const dure_reservation_id *id,
                                   dure_diag *diag)
 {
-    return change(ledger, id, DURE_RESERVATION_RELEASED, diag);
+    return change(ledger, id, DURE_RESERVATION_RELEASED, NULL, diag);
 }
 
 dure_err dure_site_ledger_use(dure_site_ledger *ledger, const dure_reservation_id *id,

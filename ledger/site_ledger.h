@@ -86,10 +86,19 @@ DURE_MUST_USE dure_err dure_reservation_id_make(dure_reservation_id *id, dure_di
  * DURE_ERR_BUDGET with a sentence if no noise does; otherwise as reserve. */
 DURE_MUST_USE dure_err dure_site_ledger_least_noise(dure_dp_plan *plan, dure_site_ledger *ledger,
                                                     const char *source, dure_diag *diag);
+/* DURE_OK if the plan could be reserved as it is; else what reserve would say. Reserves nothing. */
+DURE_MUST_USE dure_err dure_site_ledger_check(dure_site_ledger *ledger, const char *source,
+                                              const dure_dp_plan *plan, dure_diag *diag);
 /* Reserved to spent, durable when it returns: call it before anything leaves. Fine if it is spent
  * already; DURE_ERR_STATE if it was released, DURE_ERR_NOT_FOUND if it is unknown. */
 DURE_MUST_USE dure_err dure_site_ledger_spend(dure_site_ledger *ledger,
                                               const dure_reservation_id *id, dure_diag *diag);
+/* The same for one that is spent in one go, by whoever draws its noise from a key of this digest:
+ * it is noted, and nobody with another key spends it again (a reservation's name can be copied).
+ * DURE_ERR_STATE for such a one. */
+DURE_MUST_USE dure_err dure_site_ledger_spend_by(dure_site_ledger *ledger,
+                                                 const dure_reservation_id *id,
+                                                 const dure_hash *spender, dure_diag *diag);
 /* Steps [from, to) of a plan, counted from 0, that leave in one round of a federation. */
 typedef struct dure_ledger_use {
     uint64_t round;
@@ -119,6 +128,8 @@ typedef struct dure_reservation {
     char purpose[DURE_PURPOSE_SIZE];
     int64_t reserved_at_s; /* wall clock */
     dure_dp_plan plan;
+    bool has_spender; /* what dure_site_ledger_spend_by() noted */
+    dure_hash spender;
     uint64_t steps_used; /* the highest `to` that was noted; 0: none */
     uint64_t last_round; /* and the highest round */
 } dure_reservation;

@@ -121,11 +121,16 @@ static dure_err apply_change(dure_site_ledger *ledger, const json_t *entry,
                              dure_reservation_state to, dure_diag *diag)
 {
     dure_reservation_id id;
+    dure_hash spender = {{0}};
+    bool by = to == DURE_RESERVATION_SPENT && json_object_get(entry, "by");
     dure_err err = dure_json_hex(id.b, sizeof id.b, entry, "id", diag);
+    if (!err && by) err = dure_json_hex(spender.b, sizeof spender.b, entry, "by", diag);
     if (err) return err;
     dure_ledger_item *item = dure_ledger_find_item(ledger, &id);
     if (!item || item->reservation.state != DURE_RESERVATION_RESERVED) return DURE_ERR_FORMAT;
     item->reservation.state = to;
+    item->reservation.has_spender = by;
+    item->reservation.spender = spender;
     return DURE_OK;
 }
 

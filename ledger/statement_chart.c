@@ -2,7 +2,7 @@
  * Up to LABELLED_MAX sites are told apart by colour, dash and a name at the line's end; in larger
  * federations all lines are thin and only the largest is named. */
 #include "common/clock.h"
-#include "ledger/statement.h"
+#include "ledger/statement_int.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -13,11 +13,12 @@ enum {
     WIDTH = 760,
     HEIGHT = 330,
     LEFT = 52,
-    RIGHT = 596,
+    RIGHT = 580,
     TOP = 18,
     BOTTOM = 286,
     LABELLED_MAX = 8,
     LABEL_APART = 15,
+    NAME_CHARS = 16, /* that fit beside the lines, before the figure */
     TICKS_MAX = 6,
 };
 
@@ -169,9 +170,10 @@ static void put_planned(const chart *c)
     double y = y_of(c, most);
     dure_put_format(c->out,
                     "<line class=\"planned\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                    "<text class=\"tick\" x=\"%d\" y=\"%.1f\">most that a plan comes to: %.3g"
-                    "</text>\n",
-                    LEFT, RIGHT, y, y, LEFT + 6, y - 5, most);
+                    "<text class=\"tick\" x=\"%d\" y=\"%.1f\">most that a plan comes to: ",
+                    LEFT, RIGHT, y, y, LEFT + 6, y - 5);
+    dure_statement_put_epsilon(c->out, most);
+    dure_put_format(c->out, "</text>\n");
 }
 
 /* ---- curves ---- */
@@ -219,9 +221,14 @@ static void put_labels(const chart *c, label *labels, size_t n)
                         labels[k].style, RIGHT + 1, RIGHT + 10, y_of(c, last_of(curve)),
                         labels[k].y, RIGHT + 13, labels[k].y + 4);
         char shown[24];
-        (void)snprintf(shown, sizeof shown, "%.17s", curve->account->name);
+        const char *name = curve->account->name;
+        bool cut = strlen(name) > NAME_CHARS;
+        (void)snprintf(shown, sizeof shown, "%.*s%s", NAME_CHARS - cut, name,
+                       cut ? "\xe2\x80\xa6" : "");
         dure_statement_put_text(c->out, shown);
-        dure_put_format(c->out, " %.3g</text>\n", last_of(curve));
+        dure_put_format(c->out, " ");
+        dure_statement_put_epsilon(c->out, last_of(curve));
+        dure_put_format(c->out, "</text>\n");
     }
 }
 

@@ -30,7 +30,8 @@ static const char style[] =
     ".facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7rem;"
     "margin:1.2rem 0}\n"
     ".facts div{background:var(--panel);border-radius:.3rem;padding:.7rem .9rem}\n"
-    ".facts b{display:block;white-space:nowrap;font-size:1.45rem;line-height:1.25}.facts "
+    ".facts b{display:block;white-space:nowrap;font-size:1.3rem;line-height:1.4}.facts sup"
+    "{font-size:.7em}.facts "
     "span{font-size:.84rem;"
     "color:var(--soft)}\n"
     ".wide{overflow-x:auto}\n"
@@ -53,6 +54,7 @@ static const char style[] =
     "stroke-dasharray:4 5}.s7{stroke:var(--c7);stroke-dasharray:1 4}.s9{stroke:var(--rule)}\n"
     ".lead{stroke-dasharray:none}\n"
     "footer{margin-top:3rem;padding-top:.7rem;border-top:1px solid var(--rule)}\n"
+    "@media(max-width:36rem){table.pairs th{width:7rem}}\n"
     "@page{size:A4;margin:17mm 16mm}\n"
     "@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--rule:#bbb;--page:#fff;"
     "--panel:#f3f3f3;--good:#0b5a2c;--bad:#a11313;--warn:#6b4700;--c0:#174e8c;--c1:#9c4212;"
@@ -114,9 +116,28 @@ void dure_statement_put_hex(dure_buf *out, const uint8_t *bytes, size_t n_bytes,
 void dure_statement_put_epsilon(dure_buf *out, double epsilon)
 {
     if (isfinite(epsilon))
-        dure_put_format(out, "%.3g", epsilon);
+        dure_put_format(out, "%.2f", ceil(epsilon * 100 - 1e-9) / 100);
     else
         dure_statement_put(out, "no bound");
+}
+
+/* e^epsilon as people write it, to three digits and rounded up: "45.4", "75,900". */
+static void put_odds(dure_buf *out, double epsilon)
+{
+    double odds = exp(epsilon), unit = pow(10, floor(log10(odds)) - 2);
+    odds = ceil(odds / unit - 1e-9) * unit;
+    if (odds >= 1e15) {
+        dure_put_format(out, "%.2e", odds);
+        return;
+    }
+    char digits[32];
+    size_t n = (size_t)snprintf(digits, sizeof digits, "%.*f", odds < 100, odds);
+    if (odds < 1000) {
+        dure_statement_put(out, digits);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        dure_put_format(out, "%s%c", i && (n - i) % 3 == 0 ? "," : "", digits[i]);
 }
 
 void dure_statement_put_delta(dure_buf *out, double delta)
@@ -227,10 +248,10 @@ static void put_loss_facts(dure_buf *out, const dure_account *most)
                                 "</span></div>\n");
         return;
     }
-    dure_put_format(out,
-                    "<div><b>\xce\xb5 = %.3g</b><span>largest privacy loss of any site</span></div>"
-                    "\n<div><b>\xce\xb4 = ",
-                    most->epsilon);
+    dure_statement_put(out, "<div><b>\xce\xb5 = ");
+    dure_statement_put_epsilon(out, most->epsilon);
+    dure_statement_put(out, "</b><span>largest privacy loss of any site</span></div>\n<div><b>"
+                            "\xce\xb4 = ");
     dure_statement_put_delta(out, most->delta);
     dure_statement_put(out, "</b><span>probability set aside at that site</span></div>\n");
 }
@@ -256,9 +277,10 @@ static void put_summary(dure_buf *out, const dure_statement *s)
         out,
         "<h2>In short</h2>\n<p>%zu sites of %zu organisations train one change to a "
         "language model (an <em>adapter</em>) together. Each site's records stay on its "
-        "own machine. What leaves a site is blurred with random noise first, and then "
+        "own machine. What leaves a site is blurred with random noise first%s, and then "
         "masked so that only the sum over all sites can be read.</p>\n",
-        s->n_curves, organisations(s->facts));
+        s->n_curves, organisations(s->facts),
+        s->privacy_mode == 2 ? ", of which each site adds a share" : "");
     dure_statement_put(out, "<div class=\"facts\">\n");
     put_fact(out, s->n_curves, "sites took part");
     put_fact(out, t->closed, "rounds completed, each a release");
@@ -282,7 +304,9 @@ static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
     dure_put_format(
         out, "<h3>What that means for one %s</h3>\n<p>At the site with the largest loss (", unit);
     dure_statement_put_text(out, a->name);
-    dure_put_format(out, ", \xce\xb5 = %.3g, \xce\xb4 = ", a->epsilon);
+    dure_statement_put(out, ", \xce\xb5 = ");
+    dure_statement_put_epsilon(out, a->epsilon);
+    dure_statement_put(out, ", \xce\xb4 = ");
     dure_statement_put_delta(out, a->delta);
     dure_statement_put(out, "), whatever method is used:</p>\n<ul>\n");
     dure_put_format(out,
@@ -297,13 +321,15 @@ static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
         "<b>%.2f&nbsp;%%</b>.</li>\n",
         unit, 100 * power_at(0.01, a->epsilon, a->delta),
         100 * power_at(0.001, a->epsilon, a->delta));
+    dure_put_format(
+        out, "<li>No conclusion about a %s becomes more than e<sup>\xce\xb5</sup> = <b>", unit);
+    put_odds(out, a->epsilon);
     dure_put_format(out,
-                    "<li>No conclusion about a %s becomes more than e<sup>\xce\xb5</sup> = "
-                    "<b>%.3g times</b> as probable as if the %s had never existed, apart from "
+                    " times</b> as probable as if the %s had never existed, apart from "
                     "events of probability \xce\xb4.</li>\n</ul>\n"
                     "<p class=\"small soft\">These are limits, not measurements: what an attacker "
                     "achieves in practice is usually far below them.</p>\n",
-                    unit, exp(a->epsilon), unit);
+                    unit);
 }
 
 static void put_record_guarantee(dure_buf *out, const dure_statement *s)
@@ -365,6 +391,39 @@ static void put_subject_guarantee(dure_buf *out, const dure_statement *s)
     if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "subject");
 }
 
+static void put_site_guarantee(dure_buf *out, const dure_statement *s)
+{
+    const dure_statement_curve *most = dure_statement_largest(s);
+    dure_statement_put(
+        out,
+        "<p>The guarantee is <em>site-level differential privacy by shared noise</em>, "
+        "(\xce\xb5,&nbsp;\xce\xb4): for every single site, whatever anybody concludes from "
+        "<em>all</em> that was ever released, they would conclude almost the same if that site had "
+        "contributed nothing but its noise. How nearly the same is measured by \xce\xb5, the "
+        "privacy loss: 0 would mean exactly the same. It holds against whoever uses or obtains the "
+        "adapter, now or later, with any other knowledge and computing power, and against the "
+        "coordinator and other sites ");
+    dure_put_format(out, "<b>as long as every sum has %u honest sites</b>.</p>\n", s->plan.honest);
+    dure_put_format(
+        out,
+        "<table class=\"pairs\"><tbody>\n"
+        "<tr><th>Unit of privacy</th><td>One site, with everything it has.</td></tr>\n"
+        "<tr><th>Neighbouring data</th><td>Zero-out: the site's update is its own, or zero. That a "
+        "site takes part, and in which rounds, is public and not protected.</td></tr>\n"
+        "<tr><th>Rests on</th><td>%u honest sites in every sum at least. Each site adds only a "
+        "share "
+        "of the noise; the figures below count those of %u, the protected site among them, and no "
+        "more. If fewer in a sum are honest, they do not hold. Whether a site added its share "
+        "cannot be seen from outside.</td></tr>\n"
+        "<tr><th>Single records</th><td>A record is covered as a part of its site: what is learned "
+        "about it is no more than what is learned about the whole site.</td></tr>\n"
+        "<tr><th>Each site's own</th><td>The losses of different sites do not add up. A person "
+        "whose "
+        "records are at several sites adds their \xce\xb5 up.</td></tr>\n</tbody></table>\n",
+        s->plan.honest, s->plan.honest);
+    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "site");
+}
+
 static void put_guarantee(dure_buf *out, const dure_statement *s)
 {
     dure_statement_put(out, "<h2>What is guaranteed</h2>\n");
@@ -372,6 +431,8 @@ static void put_guarantee(dure_buf *out, const dure_statement *s)
         put_record_guarantee(out, s);
     } else if (s->privacy_mode == 4) {
         put_subject_guarantee(out, s);
+    } else if (s->privacy_mode == 2) {
+        put_site_guarantee(out, s);
     } else if (s->privacy_mode == 3) {
         dure_statement_put(out, "<p><b class=\"bad\">There is no differential privacy in this "
                                 "federation.</b> Its terms and the policies of its sites say so. "
@@ -390,13 +451,20 @@ static void put_guarantee(dure_buf *out, const dure_statement *s)
 
 /* ---- what is not covered, and trust ---- */
 
-static void put_not_covered(dure_buf *out)
+static void put_not_covered(dure_buf *out, bool shared)
 {
+    dure_statement_put(out, "<h2>What is not covered</h2>\n<ul>\n");
+    dure_statement_put(
+        out, shared ? "<li><b>That enough sites really added their shares of the noise.</b> Nobody "
+                      "can check this from outside. A site that does not weakens the guarantee of "
+                      "all.</li>\n"
+                      "<li><b>Who takes part in which round.</b> A site's presence is not "
+                      "protected.</li>\n"
+                    : "<li><b>That a site really added its noise.</b> Nobody can check this from "
+                      "outside. A site that does not, exposes its own records and nobody "
+                      "else's.</li>\n");
     dure_statement_put(
         out,
-        "<h2>What is not covered</h2>\n<ul>\n"
-        "<li><b>That a site really added its noise.</b> Nobody can check this from outside. A site "
-        "that does not, exposes its own records and nobody else's.</li>\n"
         "<li><b>That the published sum is the true one.</b> Sites recompute the adapter from the "
         "sum that they are shown; a coordinator that shows the same wrong sum to all is not caught "
         "by that.</li>\n"
@@ -420,6 +488,7 @@ static void put_not_covered(dure_buf *out)
 static void put_trust(dure_buf *out, const dure_statement *s)
 {
     const dure_statement_terms *t = s->facts->terms;
+    const bool shared = s->privacy_mode == 2;
     dure_statement_put(
         out, "<h2>Who has to be trusted</h2>\n<table class=\"pairs\"><tbody>\n"
              "<tr><th>A site, by itself</th><td>With its own records: clipping and noise happen "
@@ -427,7 +496,13 @@ static void put_trust(dure_buf *out, const dure_statement *s)
              "<tr><th>The coordinator</th><td>For nothing that the guarantee depends on. It sees "
              "masked updates and their sum. It keeps this log, which the sites check and cosign."
              "</td></tr>\n");
-    if (t) {
+    if (t && shared) {
+        dure_put_format(out,
+                        "<tr><th>Other sites</th><td>That of the %u or more sites in a sum at most "
+                        "%u work together with the coordinator or leave their share of the noise "
+                        "out. The guarantee and the masking depend on it.</td></tr>\n",
+                        t->u_min, t->collusion);
+    } else if (t) {
         dure_put_format(
             out,
             "<tr><th>Other sites</th><td>For nothing that the guarantee depends on. The "
@@ -460,7 +535,7 @@ dure_err dure_statement_html(dure_buf *out, const dure_statement *s)
         put_guarantee(out, s);
         dure_statement_put_budget(out, s);
         dure_statement_put_sites(out, s);
-        put_not_covered(out);
+        put_not_covered(out, s->privacy_mode == 2);
         dure_statement_put_incidents(out, s);
         put_trust(out, s);
         dure_statement_put_rounds(out, s);

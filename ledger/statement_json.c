@@ -148,7 +148,9 @@ static json_t *flavour_json(uint32_t mode)
         {"record-level (epsilon, delta) differential privacy, add or remove one record",
          "one record: one line of a site's data",
          "one record more or less; the true number of records is protected"},
-        {"client level", "see name", "see name"},
+        {"site-level (epsilon, delta) differential privacy by noise shared among sites, zero-out",
+         "one site with everything it has",
+         "a site's update is its own or zero; that it takes part is public"},
         {"no differential privacy", "see name", "see name"},
         {"subject-level (epsilon, delta) differential privacy, add or remove one subject",
          "one subject with all its records at a site, as the records name it",
@@ -161,7 +163,10 @@ static json_t *flavour_json(uint32_t mode)
                      "unprotected_quantities", "who takes part, when, and sizes on the wire",
                      "declared number of records, sampling rate, noise, clip, steps",
                      "the federation's evaluation records", "the base model's training data",
-                     "that a site really added its noise");
+                     mode == 2
+                         ? "that as many sites as are counted on really added their shares of "
+                           "the noise"
+                         : "that a site really added its noise");
 }
 
 static json_t *sum_json(const dure_statement *s)
@@ -198,7 +203,7 @@ json_t *dure_statement_json(const dure_statement *s)
                          s->facts->program);
     return json_pack(
         "{s:b, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, "
-        "s:o, s:O?, s:o, s:o}",
+        "s:o, s:o, s:O?, s:o, s:o}",
         "verified", 1, "file", file, "made", time_text(s->facts->now_s), "program",
         s->facts->program, "federation", g->federation, "federation_id",
         hash_text(&g->federation_id), "root", dure_json_from_hex(g->root_public, 32), "from",
@@ -206,7 +211,11 @@ json_t *dure_statement_json(const dure_statement *s)
         "shown_complete_to",
         s->report->shown_n ? json_integer((json_int_t)s->report->shown_n - 1) : json_null(),
         "dp_flavor", flavour_json(s->privacy_mode), "accounting",
-        "pld; rdp as a second opinion; Poisson-subsampled Gaussian, add/remove", "sites",
+        s->privacy_mode == 2
+            ? "zcdp with tau; rdp as a second opinion; summed discrete Gaussian shares, zero-out"
+            : "pld; rdp as a second opinion; Poisson-subsampled Gaussian, add/remove",
+        "honest_sites",
+        s->privacy_mode == 2 ? json_integer((json_int_t)s->plan.honest) : json_null(), "sites",
         sites_json(s), "privacy_loss", losses_json(s), "model", terms_json(s->facts->terms),
         "secure_sum", sum_json(s), "releases", rounds_json(s), "acts", acts_json(s),
         "empirical_audit", s->facts->canary, "incidents", incidents_json(s), "checks",

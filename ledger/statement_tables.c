@@ -1,6 +1,7 @@
 /* The tables of the page. */
 #include "common/clock.h"
 #include "crypto/wipe.h"
+#include "dp/noise_share.h"
 #include "ledger/statement_int.h"
 
 #include <math.h>
@@ -103,8 +104,11 @@ void dure_statement_put_budget(dure_buf *out, const dure_statement *s)
         "</tr></thead><tbody>\n");
     for (size_t i = 0; i < s->n_curves; i++)
         put_budget_row(out, &s->curves[i]);
-    put(out, "</tbody></table></div>\n<p class=\"small soft\">Recomputed from the log with "
-             "privacy loss distributions, and a second time with R\xc3\xa9nyi divergences, which "
+    put(out, "</tbody></table></div>\n<p class=\"small soft\">Recomputed from the log with ");
+    put(out, s->privacy_mode == 2 ? "concentrated differential privacy"
+                                  : "privacy loss "
+                                    "distributions");
+    put(out, ", and a second time with R\xc3\xa9nyi divergences, which "
              "give a coarser upper limit; composed over every round of this federation, also "
              "aborted ones in which something of the site may have left; \xce\xb4 is 1/(10 "
              "\xc3\x97 declared "
@@ -206,6 +210,29 @@ void dure_statement_suite(char text[96], uint32_t suite)
         (void)snprintf(text, 96, "%u: not known to this version of the report", suite);
 }
 
+static void put_share_rows(dure_buf *out, const dure_dp_plan *p)
+{
+    const double sigma = dure_dp_plan_sigma(p);
+    dure_put_format(
+        out,
+        "<tr><th>Participation</th><td>Every site that takes part in a round does so "
+        "with everything: nothing is sampled, q = 1.</td></tr>\n"
+        "<tr><th>Clipping</th><td>A site's whole update over all %llu trained "
+        "parameters is scaled to length C = %g at most and put on a grid of "
+        "C / 2<sup>%u</sup>; the length is checked in whole numbers, and an update that "
+        "fails counts as zero.</td></tr>\n",
+        (ull)p->n_params, p->clip, p->grid_bits);
+    dure_put_format(out,
+                    "<tr><th>Noise</th><td>Each site adds to every trained parameter, once a "
+                    "round, an independent share of discrete Gaussian noise of variance %llu in "
+                    "grid units. The shares of h = %u honest sites have together the standard "
+                    "deviation \xcf\x83 C with \xcf\x83 = %u / %u = %.6g, or more; every further "
+                    "honest site adds to it.</td></tr>\n"
+                    "<tr><th>Divisor</th><td>The number of sites in the sum, which is "
+                    "public.</td></tr>\n",
+                    (ull)dure_share_variance(p), p->honest, p->sigma_num, DURE_DP_SIGMA_DEN, sigma);
+}
+
 static void put_noise_rows(dure_buf *out, const dure_statement *s)
 {
     const dure_dp_plan *p = &s->plan;
@@ -269,29 +296,47 @@ static void put_sum_rows(dure_buf *out, const dure_statement *s)
     put(out, "</td></tr>\n");
 }
 
+static const char step_words[] =
+    "<tr><th>Accounting</th><td>All events of a site composed, add/remove, twice: by privacy "
+    "loss distributions (connect the dots, FFT, both directions, pessimistic), and by R\xc3"
+    "\xa9nyi divergences of orders 1.1 to 1,024 (Mironov, Talwar, Zhang 2019), converted as in "
+    "Canonne, Kamath, Steinke 2020.</td></tr>\n"
+    "<tr><th>After the noise</th><td>Division, local optimiser, several local steps, "
+    "quantising, masking, the sum, the server's step, evaluation, merging and serving use "
+    "noisy values only and cost no further \xce\xb5.</td></tr>\n"
+    "<tr><th>Randomness</th><td>By design of the program, which a log cannot show: a fresh "
+    "256-bit key of the operating system for each training; no floating-point number decides "
+    "the noise, which is within a total variation distance of 2^-108 of the ideal, and for a "
+    "whole vector before data are touched.</td></tr>\n";
+
+static const char share_words[] =
+    "<tr><th>Accounting</th><td>All rounds of a site composed, zero-out, twice: by concentrated "
+    "differential privacy with the bound \xcf\x84 for the gap between a sum of discrete Gaussian "
+    "shares and a discrete Gaussian (Kairouz, Liu, Steinke 2021, proposition 14), at the best of "
+    "all orders; and by R\xc3\xa9nyi divergences of orders 1.1 to 1,024 from the other form of the "
+    "same bound. Converted as in Canonne, Kamath, Steinke 2020.</td></tr>\n"
+    "<tr><th>After the noise</th><td>Masking, the sum, the server's step, evaluation, merging and "
+    "serving use noisy values only and cost no further \xce\xb5.</td></tr>\n"
+    "<tr><th>Randomness</th><td>By design of the program, which a log cannot show: a fresh "
+    "256-bit key of the operating system for each round at each site; shares are drawn exactly, "
+    "no floating-point number decides them.</td></tr>\n";
+
 void dure_statement_put_mechanism(dure_buf *out, const dure_statement *s)
 {
     put(out, "<h2>How it was done</h2>\n<table class=\"pairs\"><tbody>\n");
-    if (s->n_rounds > 0 && s->privacy_mode != 3) put_noise_rows(out, s);
+    const bool shared = s->privacy_mode == 2;
+    if (s->n_rounds > 0 && shared)
+        put_share_rows(out, &s->plan);
+    else if (s->n_rounds > 0 && s->privacy_mode != 3)
+        put_noise_rows(out, s);
     if (s->facts->terms) put_model_rows(out, s->facts->terms);
     put_sum_rows(out, s);
+    put(out, shared ? share_words : step_words);
     put(out,
-        "<tr><th>Accounting</th><td>All events of a site composed, add/remove, twice: by privacy "
-        "loss distributions (connect the dots, FFT, both directions, pessimistic), and by R\xc3"
-        "\xa9nyi divergences of orders 1.1 to 1,024 (Mironov, Talwar, Zhang 2019), converted as in "
-        "Canonne, Kamath, Steinke 2020.</td></tr>\n"
-        "<tr><th>After the noise</th><td>Division, local optimiser, several local steps, "
-        "quantising, masking, the sum, the server's step, evaluation, merging and serving use "
-        "noisy values only and cost no further \xce\xb5.</td></tr>\n"
-        "<tr><th>Randomness</th><td>By design of the program, which a log cannot show: a fresh "
-        "256-bit key of the operating system for each training; no floating-point number decides "
-        "the noise, which is within a total variation distance of 2^-108 of the ideal, and for a "
-        "whole vector before data are touched."
-        "</td></tr>\n"
         "<tr><th>Refusal</th><td>A site reserves the whole plan before the first noise is drawn, "
         "counts it as spent before the first byte leaves, and never refunds what is in doubt. What "
         "does not fit its budget is refused beforehand.</td></tr>\n</tbody></table>\n");
-    if (s->n_rounds > 0 && s->n_curves > 1 && s->privacy_mode != 3)
+    if (s->n_rounds > 0 && s->n_curves > 1 && s->privacy_mode != 3 && !shared)
         put(out,
             "<p class=\"small soft\">Sampling, noise and divisor are those of the first member "
             "of the last round; every site's are in the JSON form of this statement.</p>\n");

@@ -126,6 +126,8 @@ typedef struct dure_training_load {
     dure_lora_factor factors;
     bool together, dropout; /* as in dure_gradient_opts */
     size_t longest, length; /* tokens of the longest record, and of a usual one (0: the longest) */
+    double labels;          /* share of the tokens that are labels; 0: all */
+    double batch;           /* usual records a step; 0: more than a pass takes */
     uint64_t other_bytes;   /* what the caller takes himself: optimizer, records */
 } dure_training_load;
 
@@ -138,7 +140,13 @@ typedef struct dure_transformer_fit {
      * its own. */
     size_t whole;
     uint64_t bytes;           /* of the process, at most */
-    double seconds_per_token; /* of forward and backward */
+    double seconds_per_token; /* of forward and backward, with what each record's gradient takes */
+    double seconds_to_judge;  /* a token: forward alone */
+    double seconds_to_clip;   /* a record's gradient; 0 where records have none of their own */
+    double seconds_per_step;  /* beside its tokens; dure_trainer_fit() says */
+    /* What a token asks for at least, each layer computed once, and what the multipliers do at
+     * most: their ratio is the limit of any program. */
+    double flops_per_token, peak_flops;
 } dure_transformer_fit;
 
 /* The quickest way that stays within limit_bytes (0: no limit), a function of the shapes, the limit

@@ -166,17 +166,13 @@ static void factor_gradients(const back *b, uint32_t layer, const linear_grad *l
     dure_pool_run(t->pool, docs * job.pieces[job.n], factor_task, &job);
 }
 
-/* Appends dz A of the list's adapted products. */
-static void add_lora_terms(dure_product *p, dure_lora_pair *pairs, const back *b, uint32_t layer,
-                           const linear_grad *list, size_t n)
+/* Appends dz A, if the product is adapted. */
+static void add_lora_term(dure_product *p, dure_lora_pair *pair, const back *b, uint32_t layer,
+                          dure_lora_target target)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (!dure_transformer_pair(&pairs[i], b->pass->lora, layer, list[i].target)) continue;
-        p->terms[p->n_terms++] = (dure_term){.x = plane(b, b->t->ws.dz, list[i].target),
-                                             .ldx = b->t->ws.ldz,
-                                             .w = &pairs[i].a,
-                                             .transposed = true};
-    }
+    if (!dure_transformer_pair(pair, b->pass->lora, layer, target)) return;
+    p->terms[p->n_terms++] = (dure_term){
+        .x = plane(b, b->t->ws.dz, target), .ldx = b->t->ws.ldz, .w = &pair->a, .transposed = true};
 }
 
 /* The weights of the products that follow, on the way back, those of `first`. */
@@ -207,26 +203,26 @@ static void inputs_back(const back *b, uint32_t layer, const linear_grad *list, 
 {
     dure_transformer *t = b->t;
     dure_lora_pair pairs[3];
-    dure_product p = {.finish = to->finish, .state = to->state}, extra = {.n_terms = 0};
-    dure_dropout_sums sums = {.t = t,
-                              .pass = b->pass,
-                              .layer = layer,
-                              .input = list[0].target,
-                              .width = t->layers[layer].w[list[0].target].in,
-                              .finish = to->finish,
-                              .state = to->state};
+    dure_product p = {.finish = to->finish, .state = to->state};
+    dure_dropout_sums dropped = {.t = t,
+                                 .pass = b->pass,
+                                 .layer = layer,
+                                 .input = list[0].target,
+                                 .width = t->layers[layer].w[list[0].target].in};
     memcpy(p.touched, to->touched, sizeof p.touched);
     for (size_t i = 0; i < n; i++) {
         const dure_weight *w = &t->layers[layer].w[list[i].target];
         p.terms[p.n_terms++] =
             (dure_term){.x = list[i].dy, .ldx = w->out, .w = w, .transposed = true};
+        /* Beside its product, from whose sums its own go on. */
+        if (!b->pass->dropout) add_lora_term(&p, &pairs[i], b, layer, list[i].target);
     }
-    add_lora_terms(b->pass->dropout ? &extra : &p, pairs, b, layer, list, n);
-    if (extra.n_terms) {
-        extra.finish = dure_dropout_finish_extra;
-        p.finish = dure_dropout_finish_rest;
-        extra.state = p.state = &sums;
-        dure_matmul(&extra, 1, b->pass->rows, &t->compute);
+    for (size_t i = 0; b->pass->dropout && i < n; i++)
+        add_lora_term(&p, &pairs[i], b, layer, list[i].target);
+    if (b->pass->dropout && p.n_terms > n) {
+        p.n_apart = p.n_terms - n;
+        p.join = dure_dropout_join;
+        p.join_state = &dropped;
     }
     enter(b, DURE_PHASE_MATMUL);
     dure_matmul_ahead(&p, 1, b->pass->rows, after(b, layer, list[0].target), &t->compute);

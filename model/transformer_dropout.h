@@ -14,7 +14,6 @@ typedef struct dure_dropout {
     float scale;           /* 1 / (1 - threshold / 65536) */
     const uint64_t *seeds; /* one a document of the caller's list; borrowed */
     void *masked;          /* rows x widest activations, owned */
-    float *extra;          /* rows x widest, owned */
 } dure_dropout;
 
 /* Room for passes of t's present workspace. `rate` in (0, 1). dure_dropout_fini(d). */
@@ -30,16 +29,14 @@ size_t dure_dropout_bytes(const dure_model_shape *shape, size_t rows, const dure
 const void *dure_dropout_masked(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
                                 dure_lora_target input, const void *x, size_t width);
 
-/* For the way back: sums of dz A, whose dropped elements become zero, into pass->dropout->extra;
- * and sums of the other terms, to which those are added before `finish` takes them. */
+/* For the way back: adds the sums of dz A, whose dropped elements become zero, to those of the
+ * other terms. A dure_joiner. */
 typedef struct dure_dropout_sums {
     const dure_transformer *t;
     const dure_pass *pass;
     uint32_t layer;
     dure_lora_target input;
     size_t width;
-    dure_finisher *finish;
-    void *state;
 } dure_dropout_sums;
-void dure_dropout_finish_extra(void *state, const dure_sums *sums, const dure_cpu_ops *ops);
-void dure_dropout_finish_rest(void *state, const dure_sums *sums, const dure_cpu_ops *ops);
+void dure_dropout_join(void *state, const dure_sums *sums, const float *apart,
+                       const dure_cpu_ops *ops);

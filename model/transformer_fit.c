@@ -12,14 +12,15 @@ enum { BASE_BYTES = 24 << 20, LEAST_ROWS = 64 };
 /* Long enough for what else the machine does to be over now and then. */
 enum { PEAK_TRIES = 40 };
 
-/* Measured (bench/bench_train, models of 135 million to 8 billion weights): the shares of the
- * multipliers' peak that products of many rows and attention reach, and the rows whose time a
- * product takes however few it has; what else is done, by the bytes of a token's activations, and
- * how much more of that dropout and DoRA do; how long a thread takes to decode a weight, or to turn
- * a packed one; and to clip a parameter of a record. */
-static const double product_share = 0.89, attention_share = 0.35, lost_rows = 24, act_ns = 0.09,
-                    dropout_acts = 20, dora_acts = 2, decode_ns = 0.17, turn_ns = 0.11,
-                    clip_ns = 0.5;
+/* Measured (bench/bench_train, models of 135 million to 8 billion weights; dure train --profile,
+ * records of 50 to 500 tokens): the shares of the multipliers' peak that products of many rows, the
+ * adapter's narrow ones and attention over long records reach; the rows whose time a product takes
+ * however few it has, and the tokens that do the same for attention; what else is done, by the
+ * bytes of a token's activations, and how much more of that dropout and DoRA do; how long a thread
+ * takes to decode a weight, or to turn a packed one; and to clip a parameter of a record. */
+static const double product_share = 0.93, adapter_share = 0.42, attention_share = 0.52,
+                    lost_rows = 24, lost_tokens = 100, act_ns = 0.09, dropout_acts = 3,
+                    dora_acts = 2, decode_ns = 0.17, turn_ns = 0.11, clip_ns = 0.5;
 
 /* What the choice is made for: the same on every machine and in every run, because without privacy
  * the number of rows decides in which order gradients are added up. */
@@ -92,12 +93,62 @@ static uint64_t bytes_of(const question *q, const dure_transformer_fit *fit)
     return bytes;
 }
 
-/* Rows of a usual pass. */
+/* Records that fit into a pass, each with a gradient of its own. */
+static double most_records(const question *q, const dure_transformer_fit *fit)
+{
+    dure_workspace_need need = need_of(q, fit), more = need;
+    if (q->load->together) return INFINITY;
+    if (fit->recompute) return (double)fit->whole;
+    more.stored++;
+    uint64_t set = dure_workspace_bytes(q->t, more) - dure_workspace_bytes(q->t, need);
+    return floor((double)set / (double)(need.gradients * sizeof(float)));
+}
+
+/* Rows of a usual pass: of records that differ in length, half of one has no room at the end, and
+ * the last pass of a step takes what is left. */
 static double rows_of(const question *q, const dure_transformer_fit *fit)
 {
-    size_t whole = fit->whole * usual_length(q);
-    bool many = q->load->together || fit->recompute == 0 || whole > fit->rows;
-    return (double)(many ? fit->rows : whole);
+    double length = (double)usual_length(q), full = (double)fit->rows - length / 2;
+    double most = most_records(q, fit) * length, step = q->load->batch * length;
+    if (full > most) full = most;
+    if (full < length) full = length;
+    return step > 0 ? step / ceil(step / full) : full;
+}
+
+/* FLOP of a token, forward through all layers and back through `back` of them, `again` of them
+ * computed a second time. Scores and values are over half of the record on average; the way back is
+ * 2.5 times that. */
+typedef struct flops {
+    double layers, head, adapter, attention;
+} flops;
+
+static flops flops_of(const question *q, double back, double again)
+{
+    const dure_model_shape *s = &q->t->shape;
+    double head = (double)s->n_embd * (double)q->t->head.out, labels = q->load->labels;
+    double passes = s->n_layers + back + again, width = (double)s->n_head * s->head_dim;
+    double params = (double)dure_lora_count(q->load->layout, DURE_LORA_FACTOR_BOTH);
+    return (flops){.layers = 2 * layer_weights(s) * passes,
+                   .adapter = (back > 0 ? 6 : 2) * params,
+                   .head = (back > 0 ? 4 : 2) * head * (labels > 0 ? labels : 1),
+                   .attention =
+                       2 * (double)usual_length(q) * width * (s->n_layers + 2.5 * back + again)};
+}
+
+/* A product of few rows takes the time of more. */
+static double seconds_of_flops(const question *q, flops f, double rows)
+{
+    double head = (double)q->t->shape.n_embd * (double)q->t->head.out;
+    double products = f.layers * (1 + lost_rows / rows) + f.head + 4 * head * lost_rows / rows;
+    double attention = f.attention * (1 + lost_tokens / (double)usual_length(q));
+    return (products / product_share + f.adapter / adapter_share + attention / attention_share) /
+           q->peak;
+}
+
+static double seconds_to_clip(const question *q)
+{
+    if (q->load->together) return 0;
+    return (double)dure_lora_count(q->load->layout, q->load->factors) * clip_ns * 1e-9;
 }
 
 static double seconds_of(const question *q, const dure_transformer_fit *fit)
@@ -106,24 +157,17 @@ static double seconds_of(const question *q, const dure_transformer_fit *fit)
     const dure_lora_layout *l = q->load->layout;
     double layer = layer_weights(s), head = (double)s->n_embd * (double)q->t->head.out;
     double trained = (double)trained_layers(q), width = (double)s->n_head * s->head_dim;
-    double params = (double)dure_lora_count(l, DURE_LORA_FACTOR_BOTH);
     double again = fit->recompute, passes = s->n_layers + trained + again;
-    double act_bytes = (double)q->t->compute.ops->act_bytes;
-    /* Scores and values, over half of the record on average; the way back is 2.5 times that. */
-    double attention = 2 * (double)usual_length(q) * width * (s->n_layers + 2.5 * trained + again);
-    double products = 2 * layer * passes + 4 * head + 6 * params;
+    double act_bytes = (double)q->t->compute.ops->act_bytes, rows = rows_of(q, fit);
     double inputs = 2.0 * s->n_embd + width + s->n_ff;
     double acts = 2.0 * (s->n_embd + width + (double)s->n_head_kv * s->head_dim + s->n_ff) *
                   (trained + again) * act_bytes;
     double panels = fit->packed ? (layer * trained + head) * turn_ns
                                 : (layer * passes + 2 * head) * decode_ns * act_bytes / 2;
-    double clipped = q->load->together ? 0 : (double)dure_lora_count(l, q->load->factors);
     if (q->load->dropout) acts += inputs * (trained + again) * act_bytes * dropout_acts;
     if (l->dora) acts += (double)adapted_rows(l) * (trained + again) * act_bytes * dora_acts;
-    products *= 1 + lost_rows / rows_of(q, fit);
-    return products / (q->peak * product_share) + attention / (q->peak * attention_share) +
-           acts * act_ns * 1e-9 + clipped * clip_ns * 1e-9 / (double)usual_length(q) +
-           panels * 1e-9 / q->threads / rows_of(q, fit);
+    return seconds_of_flops(q, flops_of(q, trained, again), rows) + acts * act_ns * 1e-9 +
+           seconds_to_clip(q) / (double)usual_length(q) + panels * 1e-9 / q->threads / rows;
 }
 
 static void weigh(dure_transformer_fit *fit, const question *q)
@@ -195,6 +239,12 @@ dure_err dure_transformer_fit_find(dure_transformer_fit *out, dure_transformer *
     q.peak = t->peak;
     q.threads = dure_pool_threads(t->pool);
     out->seconds_per_token = seconds_of(&q, out);
+    out->seconds_to_judge = seconds_of_flops(&q, flops_of(&q, 0, 0), rows_of(&q, out));
+    out->seconds_to_clip = seconds_to_clip(&q);
+    flops least_work = flops_of(&q, (double)trained_layers(&q), 0);
+    out->flops_per_token =
+        least_work.layers + least_work.head + least_work.adapter + least_work.attention;
+    out->peak_flops = q.peak;
     if (found) return DURE_OK;
     megabytes(least, out->bytes);
     megabytes(limit, limit_bytes);

@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "crypto/wipe.h"
+#include "net/socket_int.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -195,7 +196,7 @@ dure_err dure_door_open(dure_door **out, void *context, void *socket, size_t mos
         zmq_socket_monitor(socket, MONITOR_ENDPOINT, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) ==
             0 &&
         zmq_connect(door->monitor, MONITOR_ENDPOINT) == 0 &&
-        pthread_create(&door->thread, NULL, watch, door) == 0) {
+        dure_socket_thread(&door->thread, watch, door) == DURE_OK) {
         *out = door;
         return DURE_OK;
     }

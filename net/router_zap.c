@@ -1,6 +1,7 @@
 #include "net/router_zap.h"
 
 #include "crypto/wipe.h"
+#include "net/socket_int.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -114,7 +115,7 @@ dure_err dure_zap_start(dure_zap **out, void *context, dure_admit *admit, void *
     int linger_ms = 0;
     if (zap->socket && zmq_setsockopt(zap->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms) == 0 &&
         zmq_bind(zap->socket, ZAP_ENDPOINT) == 0 &&
-        pthread_create(&zap->thread, NULL, run, zap) == 0) {
+        dure_socket_thread(&zap->thread, run, zap) == DURE_OK) {
         *out = zap;
         return DURE_OK;
     }

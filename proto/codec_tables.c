@@ -52,8 +52,13 @@
      .plain_n = offsetof(P, n_##member),                                                           \
      .wire_n = offsetof(W, n_##member),                                                            \
      .entries = table}
-#define ENTRIES(table) REPEATED(entries, FIELD_LIST, DURE_MEMBERS_MAX, &table)
-#define MEMBER U32(member, 0, DURE_MEMBERS_MAX - 1)
+/* Entries of a site and its neighbours, the whole set that they are of, and what stands for the
+ * others. */
+#define NEAR(table) REPEATED(entries, FIELD_LIST, DURE_NEAR_MAX, &table)
+#define SET BYTES(members, 1, DURE_MEMBERS_BYTES_MAX)
+#define ROLL_PROOF REPEATED(proof, FIELD_HASHES, DURE_MSG_ROLL_PROOF_MAX, NULL)
+#define ALL(table) REPEATED(entries, FIELD_LIST, DURE_ROUND_MEMBERS_MAX, &table)
+#define MEMBER U32(member, 0, DURE_ROUND_MEMBERS_MAX - 1)
 #define TABLE(variable, type_name, wire_type, limit, list)                                         \
     static const message_table variable = {                                                        \
         .name = type_name,                                                                         \
@@ -218,8 +223,7 @@ static const field advertise_fields[] = {
 #define P dure_msg_keys
 #define W Dure__Keys
 static const field keys_fields[] = {
-    DIGEST(config_hash),
-    ENTRIES(keys_entry),
+    DIGEST(config_hash), NEAR(keys_entry), SET, ROLL_PROOF, MAYBE(beacon, DURE_SIGNATURE_BYTES),
 };
 #undef P
 #undef W
@@ -228,7 +232,7 @@ static const field keys_fields[] = {
 #define W Dure__Shares
 static const field shares_fields[] = {
     DIGEST(config_hash),
-    ENTRIES(shares_entry),
+    NEAR(shares_entry),
     SIGNATURE,
     MAYBE(wrapped, DURE_MSG_WRAPPED_MAX),
 };
@@ -239,7 +243,9 @@ static const field shares_fields[] = {
 #define W Dure__SharesFor
 static const field shares_for_fields[] = {
     DIGEST(config_hash),
-    ENTRIES(shares_for_entry),
+    NEAR(shares_for_entry),
+    SET,
+    ROLL_PROOF,
 };
 #undef P
 #undef W
@@ -279,7 +285,9 @@ static const field masked_fields[] = {
 #define W Dure__Survivors
 static const field survivors_fields[] = {
     DIGEST(config_hash),
-    ENTRIES(survivors_entry),
+    NEAR(survivors_entry),
+    SET,
+    ROLL_PROOF,
 };
 #undef P
 #undef W
@@ -299,7 +307,7 @@ static const field consistency_fields[] = {
 static const field signatures_fields[] = {
     DIGEST(config_hash),
     DIGEST(t3),
-    ENTRIES(signatures_entry),
+    ALL(signatures_entry),
 };
 #undef P
 #undef W
@@ -309,7 +317,7 @@ static const field signatures_fields[] = {
 static const field unmask_fields[] = {
     DIGEST(config_hash),
     DIGEST(t3),
-    ENTRIES(unmask_entry),
+    NEAR(unmask_entry),
     SIGNATURE,
 };
 #undef P

@@ -2,28 +2,53 @@
  * decoding, so the two cannot drift apart. */
 #include "proto/config.h"
 
+#include "proto/neighbours.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define WORDS (DURE_ROUND_MEMBERS_MAX / 64)
+
 size_t dure_members_count(const dure_members *set)
 {
-    return (size_t)__builtin_popcountll(set->word[0]) + (size_t)__builtin_popcountll(set->word[1]);
+    size_t n = 0;
+    for (size_t i = 0; i < WORDS; i++) {
+        n += (size_t)__builtin_popcountll(set->word[i]);
+    }
+    return n;
 }
 
 bool dure_members_equal(const dure_members *a, const dure_members *b)
 {
-    return a->word[0] == b->word[0] && a->word[1] == b->word[1];
+    return dure_members_subset(a, b) && dure_members_subset(b, a);
 }
 
 bool dure_members_subset(const dure_members *a, const dure_members *b)
 {
-    return (a->word[0] & ~b->word[0]) == 0 && (a->word[1] & ~b->word[1]) == 0;
+    uint64_t outside = 0;
+    for (size_t i = 0; i < WORDS; i++) {
+        outside |= a->word[i] & ~b->word[i];
+    }
+    return outside == 0;
 }
 
 dure_members dure_members_minus(const dure_members *a, const dure_members *b)
 {
-    return (dure_members){{a->word[0] & ~b->word[0], a->word[1] & ~b->word[1]}};
+    dure_members set;
+    for (size_t i = 0; i < WORDS; i++) {
+        set.word[i] = a->word[i] & ~b->word[i];
+    }
+    return set;
+}
+
+dure_members dure_members_both(const dure_members *a, const dure_members *b)
+{
+    dure_members set;
+    for (size_t i = 0; i < WORDS; i++) {
+        set.word[i] = a->word[i] & b->word[i];
+    }
+    return set;
 }
 
 dure_members dure_members_first(size_t n)
@@ -33,6 +58,37 @@ dure_members dure_members_first(size_t n)
         dure_members_add(&set, i);
     }
     return set;
+}
+
+size_t dure_members_rank(const dure_members *set, size_t i)
+{
+    size_t n = 0, whole = i / 64 < WORDS ? i / 64 : WORDS;
+    for (size_t w = 0; w < whole; w++) {
+        n += (size_t)__builtin_popcountll(set->word[w]);
+    }
+    if (whole == WORDS) return n;
+    return n + (size_t)__builtin_popcountll(set->word[whole] & ((UINT64_C(1) << i % 64) - 1));
+}
+
+dure_span dure_members_put(uint8_t out[DURE_MEMBERS_BYTES_MAX], const dure_members *set, size_t n)
+{
+    memset(out, 0, DURE_MEMBERS_BYTES_MAX);
+    for (size_t i = 0; i < n; i++) {
+        if (dure_members_has(set, i)) out[i / 8] |= (uint8_t)(1u << i % 8);
+    }
+    return (dure_span){out, (n + 7) / 8};
+}
+
+dure_err dure_members_take(dure_members *out, dure_span bytes, size_t n)
+{
+    *out = (dure_members){{0}};
+    if (bytes.n != (n + 7) / 8 || n > DURE_ROUND_MEMBERS_MAX) return DURE_ERR_PROTO;
+    for (size_t i = 0; i < bytes.n * 8; i++) {
+        if (!(bytes.data[i / 8] >> i % 8 & 1)) continue;
+        if (i >= n) return DURE_ERR_PROTO;
+        dure_members_add(out, i);
+    }
+    return DURE_OK;
 }
 
 /* Either direction of the encoding; exactly one of the two is set. */
@@ -115,7 +171,7 @@ static void walk_head(codec *c, dure_config *f)
     walk_raw(c, f->roster_hash, sizeof f->roster_hash);
     walk_u64(c, &f->roster_size);
     walk_u32(c, &f->n_members);
-    if (!c->err && f->n_members > DURE_MEMBERS_MAX) c->err = DURE_ERR_LIMIT;
+    if (!c->err && f->n_members > DURE_ROUND_MEMBERS_MAX) c->err = DURE_ERR_LIMIT;
     for (uint32_t i = 0; !c->err && i < f->n_members; i++) {
         walk_member(c, &f->members[i]);
     }
@@ -158,6 +214,13 @@ static void walk_body(codec *c, dure_config *f)
     walk_raw(c, f->checkpoint_root, sizeof f->checkpoint_root);
 }
 
+static void walk_graph(codec *c, dure_config *f)
+{
+    walk_u32(c, &f->neighbours);
+    walk_raw(c, f->beacon_public, sizeof f->beacon_public);
+    walk_u64(c, &f->beacon_index);
+}
+
 static dure_err wrong(dure_diag *diag, const char *what)
 {
     return dure_diag_set(diag, DURE_ERR_PROTO, "the round configuration is not valid: %s", what);
@@ -195,6 +258,10 @@ static dure_err check_member(const dure_config *f, uint32_t i, dure_diag *diag)
     if (noised != (f->privacy_mode != DURE_PRIVACY_NONE)) {
         return wrong(diag, "a member's noise multiplier does not fit the privacy mode");
     }
+    if (f->privacy_mode == DURE_PRIVACY_CLIENT &&
+        (m->sigma_num != f->members[0].sigma_num || m->sigma_den != f->members[0].sigma_den)) {
+        return wrong(diag, "shared noise is not the same for all members");
+    }
     return DURE_OK;
 }
 
@@ -205,10 +272,6 @@ static dure_err check_sum(const dure_config *f, dure_diag *diag)
         return wrong(diag, "the suite is unknown");
     }
     if (f->collusion >= n) return wrong(diag, "collusion is not below the number of members");
-    if (f->threshold > n || 2 * f->threshold <= n + f->collusion) {
-        return wrong(diag,
-                     "the threshold t must satisfy 2 t > members + collusion and t <= members");
-    }
     uint32_t least = f->collusion + 2 > DURE_MEMBERS_LEAST ? f->collusion + 2 : DURE_MEMBERS_LEAST;
     if (f->u_min < least || f->u_min > n) {
         return wrong(diag, "u_min must be at least max(3, collusion + 2) and at most the members");
@@ -224,6 +287,45 @@ static dure_err check_sum(const dure_config *f, dure_diag *diag)
         return wrong(diag, "members * q_max does not fit in a word");
     }
     if (f->share_lifetime_ms == 0) return wrong(diag, "the share lifetime is 0");
+    return DURE_OK;
+}
+
+/* The beacon's key belongs to nobody else, and is there on a sparse graph alone. */
+static dure_err check_beacon(const dure_config *f, dure_diag *diag)
+{
+    static const uint8_t none[DURE_KEY_BYTES];
+    const bool named = memcmp(f->beacon_public, none, sizeof none) != 0 || f->beacon_index != 0;
+    if (!f->neighbours) {
+        return named ? wrong(diag, "a beacon is for sparse graphs only") : DURE_OK;
+    }
+    if (!named) return wrong(diag, "a sparse graph needs a beacon");
+    for (uint32_t i = 0; i < f->n_members; i++) {
+        if (memcmp(f->members[i].sign_public, f->beacon_public, DURE_KEY_BYTES) == 0)
+            return wrong(diag, "the beacon is a member");
+    }
+    return DURE_OK;
+}
+
+static dure_err check_graph(const dure_config *f, dure_diag *diag)
+{
+    const uint32_t n = f->n_members;
+    const uint32_t near_max =
+        f->suite == DURE_SUITE_HYBRID_AES256CTR ? DURE_NEAR_HYBRID_MAX : DURE_NEAR_MAX;
+    if (!f->neighbours && n > DURE_MEMBERS_MAX) {
+        return wrong(diag, "more than 100 members need a sparse graph");
+    }
+    if (f->neighbours && (f->neighbours + 1 >= n || f->neighbours + 1 > near_max)) {
+        return wrong(diag, "the neighbours are all the others, or more than messages can carry");
+    }
+    dure_err err = check_beacon(f, diag);
+    if (err) return err;
+    const dure_graph_choice choice = {.n = n,
+                                      .c = f->collusion,
+                                      .dropouts = n - f->u_min,
+                                      .k = dure_config_degree(f),
+                                      .t = f->threshold};
+    dure_diag why = {0};
+    if (dure_graph_check(&choice, &why)) return wrong(diag, why.text);
     return DURE_OK;
 }
 
@@ -265,11 +367,12 @@ static dure_err check_training(const dure_config *f, dure_diag *diag)
 
 dure_err dure_config_check(const dure_config *config, dure_diag *diag)
 {
-    if (config->n_members < DURE_MEMBERS_LEAST || config->n_members > DURE_MEMBERS_MAX) {
-        return wrong(diag, "the number of members is not 3 .. 100");
+    if (config->n_members < DURE_MEMBERS_LEAST || config->n_members > DURE_ROUND_MEMBERS_MAX) {
+        return wrong(diag, "the number of members is not 3 .. 1024");
     }
     if (config->round == 0) return wrong(diag, "rounds are counted from 1");
     dure_err err = check_sum(config, diag);
+    if (!err) err = check_graph(config, diag);
     if (!err) err = check_training(config, diag);
     for (uint32_t i = 0; !err && i < config->n_members; i++) {
         err = check_member(config, i, diag);
@@ -287,9 +390,10 @@ dure_err dure_config_encode(dure_buf *out, const dure_config *config, dure_diag 
     if (!copy) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
     *copy = *config;
     codec c = {.out = out};
-    dure_put_u32(out, DURE_CONFIG_VERSION);
+    dure_put_u32(out, copy->neighbours ? DURE_CONFIG_VERSION_SPARSE : DURE_CONFIG_VERSION);
     walk_head(&c, copy);
     walk_body(&c, copy);
+    if (copy->neighbours) walk_graph(&c, copy);
     free(copy);
     err = c.err ? c.err : dure_buf_err(out);
     if (err) return dure_diag_set(diag, err, "the round configuration cannot be encoded");
@@ -310,15 +414,18 @@ dure_err dure_config_decode(dure_config **out, dure_span bytes, dure_diag *diag)
     uint32_t version = 0;
     walk_u32(&c, &version);
     dure_err err = c.err;
-    if (!err && version != DURE_CONFIG_VERSION) {
+    if (!err && version != DURE_CONFIG_VERSION && version != DURE_CONFIG_VERSION_SPARSE) {
         err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                            "the round configuration has version %u, this program speaks %u",
-                            version, DURE_CONFIG_VERSION);
+                            "the round configuration has version %u, this program speaks %u and %u",
+                            version, DURE_CONFIG_VERSION, DURE_CONFIG_VERSION_SPARSE);
         goto out;
     }
     walk_head(&c, config);
     walk_body(&c, config);
+    if (version == DURE_CONFIG_VERSION_SPARSE) walk_graph(&c, config);
     err = c.err;
+    /* A complete graph has the one version. */
+    if (!err && version == DURE_CONFIG_VERSION_SPARSE && !config->neighbours) err = DURE_ERR_PROTO;
     if (!err) err = dure_reader_end(&reader);
     if (err) {
         dure_diag_set(diag, err, "the round configuration is cut off, too long or malformed");
@@ -353,18 +460,28 @@ dure_err dure_config_find(uint32_t *index, const dure_config *config,
     return DURE_ERR_NOT_FOUND;
 }
 
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 size_t dure_config_organisations(const dure_config *config, const dure_members *set)
 {
-    size_t n = 0;
+    const char *names[DURE_ROUND_MEMBERS_MAX];
+    size_t n = 0, distinct = 0;
     for (uint32_t i = 0; i < config->n_members; i++) {
-        if (!dure_members_has(set, i)) continue;
-        uint32_t j = 0;
-        while (j < i && !(dure_members_has(set, j) && strcmp(config->members[j].organisation,
-                                                             config->members[i].organisation) == 0))
-            j++;
-        if (j == i) n++;
+        if (dure_members_has(set, i)) names[n++] = config->members[i].organisation;
     }
-    return n;
+    qsort(names, n, sizeof *names, by_text);
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 || strcmp(names[i - 1], names[i]) != 0) distinct++;
+    }
+    return distinct;
+}
+
+uint32_t dure_config_degree(const dure_config *config)
+{
+    return config->neighbours ? config->neighbours : config->n_members - 1;
 }
 
 size_t dure_config_vector_bytes(const dure_config *config)

@@ -17,29 +17,35 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define DURE_CONFIG_VERSION 1
-#define DURE_MEMBERS_MAX 100 /* n * Q < 2^23 for the packed 24-bit words with Q = 65536 */
-#define DURE_MEMBERS_LEAST 3 /* below it a sum gives single updates away */
-#define DURE_NAME_SIZE 65    /* a site's or organisation's name, final NUL included */
-#define DURE_KEY_BYTES 32    /* X25519, Ed25519 and CURVE public keys */
-#define DURE_DIGEST_BYTES 32 /* SHA-256 */
+#define DURE_CONFIG_VERSION 1        /* complete graph */
+#define DURE_CONFIG_VERSION_SPARSE 2 /* with neighbours, beacon_public, beacon_index at its end */
+/* Of a federation, and of a round on the complete graph: n * Q < 2^23 for the packed 24-bit words
+ * with Q = 65536. */
+#define DURE_MEMBERS_MAX 100
+#define DURE_ROUND_MEMBERS_MAX 1024 /* of a round on a sparse graph */
+#define DURE_NEAR_MAX 145           /* a member and its neighbours, on any graph */
+#define DURE_NEAR_HYBRID_MAX 100    /* the same in the hybrid suite, whose messages are long */
+#define DURE_MEMBERS_LEAST 3        /* below it a sum gives single updates away */
+#define DURE_NAME_SIZE 65           /* a site's or organisation's name, final NUL included */
+#define DURE_KEY_BYTES 32           /* X25519, Ed25519 and CURVE public keys */
+#define DURE_DIGEST_BYTES 32        /* SHA-256 */
 #define DURE_SIGNATURE_BYTES 64
-#define DURE_CONFIG_BYTES_MAX (64u * 1024)
+#define DURE_CONFIG_BYTES_MAX (256u * 1024)
 #define DURE_VECTOR_WORDS_MAX (1u << 30)
 #define DURE_CHUNK_WORDS_MAX 65536u /* 256 KiB at 32 bits: one raw frame */
 
 /* A subset of the members of one round: bit i is member i of the configuration. */
 typedef struct dure_members {
-    uint64_t word[2];
+    uint64_t word[DURE_ROUND_MEMBERS_MAX / 64];
 } dure_members;
 
 static inline bool dure_members_has(const dure_members *set, size_t i)
 {
-    return i < DURE_MEMBERS_MAX && (set->word[i / 64] >> (i % 64) & 1) != 0;
+    return i < DURE_ROUND_MEMBERS_MAX && (set->word[i / 64] >> (i % 64) & 1) != 0;
 }
 static inline void dure_members_add(dure_members *set, size_t i)
 {
-    if (i < DURE_MEMBERS_MAX) set->word[i / 64] |= UINT64_C(1) << (i % 64);
+    if (i < DURE_ROUND_MEMBERS_MAX) set->word[i / 64] |= UINT64_C(1) << (i % 64);
 }
 size_t dure_members_count(const dure_members *set);
 bool dure_members_equal(const dure_members *a, const dure_members *b);
@@ -47,8 +53,18 @@ bool dure_members_equal(const dure_members *a, const dure_members *b);
 bool dure_members_subset(const dure_members *a, const dure_members *b);
 /* The members of `a` that are not in `b`. */
 dure_members dure_members_minus(const dure_members *a, const dure_members *b);
+/* The members of both. */
+dure_members dure_members_both(const dure_members *a, const dure_members *b);
 /* {0 .. n-1} */
 dure_members dure_members_first(size_t n);
+/* How many members of the set are below i. */
+size_t dure_members_rank(const dure_members *set, size_t i);
+
+/* A set of n members as it travels: (n + 7) / 8 bytes, member i the bit i % 8 of byte i / 8. */
+#define DURE_MEMBERS_BYTES_MAX (DURE_ROUND_MEMBERS_MAX / 8)
+dure_span dure_members_put(uint8_t out[DURE_MEMBERS_BYTES_MAX], const dure_members *set, size_t n);
+/* DURE_ERR_PROTO for another length, or a bit that is no member's. */
+DURE_MUST_USE dure_err dure_members_take(dure_members *out, dure_span bytes, size_t n);
 
 /* A site as the log and the cosignatures of its checkpoints name it. */
 typedef struct dure_site_key {
@@ -100,10 +116,10 @@ typedef struct dure_config {
     uint64_t roster_size; /* entries in that version of the roster */
 
     uint32_t n_members; /* |U0| */
-    dure_member members[DURE_MEMBERS_MAX];
+    dure_member members[DURE_ROUND_MEMBERS_MAX];
 
     /* The secure sum. */
-    uint32_t threshold;         /* t: 2t > n_members + collusion */
+    uint32_t threshold;         /* t: of the holders of a member's shares (proto/neighbours.h) */
     uint32_t u_min;             /* least survivors, >= max(3, collusion + 2) */
     uint32_t collusion;         /* c: colluding sites the round withstands */
     uint32_t n_words;           /* L: length of the vector */
@@ -139,10 +155,20 @@ typedef struct dure_config {
     /* The federation's log, as the coordinator sees it when it opens the round. */
     uint64_t checkpoint_size;
     uint8_t checkpoint_root[DURE_DIGEST_BYTES];
+
+    /* The graph of shares and masks. 0 neighbours: all others, and the two below are zero. Else
+     * the order of the ring follows from what the beacon signs for that index (secagg/graph.h). */
+    uint32_t neighbours;
+    uint8_t beacon_public[DURE_KEY_BYTES]; /* Ed25519; neither a site's nor the coordinator's */
+    uint64_t beacon_index;                 /* not yet signed when the round opens */
 } dure_config;
 
+/* k: 0 neighbours are n_members - 1. */
+uint32_t dure_config_degree(const dure_config *config);
+
 /* Every rule that can be checked from C alone: counts and ranges, members strictly ascending with
- * distinct keys, 2t > n + c, u_min, n * Q < 2^(word_bits - 1), finite positive reals.
+ * distinct keys, k and t (2t > n + c on the complete graph, dure_graph_check() on a sparse one),
+ * u_min, n * Q < 2^(word_bits - 1), finite positive reals.
  * DURE_ERR_PROTO with a sentence that names the field. */
 DURE_MUST_USE dure_err dure_config_check(const dure_config *config, dure_diag *diag);
 

@@ -6,8 +6,9 @@
  *
  * Ownership: a decoded message owns all that it points to, dure_msg_free(&msg). To encode, fill a
  * dure_msg on the stack whose pointers borrow from the caller; it needs no freeing.
- * The codec checks sizes, counts, enum values and that member numbers are below DURE_MEMBERS_MAX
- * and strictly ascending. What needs the configuration or a key is checked by secagg/. */
+ * The codec checks sizes, counts, enum values and that member numbers are below
+ * DURE_ROUND_MEMBERS_MAX and strictly ascending. What needs the configuration or a key is checked
+ * by secagg/. */
 #pragma once
 
 #include "common/buf.h"
@@ -44,7 +45,7 @@
     X(MASKED, 12, masked, 4096)                                                                    \
     X(SURVIVORS, 13, survivors, 65536)                                                             \
     X(CONSISTENCY, 14, consistency, 4096)                                                          \
-    X(SIGNATURES, 15, signatures, 65536)                                                           \
+    X(SIGNATURES, 15, signatures, 98304)                                                           \
     X(UNMASK, 16, unmask, 65536)                                                                   \
     X(RESULT, 17, result, 131072)                                                                  \
     X(COSIGN, 18, cosign, 4096)                                                                    \

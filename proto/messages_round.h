@@ -3,7 +3,10 @@
  * round.
  *
  * A member's number is its place in the round configuration's sorted list. Lists are in ascending
- * order of it and name nobody twice. Every message names its round by the configuration's hash.
+ * order of it and name nobody twice. A1, A2 and A3 name a whole set, but have the entries of the
+ * receiver and its neighbours alone, and hashes in place of the others': on the complete graph all
+ * are neighbours, and there are no hashes. Every message names its round by the configuration's
+ * hash.
  * What is signed is defined in secagg/transcript.h: fixed encodings, never protobuf bytes. */
 #pragma once
 
@@ -16,10 +19,13 @@
 #define DURE_MSG_SEALED_MAX 256 /* one encrypted pair of shares */
 #define DURE_MSG_SHARE_BYTES 44 /* one Shamir share as crypto/shamir.h encodes it */
 /* What the hybrid suite adds: two ML-KEM-768 public keys, one or two ciphertexts for one member,
- * and up to DURE_MEMBERS_MAX - 1 secrets, encrypted. */
+ * and up to DURE_NEAR_HYBRID_MAX - 1 secrets, encrypted. */
 #define DURE_MSG_KEM_KEYS_BYTES (2 * 1184)
 #define DURE_MSG_KEM_MAX (2 * 1088)
-#define DURE_MSG_WRAPPED_MAX (28 + 36 * (DURE_MEMBERS_MAX - 1))
+#define DURE_MSG_WRAPPED_MAX (28 + 36 * (DURE_NEAR_HYBRID_MAX - 1))
+/* Hashes that stand for the entries which a site is not sent (secagg/roll.h): of a run on a ring of
+ * DURE_ROUND_MEMBERS_MAX. */
+#define DURE_MSG_ROLL_PROOF_MAX 32
 
 /* The keys of one site for one round. */
 typedef struct dure_round_keys {
@@ -40,11 +46,15 @@ typedef struct dure_msg_advertise {
     dure_round_keys keys;
 } dure_msg_advertise;
 
-/* A1, coordinator -> every site of U1. */
+/* A1, coordinator -> one site of U1. */
 typedef struct dure_msg_keys {
     uint8_t config_hash[DURE_DIGEST_BYTES];
     const dure_round_keys *entries; /* ascending member */
     size_t n_entries;
+    dure_span members; /* U1, as dure_members_put() writes it */
+    const uint8_t (*proof)[DURE_DIGEST_BYTES];
+    size_t n_proof;
+    dure_span beacon; /* sparse graph: what the beacon signed for the round's index */
 } dure_msg_keys;
 
 typedef struct dure_sealed {
@@ -53,7 +63,7 @@ typedef struct dure_sealed {
     dure_span kem;    /* hybrid suite: for the channel and, to a higher number, for the mask */
 } dure_sealed;
 
-/* R1, site -> coordinator: one pair of shares for each other member of U1. */
+/* R1, site -> coordinator: one pair of shares for each neighbour in U1. */
 typedef struct dure_msg_shares {
     uint8_t config_hash[DURE_DIGEST_BYTES];
     const dure_sealed *entries; /* ascending member */
@@ -70,11 +80,14 @@ typedef struct dure_forwarded {
     dure_span kem; /* as in R1; empty in the receiver's own entry */
 } dure_forwarded;
 
-/* A2, coordinator -> one site of U2; the members of the entries are U2. */
+/* A2, coordinator -> one site of U2. */
 typedef struct dure_msg_shares_for {
     uint8_t config_hash[DURE_DIGEST_BYTES];
     const dure_forwarded *entries; /* ascending member */
     size_t n_entries;
+    dure_span members; /* U2 */
+    const uint8_t (*proof)[DURE_DIGEST_BYTES];
+    size_t n_proof;
 } dure_msg_shares_for;
 
 /* coordinator -> site: credit to send chunks [first_chunk, first_chunk + n_chunks). */
@@ -104,11 +117,14 @@ typedef struct dure_survivor {
     uint8_t signature[DURE_SIGNATURE_BYTES]; /* the one of R2 */
 } dure_survivor;
 
-/* A3, coordinator -> every site of U3; the members of the entries are U3. */
+/* A3, coordinator -> one site of U3. */
 typedef struct dure_msg_survivors {
     uint8_t config_hash[DURE_DIGEST_BYTES];
     const dure_survivor *entries; /* ascending member */
     size_t n_entries;
+    dure_span members; /* U3 */
+    const uint8_t (*proof)[DURE_DIGEST_BYTES];
+    size_t n_proof;
 } dure_msg_survivors;
 
 /* R3, site -> coordinator. */
@@ -123,7 +139,7 @@ typedef struct dure_attested {
     uint8_t signature[DURE_SIGNATURE_BYTES]; /* the one of R3 */
 } dure_attested;
 
-/* A4, coordinator -> every site that sent R3. */
+/* A4, coordinator -> every site that sent R3: as many signatures of U3 as make a quorum. */
 typedef struct dure_msg_signatures {
     uint8_t config_hash[DURE_DIGEST_BYTES];
     uint8_t t3[DURE_DIGEST_BYTES];

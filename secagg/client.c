@@ -2,6 +2,7 @@
 #include "secagg/client.h"
 
 #include "crypto/wipe.h"
+#include "proto/neighbours.h"
 #include "secagg/client_int.h"
 #include "secagg/vector.h"
 
@@ -16,9 +17,24 @@ dure_secagg_who client_who(const dure_secagg_client *c, uint32_t member)
     return (dure_secagg_who){&c->opts.config_hash, member};
 }
 
+size_t client_near(const dure_secagg_client *c)
+{
+    return (size_t)dure_config_degree(c->opts.config) + 1;
+}
+
+size_t client_rank(const dure_secagg_client *c, uint32_t member)
+{
+    return dure_members_rank(&c->near, member);
+}
+
 void client_forget(dure_secagg_client *c)
 {
-    dure_wipe(&c->secrets, sizeof c->secrets);
+    client_secrets *secrets = &c->secrets;
+    if (secrets->held) dure_wipe(secrets->held, client_near(c) * sizeof *secrets->held);
+    if (secrets->kem) dure_wipe(secrets->kem, client_near(c) * sizeof *secrets->kem);
+    free(secrets->held);
+    free(secrets->kem);
+    dure_wipe(secrets, sizeof *secrets);
     if (c->vector) dure_wipe(c->vector, c->vector_bytes);
     free(c->vector);
     free(c->chunk_sent);
@@ -32,6 +48,7 @@ void dure_secagg_client_free(dure_secagg_client **client)
     if (!client || !*client) return;
     client_forget(*client);
     free((*client)->kem_keys);
+    free((*client)->keys);
     for (size_t i = 0; i < CLIENT_STEPS; i++) {
         dure_buf_fini(&(*client)->replies[i]);
     }
@@ -60,10 +77,18 @@ static dure_err check_floors(const dure_secagg_client *c, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_POLICY, "the threshold %u is below the policy's %u",
                              config->threshold, floors->threshold);
     }
-    if (2 * config->threshold <= config->n_members + c->collusion) {
+    const uint32_t degree = dure_config_degree(config);
+    const uint32_t liars = dure_graph_colluders(config->n_members, degree, c->collusion);
+    if (2 * config->threshold <= degree + 1 + liars) {
         return dure_diag_set(diag, DURE_ERR_POLICY,
                              "the threshold %u of %u sites does not withstand %u colluding ones",
-                             config->threshold, config->n_members, c->collusion);
+                             config->threshold, degree + 1, liars);
+    }
+    if (config->neighbours && config->beacon_index < c->opts.beacon_next) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "the round's neighbours follow from number %llu of the beacon, which "
+                             "was out before the round opened: they may have been chosen",
+                             (unsigned long long)config->beacon_index);
     }
     if (config->n_members < c->least) {
         return dure_diag_set(diag, DURE_ERR_POLICY,
@@ -119,12 +144,21 @@ dure_err dure_secagg_client_new(dure_secagg_client **out, const dure_secagg_clie
     c->collusion = larger(opts->config->collusion, opts->floors.collusion);
     c->least = larger(larger(opts->config->u_min, opts->floors.u_min),
                       larger(DURE_MEMBERS_LEAST, c->collusion + 2));
+    c->run_colluders = dure_graph_run_colluders(opts->config->n_members,
+                                                dure_config_degree(opts->config), c->collusion);
     for (size_t i = 0; i < CLIENT_STEPS; i++) {
         dure_buf_init(&c->replies[i], FRAME_MAX);
     }
     dure_err err = dure_config_find(&c->self, opts->config, opts->sign->public_);
     if (err) {
         err = dure_diag_set(diag, DURE_ERR_POLICY, "this site is not a member of the round");
+        goto out;
+    }
+    c->keys = calloc(client_near(c), sizeof *c->keys);
+    c->secrets.held = calloc(client_near(c), sizeof *c->secrets.held);
+    c->secrets.kem = calloc(client_near(c), sizeof *c->secrets.kem);
+    if (!c->keys || !c->secrets.held || !c->secrets.kem) {
+        err = dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
         goto out;
     }
     err = check_floors(c, diag);
@@ -379,19 +413,21 @@ dure_err dure_secagg_client_step(dure_secagg_actions *actions, dure_secagg_clien
 
 /* ---- masking ---- */
 
-/* y_u = q_u + PRG(k_self(u)) + sum over v > u of PRG(k_mask) - sum over v < u. */
+/* y_u = q_u + PRG(k_self(u)) + sum over v > u of PRG(k_mask) - sum over v < u, of neighbours v. */
 static dure_err own_masks(dure_masks **out, const dure_secagg_client *c)
 {
     const dure_config *config = c->opts.config;
     uint8_t key[DURE_SECAGG_KEY_BYTES];
-    dure_err err = dure_masks_new(out, config, DURE_MEMBERS_MAX);
+    const dure_members with = dure_members_both(&c->near, &c->u2);
+    dure_err err = dure_masks_new(out, config, client_near(c));
     if (!err) err = dure_secagg_self_key(key, &c->t2, c->secrets.b, c->self, config);
     if (!err) err = dure_masks_add(*out, key, false);
     for (uint32_t v = 0; !err && v < config->n_members; v++) {
-        if (v == c->self || !dure_members_has(&c->u2, v)) continue;
+        if (v == c->self || !dure_members_has(&with, v)) continue;
         const uint32_t pair[2] = {c->self, v};
-        const dure_agreement between = {&c->secrets.mask.kx, c->keys[v].mask_public,
-                                        dure_suite_is_hybrid(config) ? c->secrets.kem[v] : NULL};
+        const size_t at = client_rank(c, v);
+        const dure_agreement between = {&c->secrets.mask.kx, c->keys[at].mask_public,
+                                        dure_suite_is_hybrid(config) ? c->secrets.kem[at] : NULL};
         err = dure_secagg_pair_key(key, &c->t2, &between, pair, config);
         if (!err) err = dure_masks_add(*out, key, v < c->self);
     }
@@ -470,7 +506,7 @@ dure_err dure_secagg_client_update(dure_secagg_actions *actions, dure_secagg_cli
     dure_wipe(&c->secrets.channel, sizeof c->secrets.channel);
     dure_wipe(&c->secrets.mask, sizeof c->secrets.mask);
     dure_wipe(c->secrets.b, sizeof c->secrets.b);
-    dure_wipe(c->secrets.kem, sizeof c->secrets.kem);
+    dure_wipe(c->secrets.kem, client_near(c) * sizeof *c->secrets.kem);
     c->stage = DURE_STAGE_UPLOADING;
     return DURE_OK;
 }

@@ -8,12 +8,14 @@
  *     identical reply; a different one ends the round with an abort;
  *  2. give both shares of one member, or any share without valid R3 signatures of more than
  *     (|U0| + c) / 2 members of U3 on the T3 that it signed itself;
- *  3. go on when a set is not within the one before it, or is smaller than the threshold, the
- *     configuration's U_min or the site's own floor, in members or in organisations;
+ *  3. go on when a set is not within the one before it, is smaller than the configuration's U_min
+ *     or the site's own floor, in members or in organisations, has fewer than t holders of this
+ *     site's shares, or leaves the ring open in two places, so that its sum could fall apart;
  *  4. mask two vectors, or one vector twice in different ways;
  *  5. keep a secret of the round after R4, an abort or the end of the share lifetime.
  *
- * The secrets live in this object alone: a restarted site has none and counts as dropped.
+ * The complete graph is the case of n - 1 neighbours, and has no code of its own. The secrets live
+ * in this object alone: a restarted site has none and counts as dropped.
  * Bonawitz et al. 2017, with the rules of docs/protocol.md. */
 #pragma once
 
@@ -41,13 +43,15 @@ typedef struct dure_secagg_client_opts {
     uint64_t last_round; /* highest round this site ever took part in */
     uint64_t chain_length;
     dure_hash chain_head; /* of the site's own budget chain */
+    /* Sparse graph: by the site's own clock, the first index that the beacon has not signed yet. */
+    uint64_t beacon_next;
 } dure_secagg_client_opts;
 
 typedef struct dure_secagg_client dure_secagg_client;
 
 /* Draws the round's keys. The caller owns *out. DURE_ERR_POLICY when the configuration is laxer
- * than the floors, its round is not above last_round, or the site is not a member;
- * DURE_ERR_RNG. */
+ * than the floors, its round is not above last_round, its beacon's index was signed before, or the
+ * site is not a member; DURE_ERR_RNG. */
 DURE_MUST_USE dure_err dure_secagg_client_new(dure_secagg_client **out,
                                               const dure_secagg_client_opts *opts, dure_diag *diag);
 void dure_secagg_client_free(dure_secagg_client **client); /* wipes; NULL-safe, nulls */

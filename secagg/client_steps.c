@@ -7,7 +7,8 @@
 #include <string.h>
 
 /* A set of members that the round may go on with: large enough in sites and in organisations for
- * the configuration and for the site's own policy, this site among them. */
+ * the configuration and for the site's own policy, this site and enough holders of its shares among
+ * them, and in one piece. */
 static dure_err check_set(const dure_secagg_client *c, const dure_members *set, const char *name,
                           dure_diag *diag)
 {
@@ -28,7 +29,60 @@ static dure_err check_set(const dure_secagg_client *c, const dure_members *set, 
                              "%s has sites of %zu organisations; the policy asks for %u", name,
                              organisations, c->least);
     }
+    const size_t holders = dure_graph_holders(&c->graph, c->self, set);
+    if (holders < config->threshold) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "%s has %zu of the sites that hold this one's shares; the threshold "
+                             "asks for %u",
+                             name, holders, config->threshold);
+    }
+    if (dure_graph_separable(&c->graph, set, c->run_colluders)) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "%s leaves the ring open in two places: its sum could be taken apart",
+                             name);
+    }
     return DURE_OK;
+}
+
+/* The set that an A names. */
+static dure_err take_set(dure_members *out, const dure_secagg_client *c, dure_span members,
+                         dure_diag *diag)
+{
+    if (!dure_members_take(out, members, c->opts.config->n_members)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_PROTO, "a set of members is malformed");
+}
+
+static dure_err check_within(const dure_members *set, const char *name, const dure_members *before,
+                             const char *name_before, dure_diag *diag)
+{
+    const dure_members more = dure_members_minus(set, before);
+    for (uint32_t v = 0; v < DURE_ROUND_MEMBERS_MAX; v++) {
+        if (!dure_members_has(&more, v)) continue;
+        return dure_diag_set(diag, DURE_ERR_PROTO, "%s has member %u, who is not in %s", name, v,
+                             name_before);
+    }
+    return DURE_OK;
+}
+
+/* Whose entries an A must have: those of the set that are near. `named` are those that it has. */
+static dure_err check_named(const dure_secagg_client *c, const dure_members *set,
+                            const dure_members *named, const char *name, dure_diag *diag)
+{
+    const dure_members near = dure_members_both(&c->near, set);
+    if (dure_members_equal(&near, named)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_PROTO,
+                         "the entries of %s are not those of this site and its neighbours", name);
+}
+
+/* The root of a set's roll from the leaves of this site and its neighbours. */
+static dure_err roll_root(dure_hash *root, const dure_roll_view *view,
+                          const uint8_t (*proof)[DURE_DIGEST_BYTES], size_t n_proof,
+                          dure_diag *diag)
+{
+    dure_err err = dure_roll_root(root, view, proof, n_proof);
+    if (err != DURE_ERR_PROTO) return err;
+    return dure_diag_set(diag, err,
+                         "what stands for the other sites' entries does not fit the set");
 }
 
 static dure_err bad_signature(const dure_secagg_client *c, uint32_t member, const char *step,
@@ -52,52 +106,80 @@ static dure_err foreign_member(uint32_t member, dure_diag *diag)
 
 /* ---- A1, R1 ---- */
 
-static dure_err check_keys(dure_members *u1, const dure_secagg_client *c, const dure_msg_keys *msg,
-                           dure_diag *diag)
+/* One entry of A1, but for its being the only one with its keys. */
+static dure_err check_key(dure_hash *leaf, const dure_secagg_client *c, const dure_round_keys *k,
+                          dure_diag *diag)
 {
+    if (k->member >= c->opts.config->n_members) return foreign_member(k->member, diag);
+    dure_hash digest;
+    dure_err err = dure_secagg_digest_r0(&digest, client_who(c, k->member), k);
+    if (!err) err = verify(c, k->member, DURE_SECAGG_LABEL_R0, &digest, k->signature);
+    if (err) return bad_signature(c, k->member, "round keys", diag);
+    if (k->kem.n != dure_hybrid_keys_bytes(c->opts.config)) {
+        return dure_diag_set(diag, DURE_ERR_PROTO,
+                             "the round keys of %s are not those of the round's suite",
+                             c->opts.config->members[k->member].name);
+    }
+    if (k->member == c->self && !dure_hash_equal(&digest, &c->own_r0)) {
+        return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's keys");
+    }
+    return dure_secagg_leaf_r0(leaf, k);
+}
+
+static dure_err check_keys(dure_hash *leaves, const dure_secagg_client *c, const dure_members *u1,
+                           const dure_msg_keys *msg, dure_diag *diag)
+{
+    dure_members named = {{0}};
     for (size_t i = 0; i < msg->n_entries; i++) {
         const dure_round_keys *k = &msg->entries[i];
-        if (k->member >= c->opts.config->n_members) return foreign_member(k->member, diag);
-        dure_hash digest;
-        dure_err err = dure_secagg_digest_r0(&digest, client_who(c, k->member), k);
-        if (!err) err = verify(c, k->member, DURE_SECAGG_LABEL_R0, &digest, k->signature);
-        if (err) return bad_signature(c, k->member, "round keys", diag);
+        dure_err err = check_key(&leaves[i], c, k, diag);
+        if (err) return err;
         for (size_t j = 0; j < i; j++) {
             if (dure_ct_equal(msg->entries[j].channel_public, k->channel_public, DURE_KEY_BYTES) ||
                 dure_ct_equal(msg->entries[j].mask_public, k->mask_public, DURE_KEY_BYTES)) {
                 return dure_diag_set(diag, DURE_ERR_PROTO, "two sites sent the same round key");
             }
         }
-        if (k->kem.n != dure_hybrid_keys_bytes(c->opts.config)) {
-            return dure_diag_set(diag, DURE_ERR_PROTO,
-                                 "the round keys of %s are not those of the round's suite",
-                                 c->opts.config->members[k->member].name);
-        }
-        if (k->member == c->self && !dure_hash_equal(&digest, &c->own_r0)) {
-            return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's keys");
-        }
-        dure_members_add(u1, k->member);
+        dure_members_add(&named, k->member);
     }
-    return check_set(c, u1, "U1", diag);
+    dure_err err = check_set(c, u1, "U1", diag);
+    return err ? err : check_named(c, u1, &named, "A1", diag);
 }
 
-/* Shares b_u and m_u among all members of the configuration, so that a share's x is its owner's
- * number whoever is in U1. */
+/* The order of the ring, now that the beacon has spoken, and with it this site's neighbours. */
+static dure_err find_neighbours(dure_secagg_client *c, dure_span beacon, dure_diag *diag)
+{
+    dure_err err = dure_graph_make(&c->graph, c->opts.config, beacon);
+    if (err == DURE_ERR_AUTH) {
+        return dure_diag_set(diag, err,
+                             "the order of the sites does not come from the round's beacon");
+    }
+    if (!err) c->near = dure_graph_near(&c->graph, c->self);
+    return err;
+}
+
+/* Shares b_u and m_u among this site and its neighbours. A share's x is its owner's number and one,
+ * whoever is in U1. */
 static dure_err make_shares(dure_share *self_shares, dure_share *mask_shares,
                             const dure_secagg_client *c)
 {
-    size_t n = c->opts.config->n_members, t = c->opts.config->threshold;
-    dure_err err = dure_shamir_share(self_shares, n, t, c->secrets.b, &c->opts.rng);
+    uint32_t xs[DURE_NEAR_MAX];
+    size_t n = 0, t = c->opts.config->threshold;
+    for (uint32_t v = 0; v < c->opts.config->n_members && n < DURE_NEAR_MAX; v++) {
+        if (dure_members_has(&c->near, v)) xs[n++] = v + 1;
+    }
+    dure_err err = dure_shamir_share_at(self_shares, xs, n, t, c->secrets.b, &c->opts.rng);
     if (err) return err;
-    return dure_shamir_share(mask_shares, n, t, c->secrets.mask.seed, &c->opts.rng);
+    return dure_shamir_share_at(mask_shares, xs, n, t, c->secrets.mask.seed, &c->opts.rng);
 }
 
+/* Each by rank in `near`. */
 typedef struct outbox {
-    dure_share self_shares[DURE_MEMBERS_MAX], mask_shares[DURE_MEMBERS_MAX];
-    uint8_t sealed[DURE_MEMBERS_MAX][DURE_SECAGG_SEALED_BYTES];
-    uint8_t kem[DURE_MEMBERS_MAX][DURE_MSG_KEM_MAX]; /* hybrid suite */
+    dure_share self_shares[DURE_NEAR_MAX], mask_shares[DURE_NEAR_MAX];
+    uint8_t sealed[DURE_NEAR_MAX][DURE_SECAGG_SEALED_BYTES];
+    uint8_t kem[DURE_NEAR_MAX][DURE_MSG_KEM_MAX]; /* hybrid suite */
     dure_buf wrapped;
-    dure_sealed entries[DURE_MEMBERS_MAX];
+    dure_sealed entries[DURE_NEAR_MAX]; /* one after the other */
     size_t n;
 } outbox;
 
@@ -106,10 +188,11 @@ typedef struct outbox {
 static dure_err encapsulate(uint8_t kem[DURE_MSG_KEM_MAX], uint8_t shared[DURE_KEM_SHARED_BYTES],
                             dure_secagg_client *c, uint32_t to)
 {
-    const uint8_t *keys = c->keys[to].kem.data;
+    const size_t at = client_rank(c, to);
+    const uint8_t *keys = c->keys[at].kem.data;
     dure_err err = dure_kem_encapsulate(kem, shared, keys);
     if (err || to < c->self) return err;
-    return dure_kem_encapsulate(kem + DURE_KEM_CIPHERTEXT_BYTES, c->secrets.kem[to],
+    return dure_kem_encapsulate(kem + DURE_KEM_CIPHERTEXT_BYTES, c->secrets.kem[at],
                                 keys + DURE_KEM_PUBLIC_BYTES);
 }
 
@@ -117,48 +200,52 @@ static dure_err seal_for(outbox *box, dure_secagg_client *c, uint32_t to,
                          const dure_share_pair *pair, dure_diag *diag)
 {
     const bool hybrid = dure_suite_is_hybrid(c->opts.config);
+    const size_t at = client_rank(c, to);
     const uint32_t from_to[2] = {c->self, to};
-    const dure_span kem = {box->kem[to], dure_hybrid_sent_bytes(c->opts.config, c->self, to)};
+    const dure_span kem = {box->kem[at], dure_hybrid_sent_bytes(c->opts.config, c->self, to)};
     uint8_t key[DURE_SECAGG_KEY_BYTES] = {0}, shared[DURE_KEM_SHARED_BYTES] = {0};
-    const dure_agreement between = {&c->secrets.channel.kx, c->keys[to].channel_public,
+    const dure_agreement between = {&c->secrets.channel.kx, c->keys[at].channel_public,
                                     hybrid ? shared : NULL};
-    dure_err err = hybrid ? encapsulate(box->kem[to], shared, c, to) : DURE_OK;
+    dure_err err = hybrid ? encapsulate(box->kem[at], shared, c, to) : DURE_OK;
     if (!err) err = dure_secagg_channel_key(key, &c->t1, &between, from_to);
-    if (!err) err = dure_secagg_seal(box->sealed[to], key, &c->t1, from_to, kem, pair);
+    if (!err) err = dure_secagg_seal(box->sealed[at], key, &c->t1, from_to, kem, pair);
     dure_wipe(key, sizeof key);
     dure_wipe(shared, sizeof shared);
     if (err == DURE_ERR_AUTH) {
         dure_diag_set(diag, err, "the channel key of %s is not a valid point",
                       c->opts.config->members[to].name);
     }
-    box->entries[box->n++] = (dure_sealed){to, {box->sealed[to], sizeof box->sealed[to]}, kem};
+    box->entries[box->n++] = (dure_sealed){to, {box->sealed[at], sizeof box->sealed[at]}, kem};
     return err;
 }
 
 /* Hybrid suite: what was encapsulated for masks, for who will have this site's mask seed. */
-static dure_err wrap(outbox *box, const dure_secagg_client *c)
+static dure_err wrap(outbox *box, const dure_secagg_client *c, const dure_members *with)
 {
-    dure_members lower = dure_members_first(c->self + 1);
-    const dure_members higher = dure_members_minus(&c->u1, &lower);
+    const dure_members lower = dure_members_first(c->self + 1);
+    const dure_members higher = dure_members_minus(with, &lower);
+    const dure_hybrid_masks masks = {c->self, &c->near, &higher, c->secrets.kem};
     dure_buf_init(&box->wrapped, DURE_MSG_WRAPPED_MAX);
     if (!dure_suite_is_hybrid(c->opts.config)) return DURE_OK;
-    return dure_hybrid_wrap(&box->wrapped, (const uint8_t(*)[DURE_KEM_SHARED_BYTES])c->secrets.kem,
-                            &higher, &c->secrets.mask, &c->t1, c->self);
+    return dure_hybrid_wrap(&box->wrapped, &masks, &c->secrets.mask, &c->t1);
 }
 
 static dure_err fill_outbox(outbox *box, dure_secagg_client *c, dure_diag *diag)
 {
+    const dure_members with = dure_members_both(&c->near, &c->u1);
     dure_err err = make_shares(box->self_shares, box->mask_shares, c);
     for (uint32_t v = 0; !err && v < c->opts.config->n_members; v++) {
-        dure_share_pair pair = {box->self_shares[v], box->mask_shares[v]};
+        if (!dure_members_has(&with, v)) continue;
+        const size_t at = client_rank(c, v);
+        dure_share_pair pair = {box->self_shares[at], box->mask_shares[at]};
         if (v == c->self) {
-            c->secrets.held[v] = pair;
-        } else if (dure_members_has(&c->u1, v)) {
+            c->secrets.held[at] = pair;
+        } else {
             err = seal_for(box, c, v, &pair, diag);
         }
         dure_wipe(&pair, sizeof pair);
     }
-    return err ? err : wrap(box, c);
+    return err ? err : wrap(box, c, &with);
 }
 
 /* The keys of U1 outlive the message. */
@@ -169,7 +256,7 @@ static dure_err keep_keys(dure_secagg_client *c, const dure_msg_keys *msg)
     c->kem_keys = each ? calloc(msg->n_entries, each) : NULL;
     if (each && !c->kem_keys) return DURE_ERR_NOMEM;
     for (size_t i = 0; i < msg->n_entries; i++) {
-        dure_round_keys *k = &c->keys[msg->entries[i].member];
+        dure_round_keys *k = &c->keys[client_rank(c, msg->entries[i].member)];
         *k = msg->entries[i];
         if (!each) continue;
         memcpy(c->kem_keys + i * each, k->kem.data, each);
@@ -178,21 +265,36 @@ static dure_err keep_keys(dure_secagg_client *c, const dure_msg_keys *msg)
     return DURE_OK;
 }
 
+/* Everything in A1 is right: U1 and T1 follow. */
+static dure_err take_keys(dure_secagg_client *c, const dure_msg_keys *msg, dure_diag *diag)
+{
+    dure_hash leaves[DURE_NEAR_MAX], root;
+    dure_members u1;
+    dure_err err = take_set(&u1, c, msg->members, diag);
+    if (!err) err = find_neighbours(c, msg->beacon, diag);
+    if (!err) err = check_keys(leaves, c, &u1, msg, diag);
+    if (err) return err;
+    const dure_members near = dure_members_both(&c->near, &u1);
+    const dure_roll_view view = {&c->graph, &u1, &near, leaves};
+    err = roll_root(&root, &view, msg->proof, msg->n_proof, diag);
+    if (err) return err;
+    c->u1 = u1;
+    const dure_secagg_set set = {&c->u1, c->graph.n, &root};
+    err = dure_secagg_t1(&c->t1, &c->opts.config_hash, msg->beacon, &set);
+    return err ? err : keep_keys(c, msg);
+}
+
 dure_err client_on_keys(dure_secagg_actions *actions, dure_secagg_client *c,
                         const dure_msg_keys *msg, dure_diag *diag)
 {
-    dure_members u1 = {{0}};
-    dure_err err = check_keys(&u1, c, msg, diag);
+    dure_err err = take_keys(c, msg, diag);
     if (err) return err;
     outbox *box = calloc(1, sizeof *box);
     if (!box) return DURE_ERR_NOMEM;
-    c->u1 = u1;
     dure_msg reply = {.type = DURE_MSG_SHARES};
     dure_msg_shares *r1 = &reply.u.shares;
     memcpy(r1->config_hash, c->opts.config_hash.b, DURE_DIGEST_BYTES);
-    err = keep_keys(c, msg);
-    if (!err) err = dure_secagg_t1(&c->t1, &c->opts.config_hash, msg->entries, msg->n_entries);
-    if (!err) err = fill_outbox(box, c, diag);
+    err = fill_outbox(box, c, diag);
     if (err) goto out;
     r1->entries = box->entries;
     r1->n_entries = box->n;
@@ -216,9 +318,10 @@ out:
 static dure_err open_from(dure_share_pair *pair, dure_secagg_client *c, const dure_forwarded *from)
 {
     const bool hybrid = dure_suite_is_hybrid(c->opts.config);
+    const size_t at = client_rank(c, from->member);
     const uint32_t from_to[2] = {from->member, c->self};
     uint8_t key[DURE_SECAGG_KEY_BYTES] = {0}, shared[DURE_KEM_SHARED_BYTES] = {0};
-    const dure_agreement between = {&c->secrets.channel.kx, c->keys[from->member].channel_public,
+    const dure_agreement between = {&c->secrets.channel.kx, c->keys[at].channel_public,
                                     hybrid ? shared : NULL};
     if (from->kem.n != dure_hybrid_sent_bytes(c->opts.config, from->member, c->self))
         return DURE_ERR_PROTO;
@@ -227,8 +330,8 @@ static dure_err open_from(dure_share_pair *pair, dure_secagg_client *c, const du
     if (!err) err = dure_secagg_channel_key(key, &c->t1, &between, from_to);
     if (!err) err = dure_secagg_open(pair, key, &c->t1, from_to, from->kem, from->sealed);
     if (!err && hybrid && from->member < c->self) {
-        err = dure_kem_decapsulate(c->secrets.kem[from->member],
-                                   from->kem.data + DURE_KEM_CIPHERTEXT_BYTES, c->secrets.mask.kem);
+        err = dure_kem_decapsulate(c->secrets.kem[at], from->kem.data + DURE_KEM_CIPHERTEXT_BYTES,
+                                   c->secrets.mask.kem);
     }
     dure_wipe(key, sizeof key);
     dure_wipe(shared, sizeof shared);
@@ -239,8 +342,8 @@ static dure_err check_forwarded(dure_share_pair *pair, dure_secagg_client *c,
                                 const dure_forwarded *from, dure_diag *diag)
 {
     uint32_t v = from->member;
-    if (v >= c->opts.config->n_members || !dure_members_has(&c->u1, v)) {
-        return dure_diag_set(diag, DURE_ERR_PROTO, "U2 has member %u, who is not in U1", v);
+    if (!dure_members_has(&c->near, v)) {
+        return dure_diag_set(diag, DURE_ERR_PROTO, "A2 has member %u, who is no neighbour", v);
     }
     dure_hash r1;
     memcpy(r1.b, from->r1_hash, sizeof r1.b);
@@ -251,7 +354,7 @@ static dure_err check_forwarded(dure_share_pair *pair, dure_secagg_client *c,
         if (from->sealed.n || !dure_hash_equal(&r1, &c->own_r1)) {
             return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's shares");
         }
-        *pair = c->secrets.held[v];
+        *pair = c->secrets.held[client_rank(c, v)];
         return DURE_OK;
     }
     dure_err err = open_from(pair, c, from);
@@ -262,24 +365,43 @@ static dure_err check_forwarded(dure_share_pair *pair, dure_secagg_client *c,
     return err;
 }
 
+/* U2 is within U1, and large enough. */
+static dure_err check_sharers(dure_members *u2, const dure_secagg_client *c,
+                              const dure_msg_shares_for *msg, dure_diag *diag)
+{
+    dure_members named = {{0}};
+    dure_err err = take_set(u2, c, msg->members, diag);
+    if (err) return err;
+    err = check_within(u2, "U2", &c->u1, "U1", diag);
+    if (err) return err;
+    for (size_t i = 0; i < msg->n_entries; i++) {
+        dure_members_add(&named, msg->entries[i].member);
+    }
+    err = check_set(c, u2, "U2", diag);
+    return err ? err : check_named(c, u2, &named, "A2", diag);
+}
+
 dure_err client_on_shares(dure_secagg_actions *actions, dure_secagg_client *c,
                           const dure_msg_shares_for *msg, dure_diag *diag)
 {
-    dure_members u2 = {{0}};
-    dure_hash r1[DURE_MEMBERS_MAX];
-    dure_err err = DURE_OK;
+    dure_hash leaves[DURE_NEAR_MAX], root;
+    dure_members u2;
+    dure_err err = check_sharers(&u2, c, msg, diag);
     for (size_t i = 0; !err && i < msg->n_entries; i++) {
         const dure_forwarded *from = &msg->entries[i];
         dure_share_pair pair;
         err = check_forwarded(&pair, c, from, diag);
         if (err) break;
-        c->secrets.held[from->member] = pair;
+        c->secrets.held[client_rank(c, from->member)] = pair;
         dure_wipe(&pair, sizeof pair);
-        memcpy(r1[from->member].b, from->r1_hash, sizeof r1[0].b);
-        dure_members_add(&u2, from->member);
+        err = dure_secagg_leaf_r1(&leaves[i], from->member, from->r1_hash);
     }
-    if (!err) err = check_set(c, &u2, "U2", diag);
-    if (!err) err = dure_secagg_t2(&c->t2, &c->t1, &u2, r1);
+    if (err) return err;
+    const dure_members near = dure_members_both(&c->near, &u2);
+    const dure_roll_view view = {&c->graph, &u2, &near, leaves};
+    const dure_secagg_set set = {&u2, c->graph.n, &root};
+    err = roll_root(&root, &view, msg->proof, msg->n_proof, diag);
+    if (!err) err = dure_secagg_t2(&c->t2, &c->t1, &set);
     if (!err)
         err = dure_secagg_actions_add(actions, &(dure_secagg_action){.kind = DURE_SECAGG_MASK});
     if (err) return err;
@@ -290,26 +412,33 @@ dure_err client_on_shares(dure_secagg_actions *actions, dure_secagg_client *c,
 
 /* ---- A3, R3 ---- */
 
-static dure_err check_survivors(dure_members *u3, const dure_secagg_client *c,
+static dure_err check_survivor(dure_hash *leaf, const dure_secagg_client *c, const dure_survivor *s,
+                               dure_diag *diag)
+{
+    if (s->member >= c->opts.config->n_members) return foreign_member(s->member, diag);
+    dure_hash root, digest;
+    memcpy(root.b, s->root, sizeof root.b);
+    if (s->member == c->self && !dure_hash_equal(&root, &c->root)) {
+        return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's vector");
+    }
+    dure_err err = dure_secagg_digest_r2(&digest, client_who(c, s->member), &c->t2, &root);
+    if (!err) err = verify(c, s->member, DURE_SECAGG_LABEL_R2, &digest, s->signature);
+    if (err) return bad_signature(c, s->member, "masked vector", diag);
+    return dure_secagg_leaf_r2(leaf, s->member, s->root);
+}
+
+static dure_err check_survivors(dure_members *u3, dure_hash *leaves, const dure_secagg_client *c,
                                 const dure_msg_survivors *msg, dure_diag *diag)
 {
-    for (size_t i = 0; i < msg->n_entries; i++) {
-        const dure_survivor *s = &msg->entries[i];
-        if (s->member >= c->opts.config->n_members || !dure_members_has(&c->u2, s->member)) {
-            return dure_diag_set(diag, DURE_ERR_PROTO, "U3 has member %u, who is not in U2",
-                                 s->member);
-        }
-        dure_hash root, digest;
-        memcpy(root.b, s->root, sizeof root.b);
-        if (s->member == c->self && !dure_hash_equal(&root, &c->root)) {
-            return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's vector");
-        }
-        dure_err err = dure_secagg_digest_r2(&digest, client_who(c, s->member), &c->t2, &root);
-        if (!err) err = verify(c, s->member, DURE_SECAGG_LABEL_R2, &digest, s->signature);
-        if (err) return bad_signature(c, s->member, "masked vector", diag);
-        dure_members_add(u3, s->member);
+    dure_members named = {{0}};
+    dure_err err = take_set(u3, c, msg->members, diag);
+    if (!err) err = check_within(u3, "U3", &c->u2, "U2", diag);
+    for (size_t i = 0; !err && i < msg->n_entries; i++) {
+        dure_members_add(&named, msg->entries[i].member);
+        err = check_survivor(&leaves[i], c, &msg->entries[i], diag);
     }
-    return check_set(c, u3, "U3", diag);
+    if (!err) err = check_set(c, u3, "U3", diag);
+    return err ? err : check_named(c, u3, &named, "A3", diag);
 }
 
 /* What is synced before R3 leaves: this round, and the only T3 that this site signs in it. */
@@ -330,17 +459,31 @@ static dure_err persist_r3(dure_secagg_actions *actions, const dure_secagg_clien
     return err;
 }
 
+/* Everything in A3 is right: U3 and T3 follow. */
+static dure_err take_survivors(dure_secagg_client *c, const dure_msg_survivors *msg,
+                               dure_diag *diag)
+{
+    dure_hash leaves[DURE_NEAR_MAX], root;
+    dure_members u3;
+    dure_err err = check_survivors(&u3, leaves, c, msg, diag);
+    if (err) return err;
+    const dure_members near = dure_members_both(&c->near, &u3);
+    const dure_roll_view view = {&c->graph, &u3, &near, leaves};
+    const dure_secagg_set set = {&u3, c->graph.n, &root};
+    err = roll_root(&root, &view, msg->proof, msg->n_proof, diag);
+    if (err) return err;
+    c->u3 = u3;
+    return dure_secagg_t3(&c->t3, &c->t2, &set);
+}
+
 dure_err client_on_survivors(dure_secagg_actions *actions, dure_secagg_client *c,
                              const dure_msg_survivors *msg, dure_diag *diag)
 {
-    dure_members u3 = {{0}};
-    dure_err err = check_survivors(&u3, c, msg, diag);
+    dure_err err = take_survivors(c, msg, diag);
     if (err) return err;
-    c->u3 = u3;
     dure_hash digest;
     dure_msg reply = {.type = DURE_MSG_CONSISTENCY};
-    err = dure_secagg_t3(&c->t3, &c->t2, msg->entries, msg->n_entries);
-    if (!err) err = dure_secagg_digest_r3(&digest, client_who(c, c->self), &c->t3);
+    err = dure_secagg_digest_r3(&digest, client_who(c, c->self), &c->t3);
     if (!err) {
         err = dure_sign(reply.u.consistency.signature, c->opts.sign, DURE_SECAGG_LABEL_R3,
                         dure_hash_span(&digest));
@@ -383,16 +526,18 @@ static dure_err check_signatures(const dure_secagg_client *c, const dure_msg_sig
     return DURE_OK;
 }
 
-/* One share for every member of U2, chosen by U3 alone: never both of one member. */
+/* One share for every neighbour in U2 and this site, chosen by U3 alone: never both of one member.
+ */
 static size_t reveal(dure_revealed *out, const dure_secagg_client *c)
 {
+    const dure_members about = dure_members_both(&c->near, &c->u2);
     size_t n = 0;
     for (uint32_t v = 0; v < c->opts.config->n_members; v++) {
-        if (!dure_members_has(&c->u2, v)) continue;
+        if (!dure_members_has(&about, v)) continue;
         bool survived = dure_members_has(&c->u3, v);
         out[n].member = v;
         out[n].kind = survived ? DURE_SHARE_SELF : DURE_SHARE_MASK;
-        const dure_share_pair *held = &c->secrets.held[v];
+        const dure_share_pair *held = &c->secrets.held[client_rank(c, v)];
         dure_share_encode(out[n++].share, survived ? &held->self : &held->mask);
     }
     return n;
@@ -403,7 +548,7 @@ dure_err client_on_signatures(dure_secagg_actions *actions, dure_secagg_client *
 {
     dure_err err = check_signatures(c, msg, diag);
     if (err) return err;
-    dure_revealed *revealed = calloc(DURE_MEMBERS_MAX, sizeof *revealed);
+    dure_revealed *revealed = calloc(DURE_NEAR_MAX, sizeof *revealed);
     if (!revealed) return DURE_ERR_NOMEM;
     dure_msg reply = {.type = DURE_MSG_UNMASK};
     dure_msg_unmask *unmask = &reply.u.unmask;
@@ -423,7 +568,7 @@ dure_err client_on_signatures(dure_secagg_actions *actions, dure_secagg_client *
     c->stage = DURE_STAGE_UNMASKED;
     client_forget(c);
 out:
-    dure_wipe(revealed, DURE_MEMBERS_MAX * sizeof *revealed);
+    dure_wipe(revealed, DURE_NEAR_MAX * sizeof *revealed);
     free(revealed);
     return err;
 }

@@ -12,7 +12,7 @@
 _Static_assert(DURE_MSG_KEM_KEYS_BYTES == 2 * DURE_KEM_PUBLIC_BYTES, "two keys fit their field");
 _Static_assert(DURE_MSG_KEM_MAX == 2 * DURE_KEM_CIPHERTEXT_BYTES, "two ciphertexts fit theirs");
 _Static_assert(DURE_MSG_WRAPPED_MAX ==
-                   DURE_AEAD_OVERHEAD + SECRET_ROW_BYTES * (DURE_MEMBERS_MAX - 1),
+                   DURE_AEAD_OVERHEAD + SECRET_ROW_BYTES * (DURE_NEAR_HYBRID_MAX - 1),
                "all secrets fit theirs");
 
 bool dure_suite_is_hybrid(const dure_config *config)
@@ -86,22 +86,27 @@ static dure_err wrap_key(uint8_t key[DURE_AEAD_KEY_BYTES], uint8_t aad[DURE_HASH
     return expand(key, DURE_AEAD_KEY_BYTES, mask->seed, "DURE/1/mask-wrap");
 }
 
-dure_err dure_hybrid_wrap(dure_buf *out, const uint8_t (*secrets)[DURE_KEM_SHARED_BYTES],
-                          const dure_members *to, const dure_round_key *mask, const dure_hash *t1,
-                          uint32_t member)
+/* Where the secret of `to` is. */
+static uint8_t *secret_of(const dure_hybrid_masks *masks, uint32_t to)
+{
+    return masks->secrets[dure_members_rank(masks->near, to)];
+}
+
+dure_err dure_hybrid_wrap(dure_buf *out, const dure_hybrid_masks *masks, const dure_round_key *mask,
+                          const dure_hash *t1)
 {
     uint8_t key[DURE_AEAD_KEY_BYTES], aad[DURE_HASH_BYTES + 4];
     uint8_t sealed[DURE_MSG_WRAPPED_MAX];
     dure_buf plain;
     dure_buf_init(&plain, DURE_MSG_WRAPPED_MAX);
-    for (uint32_t v = 0; v < DURE_MEMBERS_MAX; v++) {
-        if (!dure_members_has(to, v)) continue;
+    for (uint32_t v = 0; v < DURE_ROUND_MEMBERS_MAX; v++) {
+        if (!dure_members_has(masks->to, v)) continue;
         dure_put_u32(&plain, v);
-        dure_put_raw(&plain, secrets[v], DURE_KEM_SHARED_BYTES);
+        dure_put_raw(&plain, secret_of(masks, v), DURE_KEM_SHARED_BYTES);
     }
     dure_err err = dure_buf_err(&plain);
     if (!err && plain.n > sizeof sealed - DURE_AEAD_OVERHEAD) err = DURE_ERR_LIMIT;
-    if (!err) err = wrap_key(key, aad, mask, t1, member);
+    if (!err) err = wrap_key(key, aad, mask, t1, masks->member);
     if (!err)
         err = dure_aead_seal(sealed, key, dure_span_of(aad, sizeof aad), dure_buf_span(&plain));
     if (!err) {
@@ -114,8 +119,7 @@ dure_err dure_hybrid_wrap(dure_buf *out, const uint8_t (*secrets)[DURE_KEM_SHARE
     return err;
 }
 
-static dure_err take_secrets(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES], dure_span plain,
-                             const dure_members *to)
+static dure_err take_secrets(const dure_hybrid_masks *masks, dure_span plain)
 {
     dure_reader r = dure_reader_of(plain);
     dure_members named = {{0}};
@@ -123,27 +127,27 @@ static dure_err take_secrets(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES], dure_spa
     while (!err && r.at < r.n) {
         uint32_t v = 0;
         err = dure_take_u32(&v, &r);
-        if (!err && (v >= DURE_MEMBERS_MAX || dure_members_has(&named, v))) err = DURE_ERR_PROTO;
-        if (!err) err = dure_take_copy(secrets[v], &r, DURE_KEM_SHARED_BYTES);
+        if (!err && (!dure_members_has(masks->to, v) || dure_members_has(&named, v)))
+            err = DURE_ERR_PROTO;
+        if (!err) err = dure_take_copy(secret_of(masks, v), &r, DURE_KEM_SHARED_BYTES);
         if (!err) dure_members_add(&named, v);
     }
-    if (!err && !dure_members_equal(&named, to)) err = DURE_ERR_PROTO;
+    if (!err && !dure_members_equal(&named, masks->to)) err = DURE_ERR_PROTO;
     return err ? DURE_ERR_AUTH : DURE_OK;
 }
 
-dure_err dure_hybrid_unwrap(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES], dure_span wrapped,
-                            const dure_members *to, const dure_round_key *mask, const dure_hash *t1,
-                            uint32_t member)
+dure_err dure_hybrid_unwrap(const dure_hybrid_masks *masks, dure_span wrapped,
+                            const dure_round_key *mask, const dure_hash *t1)
 {
     uint8_t key[DURE_AEAD_KEY_BYTES], aad[DURE_HASH_BYTES + 4];
     uint8_t plain[DURE_MSG_WRAPPED_MAX] = {0};
-    const size_t all = sizeof *secrets * DURE_MEMBERS_MAX;
-    dure_wipe(secrets, all);
+    const size_t all = dure_members_count(masks->near) * sizeof *masks->secrets;
+    dure_wipe(masks->secrets, all);
     if (wrapped.n < DURE_AEAD_OVERHEAD || wrapped.n > sizeof plain) return DURE_ERR_AUTH;
-    dure_err err = wrap_key(key, aad, mask, t1, member);
+    dure_err err = wrap_key(key, aad, mask, t1, masks->member);
     if (!err) err = dure_aead_open(plain, key, dure_span_of(aad, sizeof aad), wrapped);
-    if (!err) err = take_secrets(secrets, dure_span_of(plain, wrapped.n - DURE_AEAD_OVERHEAD), to);
-    if (err) dure_wipe(secrets, all);
+    if (!err) err = take_secrets(masks, dure_span_of(plain, wrapped.n - DURE_AEAD_OVERHEAD));
+    if (err) dure_wipe(masks->secrets, all);
     dure_wipe(plain, sizeof plain);
     dure_wipe(key, sizeof key);
     return err;

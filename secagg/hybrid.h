@@ -45,14 +45,18 @@ DURE_MUST_USE dure_err dure_round_key_make(dure_round_key *out, uint8_t *kem_pub
                                            const uint8_t seed[DURE_ROUND_SEED_BYTES],
                                            const dure_config *config, dure_round_purpose purpose);
 
-/* The secrets of `to`, each of DURE_KEM_SHARED_BYTES at its member's place, encrypted for whoever
- * has the mask seed of `member`. Appends to `out`. */
-DURE_MUST_USE dure_err dure_hybrid_wrap(dure_buf *out,
-                                        const uint8_t (*secrets)[DURE_KEM_SHARED_BYTES],
-                                        const dure_members *to, const dure_round_key *mask,
-                                        const dure_hash *t1, uint32_t member);
-/* DURE_ERR_AUTH unless it opens and names exactly `to`; `secrets` is then zero. */
-DURE_MUST_USE dure_err dure_hybrid_unwrap(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES],
-                                          dure_span wrapped, const dure_members *to,
-                                          const dure_round_key *mask, const dure_hash *t1,
-                                          uint32_t member);
+/* Members `to`, who are neighbours (`near`, itself included) of `member`; and the secret of each,
+ * by rank in `near`. */
+typedef struct dure_hybrid_masks {
+    uint32_t member;
+    const dure_members *near, *to;
+    uint8_t (*secrets)[DURE_KEM_SHARED_BYTES];
+} dure_hybrid_masks;
+
+/* The secrets of `to`, encrypted for whoever has the mask seed of the member. Appends to `out`. */
+DURE_MUST_USE dure_err dure_hybrid_wrap(dure_buf *out, const dure_hybrid_masks *masks,
+                                        const dure_round_key *mask, const dure_hash *t1);
+/* Sets all secrets of `near`: those of `to`, and zero. DURE_ERR_AUTH, with all zero, unless it
+ * opens and names exactly `to`. */
+DURE_MUST_USE dure_err dure_hybrid_unwrap(const dure_hybrid_masks *masks, dure_span wrapped,
+                                          const dure_round_key *mask, const dure_hash *t1);

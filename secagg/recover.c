@@ -34,7 +34,7 @@ static bool few_subsets(size_t n, size_t t)
  * of the subsets would keep a liar at the front for ever. Not a secret: xorshift64 will do. */
 static void random_subset(uint16_t *chosen, size_t t, size_t n, uint64_t *state)
 {
-    uint16_t deck[DURE_MEMBERS_MAX];
+    uint16_t deck[DURE_NEAR_MAX];
     for (size_t i = 0; i < n; i++) {
         deck[i] = (uint16_t)i;
     }
@@ -54,7 +54,7 @@ static void random_subset(uint16_t *chosen, size_t t, size_t n, uint64_t *state)
 static bool try_subset(uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_recovery *r,
                        const uint16_t *chosen)
 {
-    dure_share subset[DURE_MEMBERS_MAX];
+    dure_share subset[DURE_NEAR_MAX];
     for (size_t i = 0; i < r->t; i++) {
         subset[i] = r->shares[chosen[i]];
     }
@@ -68,7 +68,7 @@ static void name_liars(dure_members *liars, const dure_recovery *r, const uint16
                        const uint8_t secret[DURE_SHAMIR_SECRET_BYTES])
 {
     uint8_t other[DURE_SHAMIR_SECRET_BYTES];
-    uint16_t swapped[DURE_MEMBERS_MAX];
+    uint16_t swapped[DURE_NEAR_MAX];
     for (size_t i = 0; i < r->n; i++) {
         bool chosen = false;
         for (size_t j = 0; j < r->t; j++) {
@@ -88,8 +88,8 @@ dure_err dure_recover(uint8_t secret[DURE_SHAMIR_SECRET_BYTES], dure_members *li
                       const dure_recovery *r)
 {
     dure_wipe(secret, DURE_SHAMIR_SECRET_BYTES);
-    if (r->t == 0 || r->n < r->t || r->n > DURE_MEMBERS_MAX) return DURE_ERR_AUTH;
-    uint16_t chosen[DURE_MEMBERS_MAX];
+    if (r->t == 0 || r->n < r->t || r->n > DURE_NEAR_MAX) return DURE_ERR_AUTH;
+    uint16_t chosen[DURE_NEAR_MAX];
     for (size_t i = 0; i < r->t; i++) {
         chosen[i] = (uint16_t)i;
     }

@@ -2,6 +2,7 @@
 #include "secagg/server.h"
 
 #include "crypto/wipe.h"
+#include "proto/neighbours.h"
 #include "secagg/server_int.h"
 
 #include <stdio.h>
@@ -14,18 +15,21 @@
 dure_err dure_secagg_server_new(dure_secagg_server **out, const dure_secagg_server_opts *opts,
                                 dure_diag *diag)
 {
+    const dure_config *config = opts->config;
+    const size_t kem_bytes = dure_hybrid_keys_bytes(config) * config->n_members;
+    dure_err err = DURE_ERR_NOMEM;
     *out = NULL;
     dure_secagg_server *s = calloc(1, sizeof *s);
     if (!s) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
     s->opts = *opts;
-    dure_buf_init(&s->a1, FRAME_MAX);
-    dure_buf_init(&s->a3, FRAME_MAX);
-    dure_buf_init(&s->a4, FRAME_MAX);
-    const size_t kem_bytes = dure_hybrid_keys_bytes(opts->config) * opts->config->n_members;
+    s->members = calloc(config->n_members, sizeof *s->members);
     s->kem_keys = calloc(1, kem_bytes ? kem_bytes : 1);
-    if (!s->kem_keys) {
+    if (s->members && s->kem_keys) {
+        err = config->neighbours ? DURE_OK : dure_graph_make(&s->graph, config, (dure_span){0});
+    }
+    if (err) {
         dure_secagg_server_free(&s);
-        return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+        return dure_diag_set(diag, err, "the round cannot be begun: %s", dure_err_text(err));
     }
     *out = s;
     return DURE_OK;
@@ -35,14 +39,15 @@ void dure_secagg_server_free(dure_secagg_server **server)
 {
     if (!server || !*server) return;
     dure_secagg_server *s = *server;
-    for (size_t i = 0; i < DURE_MEMBERS_MAX; i++) {
-        dure_msg_free(&s->r1[i]);
-        dure_msg_free(&s->r4[i]);
+    for (size_t i = 0; s->members && i < s->opts.config->n_members; i++) {
+        dure_msg_free(&s->members[i].r1);
+        dure_msg_free(&s->members[i].r4);
     }
     dure_masks_free(&s->unmasker);
-    dure_buf_fini(&s->a1);
-    dure_buf_fini(&s->a3);
-    dure_buf_fini(&s->a4);
+    dure_roll_fini(&s->r0s);
+    dure_roll_fini(&s->r1s);
+    dure_roll_fini(&s->r2s);
+    free(s->members);
     free(s->kem_keys);
     dure_wipe(s, sizeof *s);
     free(s);
@@ -112,30 +117,34 @@ static dure_err send_to(dure_secagg_actions *actions, uint32_t member, const dur
                                                                   .bytes = dure_buf_span(frame)});
 }
 
-/* The A of this phase for one member, as it was sent to all: A1 in the phase of R1, and so on. */
-static dure_err send_a(dure_secagg_actions *actions, const dure_secagg_server *s, uint32_t member)
+/* The A of this phase for one member: A1 in the phase of R1, and so on. */
+static dure_err make_a(dure_buf *frame, const dure_secagg_server *s, uint32_t member)
 {
     switch (s->phase) {
     case DURE_SECAGG_PHASE_SHARES:
-        return send_to(actions, member, &s->a1);
-    case DURE_SECAGG_PHASE_VECTORS: {
-        dure_buf frame;
-        dure_buf_init(&frame, FRAME_MAX);
-        dure_err err = server_make_a2(&frame, s, member);
-        if (!err) err = send_to(actions, member, &frame);
-        dure_buf_fini(&frame);
-        if (!err && !dure_members_has(&s->answered, member)) {
-            err = act(actions, DURE_SECAGG_COLLECT, member, "");
-        }
-        return err;
-    }
+        return server_make_a1(frame, s, member);
+    case DURE_SECAGG_PHASE_VECTORS:
+        return server_make_a2(frame, s, member);
     case DURE_SECAGG_PHASE_CONSISTENCY:
-        return send_to(actions, member, &s->a3);
+        return server_make_a3(frame, s, member);
     case DURE_SECAGG_PHASE_UNMASKING:
-        return send_to(actions, member, &s->a4);
+        return server_make_a4(frame, s);
     default:
         return DURE_OK;
     }
+}
+
+static dure_err send_a(dure_secagg_actions *actions, const dure_secagg_server *s, uint32_t member)
+{
+    dure_buf frame;
+    dure_buf_init(&frame, FRAME_MAX);
+    dure_err err = make_a(&frame, s, member);
+    if (!err && frame.n) err = send_to(actions, member, &frame);
+    dure_buf_fini(&frame);
+    if (!err && s->phase == DURE_SECAGG_PHASE_VECTORS && !dure_members_has(&s->answered, member)) {
+        err = act(actions, DURE_SECAGG_COLLECT, member, "");
+    }
+    return err;
 }
 
 static dure_err send_a_to_all(dure_secagg_actions *actions, const dure_secagg_server *s)
@@ -202,70 +211,92 @@ static void enter(dure_secagg_server *s, dure_secagg_phase phase)
     s->answered = (dure_members){{0}};
 }
 
-/* Large enough in sites and in organisations, as every site will check again. */
-static bool enough(const dure_secagg_server *s, size_t *least)
+/* Why the members that have answered are too few to go on with, in sites and in organisations, as
+ * every site will check again. Empty when they are enough. */
+static void too_few(char why[160], const dure_secagg_server *s, const char *what)
 {
     const dure_config *config = s->opts.config;
-    *least = config->threshold > config->u_min ? config->threshold : config->u_min;
-    return dure_members_count(&s->answered) >= *least &&
-           dure_config_organisations(config, &s->answered) >= config->u_min;
+    const size_t least = config->threshold > config->u_min ? config->threshold : config->u_min;
+    const size_t n = dure_members_count(&s->answered);
+    why[0] = 0;
+    if (n < least || dure_config_organisations(config, &s->answered) < config->u_min) {
+        snprintf(why, 160, "only %zu sites %s; the round needs %zu", n, what, least);
+    }
+}
+
+/* The same for the graph: every member of the set, and of the one before it whose masks are on the
+ * sum, keeps enough holders of its shares, and the ring stays in one piece. */
+static void too_sparse(char why[160], const dure_secagg_server *s, const dure_members *set,
+                       const dure_members *before)
+{
+    const dure_config *config = s->opts.config;
+    for (uint32_t v = 0; v < config->n_members && !why[0]; v++) {
+        const size_t holders = dure_graph_holders(&s->graph, v, set);
+        const bool needed = dure_members_has(set, v) || (dure_members_has(before, v) && holders);
+        if (!needed || holders >= config->threshold) continue;
+        snprintf(why, 160, "only %zu holders of the shares of %s are left; the round needs %u",
+                 holders, config->members[v].name, config->threshold);
+    }
+    const uint32_t colluders =
+        dure_graph_run_colluders(config->n_members, s->graph.k, config->collusion);
+    if (!why[0] && dure_graph_separable(&s->graph, set, colluders)) {
+        snprintf(why, 160, "too many sites are lost that stand next to each other");
+    }
+}
+
+static dure_err fail_because(dure_secagg_actions *actions, dure_secagg_server *s, const char *why)
+{
+    return dure_secagg_server_fail(actions, s, DURE_ABORT_THRESHOLD, why);
+}
+
+/* Syncs the record of this phase's answers, then goes on and tells everybody. */
+static dure_err close_phase(dure_secagg_actions *actions, dure_secagg_server *s,
+                            dure_secagg_record kind, const dure_members *set)
+{
+    dure_buf record;
+    dure_buf_init(&record, RECORD_MAX);
+    dure_err err = server_put_record(&record, s, set);
+    if (!err) err = persist(actions, kind, &record);
+    dure_buf_fini(&record);
+    if (err) return err;
+    enter(s, s->phase + 1);
+    return send_a_to_all(actions, s);
 }
 
 static dure_err close_keys(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    size_t least = 0;
-    if (!enough(s, &least)) return fail_too_few(actions, s, "sent their keys", least);
+    const dure_members nobody = {{0}};
+    char why[160];
+    if (!s->graph.n) return DURE_ERR_STATE;
+    too_few(why, s, "sent their keys");
+    too_sparse(why, s, &s->answered, &nobody);
+    if (why[0]) return fail_because(actions, s, why);
     s->u1 = s->answered;
-    dure_err err = server_make_a1(s);
-    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A1, &s->a1);
-    if (err) return err;
-    enter(s, DURE_SECAGG_PHASE_SHARES);
-    return send_a_to_all(actions, s);
-}
-
-/* The record of A2: every R1 of U2, from which each site's A2 can be made again. */
-static dure_err encode_a2_record(dure_buf *record, const dure_secagg_server *s)
-{
-    dure_err err = DURE_OK;
-    dure_put_u32(record, (uint32_t)dure_members_count(&s->u2));
-    for (uint32_t v = 0; !err && v < s->opts.config->n_members; v++) {
-        if (!dure_members_has(&s->u2, v)) continue;
-        dure_buf frame;
-        dure_buf_init(&frame, FRAME_MAX);
-        err = dure_msg_encode(&frame, s->r1[v], NULL);
-        dure_put_u32(record, v);
-        dure_put_bytes(record, frame.data, frame.n);
-        dure_buf_fini(&frame);
-    }
-    return err ? err : dure_buf_err(record);
+    dure_err err = server_fix_keys(s);
+    return err ? err : close_phase(actions, s, DURE_SECAGG_RECORD_A1, &s->u1);
 }
 
 static dure_err close_shares(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    size_t least = 0;
-    if (!enough(s, &least)) return fail_too_few(actions, s, "sent their shares", least);
+    const dure_members nobody = {{0}};
+    char why[160];
+    too_few(why, s, "sent their shares");
+    too_sparse(why, s, &s->answered, &nobody);
+    if (why[0]) return fail_because(actions, s, why);
     s->u2 = s->answered;
-    dure_buf record;
-    dure_buf_init(&record, RECORD_MAX);
-    dure_err err = dure_secagg_t2(&s->t2, &s->t1, &s->u2, s->r1_hash);
-    if (!err) err = encode_a2_record(&record, s);
-    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A2, &record);
-    dure_buf_fini(&record);
-    if (err) return err;
-    enter(s, DURE_SECAGG_PHASE_VECTORS);
-    return send_a_to_all(actions, s);
+    dure_err err = server_fix_shares(s);
+    return err ? err : close_phase(actions, s, DURE_SECAGG_RECORD_A2, &s->u2);
 }
 
 static dure_err close_vectors(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    size_t least = 0;
-    if (!enough(s, &least)) return fail_too_few(actions, s, "sent their vectors", least);
+    char why[160];
+    too_few(why, s, "sent their vectors");
+    too_sparse(why, s, &s->answered, &s->u2);
+    if (why[0]) return fail_because(actions, s, why);
     s->u3 = s->answered;
-    dure_err err = server_make_a3(s);
-    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A3, &s->a3);
-    if (err) return err;
-    enter(s, DURE_SECAGG_PHASE_CONSISTENCY);
-    return send_a_to_all(actions, s);
+    dure_err err = server_fix_vectors(s);
+    return err ? err : close_phase(actions, s, DURE_SECAGG_RECORD_A3, &s->u3);
 }
 
 static dure_err close_consistency(dure_secagg_actions *actions, dure_secagg_server *s)
@@ -275,17 +306,13 @@ static dure_err close_consistency(dure_secagg_actions *actions, dure_secagg_serv
         return fail_too_few(actions, s, "signed the set of survivors", least);
     }
     s->u4 = s->answered;
-    dure_err err = server_make_a4(s);
-    if (!err) err = persist(actions, DURE_SECAGG_RECORD_A4, &s->a4);
-    if (err) return err;
-    enter(s, DURE_SECAGG_PHASE_UNMASKING);
-    return send_a_to_all(actions, s);
+    return close_phase(actions, s, DURE_SECAGG_RECORD_A4, &s->u4);
 }
 
 /* Tries with the R4s so far. Liars are named once; the round goes on without their shares. */
 static dure_err try_unmask(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    if (dure_members_count(&s->answered) < s->opts.config->threshold) return DURE_OK;
+    if (!server_is_ready(s)) return DURE_OK;
     dure_members before = s->liars;
     dure_err err = server_unmask(s);
     dure_members found = dure_members_minus(&s->liars, &before);
@@ -335,7 +362,23 @@ static dure_err settle(dure_secagg_actions *actions, dure_secagg_server *s)
     }
     if (s->phase >= DURE_SECAGG_PHASE_SUMMED) return DURE_OK;
     dure_members missing = dure_secagg_server_missing(s);
-    return dure_members_count(&missing) ? DURE_OK : ours(dure_secagg_server_advance(actions, s));
+    const bool waits = dure_members_count(&missing) > 0 || !s->graph.n;
+    return waits ? DURE_OK : ours(dure_secagg_server_advance(actions, s));
+}
+
+dure_err dure_secagg_server_beacon(dure_secagg_actions *actions, dure_secagg_server *s,
+                                   dure_span signature, dure_diag *diag)
+{
+    if (s->phase != DURE_SECAGG_PHASE_KEYS || s->graph.n) {
+        return dure_diag_set(diag, DURE_ERR_STATE, "no beacon is waited for");
+    }
+    dure_err err = dure_graph_make(&s->graph, s->opts.config, signature);
+    if (err) {
+        return dure_diag_set(diag, err, "this is not what the beacon signed for index %llu",
+                             (unsigned long long)s->opts.config->beacon_index);
+    }
+    memcpy(s->beacon, signature.data, sizeof s->beacon);
+    return settle(actions, s);
 }
 
 /* ---- what sites say ---- */
@@ -469,14 +512,14 @@ dure_members dure_secagg_server_set(const dure_secagg_server *s, unsigned k)
 dure_err dure_secagg_server_t3(dure_hash *t3, const dure_secagg_server *s)
 {
     *t3 = s->t3;
-    return s->a3.n ? DURE_OK : DURE_ERR_STATE;
+    return dure_members_count(&s->u3) ? DURE_OK : DURE_ERR_STATE;
 }
 
 const dure_round_keys *dure_secagg_server_keys(const dure_secagg_server *s, uint32_t member)
 {
     bool there = dure_members_has(&s->u1, member) ||
                  (s->phase == DURE_SECAGG_PHASE_KEYS && dure_members_has(&s->answered, member));
-    return there ? &s->keys[member] : NULL;
+    return there ? &s->members[member].keys : NULL;
 }
 
 dure_masks *dure_secagg_server_unmasker(dure_secagg_server *s)
@@ -486,98 +529,10 @@ dure_masks *dure_secagg_server_unmasker(dure_secagg_server *s)
 
 /* ---- resuming ---- */
 
-static bool is_of_round(const dure_secagg_server *s, const dure_msg *msg, dure_msg_type type)
-{
-    const uint8_t *hash = dure_msg_config_hash(msg);
-    return msg->type == type && hash &&
-           dure_ct_equal(hash, s->opts.config_hash.b, DURE_DIGEST_BYTES);
-}
-
-/* One A2 record: the R1s of U2, each checked as when it came. */
-static dure_err restore_shares(dure_secagg_server *s, dure_span record)
-{
-    dure_reader r = dure_reader_of(record);
-    uint32_t n = 0;
-    dure_err err = dure_take_u32(&n, &r);
-    for (uint32_t i = 0; !err && i < n; i++) {
-        uint32_t member = 0;
-        dure_span frame;
-        dure_msg *msg = NULL;
-        err = dure_take_u32(&member, &r);
-        if (!err) err = dure_take_bytes(&frame, &r, FRAME_MAX);
-        if (!err) err = dure_msg_decode(&msg, frame, NULL);
-        if (!err && (!is_of_round(s, msg, DURE_MSG_SHARES) || !dure_members_has(&s->u1, member))) {
-            err = DURE_ERR_FORMAT;
-        }
-        if (!err) err = server_take(s, member, msg, NULL, NULL);
-        if (!err) dure_members_add(&s->answered, member);
-        dure_msg_free(&msg);
-    }
-    return err ? err : dure_reader_end(&r);
-}
-
-/* Answer i of the frame of A1, A3 or A4, as its member sent it; *root is then its vector's. */
-static uint32_t answer_of(dure_msg *out, dure_hash *root, const dure_secagg_server *s,
-                          const dure_msg *msg, size_t i)
-{
-    memcpy(root->b, s->opts.config_hash.b, sizeof root->b);
-    if (msg->type == DURE_MSG_KEYS) {
-        *out = (dure_msg){.type = DURE_MSG_ADVERTISE, .u.advertise.keys = msg->u.keys.entries[i]};
-        memcpy(out->u.advertise.config_hash, root->b, sizeof root->b);
-        return msg->u.keys.entries[i].member;
-    }
-    if (msg->type == DURE_MSG_SURVIVORS) {
-        const dure_survivor *r2 = &msg->u.survivors.entries[i];
-        *out = (dure_msg){.type = DURE_MSG_MASKED};
-        memcpy(out->u.masked.t2, s->t2.b, sizeof out->u.masked.t2);
-        memcpy(out->u.masked.root, r2->root, sizeof out->u.masked.root);
-        memcpy(out->u.masked.signature, r2->signature, sizeof out->u.masked.signature);
-        memcpy(root->b, r2->root, sizeof root->b);
-        return r2->member;
-    }
-    const dure_attested *r3 = &msg->u.signatures.entries[i];
-    *out = (dure_msg){.type = DURE_MSG_CONSISTENCY};
-    memcpy(out->u.consistency.t3, msg->u.signatures.t3, sizeof out->u.consistency.t3);
-    memcpy(out->u.consistency.signature, r3->signature, sizeof out->u.consistency.signature);
-    return r3->member;
-}
-
-/* The answers that the frame of A1, A3 or A4 is made of, each checked as when it came. Whether a
- * vector's spool still has the root that was signed is seen when it is summed. */
-static dure_err restore_answers(dure_secagg_server *s, const dure_msg *msg)
-{
-    static const dure_msg_type types[] = {[DURE_SECAGG_PHASE_KEYS] = DURE_MSG_KEYS,
-                                          [DURE_SECAGG_PHASE_VECTORS] = DURE_MSG_SURVIVORS,
-                                          [DURE_SECAGG_PHASE_CONSISTENCY] = DURE_MSG_SIGNATURES};
-    if (!is_of_round(s, msg, types[s->phase])) return DURE_ERR_FORMAT;
-    const dure_members may = expected(s);
-    const size_t n = msg->type == DURE_MSG_KEYS        ? msg->u.keys.n_entries
-                     : msg->type == DURE_MSG_SURVIVORS ? msg->u.survivors.n_entries
-                                                       : msg->u.signatures.n_entries;
-    for (size_t i = 0; i < n; i++) {
-        dure_msg answer;
-        dure_hash root;
-        const uint32_t member = answer_of(&answer, &root, s, msg, i);
-        if (!dure_members_has(&may, member)) return DURE_ERR_FORMAT;
-        dure_err err = server_take(s, member, &answer, &root, NULL);
-        if (err) return err;
-        dure_members_add(&s->answered, member);
-    }
-    return DURE_OK;
-}
-
 /* Replays one record: its answers are taken as given and the phase is closed as it was then. */
 static dure_err restore(dure_secagg_server *s, dure_span record)
 {
-    dure_err err = DURE_OK;
-    if (s->phase == DURE_SECAGG_PHASE_SHARES) {
-        err = restore_shares(s, record);
-    } else {
-        dure_msg *msg = NULL;
-        err = dure_msg_decode(&msg, record, NULL);
-        if (!err) err = restore_answers(s, msg);
-        dure_msg_free(&msg);
-    }
+    dure_err err = server_take_record(s, record);
     if (err) return err;
     dure_secagg_phase before = s->phase;
     dure_secagg_actions replayed = {0};

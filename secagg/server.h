@@ -9,6 +9,9 @@
  * sees a vector, and the masks it reconstructs are those of a sum: the self masks of U3, and the
  * pair masks of members that are not in it, never both of one member.
  *
+ * On a sparse graph the phase KEYS does not end before dure_secagg_server_beacon() was called: the
+ * order of the ring, and with it who shares with whom, follows from what the beacon signed.
+ *
  * Each of A1..A4 is given out as a record to be synced before its frames are sent. After a crash
  * dure_secagg_server_resume() goes on from the records: it sends the last A again, to which sites
  * answer with the same bytes as before.
@@ -65,10 +68,17 @@ DURE_MUST_USE dure_err dure_secagg_server_step(dure_secagg_actions *actions,
                                                const dure_msg *msg, const dure_hash *root,
                                                dure_diag *diag);
 
+/* Sparse graph: what the beacon signed for the round's index, once it is out. DURE_ERR_AUTH, with
+ * nothing changed, when it is something else; DURE_ERR_STATE when it is not waited for. */
+DURE_MUST_USE dure_err dure_secagg_server_beacon(dure_secagg_actions *actions,
+                                                 dure_secagg_server *server, dure_span signature,
+                                                 dure_diag *diag);
+
 /* The member is gone for this phase: it is not waited for. It may still answer in time. */
 DURE_MUST_USE dure_err dure_secagg_server_drop(dure_secagg_actions *actions,
                                                dure_secagg_server *server, uint32_t member);
-/* Ends the present phase with those who have answered; the round fails if they are too few. */
+/* Ends the present phase with those who have answered; the round fails if they are too few.
+ * DURE_ERR_STATE while a beacon is waited for, or after the end. */
 DURE_MUST_USE dure_err dure_secagg_server_advance(dure_secagg_actions *actions,
                                                   dure_secagg_server *server);
 /* Ends the round as failed: tells every site that took part (`text` in an ABORT). */

@@ -1,10 +1,23 @@
-/* The server's state, shared by server.c (phases), server_steps.c (what sites say) and
- * server_unmask.c (from R4 to the masks of the sum). */
+/* The server's state, shared by server.c (phases), server_steps.c (what sites say),
+ * server_records.c (what is synced and how it is resumed) and server_unmask.c (from R4 to the masks
+ * of the sum). */
 #pragma once
 
+#include "secagg/graph.h"
 #include "secagg/hybrid.h"
+#include "secagg/roll.h"
 #include "secagg/server.h"
 #include "secagg/transcript.h"
+
+/* What one member has sent. */
+typedef struct server_member {
+    dure_round_keys keys;
+    dure_msg *r1; /* SHARES, owned */
+    dure_hash r1_hash;
+    dure_survivor r2;
+    dure_attested r3;
+    dure_msg *r4; /* UNMASK, owned */
+} server_member;
 
 struct dure_secagg_server {
     dure_secagg_server_opts opts;
@@ -14,17 +27,16 @@ struct dure_secagg_server {
     dure_members away;           /* not waited for: disconnected or aborted */
     dure_members out;            /* broke the protocol or left: cannot answer any more */
 
-    dure_round_keys keys[DURE_MEMBERS_MAX];
-    uint8_t *kem_keys;              /* hybrid suite: behind keys[], a place for each member */
-    dure_msg *r1[DURE_MEMBERS_MAX]; /* SHARES, owned */
-    dure_hash r1_hash[DURE_MEMBERS_MAX];
-    dure_survivor r2[DURE_MEMBERS_MAX];
-    dure_attested r3[DURE_MEMBERS_MAX];
-    dure_msg *r4[DURE_MEMBERS_MAX]; /* UNMASK, owned */
+    uint8_t beacon[DURE_SIGNATURE_BYTES]; /* sparse graph, once it is out */
+    dure_graph graph;                     /* n is 0 as long as a beacon is waited for */
+    server_member *members;               /* by number */
+    uint8_t *kem_keys;                    /* hybrid suite: behind keys, a place for each member */
+    dure_members gave;                    /* sent R4 */
+    uint32_t n_ready;                     /* of the members below, enough shares are here */
     dure_members liars;
 
     dure_hash t1, t2, t3;
-    dure_buf a1, a3, a4; /* the frames that everybody gets */
+    dure_roll r0s, r1s, r2s; /* of U1, U2, U3 */
     dure_masks *unmasker;
 };
 
@@ -34,15 +46,29 @@ dure_err server_take(dure_secagg_server *s, uint32_t member, const dure_msg *msg
 /* What `from` sent for `to` in its R1; empty when they are the same. Borrowed. */
 dure_sealed server_sealed_for(const dure_secagg_server *s, uint32_t from, uint32_t to);
 dure_secagg_who server_who(const dure_secagg_server *s, uint32_t member);
+/* What is on the wire for the beacon: empty on the complete graph. Borrowed. */
+dure_span server_beacon(const dure_secagg_server *s);
 
-/* server_unmask.c: tries to recover every secret of the sum from the R4s so far.
- * DURE_ERR_AUTH: not yet. New liars are added to s->liars. */
+/* U1, U2 or U3 is fixed: its roll, and T1, T2 or T3. */
+dure_err server_fix_keys(dure_secagg_server *s);
+dure_err server_fix_shares(dure_secagg_server *s);
+dure_err server_fix_vectors(dure_secagg_server *s);
+/* The frames of A1..A4 for one member: A4's is the same for all. */
+dure_err server_make_a1(dure_buf *frame, const dure_secagg_server *s, uint32_t member);
+dure_err server_make_a2(dure_buf *frame, const dure_secagg_server *s, uint32_t member);
+dure_err server_make_a3(dure_buf *frame, const dure_secagg_server *s, uint32_t member);
+dure_err server_make_a4(dure_buf *frame, const dure_secagg_server *s);
+
+/* server_records.c: the record of the present phase, with the answers of `set`; and taking one
+ * back: the phase is then ready to be closed as it was. DURE_ERR_FORMAT for another round's. */
+dure_err server_put_record(dure_buf *record, const dure_secagg_server *s, const dure_members *set);
+dure_err server_take_record(dure_secagg_server *s, dure_span record);
+
+/* server_unmask.c: whether t shares are here for each secret that the sum needs; then tries to
+ * recover them. DURE_ERR_AUTH: not yet. New liars are added to s->liars. */
+bool server_is_ready(dure_secagg_server *s);
 dure_err server_unmask(dure_secagg_server *s);
+/* Whether the sum needs a secret of this member of U2: its own mask, or one that survivors have. */
+bool server_needs(const dure_secagg_server *s, uint32_t member);
 /* Least number of R3 signatures: t, and 2 s > |U0| + c. */
 size_t server_quorum(const dure_secagg_server *s);
-
-/* Encodings that are kept and sent: A1, A3, A4 for all, A2 for one. */
-dure_err server_make_a1(dure_secagg_server *s);
-dure_err server_make_a2(dure_buf *frame, const dure_secagg_server *s, uint32_t member);
-dure_err server_make_a3(dure_secagg_server *s);
-dure_err server_make_a4(dure_secagg_server *s);

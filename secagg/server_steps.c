@@ -42,12 +42,13 @@ static dure_err take_r0(dure_secagg_server *s, uint32_t member, const dure_msg_a
     dure_err err = dure_secagg_digest_r0(&digest, server_who(s, member), &msg->keys);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R0, &digest, msg->keys.signature, diag);
     if (err) return err;
-    s->keys[member] = msg->keys;
-    s->keys[member].member = member;
+    server_member *m = &s->members[member];
+    m->keys = msg->keys;
+    m->keys.member = member;
     if (kem_bytes) {
         uint8_t *own = s->kem_keys + member * kem_bytes;
         memcpy(own, msg->keys.kem.data, kem_bytes);
-        s->keys[member].kem.data = own;
+        m->keys.kem.data = own;
     }
     return DURE_OK;
 }
@@ -63,12 +64,19 @@ static dure_err keep(dure_msg **out, const dure_msg *msg)
     return err;
 }
 
+/* A member and its neighbours, as far as they are in the set. */
+static dure_members near_in(const dure_secagg_server *s, uint32_t member, const dure_members *set)
+{
+    const dure_members near = dure_graph_near(&s->graph, member);
+    return dure_members_both(&near, set);
+}
+
 /* Every part of R1 has the length that the suite gives it. */
 static bool is_of_suite(const dure_secagg_server *s, uint32_t member, const dure_msg_shares *r1)
 {
     const dure_config *config = s->opts.config;
-    const dure_members lower = dure_members_first(member + 1);
-    const dure_members higher = dure_members_minus(&s->u1, &lower);
+    const dure_members lower = dure_members_first(member + 1), with = near_in(s, member, &s->u1);
+    const dure_members higher = dure_members_minus(&with, &lower);
     for (size_t i = 0; i < r1->n_entries; i++) {
         const dure_sealed *e = &r1->entries[i];
         if (e->kem.n != dure_hybrid_sent_bytes(config, member, e->member)) return false;
@@ -81,14 +89,16 @@ static dure_err take_r1(dure_secagg_server *s, uint32_t member, const dure_msg *
 {
     const dure_msg_shares *r1 = &msg->u.shares;
     dure_members to = {{0}}, own = {{0}};
+    server_member *m = &s->members[member];
     dure_members_add(&own, member);
-    dure_members others = dure_members_minus(&s->u1, &own);
+    const dure_members near = near_in(s, member, &s->u1);
+    const dure_members others = dure_members_minus(&near, &own);
     for (size_t i = 0; i < r1->n_entries; i++) {
         dure_members_add(&to, r1->entries[i].member);
     }
     if (!dure_members_equal(&to, &others)) {
         return dure_diag_set(diag, DURE_ERR_PROTO,
-                             "its shares are not for exactly the sites of U1");
+                             "its shares are not for exactly its neighbours in U1");
     }
     if (!is_of_suite(s, member, r1)) {
         return dure_diag_set(diag, DURE_ERR_PROTO, "its shares are not those of the round's suite");
@@ -97,12 +107,12 @@ static dure_err take_r1(dure_secagg_server *s, uint32_t member, const dure_msg *
     dure_err err = dure_secagg_digest_r1(&digest, &s->t1, member, r1);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R1, &digest, r1->signature, diag);
     if (err) return err;
-    if (s->r1[member]) {
-        if (dure_hash_equal(&digest, &s->r1_hash[member])) return DURE_OK;
+    if (m->r1) {
+        if (dure_hash_equal(&digest, &m->r1_hash)) return DURE_OK;
         return dure_diag_set(diag, DURE_ERR_PROTO, "it sent two different sets of shares");
     }
-    s->r1_hash[member] = digest;
-    return keep(&s->r1[member], msg);
+    m->r1_hash = digest;
+    return keep(&m->r1, msg);
 }
 
 static dure_err take_r2(dure_secagg_server *s, uint32_t member, const dure_msg_masked *msg,
@@ -120,7 +130,7 @@ static dure_err take_r2(dure_secagg_server *s, uint32_t member, const dure_msg_m
     dure_err err = dure_secagg_digest_r2(&digest, server_who(s, member), &s->t2, root);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R2, &digest, msg->signature, diag);
     if (err) return err;
-    dure_survivor *kept = &s->r2[member];
+    dure_survivor *kept = &s->members[member].r2;
     if (dure_members_has(&s->answered, member) &&
         !dure_ct_equal(kept->root, root->b, DURE_DIGEST_BYTES)) {
         return dure_diag_set(diag, DURE_ERR_PROTO, "it sent two different vectors");
@@ -141,12 +151,14 @@ static dure_err take_r3(dure_secagg_server *s, uint32_t member, const dure_msg_c
     dure_err err = dure_secagg_digest_r3(&digest, server_who(s, member), &s->t3);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R3, &digest, msg->signature, diag);
     if (err) return err;
-    s->r3[member].member = member;
-    memcpy(s->r3[member].signature, msg->signature, DURE_SIGNATURE_BYTES);
+    dure_attested *kept = &s->members[member].r3;
+    kept->member = member;
+    memcpy(kept->signature, msg->signature, DURE_SIGNATURE_BYTES);
     return DURE_OK;
 }
 
-/* One share of each member of U2, of the kind that U3 asks for, at the sender's own point. */
+/* One share of each neighbour in U2 and itself, of the kind that U3 asks for, at the sender's own
+ * point. */
 static dure_err check_revealed(const dure_secagg_server *s, uint32_t member,
                                const dure_msg_unmask *msg, dure_diag *diag)
 {
@@ -163,8 +175,10 @@ static dure_err check_revealed(const dure_secagg_server *s, uint32_t member,
         }
         dure_members_add(&about, r->member);
     }
-    if (!dure_members_equal(&about, &s->u2)) {
-        return dure_diag_set(diag, DURE_ERR_PROTO, "its shares are not of exactly the sites of U2");
+    const dure_members held = near_in(s, member, &s->u2);
+    if (!dure_members_equal(&about, &held)) {
+        return dure_diag_set(diag, DURE_ERR_PROTO,
+                             "its shares are not of exactly its neighbours in U2 and itself");
     }
     return DURE_OK;
 }
@@ -182,13 +196,15 @@ static dure_err take_r4(dure_secagg_server *s, uint32_t member, const dure_msg *
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R4, &digest, r4->signature, diag);
     if (!err) err = check_revealed(s, member, r4, diag);
     if (err) return err;
-    if (s->r4[member]) {
-        if (dure_ct_equal(s->r4[member]->u.unmask.signature, r4->signature, DURE_SIGNATURE_BYTES)) {
+    server_member *m = &s->members[member];
+    if (m->r4) {
+        if (dure_ct_equal(m->r4->u.unmask.signature, r4->signature, DURE_SIGNATURE_BYTES)) {
             return DURE_OK;
         }
         return dure_diag_set(diag, DURE_ERR_PROTO, "it sent two different unmasking messages");
     }
-    return keep(&s->r4[member], msg);
+    dure_members_add(&s->gave, member);
+    return keep(&m->r4, msg);
 }
 
 dure_err server_take(dure_secagg_server *s, uint32_t member, const dure_msg *msg,
@@ -215,25 +231,103 @@ static void set_hash(uint8_t out[DURE_DIGEST_BYTES], const dure_secagg_server *s
     memcpy(out, s->opts.config_hash.b, DURE_DIGEST_BYTES);
 }
 
-dure_err server_make_a1(dure_secagg_server *s)
+dure_span server_beacon(const dure_secagg_server *s)
 {
-    dure_round_keys *entries = calloc(DURE_MEMBERS_MAX, sizeof *entries);
-    if (!entries) return DURE_ERR_NOMEM;
-    dure_msg msg = {.type = DURE_MSG_KEYS, .u.keys.entries = entries};
-    size_t *n = &msg.u.keys.n_entries;
+    return s->opts.config->neighbours ? (dure_span){s->beacon, sizeof s->beacon} : (dure_span){0};
+}
+
+/* Fixes the roll of a set from the leaves of all its members. */
+static dure_err fix(dure_roll *roll, dure_hash *root, const dure_secagg_server *s,
+                    const dure_members *set, const dure_hash *leaves)
+{
+    dure_roll_fini(roll);
+    dure_err err = dure_roll_make(roll, &s->graph, set, leaves);
+    return err ? err : dure_roll_whole(root, roll);
+}
+
+dure_err server_fix_keys(dure_secagg_server *s)
+{
+    dure_hash leaves[DURE_ROUND_MEMBERS_MAX], root;
+    const dure_secagg_set set = {&s->u1, s->opts.config->n_members, &root};
+    dure_err err = DURE_OK;
+    for (uint32_t v = 0; !err && v < set.n; v++) {
+        if (dure_members_has(&s->u1, v)) err = dure_secagg_leaf_r0(&leaves[v], &s->members[v].keys);
+    }
+    if (!err) err = fix(&s->r0s, &root, s, &s->u1, leaves);
+    return err ? err : dure_secagg_t1(&s->t1, &s->opts.config_hash, server_beacon(s), &set);
+}
+
+dure_err server_fix_shares(dure_secagg_server *s)
+{
+    dure_hash leaves[DURE_ROUND_MEMBERS_MAX], root;
+    const dure_secagg_set set = {&s->u2, s->opts.config->n_members, &root};
+    dure_err err = DURE_OK;
+    for (uint32_t v = 0; !err && v < set.n; v++) {
+        if (dure_members_has(&s->u2, v))
+            err = dure_secagg_leaf_r1(&leaves[v], v, s->members[v].r1_hash.b);
+    }
+    if (!err) err = fix(&s->r1s, &root, s, &s->u2, leaves);
+    return err ? err : dure_secagg_t2(&s->t2, &s->t1, &set);
+}
+
+dure_err server_fix_vectors(dure_secagg_server *s)
+{
+    dure_hash leaves[DURE_ROUND_MEMBERS_MAX], root;
+    const dure_secagg_set set = {&s->u3, s->opts.config->n_members, &root};
+    dure_err err = DURE_OK;
+    for (uint32_t v = 0; !err && v < set.n; v++) {
+        if (dure_members_has(&s->u3, v))
+            err = dure_secagg_leaf_r2(&leaves[v], v, s->members[v].r2.root);
+    }
+    if (!err) err = fix(&s->r2s, &root, s, &s->u3, leaves);
+    return err ? err : dure_secagg_t3(&s->t3, &s->t2, &set);
+}
+
+/* What every A names beside its entries. */
+typedef struct part {
+    dure_members near; /* whose entries the receiver gets */
+    uint8_t bits[DURE_MEMBERS_BYTES_MAX];
+    dure_span members;
+    uint8_t proof[DURE_MSG_ROLL_PROOF_MAX][DURE_DIGEST_BYTES];
+    size_t n_proof;
+} part;
+
+static dure_err make_part(part *out, const dure_secagg_server *s, const dure_roll *roll,
+                          uint32_t member)
+{
+    out->near = near_in(s, member, &roll->set);
+    out->members = dure_members_put(out->bits, &roll->set, s->opts.config->n_members);
+    return dure_roll_prove(out->proof, &out->n_proof, roll, &out->near);
+}
+
+/* proof[] as a message borrows it. */
+static const uint8_t (*proof_of(const part *p))[DURE_DIGEST_BYTES]
+{
+    return (const uint8_t(*)[DURE_DIGEST_BYTES])p->proof;
+}
+
+dure_err server_make_a1(dure_buf *frame, const dure_secagg_server *s, uint32_t member)
+{
+    part p;
+    dure_round_keys entries[DURE_NEAR_MAX];
+    dure_err err = make_part(&p, s, &s->r0s, member);
+    if (err) return err;
+    dure_msg msg = {.type = DURE_MSG_KEYS,
+                    .u.keys = {.entries = entries,
+                               .members = p.members,
+                               .proof = proof_of(&p),
+                               .n_proof = p.n_proof,
+                               .beacon = server_beacon(s)}};
     set_hash(msg.u.keys.config_hash, s);
     for (uint32_t v = 0; v < s->opts.config->n_members; v++) {
-        if (dure_members_has(&s->u1, v)) entries[(*n)++] = s->keys[v];
+        if (dure_members_has(&p.near, v)) entries[msg.u.keys.n_entries++] = s->members[v].keys;
     }
-    dure_err err = dure_msg_encode(&s->a1, &msg, NULL);
-    if (!err) err = dure_secagg_t1(&s->t1, &s->opts.config_hash, entries, *n);
-    free(entries);
-    return err;
+    return dure_msg_encode(frame, &msg, NULL);
 }
 
 dure_sealed server_sealed_for(const dure_secagg_server *s, uint32_t from, uint32_t to)
 {
-    const dure_msg_shares *r1 = &s->r1[from]->u.shares;
+    const dure_msg_shares *r1 = &s->members[from].r1->u.shares;
     for (size_t i = 0; i < r1->n_entries; i++) {
         if (r1->entries[i].member == to) return r1->entries[i];
     }
@@ -242,54 +336,54 @@ dure_sealed server_sealed_for(const dure_secagg_server *s, uint32_t from, uint32
 
 dure_err server_make_a2(dure_buf *frame, const dure_secagg_server *s, uint32_t member)
 {
-    dure_forwarded *entries = calloc(DURE_MEMBERS_MAX, sizeof *entries);
-    if (!entries) return DURE_ERR_NOMEM;
-    dure_msg msg = {.type = DURE_MSG_SHARES_FOR, .u.shares_for.entries = entries};
+    part p;
+    dure_forwarded entries[DURE_NEAR_MAX];
+    dure_err err = make_part(&p, s, &s->r1s, member);
+    if (err) return err;
+    dure_msg msg = {
+        .type = DURE_MSG_SHARES_FOR,
+        .u.shares_for = {
+            .entries = entries, .members = p.members, .proof = proof_of(&p), .n_proof = p.n_proof}};
     set_hash(msg.u.shares_for.config_hash, s);
     for (uint32_t v = 0; v < s->opts.config->n_members; v++) {
-        if (!dure_members_has(&s->u2, v)) continue;
+        if (!dure_members_has(&p.near, v)) continue;
         dure_forwarded *entry = &entries[msg.u.shares_for.n_entries++];
-        entry->member = v;
         const dure_sealed sent = server_sealed_for(s, v, member);
-        entry->sealed = sent.sealed;
-        entry->kem = sent.kem;
-        memcpy(entry->r1_hash, s->r1_hash[v].b, DURE_DIGEST_BYTES);
-        memcpy(entry->signature, s->r1[v]->u.shares.signature, DURE_SIGNATURE_BYTES);
+        *entry = (dure_forwarded){.member = v, .sealed = sent.sealed, .kem = sent.kem};
+        memcpy(entry->r1_hash, s->members[v].r1_hash.b, DURE_DIGEST_BYTES);
+        memcpy(entry->signature, s->members[v].r1->u.shares.signature, DURE_SIGNATURE_BYTES);
     }
-    dure_err err = dure_msg_encode(frame, &msg, NULL);
-    free(entries);
-    return err;
+    return dure_msg_encode(frame, &msg, NULL);
 }
 
-dure_err server_make_a3(dure_secagg_server *s)
+dure_err server_make_a3(dure_buf *frame, const dure_secagg_server *s, uint32_t member)
 {
-    dure_survivor *entries = calloc(DURE_MEMBERS_MAX, sizeof *entries);
-    if (!entries) return DURE_ERR_NOMEM;
-    dure_msg msg = {.type = DURE_MSG_SURVIVORS, .u.survivors.entries = entries};
-    size_t *n = &msg.u.survivors.n_entries;
+    part p;
+    dure_survivor entries[DURE_NEAR_MAX];
+    dure_err err = make_part(&p, s, &s->r2s, member);
+    if (err) return err;
+    dure_msg msg = {
+        .type = DURE_MSG_SURVIVORS,
+        .u.survivors = {
+            .entries = entries, .members = p.members, .proof = proof_of(&p), .n_proof = p.n_proof}};
     set_hash(msg.u.survivors.config_hash, s);
     for (uint32_t v = 0; v < s->opts.config->n_members; v++) {
-        if (dure_members_has(&s->u3, v)) entries[(*n)++] = s->r2[v];
+        if (dure_members_has(&p.near, v)) entries[msg.u.survivors.n_entries++] = s->members[v].r2;
     }
-    dure_err err = dure_msg_encode(&s->a3, &msg, NULL);
-    if (!err) err = dure_secagg_t3(&s->t3, &s->t2, entries, *n);
-    free(entries);
-    return err;
+    return dure_msg_encode(frame, &msg, NULL);
 }
 
-dure_err server_make_a4(dure_secagg_server *s)
+/* Of those who signed as many as a quorum is: each site has all of them to verify. */
+dure_err server_make_a4(dure_buf *frame, const dure_secagg_server *s)
 {
-    dure_attested *entries = calloc(DURE_MEMBERS_MAX, sizeof *entries);
-    if (!entries) return DURE_ERR_NOMEM;
+    dure_attested entries[DURE_ROUND_MEMBERS_MAX];
+    const size_t least = server_quorum(s);
     dure_msg msg = {.type = DURE_MSG_SIGNATURES, .u.signatures.entries = entries};
+    size_t *n = &msg.u.signatures.n_entries;
     set_hash(msg.u.signatures.config_hash, s);
     memcpy(msg.u.signatures.t3, s->t3.b, DURE_DIGEST_BYTES);
-    for (uint32_t v = 0; v < s->opts.config->n_members; v++) {
-        if (dure_members_has(&s->u4, v)) {
-            entries[msg.u.signatures.n_entries++] = s->r3[v];
-        }
+    for (uint32_t v = 0; v < s->opts.config->n_members && *n < least; v++) {
+        if (dure_members_has(&s->u4, v)) entries[(*n)++] = s->members[v].r3;
     }
-    dure_err err = dure_msg_encode(&s->a4, &msg, NULL);
-    free(entries);
-    return err;
+    return dure_msg_encode(frame, &msg, NULL);
 }

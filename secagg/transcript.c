@@ -3,11 +3,12 @@
 #include "crypto/aead.h"
 #include "crypto/hkdf.h"
 #include "crypto/kem.h"
+#include "crypto/merkle.h"
 #include "crypto/wipe.h"
 
 #include <string.h>
 
-/* The longest list that is hashed: A1 of DURE_MEMBERS_MAX entries in the hybrid suite. */
+/* The longest list that is hashed: R1's in the hybrid suite. */
 #define FIELDS_MAX (320u * 1024)
 
 _Static_assert(DURE_SECAGG_SEALED_BYTES <= DURE_MSG_SEALED_MAX, "a pair of shares fits its field");
@@ -142,43 +143,80 @@ dure_err dure_secagg_verify_abort(const dure_msg_abort *msg, dure_secagg_who who
                             msg->signature);
 }
 
-dure_err dure_secagg_t1(dure_hash *out, const dure_hash *config_hash,
-                        const dure_round_keys *entries, size_t n)
+/* The same as a leaf of a roll. */
+static dure_err finish_leaf(dure_hash *out, dure_buf *buf)
+{
+    dure_err err = dure_buf_err(buf);
+    if (!err) err = dure_merkle_leaf(out, dure_buf_span(buf));
+    if (err) memset(out, 0, sizeof *out);
+    dure_buf_fini(buf);
+    return err;
+}
+
+dure_err dure_secagg_leaf_r0(dure_hash *out, const dure_round_keys *keys)
+{
+    dure_buf buf;
+    dure_buf_init(&buf, FIELDS_MAX);
+    dure_put_u32(&buf, keys->member);
+    put_keys(&buf, keys);
+    dure_put_raw(&buf, keys->signature, sizeof keys->signature);
+    return finish_leaf(out, &buf);
+}
+
+/* A member's number and a hash. */
+static dure_err leaf_of_hash(dure_hash *out, uint32_t member, const uint8_t *hash)
+{
+    dure_buf buf;
+    dure_buf_init(&buf, FIELDS_MAX);
+    dure_put_u32(&buf, member);
+    dure_put_raw(&buf, hash, DURE_DIGEST_BYTES);
+    return finish_leaf(out, &buf);
+}
+
+dure_err dure_secagg_leaf_r1(dure_hash *out, uint32_t member, const uint8_t *r1_hash)
+{
+    return leaf_of_hash(out, member, r1_hash);
+}
+
+dure_err dure_secagg_leaf_r2(dure_hash *out, uint32_t member, const uint8_t *root)
+{
+    return leaf_of_hash(out, member, root);
+}
+
+static void put_set(dure_buf *buf, const dure_secagg_set *set)
+{
+    uint8_t bits[DURE_MEMBERS_BYTES_MAX];
+    const dure_span members = dure_members_put(bits, set->members, set->n);
+    dure_put_bytes(buf, members.data, members.n);
+    put_hash(buf, set->root);
+}
+
+dure_err dure_secagg_t1(dure_hash *out, const dure_hash *config_hash, dure_span beacon,
+                        const dure_secagg_set *u1)
 {
     dure_buf buf;
     dure_buf_init(&buf, FIELDS_MAX);
     put_hash(&buf, config_hash);
-    for (size_t i = 0; i < n; i++) {
-        dure_put_u32(&buf, entries[i].member);
-        put_keys(&buf, &entries[i]);
-        dure_put_raw(&buf, entries[i].signature, sizeof entries[i].signature);
-    }
+    dure_put_bytes(&buf, beacon.data, beacon.n);
+    put_set(&buf, u1);
     return finish(out, "DURE/1/T1", &buf);
 }
 
-dure_err dure_secagg_t2(dure_hash *out, const dure_hash *t1, const dure_members *u2,
-                        const dure_hash *r1)
+dure_err dure_secagg_t2(dure_hash *out, const dure_hash *t1, const dure_secagg_set *u2)
 {
     dure_buf buf;
     dure_buf_init(&buf, FIELDS_MAX);
     put_hash(&buf, t1);
-    for (uint32_t v = 0; v < DURE_MEMBERS_MAX; v++) {
-        if (!dure_members_has(u2, v)) continue;
-        dure_put_u32(&buf, v);
-        put_hash(&buf, &r1[v]);
-    }
+    put_set(&buf, u2);
     return finish(out, "DURE/1/T2", &buf);
 }
 
-dure_err dure_secagg_t3(dure_hash *out, const dure_hash *t2, const dure_survivor *entries, size_t n)
+dure_err dure_secagg_t3(dure_hash *out, const dure_hash *t2, const dure_secagg_set *u3)
 {
     dure_buf buf;
     dure_buf_init(&buf, FIELDS_MAX);
     put_hash(&buf, t2);
-    for (size_t i = 0; i < n; i++) {
-        dure_put_u32(&buf, entries[i].member);
-        dure_put_raw(&buf, entries[i].root, sizeof entries[i].root);
-    }
+    put_set(&buf, u3);
     return finish(out, "DURE/1/T3", &buf);
 }
 

@@ -55,15 +55,27 @@ DURE_MUST_USE dure_err dure_secagg_digest_abort(dure_hash *out, dure_secagg_who 
 DURE_MUST_USE dure_err dure_secagg_verify_abort(const dure_msg_abort *msg, dure_secagg_who who,
                                                 const uint8_t public_[DURE_SIGN_PUBLIC_BYTES]);
 
-/* T1 = H("DURE/1/T1", H_C, entries of A1 with their signatures). */
+/* One entry of A1, A2 or A3 as a leaf of its roll (secagg/roll.h): all of R0 and its signature; the
+ * digest of R1; the root of the vector. Each with its member's number. */
+DURE_MUST_USE dure_err dure_secagg_leaf_r0(dure_hash *out, const dure_round_keys *keys);
+DURE_MUST_USE dure_err dure_secagg_leaf_r1(dure_hash *out, uint32_t member, const uint8_t *r1_hash);
+DURE_MUST_USE dure_err dure_secagg_leaf_r2(dure_hash *out, uint32_t member, const uint8_t *root);
+
+/* U1, U2 or U3 of a round with n members, and the root of its roll. */
+typedef struct dure_secagg_set {
+    const dure_members *members;
+    uint32_t n;
+    const dure_hash *root;
+} dure_secagg_set;
+
+/* T1 = H("DURE/1/T1", H_C, beacon, U1, root of the R0s); no beacon on the complete graph.
+ * T2 = H("DURE/1/T2", T1, U2, root of the R1s). T3 = H("DURE/1/T3", T2, U3, root of the R2s). */
 DURE_MUST_USE dure_err dure_secagg_t1(dure_hash *out, const dure_hash *config_hash,
-                                      const dure_round_keys *entries, size_t n);
-/* T2 = H("DURE/1/T2", T1, (v, digest of v's R1) for v in U2); r1[v] is read for v in u2. */
-DURE_MUST_USE dure_err dure_secagg_t2(dure_hash *out, const dure_hash *t1, const dure_members *u2,
-                                      const dure_hash *r1);
-/* T3 = H("DURE/1/T3", T2, (u, root of u's vector) for u in U3). */
+                                      dure_span beacon, const dure_secagg_set *u1);
+DURE_MUST_USE dure_err dure_secagg_t2(dure_hash *out, const dure_hash *t1,
+                                      const dure_secagg_set *u2);
 DURE_MUST_USE dure_err dure_secagg_t3(dure_hash *out, const dure_hash *t2,
-                                      const dure_survivor *entries, size_t n);
+                                      const dure_secagg_set *u3);
 /* T4 = H("DURE/1/T4", T3, digest of the sum, digest of the new adapter): closes the round. */
 DURE_MUST_USE dure_err dure_secagg_t4(dure_hash *out, const dure_hash *t3,
                                       const dure_hash *sum_digest, const dure_hash *adapter_digest);

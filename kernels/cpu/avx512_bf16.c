@@ -1,5 +1,6 @@
 /* The vector kernels as compiled with the flags of this level, see kernels/CMakeLists.txt. */
 #include "kernels/cpu/dots_body.h"
+#include "kernels/cpu/drop_body.h"
 #include "kernels/cpu/gates_body.h"
 #include "kernels/cpu/gemm_body.h"
 #include "kernels/cpu/pack_body.h"

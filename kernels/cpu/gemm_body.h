@@ -18,10 +18,16 @@ enum { MR = 6 };
 /* Steps over k for each line that is brought nearer. */
 enum { NEAR_STEPS = 4 };
 
+/* A pair of factors. */
+typedef struct factors {
+    const act *a, *b;
+    size_t a_row, a_step, b_panel, k;
+} factors;
+
 typedef struct block {
     float *c;
-    const act *a, *b;
-    size_t ldc, a_row, a_step, b_panel, k;
+    size_t ldc;
+    factors of[2];
     bool accumulate;
     dure_near *near;
 } block;
@@ -43,25 +49,19 @@ static inline void bring_nearer(dure_near *near)
 }
 
 /* rows and vectors are constants at every call, so the arrays become registers. */
-static inline __attribute__((always_inline)) void block_run(const int rows, const int vectors,
-                                                            const block *t)
+static inline __attribute__((always_inline)) void
+block_add(const int rows, const int vectors, vec acc[MR][2], const factors *f, dure_near *near)
 {
-    vec acc[MR][2];
-    const act *a[(MR + 2) / 3], *b = t->b;
-    const size_t row = t->a_row, step = t->a_step, panel = t->b_panel;
-#pragma GCC unroll 16
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++)
-            acc[r][v] = v_set(0);
+    const act *a[(MR + 2) / 3], *b = f->b;
+    const size_t row = f->a_row, step = f->a_step, panel = f->b_panel;
     /* One pointer for three rows keeps the addresses in registers too. */
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r += 3)
-        a[r / 3] = t->a + (size_t)r * row;
-    for (size_t left = t->k / G; left;) {
+        a[r / 3] = f->a + (size_t)r * row;
+    for (size_t left = f->k / G; left;) {
         size_t n = left < NEAR_STEPS ? left : NEAR_STEPS;
         left -= n;
-        bring_nearer(t->near);
+        bring_nearer(near);
         do {
             act_vec b0 = a_panel(b), b1 = vectors == 2 ? a_panel(b + panel) : b0;
             b += W * G;
@@ -76,14 +76,33 @@ static inline __attribute__((always_inline)) void block_run(const int rows, cons
                 a[r / 3] += step;
         } while (--n);
     }
+}
+
+static inline __attribute__((always_inline)) void block_run(const int rows, const int vectors,
+                                                            const block *t)
+{
+    vec acc[MR][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
-        for (int v = 0; v < vectors; v++) {
-            float *c = t->c + (size_t)r * t->ldc + v * W;
-            if (t->accumulate) acc[r][v] = v_load(c) + acc[r][v];
-            v_store(c, acc[r][v]);
-        }
+        for (int v = 0; v < vectors; v++)
+            acc[r][v] = v_set(0);
+    block_add(rows, vectors, acc, &t->of[0], t->near);
+    if (t->of[1].k) block_add(rows, vectors, acc, &t->of[1], t->near);
+    float *c = t->c;
+    const size_t ldc = t->ldc;
+    if (t->accumulate) {
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int v = 0; v < vectors; v++)
+                acc[r][v] = v_load(c + (size_t)r * ldc + v * W) + acc[r][v];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++, c += ldc)
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; v++)
+            v_store(c + v * W, acc[r][v]);
 }
 
 #define BLOCK(rows)                                                                                \
@@ -154,18 +173,24 @@ static void gemm(const dure_gemm *g)
     size_t blocks = (g->m + MR - 1) / MR, height = blocks ? (g->m + blocks - 1) / blocks : 1;
     for (size_t i = 0; i < g->m; i += height) {
         size_t rows = g->m - i < height ? g->m - i : height, j = 0;
-        block t = {.a = (const act *)g->a + i * g->a_row,
-                   .ldc = g->ldc,
-                   .a_row = g->a_row,
-                   .a_step = g->a_step,
-                   .b_panel = g->b_panel,
-                   .k = g->k,
+        block t = {.ldc = g->ldc,
+                   .of = {{.a = (const act *)g->a + i * g->a_row,
+                           .a_row = g->a_row,
+                           .a_step = g->a_step,
+                           .b_panel = g->b_panel,
+                           .k = g->k},
+                          {.a = (const act *)g->a2 + i * g->a2_row,
+                           .a_row = g->a2_row,
+                           .a_step = G,
+                           .b_panel = g->b2_panel,
+                           .k = g->k2}},
                    .accumulate = g->accumulate,
                    .near = g->near ? g->near : &nothing};
         while (j < g->n) {
             size_t vectors = g->n - j >= 2 * W ? 2 : 1;
             t.c = g->c + i * g->ldc + j;
-            t.b = (const act *)g->b + j / W * g->b_panel;
+            t.of[0].b = (const act *)g->b + j / W * g->b_panel;
+            t.of[1].b = (const act *)g->b2 + j / W * g->b2_panel;
             if (g->n - j < W)
                 gemm_edge(t, rows, g->n - j);
             else

@@ -9,3 +9,4 @@
     .geglu_backward = geglu_backward, .rotate = rotate, .rotate_halves = rotate_halves,
     .softmax = softmax, .softmax_backward = softmax_backward, .exp_part = exp_part,
     .scale_acts = scale_acts, .add = add, .axpy = axpy, .scale = scale_row, .adamw = adamw,
+    .drop = drop, .add_kept = add_kept,

@@ -18,6 +18,10 @@ static void gemm(const dure_gemm *g)
             const float *b = (const float *)g->b + j / W * g->b_panel + j % W;
             for (size_t p = 0; p < g->k; p++)
                 sum = fmaf(a[p * g->a_step], b[p * W], sum);
+            const float *a2 = (const float *)g->a2 + i * g->a2_row;
+            const float *b2 = (const float *)g->b2 + j / W * g->b2_panel + j % W;
+            for (size_t p = 0; p < g->k2; p++)
+                sum = fmaf(a2[p], b2[p * W], sum);
             *c = g->accumulate ? *c + sum : sum;
         }
 }
@@ -269,6 +273,18 @@ static void adamw(float *w, float *m, float *v, const float *g, size_t n, const 
         float root = sqrtf(v[i] * s->inverse_correction2) + s->epsilon;
         w[i] = w[i] - s->decay * w[i] - s->step_size * m[i] / root;
     }
+}
+
+static void drop(void *y, const void *x, size_t n, const dure_drop *d)
+{
+    for (size_t i = 0; i < n; i++)
+        ((float *)y)[i] = dure_drop_keeps(d, i) ? ((const float *)x)[i] : 0;
+}
+
+static void add_kept(float *y, const float *x, size_t column, size_t n, const dure_drop *d)
+{
+    for (size_t i = 0; i < n; i++)
+        if (dure_drop_keeps(d, column + i)) y[i] += x[i];
 }
 
 const dure_cpu_ops dure_cpu_reference = {

@@ -274,6 +274,16 @@ static void test_audit_says_what_is_wrong_with_files_and_commands(void **state)
     says("nothing.dure");
     assert_int_equal(run("verify seen"), 1);
     says("not a ledger export");
+    dure_buf whole;
+    assert_int_equal(run("export fed/coordinator -o whole.dure"), 0);
+    assert_ok(dure_file_read(&whole, temp_dir_file(&d.dir, "whole.dure"), 1 << 20, NULL));
+    for (size_t n = 0; n < whole.n; n += 57) {
+        const char *cut = temp_dir_file(&d.dir, "cut.dure");
+        assert_ok(dure_file_write_atomic(cut, dure_span_of(whole.data, n), 0644, NULL));
+        assert_int_equal(run("verify cut.dure"), 1);
+        says("dure audit export");
+    }
+    dure_buf_fini(&whole);
     assert_int_equal(run("export nowhere -o x"), 1);
     assert_int_equal(run("export fed/coordinator"), 2);
     assert_int_equal(run("burn fed.dure"), 2);

@@ -18,6 +18,7 @@ static char *timeless(const char *name)
         json_t *line = json_line(text, i);
         if (!line) break;
         json_object_del(line, "seconds");
+        json_object_del(line, "of_peak");
         json_object_del(line, "run");
         char *words = json_dumps(line, JSON_COMPACT);
         strcat(strcat(out, words), "\n");

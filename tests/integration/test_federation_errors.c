@@ -248,6 +248,27 @@ static void test_federation_errors_a_site_s_files_are_looked_at_when_it_starts(v
     check_refused("client run site", 1, "is not the federation's base model any more; put the");
 }
 
+static void test_federation_errors_of_privacy_are_told_with_the_fix(void **state)
+{
+    (void)state;
+    start_coordinator();
+    run_well(JOIN);
+    replace("site/site.yaml", "epsilon: 8 ", "epsilon: 0 ");
+    check_refused("client check site", 1, "epsilon and policy.delta must be above 0");
+    replace("site/site.yaml", "epsilon: 0 ", "epsilon: 8 ");
+    replace("site/site.yaml", "delta: 1e-05", "delta: 0.01");
+    check_refused("client check site", 1, "policy.delta must be at most 1 / (10 x data.records)");
+    replace("site/site.yaml", "delta: 0.01", "delta: 1e-05");
+    run_well("train --model model.gguf --data data.jsonl --rank 2 --batch 4 --steps 1 --source "
+             "other --records 1000 --epsilon 8 --ledger others --out a");
+    replace("site/site.yaml", "/ledger", "/others");
+    check_refused("client check site", 1, "does not contain the entry that this site saw last");
+    replace("site/site.yaml", "/others", "/ledger");
+    assert_int_equal(remove(temp_dir_file(&p.dir, "site/keys/curve.key")), 0);
+    check_refused("client check site", 1,
+                  "put the site's keys back from a copy, or join with a new invitation");
+}
+
 static void test_federation_errors_one_client_a_folder(void **state)
 {
     (void)state;
@@ -256,6 +277,30 @@ static void test_federation_errors_one_client_a_folder(void **state)
     client = start("client.log", "client run site --threads 1");
     wait_for("client.log", "waiting for sites");
     check_refused("client run site", 1, "another process uses site; stop that 'dure client run'");
+}
+
+/* It ends at the first; the others meet it while it takes itself apart. */
+static void check_ends_well(pid_t *pid)
+{
+    int status = 0;
+    while (waitpid(*pid, &status, WNOHANG) == 0) {
+        kill(*pid, SIGTERM);
+        usleep(50);
+    }
+    *pid = 0;
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        fail_msg("it did not end well: status %x", (unsigned)status);
+}
+
+static void test_federation_errors_many_signals_end_it_once(void **state)
+{
+    (void)state;
+    start_coordinator();
+    run_well(JOIN);
+    client = start("client.log", "client run site --threads 1");
+    wait_for("client.log", "waiting for sites"); /* both are at work */
+    check_ends_well(&client);
+    check_ends_well(&coordinator);
 }
 
 int main(void)
@@ -269,7 +314,9 @@ int main(void)
         TEST(test_federation_errors_an_invitation_of_another_federation),
         TEST(test_federation_errors_a_policy_names_its_rule),
         TEST(test_federation_errors_a_site_s_files_are_looked_at_when_it_starts),
+        TEST(test_federation_errors_of_privacy_are_told_with_the_fix),
         TEST(test_federation_errors_one_client_a_folder),
+        TEST(test_federation_errors_many_signals_end_it_once),
     };
     return cmocka_run_group_tests_name("federation.errors", tests, NULL, NULL);
 }

@@ -195,15 +195,25 @@ def take_plan(r):
     start = r.at
     p = Record(mechanism=r.u8(), full=r.u8(), q_k=r.u64(), sigma_num=r.u32(), clip=r.f64(),
                grid_bits=r.u32(), steps=r.u64(), n_pub=r.u64(), batch=r.u64())
+    p.honest, p.params = (r.u32(), r.u64()) if p.mechanism == 3 else (0, 0)
     p.encoding = r.data[start:r.at]
-    if p.mechanism not in (1, 2) or not 0 < p.batch <= p.n_pub <= 10**12:
+    if p.mechanism not in (1, 2, 3) or not 0 < p.batch <= p.n_pub <= 10**12:
         raise Wrong("a plan is out of range")
     rate = (1, 0) if p.batch == p.n_pub else (0, (p.batch << 64) // p.n_pub)
     if (p.full, p.q_k) != rate or not 1e-9 <= p.clip <= 1e9 or not 14 <= p.grid_bits <= 24:
         raise Wrong("a plan is out of range")
     if not 1 <= p.steps <= 10**8:
         raise Wrong("a plan is out of range")
+    if p.mechanism == 3:
+        v = share_variance(p) if 2 <= p.honest <= 100 else -1
+        if not p.full or not 0 < p.params <= 4 ** (p.grid_bits - 6) or v and not 16 <= v <= 1 << 46:
+            raise Wrong("a plan is out of range")
     return p
+
+
+def share_variance(p):
+    """V of section 5: (sigma G)^2 / h in grid units, rounded up."""
+    return -(-(p.sigma_num**2 * 4**p.grid_bits) // (p.honest << 32))
 
 
 def take_loss(r):
@@ -241,6 +251,7 @@ def take_round(r, kind, version):
         if not (e.suite and e.threshold <= n and 2 * e.threshold > n + e.c and e.c < 100 and
                 e.u_min >= max(3, e.c + 2) and e.n_words and e.word_bits in (24, 32)):
             raise Wrong("the secure sum is out of range")
+    check_shares(e)
     closed = kind == CLOSED
     if closed != (e.adapter_out != ZERO) or closed != (e.result != ZERO):
         raise Wrong("adapter and result belong to closed rounds")
@@ -251,6 +262,17 @@ def take_round(r, kind, version):
     if closed and not any(m.part == 2 for m in e.members):
         raise Wrong("nobody is in the sum")
     return e
+
+
+def check_shares(e):
+    """Mode 2 is mechanism 3: one share for all, counted for u_min - c honest sites."""
+    for m in e.members:
+        if (e.mode == 2) != (m.plan.mechanism == 3):
+            raise Wrong("the mechanism is not of the mode")
+        alike = m.plan.same(e.members[0].plan, ("sigma_num", "clip", "grid_bits"))
+        if e.mode == 2 and not (e.suite and alike and m.plan.honest == e.u_min - e.c and
+                                m.plan.params == e.n_words):
+            raise Wrong("shares of noise are not those of the sum's rules")
 
 
 def take_event(leaf):
@@ -426,6 +448,8 @@ class Join:
             raise Wrong("a join declares no noise")
         if not private and not (self.sigma_num == 0 and self.sigma_den == 1):
             raise Wrong("a join declares noise without privacy")
+        if self.terms.mode == 2 and self.sigma_num != self.terms.sigma_num:
+            raise Wrong("a join declares another share of noise than the terms")
 
 
 def take_terms(r):
@@ -438,7 +462,9 @@ def take_terms(r):
     t.rank, t.alpha, t.targets, t.first_layer = r.u32(), r.f64(), r.u32(), r.u32()
     t.seed, t.n_active, t.n_params = r.u64(), r.u64(), r.u64()
     t.rounds, t.steps, t.learning_rate, t.clip = r.u32(), r.u32(), r.f64(), r.f64()
-    t.grid_bits, t.batch, t.max_length, t.mode, t.optimizer = (r.u32() for _ in range(5))
+    t.grid_bits, t.batch, t.max_length, t.mode = (r.u32() for _ in range(4))
+    t.sigma_num = r.u32() if t.mode == 2 else 0
+    t.optimizer = r.u32()
     for _ in range(5):
         r.f64()
     t.min_sites, t.c, t.u_min, t.lifetime = (r.u32() for _ in range(4))
@@ -600,17 +626,21 @@ class Plan:
             join = self.roster.by_key(m.key) if self.roster else None
             if not join or join.name != m.name:
                 raise Wrong("a member never joined")
-            declared = (join.n_pub, join.q_k, int(join.q_k == 0), join.batch, join.sigma_num,
-                        t.clip, t.grid_bits, t.steps)
+            rate = (join.q_k, int(join.q_k == 0), join.batch)
+            if t.mode == 2:  # a round is one step of the whole site
+                rate = (0, 1, join.n_pub)
+            steps = 1 if t.mode == 2 else t.steps
+            shared = (t.u_min - t.c, t.n_active) if t.mode == 2 else (0, 0)
+            declared = (join.n_pub,) + rate + (join.sigma_num, t.clip, t.grid_bits, steps) + shared
             p = m.plan
-            if p.mechanism != (2 if t.mode == 4 else 1):
+            if p.mechanism != {2: 3, 4: 2}.get(t.mode, 1):
                 raise Wrong("the unit of %s is not that of the terms" % m.name)
             if declared != (p.n_pub, p.q_k, p.full, p.batch, p.sigma_num, p.clip, p.grid_bits,
-                            p.steps):
+                            p.steps, p.honest, p.params):
                 raise Wrong("constants of %s are not as declared" % m.name)
             if m.part == 2:
                 self.summed[m.key] = self.summed.get(m.key, 0) + p.steps
-            if self.summed.get(m.key, 0) > t.rounds * t.steps:
+            if self.summed.get(m.key, 0) > t.rounds * steps:
                 raise Wrong("%s has more steps than planned" % m.name)
 
 
@@ -839,16 +869,28 @@ def rdp_step(q, sigma, alpha):
     return min(above, max(0, log_a_other(q, sigma, alpha)) / (alpha - 1))
 
 
+def rdp_shared(p, alpha):
+    """Section 8, mechanism 3: arXiv 2102.06387, proposition 14."""
+    v = share_variance(p)
+    if v == 0:
+        return math.inf
+    tau = 10 * sum(math.exp(-2 * math.pi**2 * v * k / (k + 1)) for k in range(1, p.honest))
+    return alpha * 4**p.grid_bits / (2 * p.honest * v) + tau * p.params
+
+
 def epsilon(plans, delta):
     if not plans:
         return 0.0
-    steps = {}
+    steps, shared = {}, [p for p in plans if p.mechanism == 3]
     for p in plans:
+        if p.mechanism == 3:
+            continue
         mechanism = (1.0 if p.full else p.q_k / 2**64, p.sigma_num / 65536)
         steps[mechanism] = steps.get(mechanism, 0) + p.steps
     best = math.inf
     for alpha in ORDERS:
         rdp = sum(n * rdp_step(q, sigma, alpha) for (q, sigma), n in steps.items())
+        rdp += sum(p.steps * rdp_shared(p, alpha) for p in shared)
         if delta * delta + math.expm1(-rdp) > 0:
             return 0.0
         if math.isfinite(rdp):
@@ -891,6 +933,8 @@ def take_site_entry(e, n, sources, plans):
     elif kind in ("spend", "release"):
         if plans[e["id"]]["state"] != "reserved":
             raise Wrong("not reserved")
+        if len(bytes.fromhex(e.get("by", "00" * 32))) != 32:
+            raise Wrong("spent by whom")
         plans[e["id"]]["state"] = "spent" if kind == "spend" else "released"
     elif kind == "use":
         p = plans[e["id"]]

@@ -24,16 +24,22 @@ static void write_records(real_sites *r, uint32_t site)
     dure_buf_fini(&text);
 }
 
+void real_sites_records(real_sites *r)
+{
+    for (uint32_t i = 0; i < r->v.n; i++)
+        write_records(r, i);
+}
+
 void real_sites_join(real_sites *r)
 {
+    real_sites_records(r);
     for (uint32_t i = 0; i < r->v.n; i++) {
-        write_records(r, i);
         const int status =
             village_run(&r->v,
                         "join site%u.invitation place%u --data site%u.jsonl --source records%u "
                         "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger "
-                        "ledger%u",
-                        i, i, i, i, REAL_SITE_RECORDS, i);
+                        "ledger%u %s",
+                        i, i, i, i, REAL_SITE_RECORDS, i, r->join_options ? r->join_options : "");
         if (status) fail_msg("%s", r->v.output);
     }
 }

@@ -9,8 +9,10 @@ enum { REAL_SITE_RECORDS = 60 };
 typedef struct real_sites {
     village v;
     pid_t clients[VILLAGE_MAX]; /* 0: not running */
+    const char *join_options;   /* more of them; NULL: none */
 } real_sites;
 
+void real_sites_records(real_sites *r);
 void real_sites_join(real_sites *r);
 void real_site_start(real_sites *r, uint32_t i);
 void real_site_kill(real_sites *r, uint32_t i);

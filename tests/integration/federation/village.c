@@ -62,7 +62,7 @@ typedef struct village_plan {
     uint32_t least, steps, batch; /* least 0: all sites */
     uint32_t width, rank;         /* of the model, of the adapter; 0: as small as may be */
     const char *targets;          /* NULL: the default */
-    const char *unit;             /* of privacy; NULL: record */
+    const char *unit;             /* of privacy, and other options; NULL: record */
 } village_plan;
 
 static void make(village *v, uint32_t n, uint32_t rounds, const village_plan *p)
@@ -113,6 +113,20 @@ void village_make_training(village *v, uint32_t n, uint32_t least, uint32_t roun
 void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps)
 {
     make(v, n, rounds, &(village_plan){.steps = steps, .batch = 4, .unit = "subject"});
+    v->silence_s = "12";
+}
+
+void village_make_of_sites(village *v, uint32_t n, uint32_t u_min, uint32_t steps)
+{
+    char options[64];
+    snprintf(options, sizeof options, "site --noise 2 --clip 0.5 --u-min %u", u_min);
+    make(v, n, 1,
+         &(village_plan){.steps = steps,
+                         .batch = 4,
+                         .width = 256,
+                         .rank = 64,
+                         .targets = "all",
+                         .unit = options});
     v->silence_s = "12";
 }
 

@@ -215,6 +215,55 @@ static void test_policy_takes_no_privacy_only_by_opting_in(void **state)
     assert_ok(dure_policy_check_terms(&p, &t, NULL, NULL));
 }
 
+/* Shared noise is sized for the c of the terms: whoever expects more colluders stays out. */
+static void test_policy_takes_shared_noise_only_by_opting_in(void **state)
+{
+    (void)state;
+    dure_policy p = sample();
+    dure_terms t = terms_of(&p);
+    dure_dp_plan plan = plan_of();
+    t.training.privacy_mode = DURE_PRIVACY_CLIENT;
+    t.cohort.collusion = 1;
+    plan = (dure_dp_plan){.mechanism = DURE_DP_SITE_GAUSSIAN,
+                          .full = true,
+                          .sigma_num = DURE_DP_SIGMA_DEN,
+                          .clip = 1,
+                          .grid_bits = 14,
+                          .steps = 10,
+                          .n_pub = 1000,
+                          .batch = 1000,
+                          .honest = 2,
+                          .n_params = 384};
+    p.max_rate = 1;
+    forbids(&p, &t, &plan, "modes");
+    p.modes |= DURE_POLICY_MODE(DURE_PRIVACY_NONE) | DURE_POLICY_MODE(DURE_PRIVACY_SUBJECT);
+    forbids(&p, &t, &plan, "modes");
+    p.modes = DURE_POLICY_MODE(DURE_PRIVACY_CLIENT);
+    assert_ok(dure_policy_check_terms(&p, &t, &plan, NULL));
+    p.collusion = 2;
+    forbids(&p, &t, &plan, "collusion");
+    t.cohort.collusion = 2;
+    assert_ok(dure_policy_check_terms(&p, &t, &plan, NULL));
+    /* The same of a round, whatever was joined. */
+    static dure_config c;
+    c = (dure_config){.n_members = 9,
+                      .threshold = 8,
+                      .collusion = 1,
+                      .privacy_mode = DURE_PRIVACY_CLIENT,
+                      .clip = 1,
+                      .rounds = 10,
+                      .local_steps = 10};
+    c.members[2] = (dure_member){.q_k = UINT64_C(1) << 61, .sigma_num = 1, .sigma_den = 1};
+    memcpy(c.base_digest, p.bases[1].b, sizeof c.base_digest);
+    dure_diag diag = {{0}};
+    assert_err(dure_policy_check_round(&p, &c, 2, &diag), DURE_ERR_POLICY);
+    assert_non_null(strstr(diag.text, "sized for 1 colluding sites"));
+    c.collusion = 2;
+    assert_ok(dure_policy_check_round(&p, &c, 2, NULL));
+    p.modes = DURE_POLICY_MODE(DURE_PRIVACY_RECORD);
+    assert_err(dure_policy_check_round(&p, &c, 2, NULL), DURE_ERR_POLICY);
+}
+
 static void test_policy_judges_the_cohort_of_a_round(void **state)
 {
     (void)state;
@@ -253,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_policy_may_ask_for_the_hybrid_suite),
         cmocka_unit_test(test_policy_says_what_the_hybrid_suite_needs),
         cmocka_unit_test(test_policy_takes_no_privacy_only_by_opting_in),
+        cmocka_unit_test(test_policy_takes_shared_noise_only_by_opting_in),
         cmocka_unit_test(test_policy_judges_the_cohort_of_a_round),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

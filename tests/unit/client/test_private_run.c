@@ -158,6 +158,33 @@ static void test_private_run_is_not_paid_by_what_is_spent(void **state)
     assert_false(dure_private_run_exists(f->key));
 }
 
+/* The folder of a run without key yet, copied: both copies have the reservation's name, and keys of
+ * their own. What the first one spends the second does not. */
+static void test_private_run_spends_its_reservation_for_one_key(void **state)
+{
+    fixture *f = *state;
+    fixture copy;
+    assert_ok(prepare(f));
+    const dure_reservation_id id = f->run.id;
+    copy = *f;
+    copy.run = (dure_private_run){.ledger = NULL};
+    snprintf(copy.key, sizeof copy.key, "%s", temp_dir_file(&f->dir, "other"));
+    copy.opts.key_path = copy.key;
+    assert_ok(dure_file_write_atomic(temp_dir_file(&f->dir, "other.reservation"),
+                                     dure_span_of(id.b, sizeof id.b), 0600, NULL));
+    assert_ok(prepare(&copy));
+    assert_memory_equal(copy.run.id.b, id.b, sizeof id.b);
+    assert_memory_not_equal(copy.run.attempt.key, f->run.attempt.key, DURE_RNG_KEY_BYTES);
+    assert_ok(dure_private_run_spend(&copy.run, &f->diag));
+    assert_err(dure_private_run_spend(&f->run, &f->diag), DURE_ERR_STATE);
+    assert_non_null(strstr(f->diag.text, "another run has spent this reservation"));
+    dure_private_run_fini(&copy.run); /* killed, and taken up with its key */
+    assert_ok(prepare(&copy));
+    assert_ok(dure_private_run_spend(&copy.run, &f->diag));
+    dure_private_run_fini(&copy.run);
+    assert_true(status_of(f).n_spent == 1 && status_of(f).n_reserved == 0);
+}
+
 static void test_private_run_refuses_another_plan_for_its_key(void **state)
 {
     fixture *f = *state;
@@ -235,6 +262,7 @@ int main(void)
         ROW(test_private_run_is_taken_up_under_its_reservation),
         ROW(test_private_run_cut_off_before_its_key_reserves_once),
         ROW(test_private_run_is_not_paid_by_what_is_spent),
+        ROW(test_private_run_spends_its_reservation_for_one_key),
         ROW(test_private_run_refuses_another_plan_for_its_key),
         ROW(test_private_run_refuses_a_ledger_without_its_reservation),
         ROW(test_private_run_refuses_figures_out_of_range),

@@ -91,6 +91,9 @@ static void show_keys(void)
     for (uint32_t i = 0; i < n; i++)
         take_r0(&keys[i], i);
     msg.u.keys.n_entries = n;
+    const dure_members all = dure_members_first(n);
+    uint8_t bits[DURE_MEMBERS_BYTES_MAX];
+    msg.u.keys.members = dure_members_put(bits, &all, n);
     assert_ok(session_on_round_message(st->s, &msg, NULL));
     assert_int_equal(dure_secagg_client_stage(st->s->round.client), DURE_STAGE_SHARED);
 }

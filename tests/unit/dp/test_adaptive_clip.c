@@ -22,7 +22,7 @@ static dure_dp_plan plan_of(double sigma, double count_sigma, double quantile, d
 /* The count of a batch of L of which so many norms lie under the clip. */
 static int64_t count_of(int below)
 {
-    return ((int64_t)(2 * below - BATCH)) << GRID_BITS;
+    return (int64_t)(2 * below - BATCH) * (1 << GRID_BITS);
 }
 
 static void test_clip_stays_at_its_quantile(void **state)

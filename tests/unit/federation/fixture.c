@@ -56,6 +56,13 @@ void fixture_make(fixture *f)
     key_of(&f->coordinator_sign, "the coordinator");
 }
 
+void fixture_share_noise(fixture *f)
+{
+    f->terms.training.privacy_mode = DURE_PRIVACY_CLIENT;
+    f->terms.training.sigma_num = 131072;
+    f->terms.grid = (dure_grid){.range = 1024, .limit = 1u << 24, .modulus_bits = 32};
+}
+
 void fixture_invite(dure_invitation *out, dure_sign_key *invite, const fixture *f, const char *name)
 {
     key_of_site(invite, "the invitation", name);
@@ -85,6 +92,7 @@ void fixture_site_make(fixture_site *site, const fixture *f, const char *name)
                                           .batch = 16,
                                           .sigma_num = 70000,
                                           .sigma_den = 65536};
+    if (f->terms.training.sigma_num) site->join.declared.sigma_num = f->terms.training.sigma_num;
     site->join.base_digest = f->terms.base.digest;
     dure_diag diag = {0};
     if (dure_join_sign(&site->join, &site->invite, &site->own, &diag)) fail_msg("%s", diag.text);

@@ -19,6 +19,8 @@ enum { FIXTURE_ISSUED = 1000000, FIXTURE_EXPIRES = 2000000, FIXTURE_JOINED = 150
 
 /* Keys are derived from fixed bytes, so a failure repeats. */
 void fixture_make(fixture *f);
+/* The terms then protect whole sites, with noise 2 shared by two honest ones. */
+void fixture_share_noise(fixture *f);
 /* A signed invitation for `name`, of an organisation "org-NAME", and its private key. */
 void fixture_invite(dure_invitation *out, dure_sign_key *invite, const fixture *f,
                     const char *name);

@@ -13,12 +13,13 @@ typedef struct round_fixture {
     dure_round_facts facts;
 } round_fixture;
 
-static void round_setup(round_fixture *r)
+static void setup(round_fixture *r, bool shared)
 {
     /* Out of order on purpose: the configuration sorts by name. */
     static const char *const names[] = {"west", "north", "south"};
     *r = (round_fixture){.facts = {.run_id = 1, .round = 4, .checkpoint_size = 3}};
     fixture_make(&r->f);
+    if (shared) fixture_share_noise(&r->f);
     assert_ok(dure_roster_new(&r->roster, r->f.root.public_));
     for (size_t i = 0; i < 3; i++) {
         fixture_site site;
@@ -32,6 +33,11 @@ static void round_setup(round_fixture *r)
     if (dure_round_config_make(r->config, &r->f.terms, r->roster, &r->facts,
                                (const uint8_t(*)[32])r->sign, 3, &diag))
         fail_msg("%s", diag.text);
+}
+
+static void round_setup(round_fixture *r)
+{
+    setup(r, false);
 }
 
 static void round_teardown(round_fixture *r)
@@ -111,6 +117,59 @@ static void test_round_config_names_what_was_altered(void **state)
     round_teardown(&r);
 }
 
+/* Where noise is shared every figure that it rests on is the root's: fewer sites in a sum, more
+ * that may collude, less noise for all or for one, a coarser grid, and a shorter way to go on. */
+static void test_round_config_cannot_weaken_shared_noise(void **state)
+{
+    (void)state;
+    round_fixture r;
+    setup(&r, true);
+    assert_ok(dure_round_config_verify(r.config, &r.f.terms, r.roster, NULL));
+    assert_int_equal(r.config->privacy_mode, DURE_PRIVACY_CLIENT);
+    const dure_config good = *r.config;
+    r.f.terms.cohort.u_min = 4; /* that is, the coordinator opens with one less */
+    assert_altered(&r, "cohort rules");
+    r.f.terms.cohort.u_min = 3;
+    r.config->collusion = 0;
+    assert_altered(&r, "cohort rules");
+    *r.config = good;
+    r.config->members[1].sigma_num--;
+    assert_altered(&r, "not the same for all members");
+    *r.config = good;
+    for (size_t i = 0; i < 3; i++)
+        r.config->members[i].sigma_num--;
+    assert_altered(&r, "declared");
+    *r.config = good;
+    r.config->grid_bits++;
+    assert_altered(&r, "privacy plan");
+    *r.config = good;
+    r.config->range *= 2;
+    assert_altered(&r, "integer grid");
+    *r.config = good;
+    r.config->privacy_mode = DURE_PRIVACY_RECORD;
+    assert_altered(&r, "privacy plan");
+    *r.config = good;
+    r.config->rounds++;
+    assert_altered(&r, "privacy plan");
+    round_teardown(&r);
+}
+
+/* All sites count on one share: nobody joins with another. */
+static void test_a_join_declares_the_share_of_the_terms(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_site site;
+    dure_diag diag = {0};
+    fixture_make(&f);
+    fixture_share_noise(&f);
+    fixture_site_make(&site, &f, "west");
+    assert_ok(dure_join_verify(&site.join, f.root.public_, NULL));
+    site.join.declared.sigma_num++;
+    assert_err(dure_join_sign(&site.join, &site.invite, &site.own, &diag), DURE_ERR_POLICY);
+    assert_non_null(strstr(diag.text, "all share the same"));
+}
+
 /* The root signs the suite: nobody else lowers or raises it. */
 static void test_round_config_has_the_suite_of_the_terms(void **state)
 {
@@ -151,6 +210,8 @@ int main(void)
         cmocka_unit_test(test_round_config_makes_what_verifies),
         cmocka_unit_test(test_round_config_signature_covers_every_field),
         cmocka_unit_test(test_round_config_names_what_was_altered),
+        cmocka_unit_test(test_round_config_cannot_weaken_shared_noise),
+        cmocka_unit_test(test_a_join_declares_the_share_of_the_terms),
         cmocka_unit_test(test_round_config_has_the_suite_of_the_terms),
         cmocka_unit_test(test_round_config_needs_enough_sites_in_force),
     };

@@ -1,3 +1,4 @@
+#include "federation/plan.h"
 #include "federation/settings.h"
 #include "federation/terms.h"
 #include "fixture.h"
@@ -99,11 +100,80 @@ static void test_terms_out_of_range_name_the_field(void **state)
     t.layout.first_layer = 2;
     assert_terms_refused(&t, "adapter.first_layer");
     t = f.terms;
-    t.training.privacy_mode = DURE_PRIVACY_CLIENT;
+    t.training.privacy_mode = 5;
     assert_terms_refused(&t, "training.privacy");
+    t = f.terms;
+    t.training.privacy_mode = DURE_PRIVACY_CLIENT;
+    assert_terms_refused(&t, "training.sigma_num");
+    t = f.terms;
+    t.training.sigma_num = 65536;
+    assert_terms_refused(&t, "training.sigma_num");
     t = f.terms;
     strcpy(t.federation, "two words");
     assert_terms_refused(&t, "federation");
+}
+
+/* Whole sites: the noise is the terms', and the words of the sum are the clip's grid with room for
+ * it. */
+static void test_terms_that_share_noise_have_room_for_it(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    fixture_share_noise(&f);
+    assert_ok(dure_terms_check(&f.terms, NULL));
+    dure_terms t = f.terms, back;
+    t.grid.limit /= 64; /* 294,424 units do not fit */
+    t.grid.range /= 64;
+    assert_terms_refused(&t, "grid.limit");
+    t = f.terms;
+    t.grid.range *= 2; /* an update of length C would be less than G units */
+    assert_terms_refused(&t, "training.clip");
+    t = f.terms;
+    t.training.clip = 0.75;
+    assert_terms_refused(&t, "training.clip");
+    t = f.terms;
+    t.grid.modulus_bits = 24;
+    assert_terms_refused(&t, "24 bits");
+    t = f.terms;
+    t.training.sigma_num = 1;
+    assert_terms_refused(&t, "too little for shares");
+    t = f.terms;
+    t.training.sigma_num = 400 * 65536;
+    assert_terms_refused(&t, "more honest sites");
+    dure_buf buf;
+    dure_hash with, without;
+    dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
+    dure_terms_put(&buf, &f.terms);
+    dure_reader r = dure_reader_of(dure_buf_span(&buf));
+    assert_ok(dure_terms_take(&back, &r, NULL));
+    assert_ok(dure_reader_end(&r));
+    assert_int_equal(back.training.sigma_num, f.terms.training.sigma_num);
+    assert_ok(dure_terms_hash(&with, &f.terms));
+    f.terms.training.sigma_num++;
+    assert_ok(dure_terms_hash(&without, &f.terms));
+    assert_false(dure_hash_equal(&with, &without));
+    dure_buf_fini(&buf);
+}
+
+/* The plan that they come to: rounds, honest sites and parameters, whatever the batch. */
+static void test_terms_that_share_noise_make_a_plan_of_rounds(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    const dure_declared d = {
+        .n_pub = 1000, .q_k = UINT64_C(295147905179352825), .batch = 16, .sigma_num = 131072};
+    dure_dp_plan plan = dure_federation_plan(&f.terms, &d, 2);
+    assert_true(plan.mechanism == DURE_DP_POISSON_GAUSSIAN && plan.steps == 6 && !plan.honest);
+    assert_true(plan.batch == 16 && plan.q_k == d.q_k &&
+                dure_federation_round_steps(&f.terms) == 3);
+    fixture_share_noise(&f);
+    plan = dure_federation_plan(&f.terms, &d, 2);
+    assert_ok(dure_dp_plan_check(&plan, NULL));
+    assert_true(plan.mechanism == DURE_DP_SITE_GAUSSIAN && plan.steps == 2);
+    assert_true(plan.honest == 2 && plan.n_params == 384 && plan.full && plan.batch == 1000);
+    assert_true(dure_federation_round_steps(&f.terms) == 1);
 }
 
 /* The table of decision 2: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
@@ -220,6 +290,8 @@ int main(void)
         cmocka_unit_test(test_terms_round_trip_through_their_encoding),
         cmocka_unit_test(test_terms_of_the_hybrid_suite_are_other_terms),
         cmocka_unit_test(test_terms_cut_short_are_refused_at_every_length),
+        cmocka_unit_test(test_terms_that_share_noise_have_room_for_it),
+        cmocka_unit_test(test_terms_that_share_noise_make_a_plan_of_rounds),
         cmocka_unit_test(test_terms_out_of_range_name_the_field),
         cmocka_unit_test(test_terms_threshold_matches_the_table),
         cmocka_unit_test(test_terms_grid_is_fine_enough_for_the_dimension),

@@ -170,13 +170,20 @@ static void test_matmul_is_right_at_every_level(void **state)
             check_level((dure_cpu_level)level, types[t]);
 }
 
-/* `rows` rows of x from `first` on, with `threads` threads. */
-static float *product_of(const void *x, const dure_weight *w, const size_t range[2],
-                         uint32_t threads)
+/* x W^T + z B^T of range[1] rows from range[0] on, with `threads` threads. */
+static float *product_of(const void *x, const void *z, const dure_weight w[2],
+                         const size_t range[2], uint32_t threads)
 {
     dure_compute c = compute(dure_cpu_ops_of(dure_cpu_best()), threads);
     float *y = malloc(range[1] * w->out * sizeof *y);
-    multiply(y, dure_act_in(c.ops, x, range[0] * w->in), w, false, range[1], &c);
+    dure_floats floats = {.y = y, .ldy = w->out};
+    dure_product p = {
+        .terms = {{.x = dure_act_in(c.ops, x, range[0] * w->in), .ldx = w->in, .w = w},
+                  {.x = dure_act_in(c.ops, z, range[0] * w[1].in), .ldx = w[1].in, .w = &w[1]}},
+        .n_terms = 2,
+        .finish = dure_finish_floats,
+        .state = &floats};
+    dure_matmul(&p, 1, range[1], &c);
     dure_pool_free(&c.pool);
     return y;
 }
@@ -184,21 +191,25 @@ static float *product_of(const void *x, const dure_weight *w, const size_t range
 static void test_matmul_row_is_itself_among_any_rows(void **state)
 {
     (void)state;
-    enum { ROWS = 75, OUT = 200, IN = 1056 };
-    dure_weight w = random_weight(3, OUT, IN);
-    float *x = random_floats(ROWS * IN);
-    void *acts = acts_of(x, ROWS * IN, dure_cpu_ops_of(dure_cpu_best()));
-    float *all = product_of(acts, &w, (size_t[]){0, ROWS}, 1);
+    enum { ROWS = 75, OUT = 200, IN = 1056, RANK = 8 };
+    dure_weight w[2] = {random_weight(3, OUT, IN), random_weight(0, OUT, RANK)};
+    float *x = random_floats(ROWS * IN), *z = random_floats(ROWS * RANK);
+    const dure_cpu_ops *ops = dure_cpu_ops_of(dure_cpu_best());
+    void *acts = acts_of(x, ROWS * IN, ops), *z_acts = acts_of(z, ROWS * RANK, ops);
+    float *all = product_of(acts, z_acts, w, (size_t[]){0, ROWS}, 1);
     static const size_t ranges[][2] = {{0, 1}, {3, 9}, {10, 14}, {13, 57}, {74, 1}, {0, 75}};
     for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++) {
-        float *some = product_of(acts, &w, ranges[r], (uint32_t)r % 3 + 1);
+        float *some = product_of(acts, z_acts, w, ranges[r], (uint32_t)r % 3 + 1);
         assert_memory_equal(some, all + ranges[r][0] * OUT, ranges[r][1] * OUT * sizeof *some);
         free(some);
     }
     free(x);
+    free(z);
     free(acts);
+    free(z_acts);
     free(all);
-    free_weight(&w);
+    free_weight(&w[0]);
+    free_weight(&w[1]);
 }
 
 /* Several terms, more depth than the cache holds at once, several products: as sums in double. */
@@ -252,6 +263,67 @@ static void test_matmul_adds_terms_and_groups_products(void **state)
         free_weight(&b);
         dure_pool_free(&c.pool);
     }
+}
+
+/* Takes every second column of the sums apart, three times. */
+static void join_some(void *state, const dure_sums *sums, const float *apart,
+                      const dure_cpu_ops *ops)
+{
+    (void)ops;
+    (void)state;
+    for (size_t r = 0; r < sums->rows; r++)
+        for (size_t i = 0; i < sums->columns; i++)
+            if ((sums->column + i) % 2) sums->at[r * sums->ld + i] += 3 * apart[r * sums->ld + i];
+}
+
+/* Terms summed apart are joined to the others once, though all do not fit the cache together, with
+ * any number of threads. */
+static void test_matmul_joins_terms_summed_apart(void **state)
+{
+    (void)state;
+    enum { ROWS = 33, DEEP = 2048, RANK = 256, IN = 320 };
+    const dure_cpu_ops *ops = dure_cpu_ops_of(dure_cpu_best());
+    dure_weight w = random_weight(8, DEEP, IN);
+    dure_weight a[2] = {random_weight(0, RANK, IN), random_weight(0, RANK, IN)};
+    float *x = random_floats(ROWS * DEEP), *z = random_floats(ROWS * RANK);
+    float *y[2], *part[2], *main = malloc(ROWS * IN * sizeof *main);
+    void *x_acts = acts_of(x, ROWS * DEEP, ops), *z_acts = acts_of(z, ROWS * RANK, ops);
+    for (uint32_t i = 0; i < 2; i++) {
+        dure_compute c = compute(ops, i + 1);
+        y[i] = malloc(ROWS * IN * sizeof *y[i]);
+        part[i] = malloc(ROWS * IN * sizeof *part[i]);
+        multiply(main, x_acts, &w, true, ROWS, &c);
+        multiply(part[i], z_acts, &a[i], true, ROWS, &c);
+        dure_floats floats = {.y = y[i], .ldy = IN};
+        dure_product p = {.terms = {{.x = x_acts, .ldx = DEEP, .w = &w, .transposed = true},
+                                    {.x = z_acts, .ldx = RANK, .w = &a[0], .transposed = true},
+                                    {.x = z_acts, .ldx = RANK, .w = &a[1], .transposed = true}},
+                          .n_terms = 3,
+                          .n_apart = 2,
+                          .join = join_some,
+                          .finish = dure_finish_floats,
+                          .state = &floats,
+                          .touched = {dure_touched_floats(y[i], IN)}};
+        dure_matmul(&p, 1, ROWS, &c);
+        dure_pool_free(&c.pool);
+    }
+    assert_memory_equal(y[0], y[1], ROWS * IN * sizeof *y[0]);
+    for (size_t i = 0; i < ROWS * IN; i++) {
+        double apart = (double)part[0][i] + (double)part[1][i];
+        double expected = (double)main[i] + (i % IN % 2 ? 3 * apart : 0);
+        assert_true(fabs((double)y[0][i] - expected) < 1e-4 * (1 + fabs(expected)));
+    }
+    for (int i = 0; i < 2; i++) {
+        free(y[i]);
+        free(part[i]);
+        free_weight(&a[i]);
+    }
+    free(main);
+    free(x);
+    free(z);
+    free(x_acts);
+    free(z_acts);
+    free_weight(&w);
 }
 
 /* The factors of an adapter, A as it is and B turned, at every level. */
@@ -334,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_matmul_is_right_at_every_level),
         cmocka_unit_test(test_matmul_row_is_itself_among_any_rows),
         cmocka_unit_test(test_matmul_adds_terms_and_groups_products),
+        cmocka_unit_test(test_matmul_joins_terms_summed_apart),
         cmocka_unit_test(test_matmul_narrow_is_right),
         cmocka_unit_test(test_matmul_packed_is_as_decoded),
     };

@@ -579,6 +579,45 @@ static void test_ops_cross_entropy_near_certainty(void **state)
     dure_pool_free(&on.pool);
 }
 
+/* Every level drops what the definition says, from whatever column on, and touches nothing behind;
+ * the mask keeps about the share it is asked for. */
+static void check_drop(const dure_cpu_ops *ops, const dure_cpu_ops *truth, size_t n)
+{
+    const dure_drop mask = {.key = 0x1234567 + n, .threshold = 16384}, none = {.key = n};
+    size_t column = n % 24 / 4 * 4, kept = 0;
+    fill(a, n, 3);
+    hold(a, acts_a, n, ops);
+    memset(acts_b, 1, sizeof acts_b);
+    ops->drop(acts_b, acts_a, n, &mask);
+    ops->load(d, acts_b, n);
+    truth->drop(e, a, n, &mask);
+    assert_memory_equal(d, e, n * sizeof *d);
+    for (size_t i = 0; i < n; i++)
+        kept += d[i] != 0;
+    assert_true(fabs((double)kept - 0.75 * (double)n) <= 5 * sqrt((double)n) / 2 + 1);
+    const unsigned char *after = dure_act_in(ops, acts_b, n);
+    for (size_t i = 0; i < 2 * ops->act_bytes; i++)
+        assert_int_equal(after[i], 1);
+    ops->drop(acts_b, acts_a, n, &none);
+    assert_memory_equal(acts_b, acts_a, n * ops->act_bytes);
+    fill(b, n, 1);
+    memcpy(c, b, sizeof c);
+    ops->add_kept(b, a, column, n, &mask);
+    truth->add_kept(c, a, column, n, &mask);
+    assert_memory_equal(b, c, n * sizeof *b);
+    for (size_t i = 0; column == 0 && i < n; i++) /* the same mask as drop()'s */
+        assert_true(dure_drop_keeps(&mask, i) == (d[i] != 0));
+}
+
+static void test_ops_dropout_is_the_same_everywhere(void **state)
+{
+    (void)state;
+    at_every_level(check_drop);
+    /* What SplitMix64 with the seed 1234567 gives first (its authors' own program). */
+    assert_true(dure_drop_mix(1234567 + DURE_DROP_STEP) == UINT64_C(6457827717110365317));
+    assert_true(dure_drop_mix(1234567 + 2 * DURE_DROP_STEP) == UINT64_C(3203168211198807973));
+}
+
 /* Three steps of torch.optim.AdamW (PyTorch 2.15, float64): lr 0.01, weight decay 0.1. */
 static void test_ops_adamw_matches_pytorch(void **state)
 {
@@ -625,6 +664,7 @@ int main(void)
         cmocka_unit_test(test_ops_rmsnorm_add_adds_the_norm),
         cmocka_unit_test(test_ops_cross_entropy_backward_matches_differences),
         cmocka_unit_test(test_ops_cross_entropy_near_certainty),
+        cmocka_unit_test(test_ops_dropout_is_the_same_everywhere),
         cmocka_unit_test(test_ops_adamw_matches_pytorch),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

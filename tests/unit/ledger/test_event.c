@@ -86,6 +86,63 @@ static void test_event_reads_rounds_of_version_1(void **state)
     fixture_free(&f);
 }
 
+static void share_noise(dure_event_round *r)
+{
+    r->privacy_mode = DURE_PRIVACY_CLIENT;
+    for (size_t i = 0; i < FIXTURE_SITES; i++) {
+        dure_dp_plan *plan = &r->members[i].plan;
+        plan->mechanism = DURE_DP_SITE_GAUSSIAN;
+        plan->steps = 1;
+        plan->honest = r->sum.u_min - r->sum.collusion;
+        plan->n_params = r->sum.n_words;
+        assert_ok(dure_dp_plan_set_batch(plan, 1000, 1000, NULL));
+    }
+}
+
+/* Noise that sites share has to be what the sum's own rules leave honest, and alike for all. */
+static void test_event_of_shared_noise_follows_the_rules_of_the_sum(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_buf leaf;
+    dure_event *back = malloc(sizeof *back), *good = malloc(sizeof *good);
+    assert_true(back && good);
+    fixture_make(&f);
+    fixture_begin(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1);
+    share_noise(&f.event->u.round);
+    *good = *f.event;
+    dure_buf_init(&leaf, DURE_LEAF_MAX);
+    assert_ok(dure_event_encode(&leaf, f.event, NULL));
+    assert_ok(dure_event_decode(back, dure_buf_span(&leaf), NULL));
+    assert_int_equal(back->u.round.members[2].plan.honest, 2);
+    assert_int_equal(back->u.round.members[2].plan.n_params, 1000);
+    dure_buf_fini(&leaf);
+    dure_event_round *r = &f.event->u.round;
+#define REFUSES(change)                                                                            \
+    do {                                                                                           \
+        *f.event = *good;                                                                          \
+        change;                                                                                    \
+        dure_buf_init(&leaf, DURE_LEAF_MAX);                                                       \
+        assert_err(dure_event_encode(&leaf, f.event, NULL), DURE_ERR_USAGE);                       \
+        dure_buf_fini(&leaf);                                                                      \
+    } while (0)
+    REFUSES(r->members[1].plan.honest = 3);
+    REFUSES(r->members[1].plan.n_params = 999);
+    REFUSES(r->members[1].plan.sigma_num--);
+    REFUSES(r->members[2].plan.clip = 2);
+    REFUSES(r->members[2].plan.grid_bits = 17);
+    REFUSES(r->sum.u_min = 4);
+    REFUSES(r->sum.collusion = 0);
+    REFUSES(r->privacy_mode = DURE_PRIVACY_RECORD);
+    REFUSES(r->sum = (dure_event_sum){0}); /* version 1 does not record the rules */
+    REFUSES(fixture_round(&f, DURE_EVENT_CLOSED, 1); r->privacy_mode = DURE_PRIVACY_CLIENT);
+#undef REFUSES
+    free(back);
+    free(good);
+    fixture_free(&f);
+}
+
 static void test_event_decode_refuses_every_shorter_and_longer_leaf(void **state)
 {
     (void)state;
@@ -237,6 +294,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_event_every_kind_round_trips),
         cmocka_unit_test(test_event_reads_rounds_of_version_1),
+        cmocka_unit_test(test_event_of_shared_noise_follows_the_rules_of_the_sum),
         cmocka_unit_test(test_event_decode_refuses_every_shorter_and_longer_leaf),
         cmocka_unit_test(test_event_has_one_encoding),
         cmocka_unit_test(test_event_encode_refuses_broken_rounds),

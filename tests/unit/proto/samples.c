@@ -6,23 +6,24 @@
 static uint8_t hashes[DURE_MSG_PROOF_MAX][DURE_DIGEST_BYTES];
 static uint8_t bytes[DURE_MSG_ENTRY_MAX];
 static dure_span spans[DURE_MSG_ENTRIES_MAX];
-static dure_round_keys keys[DURE_MEMBERS_MAX];
-static dure_sealed sealed[DURE_MEMBERS_MAX];
-static dure_forwarded forwarded[DURE_MEMBERS_MAX];
-static dure_survivor survivors[DURE_MEMBERS_MAX];
-static dure_attested attested[DURE_MEMBERS_MAX];
-static dure_revealed revealed[DURE_MEMBERS_MAX];
+static dure_round_keys keys[DURE_NEAR_MAX];
+static dure_sealed sealed[DURE_NEAR_MAX];
+static dure_forwarded forwarded[DURE_NEAR_MAX];
+static dure_survivor survivors[DURE_NEAR_MAX];
+static dure_attested attested[DURE_ROUND_MEMBERS_MAX];
+static dure_revealed revealed[DURE_NEAR_MAX];
 
 static void fill_lists(void)
 {
     memset(hashes, 0x48, sizeof hashes);
     memset(bytes, 0x42, sizeof bytes);
-    for (uint32_t i = 0; i < DURE_MEMBERS_MAX; i++) {
+    for (uint32_t i = 0; i < DURE_ROUND_MEMBERS_MAX; i++)
+        attested[i] = (dure_attested){.member = i, .signature = {3}};
+    for (uint32_t i = 0; i < DURE_NEAR_MAX; i++) {
         keys[i] = (dure_round_keys){.member = i, .chain_length = 7, .nonce = {1, 2, 3}};
         sealed[i] = (dure_sealed){.member = i, .sealed = {bytes, 116}};
         forwarded[i] = (dure_forwarded){.member = i, .sealed = {bytes, 116}, .r1_hash = {5}};
         survivors[i] = (dure_survivor){.member = i, .root = {9}};
-        attested[i] = (dure_attested){.member = i, .signature = {3}};
         revealed[i] = (dure_revealed){i, i % 2 ? DURE_SHARE_MASK : DURE_SHARE_SELF, {8}};
     }
     for (size_t i = 0; i < DURE_MSG_ENTRIES_MAX; i++) {
@@ -42,16 +43,26 @@ static void sample_lists(dure_msg *m, size_t n)
                                     .n_consistency = n < DURE_MSG_PROOF_MAX ? n : 1};
         break;
     case DURE_MSG_KEYS:
-        m->u.keys = (dure_msg_keys){.entries = keys, .n_entries = n};
+        m->u.keys = (dure_msg_keys){.entries = keys,
+                                    .n_entries = n,
+                                    .members = {bytes, DURE_MEMBERS_BYTES_MAX},
+                                    .proof = hashes,
+                                    .n_proof = DURE_MSG_ROLL_PROOF_MAX,
+                                    .beacon = {bytes, DURE_SIGNATURE_BYTES}};
         break;
     case DURE_MSG_SHARES:
         m->u.shares = (dure_msg_shares){.entries = sealed, .n_entries = n};
         break;
     case DURE_MSG_SHARES_FOR:
-        m->u.shares_for = (dure_msg_shares_for){.entries = forwarded, .n_entries = n};
+        m->u.shares_for = (dure_msg_shares_for){.entries = forwarded,
+                                                .n_entries = n,
+                                                .members = {bytes, 13},
+                                                .proof = hashes,
+                                                .n_proof = 2};
         break;
     case DURE_MSG_SURVIVORS:
-        m->u.survivors = (dure_msg_survivors){.entries = survivors, .n_entries = n};
+        m->u.survivors =
+            (dure_msg_survivors){.entries = survivors, .n_entries = n, .members = {bytes, 1}};
         break;
     case DURE_MSG_SIGNATURES:
         m->u.signatures = (dure_msg_signatures){.entries = attested, .n_entries = n};
@@ -176,7 +187,7 @@ void sample_config(dure_config *config, uint32_t n)
 dure_msg sample_hybrid_message(dure_msg_type type, size_t n)
 {
     dure_msg msg = sample_message(type, n);
-    for (uint32_t i = 0; i < DURE_MEMBERS_MAX; i++) {
+    for (uint32_t i = 0; i < DURE_NEAR_MAX; i++) {
         keys[i].kem = (dure_span){bytes, DURE_MSG_KEM_KEYS_BYTES};
         sealed[i].kem = forwarded[i].kem = (dure_span){bytes, DURE_MSG_KEM_MAX};
     }

@@ -79,14 +79,20 @@ static void test_codec_keeps_every_field_of_hello(void **state)
     dure_msg_free(&back);
 }
 
-static void test_codec_takes_a_hundred_members(void **state)
+static void test_codec_takes_as_many_members_as_there_are(void **state)
 {
     (void)state;
-    static const dure_msg_type lists[] = {DURE_MSG_KEYS,       DURE_MSG_SHARES,
-                                          DURE_MSG_SHARES_FOR, DURE_MSG_SURVIVORS,
-                                          DURE_MSG_SIGNATURES, DURE_MSG_UNMASK};
+    static const struct {
+        dure_msg_type type;
+        size_t n;
+    } lists[] = {{DURE_MSG_KEYS, DURE_NEAR_MAX},
+                 {DURE_MSG_SHARES, DURE_NEAR_MAX - 1},
+                 {DURE_MSG_SHARES_FOR, DURE_NEAR_MAX},
+                 {DURE_MSG_SURVIVORS, DURE_NEAR_MAX},
+                 {DURE_MSG_SIGNATURES, DURE_ROUND_MEMBERS_MAX},
+                 {DURE_MSG_UNMASK, DURE_NEAR_MAX}};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-        dure_msg msg = sample_message(lists[i], DURE_MEMBERS_MAX);
+        dure_msg msg = sample_message(lists[i].type, lists[i].n);
         dure_buf frame = encoded(&msg);
         dure_msg *back = NULL;
         assert_ok(dure_msg_decode(&back, dure_buf_span(&frame), NULL));
@@ -96,16 +102,16 @@ static void test_codec_takes_a_hundred_members(void **state)
 }
 
 /* As long as they get, and what a router takes in one frame is enough for what sites send. */
-static void test_codec_takes_a_hundred_members_of_the_hybrid_suite(void **state)
+static void test_codec_takes_a_hundred_neighbours_of_the_hybrid_suite(void **state)
 {
     (void)state;
     static const struct {
         dure_msg_type type;
         size_t n, most;
     } lists[] = {{DURE_MSG_ADVERTISE, 0, DURE_MSG_PAYLOAD_MAX},
-                 {DURE_MSG_KEYS, DURE_MEMBERS_MAX, DURE_MSG_BYTES_MAX},
-                 {DURE_MSG_SHARES, DURE_MEMBERS_MAX - 1, DURE_MSG_PAYLOAD_MAX},
-                 {DURE_MSG_SHARES_FOR, DURE_MEMBERS_MAX, DURE_MSG_BYTES_MAX}};
+                 {DURE_MSG_KEYS, DURE_NEAR_HYBRID_MAX, DURE_MSG_BYTES_MAX},
+                 {DURE_MSG_SHARES, DURE_NEAR_HYBRID_MAX - 1, DURE_MSG_PAYLOAD_MAX},
+                 {DURE_MSG_SHARES_FOR, DURE_NEAR_HYBRID_MAX, DURE_MSG_BYTES_MAX}};
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         dure_msg msg = sample_hybrid_message(lists[i].type, lists[i].n);
         dure_buf frame = encoded(&msg);
@@ -113,7 +119,7 @@ static void test_codec_takes_a_hundred_members_of_the_hybrid_suite(void **state)
         assert_true(frame.n <= lists[i].most);
         assert_ok(dure_msg_decode(&back, dure_buf_span(&frame), NULL));
         if (lists[i].type == DURE_MSG_KEYS) {
-            const dure_span *kem = &back->u.keys.entries[DURE_MEMBERS_MAX - 1].kem;
+            const dure_span *kem = &back->u.keys.entries[DURE_NEAR_HYBRID_MAX - 1].kem;
             assert_int_equal(kem->n, DURE_MSG_KEM_KEYS_BYTES);
             assert_memory_equal(kem->data, msg.u.keys.entries[0].kem.data, kem->n);
         }
@@ -297,8 +303,8 @@ static void test_codec_never_sends_what_it_refuses(void **state)
     msg = sample(DURE_MSG_CHUNK);
     msg.u.chunk.n_bytes = DURE_MSG_PAYLOAD_MAX + 1;
     refuse_both_ways(&msg);
-    msg = sample_message(DURE_MSG_KEYS, DURE_MEMBERS_MAX);
-    msg.u.keys.n_entries = DURE_MEMBERS_MAX + 1;
+    msg = sample_message(DURE_MSG_KEYS, DURE_NEAR_MAX);
+    msg.u.keys.n_entries = DURE_NEAR_MAX + 1;
     refuse_both_ways(&msg);
     msg = sample(DURE_MSG_JOIN);
     msg.u.join.record.n = 0;
@@ -332,7 +338,7 @@ static void test_codec_refuses_members_out_of_order_or_twice(void **state)
 static void test_codec_refuses_a_member_out_of_range(void **state)
 {
     (void)state;
-    dure_attested entry = {.member = DURE_MEMBERS_MAX};
+    dure_attested entry = {.member = DURE_ROUND_MEMBERS_MAX};
     dure_msg msg = {.type = DURE_MSG_SIGNATURES,
                     .u.signatures = {.entries = &entry, .n_entries = 1}};
     refuse_both_ways(&msg);
@@ -402,8 +408,8 @@ int main(void)
         cmocka_unit_test(test_codec_round_trips_every_message),
         cmocka_unit_test(test_codec_decoded_message_is_a_deep_copy),
         cmocka_unit_test(test_codec_keeps_every_field_of_hello),
-        cmocka_unit_test(test_codec_takes_a_hundred_members),
-        cmocka_unit_test(test_codec_takes_a_hundred_members_of_the_hybrid_suite),
+        cmocka_unit_test(test_codec_takes_as_many_members_as_there_are),
+        cmocka_unit_test(test_codec_takes_a_hundred_neighbours_of_the_hybrid_suite),
         cmocka_unit_test(test_codec_refuses_an_empty_field_that_may_be_absent),
         cmocka_unit_test(test_codec_takes_the_longest_roster),
         cmocka_unit_test(test_codec_refuses_every_truncation),

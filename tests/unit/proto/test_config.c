@@ -1,8 +1,10 @@
 #include "proto/config.h"
+#include "proto/neighbours.h"
 #include "samples.h"
 #include "support/check.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static dure_config config; /* large: not on the stack */
@@ -57,7 +59,7 @@ static void test_config_refuses_another_version(void **state)
     (void)state;
     sample_config(&config, 3);
     dure_buf buf = encoded(&config);
-    buf.data[3]++;
+    buf.data[3] = DURE_CONFIG_VERSION_SPARSE + 1;
     dure_config *back = NULL;
     assert_err(dure_config_decode(&back, dure_buf_span(&buf), NULL), DURE_ERR_UNSUPPORTED);
     dure_buf_fini(&buf);
@@ -171,7 +173,7 @@ static void test_config_sets_of_members(void **state)
     dure_members all = dure_members_first(100), some = {{0}};
     dure_members_add(&some, 0);
     dure_members_add(&some, 99);
-    dure_members_add(&some, 100); /* out of range: no member */
+    dure_members_add(&some, DURE_ROUND_MEMBERS_MAX); /* out of range: no member */
     assert_int_equal(dure_members_count(&all), 100);
     assert_int_equal(dure_members_count(&some), 2);
     assert_true(dure_members_subset(&some, &all));
@@ -181,6 +183,105 @@ static void test_config_sets_of_members(void **state)
     assert_false(dure_members_has(&rest, 99));
     assert_false(dure_members_has(&all, 100));
     assert_false(dure_members_equal(&all, &rest));
+    assert_int_equal(dure_members_rank(&rest, 50), 49);
+    assert_int_equal(dure_members_rank(&rest, DURE_ROUND_MEMBERS_MAX), 98);
+    dure_members both = dure_members_both(&some, &rest);
+    assert_int_equal(dure_members_count(&both), 0);
+}
+
+static void test_config_sets_have_one_encoding(void **state)
+{
+    (void)state;
+    uint8_t bits[DURE_MEMBERS_BYTES_MAX];
+    dure_members some = {{0}}, back;
+    dure_members_add(&some, 0);
+    dure_members_add(&some, 10);
+    dure_span bytes = dure_members_put(bits, &some, 11);
+    assert_int_equal(bytes.n, 2);
+    assert_int_equal(bits[0], 1);
+    assert_int_equal(bits[1], 4);
+    assert_ok(dure_members_take(&back, bytes, 11));
+    assert_true(dure_members_equal(&back, &some));
+    assert_err(dure_members_take(&back, bytes, 10), DURE_ERR_PROTO); /* a bit of no member */
+    assert_err(dure_members_take(&back, bytes, 17), DURE_ERR_PROTO);
+    assert_err(dure_members_take(&back, dure_span_of(bits, 1), 11), DURE_ERR_PROTO);
+}
+
+/* A sparse configuration of 300 members, 2 % of them colluding and 5 % dropping out. */
+static void sample_sparse(dure_config *c)
+{
+    sample_config(c, 100);
+    c->n_members = 300;
+    for (uint32_t i = 100; i < 300; i++) {
+        dure_member *m = &c->members[i];
+        *m = c->members[0];
+        snprintf(m->name, sizeof m->name, "site-%03u", i);
+        memset(m->sign_public, (int)(i % 100 + 1), sizeof m->sign_public);
+        memset(m->curve_public, (int)(i % 100 + 101), sizeof m->curve_public);
+        m->sign_public[0] = m->curve_public[0] = (uint8_t)(210 + i / 100);
+    }
+    c->collusion = 6;
+    c->u_min = 285;
+    dure_graph_choice choice = {.n = 300, .c = 6, .dropouts = 15};
+    assert_true(dure_graph_choose(&choice));
+    c->q_max = 20000;
+    c->neighbours = choice.k;
+    c->threshold = choice.t;
+    c->beacon_public[5] = 1;
+    c->beacon_index = 9;
+}
+
+static void test_config_of_a_sparse_graph_round_trips(void **state)
+{
+    (void)state;
+    sample_sparse(&config);
+    dure_buf buf = encoded(&config), again;
+    dure_config *back = NULL;
+    assert_int_equal(buf.data[3], DURE_CONFIG_VERSION_SPARSE);
+    assert_ok(dure_config_decode(&back, dure_buf_span(&buf), NULL));
+    assert_int_equal(back->neighbours, config.neighbours);
+    assert_int_equal(back->beacon_index, 9);
+    again = encoded(back);
+    assert_int_equal(again.n, buf.n);
+    assert_memory_equal(again.data, buf.data, buf.n);
+    dure_config_free(&back);
+    dure_buf_fini(&again);
+    /* Neither form may stand for the other. */
+    for (size_t i = 0; i < 4; i++)
+        buf.data[buf.n - 44 + i] = 0; /* no neighbours in a sparse configuration */
+    assert_err(dure_config_decode(&back, dure_buf_span(&buf), NULL), DURE_ERR_PROTO);
+    buf.data[3] = DURE_CONFIG_VERSION; /* with a tail */
+    assert_err(dure_config_decode(&back, dure_buf_span(&buf), NULL), DURE_ERR_PROTO);
+    dure_buf_fini(&buf);
+}
+
+#define REFUSES_SPARSE(field, value)                                                               \
+    do {                                                                                           \
+        sample_sparse(&config);                                                                    \
+        assert_ok(dure_config_check(&config, NULL));                                               \
+        config.field = value;                                                                      \
+        assert_err(dure_config_check(&config, NULL), DURE_ERR_PROTO);                              \
+    } while (0)
+
+static void test_config_refuses_an_unsafe_graph(void **state)
+{
+    (void)state;
+    REFUSES_SPARSE(neighbours, config.neighbours - 1); /* odd */
+    REFUSES_SPARSE(neighbours, config.neighbours - 8); /* too often without a sum */
+    REFUSES_SPARSE(neighbours, config.neighbours + 2); /* t is then no majority of the holders */
+    REFUSES_SPARSE(neighbours, 299);                   /* the complete graph has its own form */
+    REFUSES_SPARSE(neighbours, 0);                     /* too many members for it */
+    REFUSES_SPARSE(neighbours, DURE_NEAR_MAX + 1);
+    REFUSES_SPARSE(threshold, config.threshold - 1);
+    REFUSES_SPARSE(threshold, config.neighbours + 2);
+    REFUSES_SPARSE(collusion, 60);
+    REFUSES_SPARSE(u_min, 200);
+    REFUSES_SPARSE(beacon_index, (memset(config.beacon_public, 0, 32), 0));
+    REFUSES_SPARSE(beacon_index,
+                   (memcpy(config.beacon_public, config.members[3].sign_public, 32), 9));
+    sample_config(&config, 5);
+    config.beacon_index = 1; /* of what? */
+    assert_err(dure_config_check(&config, NULL), DURE_ERR_PROTO);
 }
 
 int main(void)
@@ -196,6 +297,9 @@ int main(void)
         cmocka_unit_test(test_config_finds_a_member_by_key),
         cmocka_unit_test(test_config_cuts_the_vector_into_chunks),
         cmocka_unit_test(test_config_sets_of_members),
+        cmocka_unit_test(test_config_sets_have_one_encoding),
+        cmocka_unit_test(test_config_of_a_sparse_graph_round_trips),
+        cmocka_unit_test(test_config_refuses_an_unsafe_graph),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -128,9 +128,11 @@ static void test_attack_copied_key(void **state)
 
 static bool few_keys(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
-    if (!to_server && member == 0 && msg->type == DURE_MSG_KEYS) msg->u.keys.n_entries = 3;
+    if (!to_server && member == 0 && msg->type == DURE_MSG_KEYS) {
+        msg->u.keys.n_entries = 3;
+        world_name_entries(w, msg);
+    }
     return true;
 }
 
@@ -142,11 +144,11 @@ static void test_attack_small_u1(void **state)
 
 static bool without_me(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
     if (!to_server && member == 0 && msg->type == DURE_MSG_KEYS) {
         msg->u.keys.entries++;
         msg->u.keys.n_entries--;
+        world_name_entries(w, msg);
     }
     return true;
 }
@@ -163,6 +165,7 @@ static bool second_keys(world *w, bool to_server, uint32_t member, dure_msg *msg
     if (!to_server && member == 0 && msg->type == DURE_MSG_SHARES_FOR) {
         dure_msg again = {.type = DURE_MSG_KEYS};
         memcpy(again.u.keys.config_hash, w->config_hash.b, DURE_DIGEST_BYTES);
+        world_name_entries(w, &again);
         w->hook = NULL;
         world_post(w, false, 0, &again);
         w->hook = second_keys;
@@ -231,10 +234,10 @@ static void test_attack_altered_r1_hash(void **state)
 
 static bool few_shares(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
     if (!to_server && member == 0 && msg->type == DURE_MSG_SHARES_FOR) {
         msg->u.shares_for.n_entries = 3;
+        world_name_entries(w, msg);
     }
     return true;
 }
@@ -249,10 +252,10 @@ static void test_attack_small_u2(void **state)
 
 static bool few_survivors(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
     if (!to_server && member == 0 && msg->type == DURE_MSG_SURVIVORS) {
         msg->u.survivors.n_entries = 3;
+        world_name_entries(w, msg);
     }
     return true;
 }
@@ -317,6 +320,7 @@ static bool add_to_u3(world *w, bool to_server, uint32_t member, dure_msg *msg)
                             dure_hash_span(&digest)));
         msg->u.survivors.entries = five;
         msg->u.survivors.n_entries = 5;
+        world_name_entries(w, msg);
     }
     return true;
 }
@@ -340,7 +344,6 @@ static dure_survivor kept_entries[5];
 /* After R3 the coordinator shows site 0 a second set of survivors, with site 4 called dropped. */
 static bool second_survivors(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
     if (!to_server && member == 0 && msg->type == DURE_MSG_SURVIVORS) {
         memcpy(kept_entries, msg->u.survivors.entries,
@@ -348,6 +351,7 @@ static bool second_survivors(world *w, bool to_server, uint32_t member, dure_msg
         kept_a3 = *msg;
         kept_a3.u.survivors.entries = kept_entries;
         kept_a3.u.survivors.n_entries = 4;
+        world_name_entries(w, &kept_a3);
     }
     if (!to_server && member == 0 && msg->type == DURE_MSG_SIGNATURES) {
         *msg = kept_a3;
@@ -364,11 +368,11 @@ static void test_attack_second_a3_after_r3(void **state)
 
 static bool equivocate(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
     /* Sites 0 and 1 are told that site 4 dropped, the others that it survived. */
     if (!to_server && member < 2 && msg->type == DURE_MSG_SURVIVORS) {
         msg->u.survivors.n_entries = 4;
+        world_name_entries(w, msg);
     }
     return true;
 }
@@ -427,7 +431,7 @@ static bool other_t3(world *w, bool to_server, uint32_t member, dure_msg *msg)
     observe(to_server, member, msg);
     if (!to_server && member == 0 && msg->type == DURE_MSG_SIGNATURES) {
         msg->u.signatures.t3[0] ^= 1;
-        for (uint32_t u = 0; u < 5; u++) { /* everybody else colludes and signs it */
+        for (uint32_t u = 0; u < 4; u++) { /* everybody else colludes and signs it */
             dure_hash t3, digest;
             memcpy(t3.b, msg->u.signatures.t3, sizeof t3.b);
             dure_secagg_who who = {&w->config_hash, u};
@@ -578,6 +582,7 @@ static void test_attack_both_shares_of_one_site(void **state)
     assert_ok(dure_msg_decode(&a3, dure_buf_span(&stored[2]), NULL));
     dure_msg altered = *a3;
     altered.u.survivors.n_entries--;
+    world_name_entries(w, &altered);
     dure_buf reply;
     assert_err(ask_again(&reply, w, NULL, &altered), DURE_ERR_PROTO);
     dure_buf_fini(&reply);

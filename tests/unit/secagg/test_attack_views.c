@@ -79,6 +79,7 @@ static void test_views_two_models_share_nothing(void **state)
     for (uint32_t i = 0; i < N; i++) {
         const dure_hash *hash = i ? &w->config_hash : &other_hash;
         memcpy(a1.u.keys.config_hash, hash->b, DURE_DIGEST_BYTES);
+        world_name_entries(w, &a1);
         world_post(w, false, i, &a1);
     }
     world_deliver(w);
@@ -117,7 +118,10 @@ static void keep_r1(const world *w, uint32_t from, const dure_msg *msg)
 static bool two_lists(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
     observe(to_server, member, msg);
-    if (!to_server && member == 0 && msg->type == DURE_MSG_KEYS) msg->u.keys.n_entries = N - 1;
+    if (!to_server && member == 0 && msg->type == DURE_MSG_KEYS) {
+        msg->u.keys.n_entries = N - 1;
+        world_name_entries(w, msg);
+    }
     if (!to_server || msg->type != DURE_MSG_SHARES) return true;
     keep_r1(w, member, msg);
     return false;
@@ -136,6 +140,7 @@ static void test_views_two_lists_of_keys_open_no_share(void **state)
     dure_msg a2 = {.type = DURE_MSG_SHARES_FOR,
                    .u.shares_for = {.entries = forwarded, .n_entries = N - 1}};
     memcpy(a2.u.shares_for.config_hash, w->config_hash.b, DURE_DIGEST_BYTES);
+    world_name_entries(w, &a2);
     world_post(w, false, 0, &a2);
     world_deliver(w);
     assert_err(w->client_err[0], DURE_ERR_AUTH);
@@ -151,10 +156,11 @@ static dure_survivor apart[N];
 /* Site 0 is told that site 4 sent no shares, and its vector is shown to the others all the same. */
 static bool two_sets_of_sharers(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
-    (void)w;
     observe(to_server, member, msg);
-    if (!to_server && member == 0 && msg->type == DURE_MSG_SHARES_FOR)
+    if (!to_server && member == 0 && msg->type == DURE_MSG_SHARES_FOR) {
         msg->u.shares_for.n_entries = N - 1;
+        world_name_entries(w, msg);
+    }
     if (to_server && member == 0 && msg->type == DURE_MSG_MASKED) {
         memcpy(apart[0].root, msg->u.masked.root, sizeof apart[0].root);
         memcpy(apart[0].signature, msg->u.masked.signature, sizeof apart[0].signature);
@@ -165,6 +171,7 @@ static bool two_sets_of_sharers(world *w, bool to_server, uint32_t member, dure_
         memcpy(apart + 1, msg->u.survivors.entries, (N - 1) * sizeof apart[0]);
         msg->u.survivors.entries = apart;
         msg->u.survivors.n_entries = N;
+        world_name_entries(w, msg);
     }
     return true;
 }

@@ -73,30 +73,61 @@ static void test_transcript_hybrid_keys_need_both_secrets(void **state)
     }
 }
 
+static void assert_other(const dure_hash *a, const dure_hash *b)
+{
+    assert_false(dure_hash_equal(a, b));
+}
+
 static void test_transcript_depends_on_every_part(void **state)
 {
     (void)state;
-    dure_hash h1 = hash_of(1), h2 = hash_of(2), a, b;
-    dure_round_keys entries[2] = {{.member = 0}, {.member = 1}};
-    assert_ok(dure_secagg_t1(&a, &h1, entries, 2));
-    assert_ok(dure_secagg_t1(&b, &h2, entries, 2));
-    assert_false(dure_hash_equal(&a, &b));
-    assert_ok(dure_secagg_t1(&b, &h1, entries, 1));
-    assert_false(dure_hash_equal(&a, &b));
-    entries[1].chain_head[31] = 1;
-    assert_ok(dure_secagg_t1(&b, &h1, entries, 2));
-    assert_false(dure_hash_equal(&a, &b));
-    dure_hash r1[DURE_MEMBERS_MAX] = {{{0}}};
-    dure_members u2 = dure_members_first(3);
-    assert_ok(dure_secagg_t2(&a, &h1, &u2, r1));
-    r1[2].b[0] = 1;
-    assert_ok(dure_secagg_t2(&b, &h1, &u2, r1));
-    assert_false(dure_hash_equal(&a, &b));
-    dure_survivor s[2] = {{.member = 0}, {.member = 2}};
-    assert_ok(dure_secagg_t3(&a, &h1, s, 2));
-    s[1].root[4] = 1;
-    assert_ok(dure_secagg_t3(&b, &h1, s, 2));
-    assert_false(dure_hash_equal(&a, &b));
+    const dure_hash h1 = hash_of(1), h2 = hash_of(2), root = hash_of(3), other_root = hash_of(4);
+    const dure_members three = dure_members_first(3), two = dure_members_first(2);
+    const dure_secagg_set set = {&three, 5, &root}, fewer = {&two, 5, &root},
+                          altered = {&three, 5, &other_root};
+    const dure_span none = {0}, beacon = {h1.b, sizeof h1.b};
+    dure_hash a, b;
+    assert_ok(dure_secagg_t1(&a, &h1, none, &set));
+    assert_ok(dure_secagg_t1(&b, &h2, none, &set));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_t1(&b, &h1, beacon, &set));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_t1(&b, &h1, none, &fewer));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_t1(&b, &h1, none, &altered));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_t2(&a, &h1, &set));
+    assert_ok(dure_secagg_t2(&b, &h1, &fewer));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_t3(&b, &h1, &set));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_t3(&a, &h1, &altered));
+    assert_other(&a, &b);
+}
+
+static void test_transcript_leaves_have_every_field(void **state)
+{
+    (void)state;
+    dure_round_keys keys = {.member = 1};
+    dure_hash a, b;
+    assert_ok(dure_secagg_leaf_r0(&a, &keys));
+    uint8_t *const bytes[] = {keys.channel_public, keys.mask_public, keys.nonce,
+                              keys.commitment,     keys.chain_head,  keys.signature};
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
+        bytes[i][31] ^= 1;
+        assert_ok(dure_secagg_leaf_r0(&b, &keys));
+        assert_other(&a, &b);
+        bytes[i][31] ^= 1;
+    }
+    keys.chain_length = 1;
+    assert_ok(dure_secagg_leaf_r0(&b, &keys));
+    assert_other(&a, &b);
+    const dure_hash root = hash_of(1), other = hash_of(2);
+    assert_ok(dure_secagg_leaf_r1(&a, 1, root.b));
+    assert_ok(dure_secagg_leaf_r1(&b, 2, root.b));
+    assert_other(&a, &b);
+    assert_ok(dure_secagg_leaf_r2(&b, 1, other.b));
+    assert_other(&a, &b);
 }
 
 static void test_transcript_low_order_peer_is_refused(void **state)
@@ -206,6 +237,7 @@ int main(void)
         cmocka_unit_test(test_transcript_another_view_gives_another_mask),
         cmocka_unit_test(test_transcript_hybrid_keys_need_both_secrets),
         cmocka_unit_test(test_transcript_depends_on_every_part),
+        cmocka_unit_test(test_transcript_leaves_have_every_field),
         cmocka_unit_test(test_transcript_low_order_peer_is_refused),
         cmocka_unit_test(test_transcript_sealed_shares_open_for_the_receiver_alone),
         cmocka_unit_test(test_recover_names_exactly_the_liars),

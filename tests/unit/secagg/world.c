@@ -2,6 +2,8 @@
 
 #include "crypto/kem.h"
 #include "crypto/rng.h"
+#include "proto/neighbours.h"
+#include "secagg/graph.h"
 #include "support/check.h"
 #include "support/seeded_rng.h"
 
@@ -60,14 +62,14 @@ static void sample_config(world *w)
         dure_member *m = &c->members[i];
         *m = (dure_member){
             .n_pub = 100, .q_k = UINT64_C(1) << 60, .batch = 6, .sigma_num = 1, .sigma_den = 1};
-        snprintf(m->name, sizeof m->name, "site-%u", i);
+        snprintf(m->name, sizeof m->name, "site-%02u", i);
         snprintf(m->organisation, sizeof m->organisation, "organisation-%u", i);
         memcpy(m->sign_public, w->keys[i].public_, DURE_KEY_BYTES);
         m->curve_public[0] = (uint8_t)(i + 1);
     }
 }
 
-world *world_new(uint32_t n, uint64_t seed)
+static world *world_blank(uint32_t n, uint64_t seed)
 {
     world *w = calloc(1, sizeof *w);
     assert_non_null(w);
@@ -76,6 +78,7 @@ world *world_new(uint32_t n, uint64_t seed)
     seeded_rng state;
     dure_rng rng = seeded_rng_of(&state, seed);
     assert_ok(dure_sign_generate(&w->coordinator));
+    assert_ok(dure_sign_generate(&w->beacon));
     for (uint32_t i = 0; i < n; i++) {
         assert_ok(dure_sign_generate(&w->keys[i]));
         for (size_t j = 0; j < WORLD_WORDS; j++) {
@@ -85,27 +88,55 @@ world *world_new(uint32_t n, uint64_t seed)
         }
     }
     for (size_t i = 0; i < 4; i++) {
-        dure_buf_init(&w->records[i], 1u << 20);
+        dure_buf_init(&w->records[i], 4u << 20);
     }
     sample_config(w);
+    return w;
+}
+
+/* The configuration is final: the machines begin. */
+static world *begin(world *w)
+{
     dure_buf encoding;
+    dure_diag diag = {0};
     dure_buf_init(&encoding, DURE_CONFIG_BYTES_MAX);
-    assert_ok(dure_config_encode(&encoding, &w->config, NULL));
+    if (dure_config_encode(&encoding, &w->config, &diag)) fail_msg("%s", diag.text);
     assert_ok(dure_hash_bytes(&w->config_hash, dure_buf_span(&encoding)));
     dure_buf_fini(&encoding);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < w->n; i++) {
         dure_secagg_client_opts opts = {.config = &w->config,
                                         .config_hash = w->config_hash,
                                         .sign = &w->keys[i],
                                         .coordinator_sign = w->coordinator.public_,
                                         .rng = dure_rng_system(),
                                         .floors = {1, 0, 3},
-                                        .last_round = 4};
+                                        .last_round = 4,
+                                        .beacon_next = w->config.beacon_index};
         assert_ok(dure_secagg_client_new(&w->clients[i], &opts, NULL));
     }
     dure_secagg_server_opts opts = {&w->config, w->config_hash, &w->coordinator};
     assert_ok(dure_secagg_server_new(&w->server, &opts, NULL));
     return w;
+}
+
+world *world_new(uint32_t n, uint64_t seed)
+{
+    return begin(world_blank(n, seed));
+}
+
+world *world_new_sparse(uint32_t n, uint64_t seed, uint32_t c, uint32_t u_min)
+{
+    world *w = world_blank(n, seed);
+    dure_graph_choice choice = {.n = n, .c = c, .dropouts = n - u_min};
+    assert_true(dure_graph_choose(&choice));
+    assert_true(choice.k + 1 < n);
+    w->config.neighbours = choice.k;
+    w->config.threshold = choice.t;
+    w->config.collusion = c;
+    w->config.u_min = u_min;
+    w->config.beacon_index = 77;
+    memcpy(w->config.beacon_public, w->beacon.public_, DURE_KEY_BYTES);
+    return begin(w);
 }
 
 void world_free(world **w)
@@ -243,7 +274,7 @@ static void server_actions(world *w, dure_secagg_actions *actions)
             dure_put_raw(record, a->bytes.data, a->bytes.n);
             w->n_records = a->record;
         } else if (a->kind == DURE_SECAGG_BLAME) {
-            assert_true(w->n_blamed < 16);
+            assert_true(w->n_blamed < WORLD_MAX);
             w->blamed[w->n_blamed++] = a->member;
         } else if (a->kind == DURE_SECAGG_UNMASK) {
             unmask(w);
@@ -275,8 +306,21 @@ static void to_client(world *w, uint32_t member, const dure_msg *msg)
     if (err && !w->client_err[member]) { /* the first is the one that counts */
         w->client_err[member] = err;
         memcpy(w->last_error, diag.text, sizeof w->last_error);
+        memcpy(w->said[member], diag.text, sizeof w->said[member]);
     }
     world_client_actions(w, member, &actions);
+}
+
+/* Once the round is open, the beacon signs its index. */
+static void beacon_speaks(world *w)
+{
+    uint8_t signature[DURE_SIGNATURE_BYTES];
+    dure_secagg_actions actions = {0};
+    assert_ok(
+        dure_beacon_sign(signature, &w->beacon, w->config.federation_id, w->config.beacon_index));
+    assert_ok(dure_secagg_server_beacon(&actions, w->server,
+                                        dure_span_of(signature, sizeof signature), NULL));
+    server_actions(w, &actions);
 }
 
 void world_start(world *w)
@@ -286,6 +330,24 @@ void world_start(world *w)
         assert_ok(dure_secagg_client_start(&actions, w->clients[i], NULL));
         world_client_actions(w, i, &actions);
     }
+    if (w->config.neighbours) beacon_speaks(w);
+}
+
+void world_name_entries(const world *w, dure_msg *msg)
+{
+    static uint8_t bits[64][DURE_MEMBERS_BYTES_MAX]; /* outlive the message, and are not many */
+    static size_t at;
+    dure_members set = {{0}};
+    dure_span *members = msg->type == DURE_MSG_KEYS         ? &msg->u.keys.members
+                         : msg->type == DURE_MSG_SHARES_FOR ? &msg->u.shares_for.members
+                                                            : &msg->u.survivors.members;
+    for (size_t i = 0; msg->type == DURE_MSG_KEYS && i < msg->u.keys.n_entries; i++)
+        dure_members_add(&set, msg->u.keys.entries[i].member);
+    for (size_t i = 0; msg->type == DURE_MSG_SHARES_FOR && i < msg->u.shares_for.n_entries; i++)
+        dure_members_add(&set, msg->u.shares_for.entries[i].member);
+    for (size_t i = 0; msg->type == DURE_MSG_SURVIVORS && i < msg->u.survivors.n_entries; i++)
+        dure_members_add(&set, msg->u.survivors.entries[i].member);
+    *members = dure_members_put(bits[at++ % 64], &set, w->n);
 }
 
 /* Everything in flight is lost; the machine is rebuilt from the synced records. */

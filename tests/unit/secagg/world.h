@@ -5,7 +5,7 @@
 #include "secagg/client.h"
 #include "secagg/server.h"
 
-#define WORLD_MAX 7
+#define WORLD_MAX 100
 #define WORLD_WORDS 100 /* four chunks of 32 words, the last one short */
 
 /* The step before whose message a site dies. */
@@ -34,7 +34,7 @@ typedef struct world {
     uint32_t n;
     dure_config config;
     dure_hash config_hash;
-    dure_sign_key coordinator, keys[WORLD_MAX];
+    dure_sign_key coordinator, beacon, keys[WORLD_MAX];
     dure_secagg_client *clients[WORLD_MAX];
     dure_secagg_server *server;
     int32_t units[WORLD_MAX][WORLD_WORDS];
@@ -47,13 +47,14 @@ typedef struct world {
     dure_vector_tree trees[WORLD_MAX];
     uint32_t sum[WORLD_WORDS];
     bool summed, failed;
-    uint32_t blamed[16], n_blamed;
+    uint32_t blamed[WORLD_MAX], n_blamed;
     dure_buf records[4]; /* what the server persisted */
     size_t n_records;
     size_t crash_after;   /* the coordinator dies once it has written so many; 0: it does not */
     uint32_t signed_t3;   /* how often clients persisted an R3 */
     char last_error[512]; /* of a client's or the server's refused step */
     dure_err client_err[WORLD_MAX];
+    char said[WORLD_MAX][512]; /* by a client, with it */
 
     world_letter *letters;
     size_t n_letters, at, capacity;
@@ -64,8 +65,11 @@ typedef struct world {
  * with a word about it, when this machine's OpenSSL cannot: main() then returns WORLD_SKIPPED. */
 bool world_lacks_suite(void);
 #define WORLD_SKIPPED 77
-/* Members, keys and random updates from `seed`; t for c = 1. */
+/* Members, keys and random updates from `seed`; t for c = 1; the complete graph. */
 world *world_new(uint32_t n, uint64_t seed);
+/* On a sparse graph of n members, with k and t for c colluders and n - u_min dropouts as
+ * dure_graph_choose() finds them. */
+world *world_new_sparse(uint32_t n, uint64_t seed, uint32_t c, uint32_t u_min);
 void world_free(world **w);
 /* Runs until no message is on its way; sites that died are dropped at the server when it waits for
  * nobody else. */
@@ -81,5 +85,8 @@ void world_post(world *w, bool to_server, uint32_t member, const dure_msg *msg);
 bool world_expected(const world *w, dure_members *u3);
 /* The plain sum over `u3` in words, for comparison. */
 void world_plain_sum(uint32_t *sum, const world *w, const dure_members *u3);
+/* Names in an A1, A2 or A3 the members whose entries it has, and no others: the whole set, as long
+ * as the graph is complete. */
+void world_name_entries(const world *w, dure_msg *msg);
 /* Carries out a client's actions; empties the list. */
 void world_client_actions(world *w, uint32_t member, dure_secagg_actions *actions);
