@@ -3,6 +3,7 @@
 #include "crypto/wipe.h"
 #include "dp/accountant_rdp.h"
 #include "dp/calibrate.h"
+#include "dp/membership.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -428,6 +429,21 @@ dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_
     if (!err) err = dure_calibrate_history(&out->epsilon, (dure_dp_history){plans, n}, out->delta);
     free(plans);
     free(rdp);
+    return err;
+}
+
+dure_err dure_replay_membership(double *true_rate, const dure_replay *replay, size_t i,
+                                double false_rate)
+{
+    *true_rate = 1;
+    if (i >= replay->n_accounts) return DURE_ERR_USAGE;
+    dure_account unused = {.rounds = 0};
+    dure_dp_plan *plans = NULL;
+    size_t n = 0;
+    dure_err err = charged_plans(&plans, &n, &unused, replay, &replay->accounts[i]);
+    if (!err && n == 0) *true_rate = false_rate;
+    if (!err && n > 0) err = dure_membership_most(true_rate, plans, n, false_rate);
+    free(plans);
     return err;
 }
 

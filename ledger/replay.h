@@ -45,6 +45,9 @@ typedef struct dure_account {
 } dure_account;
 size_t dure_replay_accounts(const dure_replay *replay);
 DURE_MUST_USE dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_t i);
+/* What a test for membership can find of the i-th member's records at most (dp/membership.h). */
+DURE_MUST_USE dure_err dure_replay_membership(double *true_rate, const dure_replay *replay,
+                                              size_t i, double false_rate);
 
 /* Counts over all that was added. */
 typedef struct dure_replay_totals {

@@ -1,5 +1,5 @@
 /* Collecting: one pass over the verified leaves, with a replay of its own for the curves. */
-#include "ledger/statement.h"
+#include "ledger/statement_int.h"
 
 #include "dp/calibrate.h"
 
@@ -180,6 +180,26 @@ static void end_curves(dure_statement *s)
     }
 }
 
+const dure_statement_curve *dure_statement_largest(const dure_statement *s)
+{
+    const dure_statement_curve *most = NULL;
+    for (size_t i = 0; i < s->n_curves; i++) {
+        if (!most || s->curves[i].account->epsilon > most->account->epsilon) most = &s->curves[i];
+    }
+    return most;
+}
+
+static dure_err find_membership(collector *c)
+{
+    dure_statement *s = c->out;
+    const dure_statement_curve *most = dure_statement_largest(s);
+    s->found_at_100 = s->found_at_1000 = 1;
+    if (!most || !isfinite(most->account->epsilon)) return DURE_OK;
+    const size_t i = (size_t)(most - s->curves);
+    dure_err err = dure_replay_membership(&s->found_at_100, c->replay, i, 0.01);
+    return err ? err : dure_replay_membership(&s->found_at_1000, c->replay, i, 0.001);
+}
+
 static dure_err collect(dure_statement *s, const dure_export *export_)
 {
     collector c = {.out = s, .event = calloc(1, sizeof *c.event)};
@@ -189,6 +209,7 @@ static dure_err collect(dure_statement *s, const dure_export *export_)
     for (size_t i = 0; !err && i < export_->n_leaves; i++)
         err = take(&c, export_->leaves[i].bytes);
     if (!err) end_curves(s);
+    if (!err) err = find_membership(&c);
     dure_replay_free(&c.replay);
     free(c.event);
     return err;

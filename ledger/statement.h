@@ -112,6 +112,9 @@ typedef struct dure_statement {
     size_t n_acts;
     dure_statement_curve *curves; /* one for each account of the report */
     size_t n_curves;
+    /* What a test for membership finds at most at the site with the largest loss, when it is wrong
+     * about one in a hundred and one in a thousand; 1 where nothing is protected. */
+    double found_at_100, found_at_1000;
     uint32_t privacy_mode; /* of the last round; 0 before any */
     dure_dp_plan plan;     /* of the last round's first member */
 } dure_statement;

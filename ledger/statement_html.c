@@ -155,15 +155,6 @@ void dure_statement_put_delta(dure_buf *out, double delta)
     dure_put_format(out, "%.1f&nbsp;\xc3\x97&nbsp;10<sup>\xe2\x88\x92%d</sup>", lead, -power);
 }
 
-const dure_statement_curve *dure_statement_largest(const dure_statement *s)
-{
-    const dure_statement_curve *most = NULL;
-    for (size_t i = 0; i < s->n_curves; i++) {
-        if (!most || s->curves[i].account->epsilon > most->account->epsilon) most = &s->curves[i];
-    }
-    return most;
-}
-
 /* ---- top of the page ---- */
 
 static void put_verdict(dure_buf *out, const dure_statement *s)
@@ -290,16 +281,12 @@ static void put_summary(dure_buf *out, const dure_statement *s)
 
 /* ---- the guarantee in words ---- */
 
-/* What (epsilon, delta) leaves to someone who looks for one record or subject: true positives at a
- * given rate of false ones, from the definition. */
-static double power_at(double false_rate, double epsilon, double delta)
+/* What the loss leaves to someone who looks for one record, subject or site. */
+static void put_meaning(dure_buf *out, const dure_statement *s, const char *unit)
 {
-    double power = exp(epsilon) * false_rate + delta;
-    return power < 1 ? power : 1;
-}
-
-static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
-{
+    const dure_statement_curve *most = dure_statement_largest(s);
+    if (!most || !isfinite(most->account->epsilon)) return;
+    const dure_account *a = most->account;
     double sure = 1 / (1 + exp(-a->epsilon));
     dure_put_format(
         out, "<h3>What that means for one %s</h3>\n<p>At the site with the largest loss (", unit);
@@ -319,8 +306,7 @@ static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
         "<li>A test that wrongly points at 1 in 100 unused %ss finds at most "
         "<b>%.1f&nbsp;%%</b> of the used ones; one that is wrong for 1 in 1,000, at most "
         "<b>%.2f&nbsp;%%</b>.</li>\n",
-        unit, 100 * power_at(0.01, a->epsilon, a->delta),
-        100 * power_at(0.001, a->epsilon, a->delta));
+        unit, 100 * s->found_at_100, 100 * s->found_at_1000);
     dure_put_format(
         out, "<li>No conclusion about a %s becomes more than e<sup>\xce\xb5</sup> = <b>", unit);
     put_odds(out, a->epsilon);
@@ -334,7 +320,6 @@ static void put_meaning(dure_buf *out, const dure_account *a, const char *unit)
 
 static void put_record_guarantee(dure_buf *out, const dure_statement *s)
 {
-    const dure_statement_curve *most = dure_statement_largest(s);
     dure_statement_put(
         out,
         "<p>The guarantee is <em>record-level differential privacy</em>, "
@@ -357,12 +342,11 @@ static void put_record_guarantee(dure_buf *out, const dure_statement *s)
         "<tr><th>Each site's own</th><td>The losses of different sites do not add up: records of "
         "one site are touched by that site's releases only. The federation's figure is the "
         "largest.</td></tr>\n</tbody></table>\n");
-    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "record");
+    put_meaning(out, s, "record");
 }
 
 static void put_subject_guarantee(dure_buf *out, const dure_statement *s)
 {
-    const dure_statement_curve *most = dure_statement_largest(s);
     dure_statement_put(
         out,
         "<p>The guarantee is <em>subject-level differential privacy</em>, "
@@ -388,12 +372,11 @@ static void put_subject_guarantee(dure_buf *out, const dure_statement *s)
         "<tr><th>Each site's own</th><td>The losses of different sites do not add up: subjects of "
         "one site alone are touched by that site's releases only. The federation's figure is the "
         "largest.</td></tr>\n</tbody></table>\n");
-    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "subject");
+    put_meaning(out, s, "subject");
 }
 
 static void put_site_guarantee(dure_buf *out, const dure_statement *s)
 {
-    const dure_statement_curve *most = dure_statement_largest(s);
     dure_statement_put(
         out,
         "<p>The guarantee is <em>site-level differential privacy by shared noise</em>, "
@@ -421,7 +404,7 @@ static void put_site_guarantee(dure_buf *out, const dure_statement *s)
         "whose "
         "records are at several sites adds their \xce\xb5 up.</td></tr>\n</tbody></table>\n",
         s->plan.honest, s->plan.honest);
-    if (most && isfinite(most->account->epsilon)) put_meaning(out, most->account, "site");
+    put_meaning(out, s, "site");
 }
 
 static void put_guarantee(dure_buf *out, const dure_statement *s)

@@ -192,6 +192,14 @@ static json_t *terms_json(const dure_statement_terms *t)
                      t->learning_rate);
 }
 
+static json_t *membership_json(const dure_statement *s)
+{
+    const dure_statement_curve *most = dure_statement_largest(s);
+    if (!most) return json_null();
+    return json_pack("{s:s, s:f, s:f}", "site", most->account->name, "found_at_0.01",
+                     s->found_at_100, "found_at_0.001", s->found_at_1000);
+}
+
 json_t *dure_statement_json(const dure_statement *s)
 {
     const dure_event_genesis *g = &s->report->genesis;
@@ -203,7 +211,7 @@ json_t *dure_statement_json(const dure_statement *s)
                          s->facts->program);
     return json_pack(
         "{s:b, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, "
-        "s:o, s:o, s:O?, s:o, s:o}",
+        "s:o, s:o, s:o, s:O?, s:o, s:o}",
         "verified", 1, "file", file, "made", time_text(s->facts->now_s), "program",
         s->facts->program, "federation", g->federation, "federation_id",
         hash_text(&g->federation_id), "root", dure_json_from_hex(g->root_public, 32), "from",
@@ -216,8 +224,8 @@ json_t *dure_statement_json(const dure_statement *s)
             : "pld; rdp as a second opinion; Poisson-subsampled Gaussian, add/remove",
         "honest_sites",
         s->privacy_mode == 2 ? json_integer((json_int_t)s->plan.honest) : json_null(), "sites",
-        sites_json(s), "privacy_loss", losses_json(s), "model", terms_json(s->facts->terms),
-        "secure_sum", sum_json(s), "releases", rounds_json(s), "acts", acts_json(s),
-        "empirical_audit", s->facts->canary, "incidents", incidents_json(s), "checks",
+        sites_json(s), "privacy_loss", losses_json(s), "membership", membership_json(s), "model",
+        terms_json(s->facts->terms), "secure_sum", sum_json(s), "releases", rounds_json(s), "acts",
+        acts_json(s), "empirical_audit", s->facts->canary, "incidents", incidents_json(s), "checks",
         checks_json(s));
 }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# ledger_parity.sh DURE COPIES: two verifiers on the exports of two real federations, one that protects
-# records and one that protects subjects, and on their tampered copies. COPIES is
+# ledger_parity.sh DURE COPIES: two verifiers on the exports of three real federations, which protect
+# records, subjects and whole sites, and on their tampered copies. COPIES is
 # test_cli_audit_copies, which trains five sites and writes them.
 #
 # DURE_ORACLE_VENV is a Python environment for the package `cryptography` (made when missing, and
@@ -20,7 +20,7 @@ if ! "$venv/bin/python" -c 'import cryptography' 2>/dev/null; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-for unit in --records --subjects; do
+for unit in --records --subjects --sites; do
     mkdir "$work/$unit"
     "$2" --write "$work/$unit" $unit > "$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     "$venv/bin/python" "$here/ledger_parity.py" "$1" "$work/$unit"

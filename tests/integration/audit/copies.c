@@ -481,10 +481,20 @@ static verdict round_cut_out(tampering *t)
 
 /* ---- forged with its hash; no signature ---- */
 
+/* Of one member; of all where sites share noise, since no entry with different shares can be
+ * written.
+ */
+static void inflate(dure_event_round *round, uint32_t member)
+{
+    const bool all = round->privacy_mode == DURE_PRIVACY_CLIENT;
+    for (uint32_t i = 0; i < round->n_members; i++)
+        if (all || i == member) round->members[i].plan.sigma_num += 65536;
+}
+
 static verdict noise_inflated(tampering *t)
 {
     read_event(t, t->opened[1]);
-    t->event->u.round.members[2].plan.sigma_num *= 2;
+    inflate(&t->event->u.round, 2);
     write_event(t, t->opened[1]);
     rehash(t, t->opened[1]);
     return entry(t->opened[1]); /* not what the site declared */
@@ -573,7 +583,7 @@ static verdict noise_inflated_by_everybody(tampering *t)
     const size_t both[] = {t->opened[0], t->closed[0]};
     for (size_t k = 0; k < 2; k++) {
         read_event(t, both[k]);
-        t->event->u.round.members[1].plan.sigma_num += 65536;
+        inflate(&t->event->u.round, 1);
         write_event(t, both[k]);
         rehash(t, both[k]);
     }
@@ -581,16 +591,28 @@ static verdict noise_inflated_by_everybody(tampering *t)
     return entry(t->opened[0]);
 }
 
-/* What is protected is one record, or one subject: the root signed which. */
+static void change_unit(dure_event_round *round, uint32_t member)
+{
+    const bool of_sites = round->privacy_mode == DURE_PRIVACY_CLIENT;
+    for (uint32_t i = 0; i < round->n_members; i++) {
+        dure_dp_plan *plan = &round->members[i].plan;
+        if (!of_sites && i != member) continue;
+        plan->mechanism = plan->mechanism == DURE_DP_POISSON_GAUSSIAN
+                              ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
+                              : DURE_DP_POISSON_GAUSSIAN;
+        plan->honest = 0;
+        plan->n_params = 0;
+    }
+    if (of_sites) round->privacy_mode = DURE_PRIVACY_RECORD;
+}
+
+/* What is protected is one record, one subject or one site: the root signed which. */
 static verdict unit_changed_by_everybody(tampering *t)
 {
     const size_t both[] = {t->opened[1], t->closed[1]};
     for (size_t k = 0; k < 2; k++) {
         read_event(t, both[k]);
-        dure_dp_plan *plan = &t->event->u.round.members[3].plan;
-        plan->mechanism = plan->mechanism == DURE_DP_POISSON_GAUSSIAN
-                              ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
-                              : DURE_DP_POISSON_GAUSSIAN;
+        change_unit(&t->event->u.round, 3);
         write_event(t, both[k]);
         rehash(t, both[k]);
     }

@@ -1,9 +1,9 @@
 /* A real federation of five sites trains three rounds; then its export is tampered with in more
  * than forty ways. `dure audit verify` must catch each and name what was touched.
  *
- * With --subjects the federation protects subjects, three records each. With --write DIR the export
- * and its copies are left there for another verifier, with what must be named in DIR/expected.json
- * (tests/oracle/ledger_parity.sh). */
+ * With --subjects the federation protects subjects, three records each; with --sites whole sites,
+ * by noise that they share. With --write DIR the export and its copies are left there for another
+ * verifier, with what must be named in DIR/expected.json (tests/oracle/ledger_parity.sh). */
 #include "../federation/village.h"
 #include "copies.h"
 
@@ -20,7 +20,7 @@
 
 enum { RECORDS = 60, SUBJECTS = 20, ROUNDS = 3, STEPS = 2 };
 
-static bool of_subjects; /* --subjects */
+static bool of_subjects, of_sites; /* --subjects, --sites */
 static village v;
 static pid_t clients[COPIES_SITES];
 static dure_buf whole; /* the export */
@@ -40,10 +40,11 @@ static void join(uint32_t i)
     assert_ok(
         dure_file_write_atomic(temp_dir_file(&v.dir, name), dure_buf_span(&text), 0644, NULL));
     dure_buf_fini(&text);
-    if (village_run(&v,
-                    "join site%u.invitation place%u --data site%u.jsonl --source records%u "
-                    "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger ledger%u",
-                    i, i, i, i, of_subjects ? SUBJECTS : RECORDS, i))
+    if (village_run(
+            &v,
+            "join site%u.invitation place%u --data site%u.jsonl --source records%u "
+            "--records %d --model base.gguf --epsilon 50 --delta 0.001 --ledger ledger%u %s",
+            i, i, i, i, of_subjects ? SUBJECTS : RECORDS, i, of_sites ? "--accept-site-level" : ""))
         fail_msg("%s", v.output);
     snprintf(name, sizeof name, "place%u/keys/sign.key", i);
     assert_ok(dure_sign_load(&sites[i], temp_dir_file(&v.dir, name), NULL));
@@ -64,6 +65,8 @@ static void train(void)
 {
     if (of_subjects)
         village_make_of_subjects(&v, COPIES_SITES, ROUNDS, STEPS);
+    else if (of_sites)
+        village_make_of_sites(&v, COPIES_SITES, COPIES_SITES - 1, ROUNDS, STEPS);
     else
         village_make_training(&v, COPIES_SITES, 0, ROUNDS, STEPS);
     village_start(&v);
@@ -165,7 +168,7 @@ static void test_audit_accepts_the_export(void **state)
         fail_msg("%s", v.output);
     village_says(&v, "3 closed, 0 aborted");
     village_says(&v, "15 cosignatures of sites, all valid");
-    village_says(&v, of_subjects ? "  subject  " : "  record  ");
+    village_says(&v, of_subjects ? "  subject  " : of_sites ? "  site  " : "  record  ");
 }
 
 static void test_audit_catches_every_copy(void **state)
@@ -247,6 +250,7 @@ int main(int argc, char **argv)
     };
     const struct CMUnitTest writing[] = {cmocka_unit_test(write_copies)};
     of_subjects = argc > 1 && strcmp(argv[argc - 1], "--subjects") == 0;
+    of_sites = argc > 1 && strcmp(argv[argc - 1], "--sites") == 0;
     if (argc >= 3 && strcmp(argv[1], "--write") == 0) {
         write_dir = argv[2];
         return cmocka_run_group_tests_name("audit.copies", writing, setup, teardown);

@@ -149,6 +149,10 @@ static void test_report_json_has_every_item(void **state)
     double epsilon = json_real_value(json_object_get(loss, "epsilon"));
     double planned = json_real_value(json_object_get(loss, "epsilon_of_plan"));
     assert_true(epsilon > 0.1 && epsilon < planned);
+    const json_t *found = json_object_get(s, "membership");
+    const double at_100 = json_real_value(json_object_get(found, "found_at_0.01"));
+    assert_true(at_100 > 0.01 && at_100 < 1);
+    assert_true(json_real_value(json_object_get(found, "found_at_0.001")) < at_100);
     json_t *curve = json_object_get(loss, "over_time");
     assert_int_equal(json_array_size(curve), 15); /* 14 ends of rounds, and the account itself */
     for (size_t i = 1; i < json_array_size(curve); i++)

@@ -116,11 +116,11 @@ void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t 
     v->silence_s = "12";
 }
 
-void village_make_of_sites(village *v, uint32_t n, uint32_t u_min, uint32_t steps)
+void village_make_of_sites(village *v, uint32_t n, uint32_t u_min, uint32_t rounds, uint32_t steps)
 {
     char options[64];
     snprintf(options, sizeof options, "site --noise 2 --clip 0.5 --u-min %u", u_min);
-    make(v, n, 1,
+    make(v, n, rounds,
          &(village_plan){.steps = steps,
                          .batch = 4,
                          .width = 256,

@@ -35,7 +35,7 @@ void village_make_large(village *v, uint32_t n, uint32_t least, uint32_t rounds)
 void village_make_of_subjects(village *v, uint32_t n, uint32_t rounds, uint32_t steps);
 /* The same, protecting whole sites by noise that they share, in an adapter of 129,024 parameters:
  * at least `u_min` sites in a sum, one of which may collude. */
-void village_make_of_sites(village *v, uint32_t n, uint32_t u_min, uint32_t steps);
+void village_make_of_sites(village *v, uint32_t n, uint32_t u_min, uint32_t rounds, uint32_t steps);
 void village_end(village *v);
 
 /* Runs `dure ARGUMENTS` in the folder; exit status; both outputs in v->output. */
