@@ -269,7 +269,7 @@ void dure_dealer_close(dure_dealer **handle)
     dure_dealer *dealer = *handle;
     if (!dealer) return;
     close_sockets(dealer);
-    if (dealer->context) zmq_ctx_term(dealer->context);
+    dure_socket_end(dealer->context);
     if (dealer->wake_fd >= 0) close(dealer->wake_fd);
     dure_curve_key_wipe(&dealer->key);
     free(dealer);

@@ -223,6 +223,13 @@ dure_err dure_socket_wait(void *socket, void *second, int wake_fd, int64_t wait_
     return n == 0 ? DURE_ERR_TIMEOUT : DURE_OK;
 }
 
+void dure_socket_end(void *context)
+{
+    /* A signal interrupts it, and it can be called again: only then are its threads ended. */
+    while (context && zmq_ctx_term(context) != 0 && errno == EINTR)
+        continue;
+}
+
 dure_err dure_wake_open(int *fd)
 {
     *fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

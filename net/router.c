@@ -271,7 +271,7 @@ void dure_router_close(dure_router **handle)
     if (router->context) zmq_ctx_shutdown(router->context);
     dure_zap_stop(&router->zap);
     dure_door_close(&router->door);
-    if (router->context) zmq_ctx_term(router->context);
+    dure_socket_end(router->context);
     if (router->wake_fd >= 0) close(router->wake_fd);
     free(router->peers);
     free(router);

@@ -44,6 +44,10 @@ void dure_payload_discard(const dure_payload *payload);
  * drained. DURE_ERR_CANCELLED: woken; DURE_ERR_TIMEOUT. `second` may be NULL. */
 DURE_MUST_USE dure_err dure_socket_wait(void *socket, void *second, int wake_fd, int64_t wait_ms);
 
+/* Ends a context whose sockets are closed or told to end, and its threads. Signals do not keep it
+ * from that. NULL: nothing to do. */
+void dure_socket_end(void *context);
+
 /* An eventfd for waking; DURE_ERR_IO if there is none to have. */
 DURE_MUST_USE dure_err dure_wake_open(int *fd);
 void dure_wake_write(int fd); /* async-signal-safe */
