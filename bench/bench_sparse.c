@@ -132,7 +132,7 @@ static size_t begin(void)
                                               .sign = &sites[i].key,
                                               .coordinator_sign = coordinator.public_,
                                               .rng = dure_rng_system(),
-                                              .beacon_next = 1};
+                                              .beacon = {beacon.public_, 1}};
         const double started = thread_seconds();
         err = dure_secagg_client_new(&sites[i].client, &opts, &diag);
         if (!err) err = dure_secagg_client_start(&sites[i].out, sites[i].client, &diag);

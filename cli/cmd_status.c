@@ -222,10 +222,10 @@ static void print_site(const view *v, const dure_roster_member *m)
     if (isfinite(all)) snprintf(planned, sizeof planned, "%.2f", all);
     dure_format_bytes(bytes, (uint64_t)json_integer_value(json_object_get(live, "bytes_received")));
     if (!here && json_is_real(silent))
-        snprintf(silence, sizeof silence, ", silent for %.0f s", json_real_value(silent));
+        snprintf(silence, sizeof silence, "  silent for %.0f s", json_real_value(silent));
     else if (!here && live)
-        snprintf(silence, sizeof silence, ", not seen since the start");
-    printf("  %-16s %-16s %-8s %8llu   %6s of %-6s  %s%s\n", m->join.invitation.name,
+        snprintf(silence, sizeof silence, "  not seen since the start");
+    printf("  %-16s %-16s %-8s %8llu   %6s of %-6s  %9s%s\n", m->join.invitation.name,
            m->join.invitation.organisation,
            m->revoked    ? "revoked"
            : here        ? "here"
@@ -299,7 +299,7 @@ static int print_words(const view *v, const char *dir)
         printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
                unit_of(v), counted_of(v));
     printf("sites       %-16s %-16s %-8s %8ss  %-16s  %s\n", "", "", "", counted_of(v),
-           "epsilon of plan", "received");
+           "epsilon of plan", " received");
     for (size_t i = 0; i < dure_roster_count(v->roster); i++)
         print_site(v, dure_roster_at(v->roster, i));
     if (dure_roster_count(v->roster) == 0)

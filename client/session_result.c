@@ -336,6 +336,17 @@ static dure_err on_others_result(dure_session *s, const dure_msg_result *r, dure
     return err ? err : cosign(s, diag);
 }
 
+/* While the sum comes: the same result in the log as it is by then. What the coordinator sends next
+ * begins where this message leaves the site. */
+static dure_err on_repeat(dure_session *s, const dure_msg_result *r, dure_diag *diag)
+{
+    const dure_msg_result *first = &s->round.result->u.result;
+    if (r->leaf_index != first->leaf_index || r->leaf.n != first->leaf.n ||
+        !dure_ct_equal(r->leaf.data, first->leaf.data, r->leaf.n))
+        return wrong(diag, "the round has two log entries");
+    return check_inclusion(&s->round.outdated, s, r, diag);
+}
+
 dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
     const dure_msg_result *r = &(*msg)->u.result;
@@ -349,7 +360,7 @@ dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
     if (!s->round.config || !dure_ct_equal(r->config_hash, s->round.hash.b, DURE_DIGEST_BYTES)) {
         return on_others_result(s, r, diag);
     }
-    if (s->round.result) return DURE_OK; /* a repeat */
+    if (s->round.result) return on_repeat(s, r, diag);
     err = check_leaf(s, r, diag);
     if (err) return err;
     s->round.result = *msg;

@@ -39,6 +39,8 @@ bool dure_site_there(const char *dir)
 
 /* ---- state ---- */
 
+_Static_assert(DURE_MEMBERS_MAX <= 128, "a federation's members fit two words");
+
 static void put_members(dure_buf *out, const dure_members *set)
 {
     dure_put_u64(out, set->word[0]);

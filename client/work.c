@@ -2,6 +2,7 @@
 
 #include "client/share_update.h"
 #include "common/clock.h"
+#include "common/thread.h"
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
 #include "federation/global_adapter.h"
@@ -396,9 +397,8 @@ dure_err dure_work_start(dure_work *w, const dure_work_round *round, dure_diag *
     if (!err) {
         w->err = DURE_OK;
         w->diag = (dure_diag){{0}};
-        if (pthread_create(&w->thread, NULL, train, w)) {
-            err = dure_diag_set(diag, DURE_ERR_NOMEM, "cannot start the training thread");
-        }
+        err = dure_thread_start(&w->thread, train, w);
+        if (err) dure_diag_set(diag, err, "cannot start the training thread");
         w->has_thread = !err;
     }
     if (err) dure_work_drop(w);

@@ -6,11 +6,11 @@
 #include "coordinator/aggregate_int.h"
 
 #include "common/file.h"
+#include "common/thread.h"
 #include "kernels/threads.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -100,26 +100,21 @@ static void *work(void *state)
     return NULL;
 }
 
-/* Signals are for the thread that runs the loop. */
 static dure_err start(dure_aggregate *a, dure_diag *diag)
 {
     aggregate_ingest *in = &a->ingest;
     const uint32_t cores = dure_physical_cores();
     const uint32_t n = cores < AGGREGATE_THREADS_MAX ? cores : AGGREGATE_THREADS_MAX;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    for (int rc = 0; !rc && in->n_lanes < n;) {
+    for (dure_err err = DURE_OK; !err && in->n_lanes < n;) {
         aggregate_lane *lane = &in->lanes[in->n_lanes];
         lane->aggregate = a;
         pthread_cond_init(&lane->came, NULL);
-        rc = pthread_create(&lane->thread, NULL, work, lane);
-        if (rc)
+        err = dure_thread_start(&lane->thread, work, lane);
+        if (err)
             pthread_cond_destroy(&lane->came);
         else
             in->n_lanes++;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     return in->n_lanes ? DURE_OK
                        : dure_diag_set(diag, DURE_ERR_LIMIT,
                                        "no thread can be started to take vectors in; raise the "

@@ -596,7 +596,8 @@ dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site, const dure
         return DURE_OK;
     }
     if (err) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
-    c->cited_known = false;
+    /* Counting verifies every cosignature: one more on what counts already changes nothing. */
+    if (m->checkpoint_size > before) c->cited_known = false;
     dure_site_state *s = &c->sites[site];
     s->has_result = s->has_result || m->checkpoint_size == dure_journal_newest(c->journal);
     if (m->checkpoint_size > s->checkpoint.n) {

@@ -28,10 +28,12 @@ typedef struct dure_site_state {
     uint64_t last_round;
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
-    dure_site_chain chain; /* the longest budget chain that it showed, in this run or before */
-    bool asked_notes;      /* after a recovery */
-    bool has_result;       /* it cosigned a log that holds the last result */
-    uint64_t unwilling_ms; /* it refused a round for its policy or budget; 0: it did not */
+    dure_site_chain chain;     /* the longest budget chain that it showed, in this run or before */
+    bool chain_old;            /* it showed a shorter one last */
+    bool asked_notes;          /* after a recovery */
+    bool has_result;           /* it cosigned a log that holds the last result */
+    uint64_t unwilling_ms;     /* it refused a round for its policy or budget; 0: it did not */
+    dure_abort_code unwilling; /* which of them */
 } dure_site_state;
 
 typedef enum dure_loop_state {

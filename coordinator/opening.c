@@ -60,13 +60,22 @@ static uint32_t count_present(const dure_coordinator *c, uint64_t now_ms)
     return n;
 }
 
+/* Why a site that may be connected does not count; empty: it is away. */
+static const char *why_absent(const dure_site_state *s)
+{
+    if (s->chain_old) return " (its privacy ledger is an older copy)";
+    if (!s->unwilling_ms) return "";
+    return s->unwilling == DURE_ABORT_BUDGET ? " (its privacy budget does not allow the round)"
+                                             : " (its policy forbids the round)";
+}
+
 /* Too few are here: who of the roster is not, or that too few have joined at all. */
 static void say_absent(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator *c, uint32_t present,
                        uint64_t now_ms)
 {
     const size_t size = DURE_MSG_TEXT_SIZE, joined = dure_roster_in_force(c->roster);
     const uint32_t needed = c->folder.settings.terms.cohort.min_sites;
-    const char *comma = "; away: ";
+    const char *comma = "; missing: ";
     int at = snprintf(text, size, "waiting for sites: %u of at least %u are here", present, needed);
     if (joined < needed)
         at += snprintf(text + at, size - (size_t)at, ", and only %zu have joined: invite more",
@@ -75,7 +84,7 @@ static void say_absent(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator *c,
         const dure_roster_member *m = dure_roster_at(c->roster, i);
         if (m->revoked || dure_coordinator_site_present(c, i, now_ms)) continue;
         at += snprintf(text + at, size - (size_t)at, "%s%s%s", comma, m->join.invitation.name,
-                       c->sites[i].unwilling_ms ? " (refused the last round)" : "");
+                       why_absent(&c->sites[i]));
         comma = ", ";
     }
 }

@@ -214,6 +214,7 @@ static void note_refusal(dure_coordinator *c, uint32_t member, const dure_msg_ab
 {
     if (abort_->code != DURE_ABORT_POLICY && abort_->code != DURE_ABORT_BUDGET) return;
     c->sites[c->now.sites[member]].unwilling_ms = now_ms;
+    c->sites[c->now.sites[member]].unwilling = (dure_abort_code)abort_->code;
     dure_coordinator_report(c, "site_refuses",
                             json_pack("{s:I, s:s, s:s}", "round", (json_int_t)c->now.row.round,
                                       "site", name_of(c, member), "why", abort_->text));

@@ -205,7 +205,9 @@ dure_err dure_coordinator_on_guest(dure_coordinator *c, const dure_envelope *env
         return dure_coordinator_ask_back(c, peer, false, h, diag);
     if (dure_coordinator_asks_guests(c)) return DURE_OK; /* it may turn out to be a member */
     return refuse(c, peer, DURE_REFUSAL_RECORD,
-                  "this key is not a member of the federation; join with an invitation", diag);
+                  "this key is not a member of the federation; join with an invitation, or, if "
+                  "this was a site before, 'dure client renew' with a new one",
+                  diag);
 }
 
 /* ---- revocations ---- */
@@ -302,11 +304,13 @@ dure_err dure_coordinator_chain_is_old(bool *old, dure_coordinator *c, size_t si
     *old = shown->length < seen->length ||
            (shown->length == seen->length && !dure_hash_equal(&seen->head, &not_known) &&
             !dure_hash_equal(&shown->head, &seen->head));
+    c->sites[site].chain_old = *old;
     if (!*old) return DURE_OK;
     snprintf(text, sizeof text,
              "the site's privacy ledger has %llu entries; by what it showed and paid before it has "
              "%llu, or others: an older copy was put back, which forgets what was spent; put the "
-             "newest copy back",
+             "newest copy back, or, if it is lost for good, have other records invited under "
+             "another name",
              (unsigned long long)shown->length, (unsigned long long)seen->length);
     dure_coordinator_report(c, "site_ledger_is_old",
                             json_pack("{s:s, s:I, s:I}", "site", name, "entries",

@@ -1,5 +1,7 @@
 #include "kernels/threads.h"
 
+#include "common/thread.h"
+
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -194,10 +196,8 @@ dure_err dure_pool_new(dure_pool **out, uint32_t threads, size_t scratch_bytes)
     dure_err err = dure_pool_reserve(pool, scratch_bytes ? scratch_bytes : 64);
     for (uint32_t i = 1; i < threads && !err; i++) {
         pool->workers[i].pool = pool;
-        if (pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]))
-            err = DURE_ERR_NOMEM;
-        else
-            pool->started++;
+        err = dure_thread_start(&pool->workers[i].thread, worker_main, &pool->workers[i]);
+        if (!err) pool->started++;
     }
     if (err)
         dure_pool_free(&pool);

@@ -3,7 +3,6 @@
 #include "net/socket_int.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -222,16 +221,6 @@ dure_err dure_socket_wait(void *socket, void *second, int wake_fd, int64_t wait_
         return DURE_ERR_CANCELLED;
     }
     return n == 0 ? DURE_ERR_TIMEOUT : DURE_OK;
-}
-
-dure_err dure_socket_thread(pthread_t *out, void *(*run)(void *), void *state)
-{
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    const int rc = pthread_create(out, NULL, run, state);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc ? DURE_ERR_NET : DURE_OK;
 }
 
 dure_err dure_wake_open(int *fd)

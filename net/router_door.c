@@ -2,13 +2,13 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/thread.h"
 #include "crypto/wipe.h"
 #include "net/socket_int.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -189,14 +189,14 @@ dure_err dure_door_open(dure_door **out, void *context, void *socket, size_t mos
     pthread_mutex_init(&door->lock, NULL);
     int linger_ms = 0, no_limit = 0;
     door->monitor = zmq_socket(context, ZMQ_PAIR);
-    /* The thread takes the socket over as a whole, which pthread_create makes safe. */
+    /* The thread takes the socket over as a whole, which starting one makes safe. */
     if (door->visitors && door->monitor &&
         zmq_setsockopt(door->monitor, ZMQ_LINGER, &linger_ms, sizeof linger_ms) == 0 &&
         zmq_setsockopt(door->monitor, ZMQ_RCVHWM, &no_limit, sizeof no_limit) == 0 &&
         zmq_socket_monitor(socket, MONITOR_ENDPOINT, ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_DISCONNECTED) ==
             0 &&
         zmq_connect(door->monitor, MONITOR_ENDPOINT) == 0 &&
-        dure_socket_thread(&door->thread, watch, door) == DURE_OK) {
+        dure_thread_start(&door->thread, watch, door) == DURE_OK) {
         *out = door;
         return DURE_OK;
     }

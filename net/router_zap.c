@@ -1,10 +1,10 @@
 #include "net/router_zap.h"
 
+#include "common/thread.h"
 #include "crypto/wipe.h"
 #include "net/socket_int.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zmq.h>
@@ -111,11 +111,11 @@ dure_err dure_zap_start(dure_zap **out, void *context, dure_admit *admit, void *
     zap->admit = admit;
     zap->admit_state = admit_state;
     zap->socket = zmq_socket(context, ZMQ_REP);
-    /* A REP socket moves to the new thread as a whole, which pthread_create makes safe. */
+    /* A REP socket moves to the new thread as a whole, which starting one makes safe. */
     int linger_ms = 0;
     if (zap->socket && zmq_setsockopt(zap->socket, ZMQ_LINGER, &linger_ms, sizeof linger_ms) == 0 &&
         zmq_bind(zap->socket, ZAP_ENDPOINT) == 0 &&
-        dure_socket_thread(&zap->thread, run, zap) == DURE_OK) {
+        dure_thread_start(&zap->thread, run, zap) == DURE_OK) {
         *out = zap;
         return DURE_OK;
     }

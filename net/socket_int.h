@@ -4,7 +4,6 @@
 #include "common/err.h"
 #include "net/envelope.h"
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <zmq.h>
@@ -44,10 +43,6 @@ void dure_payload_discard(const dure_payload *payload);
 /* Waits until `socket` (or one of two) can be read, or the wake-up pipe was written, which is then
  * drained. DURE_ERR_CANCELLED: woken; DURE_ERR_TIMEOUT. `second` may be NULL. */
 DURE_MUST_USE dure_err dure_socket_wait(void *socket, void *second, int wake_fd, int64_t wait_ms);
-
-/* A thread that takes no signals: the handlers of the process run on the threads that own what they
- * touch. DURE_ERR_NET when there is none to have. */
-DURE_MUST_USE dure_err dure_socket_thread(pthread_t *out, void *(*run)(void *), void *state);
 
 /* An eventfd for waking; DURE_ERR_IO if there is none to have. */
 DURE_MUST_USE dure_err dure_wake_open(int *fd);

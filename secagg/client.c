@@ -84,16 +84,37 @@ static dure_err check_floors(const dure_secagg_client *c, dure_diag *diag)
                              "the threshold %u of %u sites does not withstand %u colluding ones",
                              config->threshold, degree + 1, liars);
     }
-    if (config->neighbours && config->beacon_index < c->opts.beacon_next) {
-        return dure_diag_set(diag, DURE_ERR_POLICY,
-                             "the round's neighbours follow from number %llu of the beacon, which "
-                             "was out before the round opened: they may have been chosen",
-                             (unsigned long long)config->beacon_index);
-    }
     if (config->n_members < c->least) {
         return dure_diag_set(diag, DURE_ERR_POLICY,
                              "the round has %u sites; the policy asks for at least %u",
                              config->n_members, c->least);
+    }
+    return DURE_OK;
+}
+
+/* On a sparse graph the coordinator must not have had a hand in the order. */
+static dure_err check_beacon(const dure_secagg_client *c, dure_diag *diag)
+{
+    const dure_config *config = c->opts.config;
+    const dure_secagg_beacon *trusted = &c->opts.beacon;
+    if (!config->neighbours) return DURE_OK;
+    if (!trusted->public_) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "the round is on a sparse graph; this site takes part in rounds on "
+                             "the complete graph only");
+    }
+    if (!dure_ct_equal(config->beacon_public, trusted->public_, DURE_KEY_BYTES) ||
+        dure_ct_equal(config->beacon_public, c->opts.coordinator_sign, DURE_KEY_BYTES)) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "the order of the round's sites would come from another beacon than "
+                             "the one that this site trusts");
+    }
+    if (config->beacon_index < trusted->next) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "the order of the round's sites follows from number %llu of the "
+                             "beacon, which was out before the round opened: it may have been "
+                             "chosen",
+                             (unsigned long long)config->beacon_index);
     }
     return DURE_OK;
 }
@@ -162,6 +183,7 @@ dure_err dure_secagg_client_new(dure_secagg_client **out, const dure_secagg_clie
         goto out;
     }
     err = check_floors(c, diag);
+    if (!err) err = check_beacon(c, diag);
     if (err) goto out;
     err = draw_keys(c);
     if (!err) err = make_own(c);

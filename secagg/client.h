@@ -33,6 +33,15 @@ typedef struct dure_secagg_floors {
     uint32_t u_min;     /* least |U3|, in members and in organisations */
 } dure_secagg_floors;
 
+/* Whom the site trusts to order the members of a sparse graph (secagg/graph.h). */
+typedef struct dure_secagg_beacon {
+    const uint8_t *public_; /* borrowed; 32 bytes, from its policy. NULL: complete graphs only */
+    /* By the site's own clock, the first index that the beacon has not signed yet. A coordinator
+     * that could have many rounds open with one index would choose among their orders, so the
+     * caller has one round open at a time. */
+    uint64_t next;
+} dure_secagg_beacon;
+
 typedef struct dure_secagg_client_opts {
     const dure_config *config; /* borrowed for the life of the object; checked by the caller */
     dure_hash config_hash;     /* H_C */
@@ -43,15 +52,15 @@ typedef struct dure_secagg_client_opts {
     uint64_t last_round; /* highest round this site ever took part in */
     uint64_t chain_length;
     dure_hash chain_head; /* of the site's own budget chain */
-    /* Sparse graph: by the site's own clock, the first index that the beacon has not signed yet. */
-    uint64_t beacon_next;
+    dure_secagg_beacon beacon;
 } dure_secagg_client_opts;
 
 typedef struct dure_secagg_client dure_secagg_client;
 
 /* Draws the round's keys. The caller owns *out. DURE_ERR_POLICY when the configuration is laxer
- * than the floors, its round is not above last_round, its beacon's index was signed before, or the
- * site is not a member; DURE_ERR_RNG. */
+ * than the floors, its round is not above last_round, its graph is sparse and its beacon another
+ * than the site's, the coordinator's own or one that has signed the index before, or the site is
+ * not a member; DURE_ERR_RNG. */
 DURE_MUST_USE dure_err dure_secagg_client_new(dure_secagg_client **out,
                                               const dure_secagg_client_opts *opts, dure_diag *diag);
 void dure_secagg_client_free(dure_secagg_client **client); /* wipes; NULL-safe, nulls */

@@ -10,7 +10,8 @@
 #include <string.h>
 
 #define FRAME_MAX (320u * 1024)
-#define RECORD_MAX (32u * 1024 * 1024) /* A2's: the R1 of every member */
+/* A2's: the R1 of every member, in the hybrid suite 230 KiB each at most. */
+#define RECORD_MAX (256u * 1024 * 1024)
 
 dure_err dure_secagg_server_new(dure_secagg_server **out, const dure_secagg_server_opts *opts,
                                 dure_diag *diag)
@@ -224,19 +225,27 @@ static void too_few(char why[160], const dure_secagg_server *s, const char *what
     }
 }
 
-/* The same for the graph: every member of the set, and of the one before it whose masks are on the
- * sum, keeps enough holders of its shares, and the ring stays in one piece. */
-static void too_sparse(char why[160], const dure_secagg_server *s, const dure_members *set,
-                       const dure_members *before)
+/* Every member of a set, and of U2 where it is known and the member's masks are on the set's sum,
+ * must have enough holders of its shares among those that are left. */
+static void too_few_holders(char why[160], const dure_secagg_server *s, const dure_members *set,
+                            const dure_members *left)
 {
     const dure_config *config = s->opts.config;
     for (uint32_t v = 0; v < config->n_members && !why[0]; v++) {
-        const size_t holders = dure_graph_holders(&s->graph, v, set);
-        const bool needed = dure_members_has(set, v) || (dure_members_has(before, v) && holders);
-        if (!needed || holders >= config->threshold) continue;
+        const size_t holders = dure_graph_holders(&s->graph, v, left);
+        if (holders >= config->threshold || !server_needs(s, set, v)) continue;
         snprintf(why, 160, "only %zu holders of the shares of %s are left; the round needs %u",
                  holders, config->members[v].name, config->threshold);
     }
+}
+
+/* The same for the graph: they hold enough of each other's shares, and the ring stays in one
+ * piece. */
+static void too_sparse(char why[160], const dure_secagg_server *s)
+{
+    const dure_config *config = s->opts.config;
+    const dure_members *set = &s->answered;
+    too_few_holders(why, s, set, set);
     const uint32_t colluders =
         dure_graph_run_colluders(config->n_members, s->graph.k, config->collusion);
     if (!why[0] && dure_graph_separable(&s->graph, set, colluders)) {
@@ -265,11 +274,10 @@ static dure_err close_phase(dure_secagg_actions *actions, dure_secagg_server *s,
 
 static dure_err close_keys(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    const dure_members nobody = {{0}};
     char why[160];
     if (!s->graph.n) return DURE_ERR_STATE;
     too_few(why, s, "sent their keys");
-    too_sparse(why, s, &s->answered, &nobody);
+    too_sparse(why, s);
     if (why[0]) return fail_because(actions, s, why);
     s->u1 = s->answered;
     dure_err err = server_fix_keys(s);
@@ -278,10 +286,9 @@ static dure_err close_keys(dure_secagg_actions *actions, dure_secagg_server *s)
 
 static dure_err close_shares(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    const dure_members nobody = {{0}};
     char why[160];
     too_few(why, s, "sent their shares");
-    too_sparse(why, s, &s->answered, &nobody);
+    too_sparse(why, s);
     if (why[0]) return fail_because(actions, s, why);
     s->u2 = s->answered;
     dure_err err = server_fix_shares(s);
@@ -292,7 +299,7 @@ static dure_err close_vectors(dure_secagg_actions *actions, dure_secagg_server *
 {
     char why[160];
     too_few(why, s, "sent their vectors");
-    too_sparse(why, s, &s->answered, &s->u2);
+    too_sparse(why, s);
     if (why[0]) return fail_because(actions, s, why);
     s->u3 = s->answered;
     dure_err err = server_fix_vectors(s);
@@ -301,10 +308,14 @@ static dure_err close_vectors(dure_secagg_actions *actions, dure_secagg_server *
 
 static dure_err close_consistency(dure_secagg_actions *actions, dure_secagg_server *s)
 {
-    size_t least = server_quorum(s);
+    const size_t least = server_quorum(s);
+    char why[160] = "";
     if (dure_members_count(&s->answered) < least) {
         return fail_too_few(actions, s, "signed the set of survivors", least);
     }
+    /* Only they are asked for shares: if those would not do, none is revealed. */
+    too_few_holders(why, s, &s->u3, &s->answered);
+    if (why[0]) return fail_because(actions, s, why);
     s->u4 = s->answered;
     return close_phase(actions, s, DURE_SECAGG_RECORD_A4, &s->u4);
 }

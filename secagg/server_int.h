@@ -68,7 +68,8 @@ dure_err server_take_record(dure_secagg_server *s, dure_span record);
  * recover them. DURE_ERR_AUTH: not yet. New liars are added to s->liars. */
 bool server_is_ready(dure_secagg_server *s);
 dure_err server_unmask(dure_secagg_server *s);
-/* Whether the sum needs a secret of this member of U2: its own mask, or one that survivors have. */
-bool server_needs(const dure_secagg_server *s, uint32_t member);
+/* Whether a sum over `set` needs a secret of this member: as one of it, or of U2 with masks that
+ * members of the set have. */
+bool server_needs(const dure_secagg_server *s, const dure_members *set, uint32_t member);
 /* Least number of R3 signatures: t, and 2 s > |U0| + c. */
 size_t server_quorum(const dure_secagg_server *s);

@@ -43,17 +43,17 @@ static bool gives_public_key(void *state, const uint8_t secret[DURE_SHAMIR_SECRE
     return ok;
 }
 
-bool server_needs(const dure_secagg_server *s, uint32_t member)
+bool server_needs(const dure_secagg_server *s, const dure_members *set, uint32_t member)
 {
-    if (dure_members_has(&s->u3, member)) return true;
-    return dure_members_has(&s->u2, member) && dure_graph_holders(&s->graph, member, &s->u3) > 0;
+    if (dure_members_has(set, member)) return true;
+    return dure_members_has(&s->u2, member) && dure_graph_holders(&s->graph, member, set) > 0;
 }
 
 bool server_is_ready(dure_secagg_server *s)
 {
     /* Shares only come, so who had enough has enough. */
     for (; s->n_ready < s->opts.config->n_members; s->n_ready++) {
-        if (!server_needs(s, s->n_ready)) continue;
+        if (!server_needs(s, &s->u3, s->n_ready)) continue;
         if (dure_graph_holders(&s->graph, s->n_ready, &s->gave) < s->opts.config->threshold) break;
     }
     return s->n_ready == s->opts.config->n_members;
@@ -168,7 +168,7 @@ dure_err server_unmask(dure_secagg_server *s)
     uint8_t secret[DURE_SHAMIR_SECRET_BYTES] = {0};
     dure_err err = dure_masks_new(&masks, s->opts.config, count_streams(s));
     for (uint32_t v = 0; !err && v < s->opts.config->n_members; v++) {
-        if (!server_needs(s, v)) continue;
+        if (!server_needs(s, &s->u3, v)) continue;
         err = recover_one(secret, s, v);
         if (err) break;
         err = dure_members_has(&s->u3, v) ? add_self_mask(masks, s, v, secret)

@@ -2,6 +2,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/thread.h"
 #include "model/decode.h"
 #include "model/score.h"
 
@@ -340,7 +341,7 @@ dure_err dure_scheduler_new(dure_scheduler **out, dure_transformer *model,
     pthread_cond_init(&scheduler->idle, &attr);
     pthread_condattr_destroy(&attr);
     dure_err err = make_slots(scheduler);
-    if (!err && pthread_create(&scheduler->thread, NULL, run, scheduler)) err = DURE_ERR_NOMEM;
+    if (!err) err = dure_thread_start(&scheduler->thread, run, scheduler);
     scheduler->running = !err;
     if (err)
         dure_scheduler_free(&scheduler);

@@ -34,11 +34,11 @@ static void make_sum(outcome *o)
     free(bytes);
 }
 
-/* `twist` changes the event before it is logged. */
-static void make_result(outcome *o, void (*twist)(dure_event *event))
+/* `twist` changes the event before it is logged, as the second of two or three entries. */
+static void make_result_in(outcome *o, size_t n_leaves, void (*twist)(dure_event *event))
 {
     dure_event *event = calloc(1, sizeof *event);
-    dure_hash leaves[2], t3;
+    dure_hash leaves[3], others[2], t3;
     dure_buf leaf, note, frame;
     memset(t3.b, 0x73, sizeof t3.b);
     make_sum(o);
@@ -57,16 +57,21 @@ static void make_result(outcome *o, void (*twist)(dure_event *event))
     assert_ok(dure_event_encode(&leaf, event, NULL));
     assert_ok(dure_merkle_leaf(&leaves[0], dure_span_of_text("genesis")));
     assert_ok(dure_merkle_leaf(&leaves[1], dure_buf_span(&leaf)));
-    dure_checkpoint checkpoint = {.head.n = 2};
+    assert_ok(dure_merkle_leaf(&leaves[2], dure_span_of_text("later")));
+    others[0] = leaves[0];
+    others[1] = leaves[2];
+    dure_checkpoint checkpoint = {.head.n = n_leaves};
     dure_checkpoint_origin(checkpoint.origin, "village", &st->s->federation_id);
-    assert_ok(dure_merkle_root(&checkpoint.head.root, leaves, 2));
+    assert_ok(dure_merkle_root(&checkpoint.head.root, leaves, n_leaves));
     assert_ok(dure_checkpoint_sign(&note, &checkpoint, &st->f.coordinator_sign));
     dure_msg msg = {.type = DURE_MSG_RESULT,
                     .u.result = {.leaf = dure_buf_span(&leaf),
                                  .leaf_index = 1,
                                  .checkpoint = dure_buf_span(&note),
-                                 .inclusion = (const uint8_t(*)[32])leaves,
-                                 .n_inclusion = 1}};
+                                 .inclusion = (const uint8_t(*)[32])others,
+                                 .n_inclusion = n_leaves - 1,
+                                 .consistency = (const uint8_t(*)[32]) & leaves[2],
+                                 .n_consistency = n_leaves - 2}};
     memcpy(msg.u.result.config_hash, st->s->round.hash.b, 32);
     memcpy(msg.u.result.t3, event->u.round.t3.b, 32);
     memcpy(msg.u.result.sum_digest, event->u.round.result.b, 32);
@@ -77,6 +82,11 @@ static void make_result(outcome *o, void (*twist)(dure_event *event))
     dure_buf_fini(&note);
     dure_buf_fini(&frame);
     free(event);
+}
+
+static void make_result(outcome *o, void (*twist)(dure_event *event))
+{
+    make_result_in(o, 2, twist);
 }
 
 /* As after R4: the update was charged, and this T3 was signed. */
@@ -144,6 +154,35 @@ static void assert_result_refused(void (*twist)(dure_event *event), const char *
 static void twist_adapter(dure_event *event)
 {
     event->u.round.adapter_out.b[0] ^= 1;
+}
+
+static void twist_time(dure_event *event)
+{
+    event->time_s++;
+}
+
+/* The coordinator was started again meanwhile, and its log has grown. */
+static void test_session_follows_the_log_while_it_fetches_the_sum(void **state)
+{
+    (void)state;
+    outcome first = {0}, again = {0}, other = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result_in(&first, 2, NULL);
+    make_result_in(&again, 3, NULL);
+    make_result_in(&other, 3, twist_time);
+    assert_ok(session_on_result(st->s, &first.msg, &diag));
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_ok(session_on_result(st->s, &again.msg, &diag));
+    assert_int_equal(dure_witness_head(st->s->witness).n, 3);
+    assert_err(session_on_result(st->s, &other.msg, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "two log entries")) fail_msg("%s", diag.text);
+    dure_put_raw(&st->s->load.bytes, first.sum.data, first.sum.n);
+    assert_ok(session_on_sum(st->s, &diag));
+    assert_int_equal(st->s->site.state.result_index, 1);
+    outcome_fini(&first);
+    outcome_fini(&again);
+    outcome_fini(&other);
 }
 
 static void test_session_refuses_an_adapter_that_does_not_follow(void **state)
@@ -460,6 +499,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_session_follows_the_sum_to_the_same_adapter),
+        TEST(test_session_follows_the_log_while_it_fetches_the_sum),
         TEST(test_session_refuses_an_adapter_that_does_not_follow),
         TEST(test_session_refuses_other_survivors),
         TEST(test_session_refuses_the_entry_of_another_round),

@@ -159,6 +159,24 @@ static void test_sparse_ends_when_a_site_loses_its_holders(void **state)
     world_free(&w);
 }
 
+/* Of those who signed the survivors too few hold the victim's shares: nobody is asked for any. */
+static void test_sparse_ends_before_shares_when_holders_are_lost(void **state)
+{
+    (void)state;
+    world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
+    world_start(w);
+    const dure_graph graph = w->server->graph;
+    for (uint32_t d = 1; d <= w->config.neighbours / 2; d++)
+        w->dies[graph.at[(graph.place[VICTIM] + d) % N]] = WORLD_R3;
+    w->hook = watch;
+    world_run(w);
+    assert_true(w->failed);
+    assert_int_equal(n_sent[VICTIM][DURE_MSG_CONSISTENCY], 1);
+    for (uint32_t u = 0; u < N; u++)
+        assert_int_equal(n_sent[u][DURE_MSG_UNMASK], 0);
+    world_free(&w);
+}
+
 /* ---- a coordinator that lies ---- */
 
 static dure_members shown; /* what VICTIM is shown as U3 */
@@ -394,6 +412,44 @@ static void test_sparse_refuses_survivors_that_fall_apart(void **state)
     world_free(&w);
 }
 
+/* Entries that are true, but of somebody else's neighbours: of its own the victim would see none.
+ */
+static bool survivors_next_to_another(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    if (!is_for_victim(to_server, member, msg, DURE_MSG_SURVIVORS)) return true;
+    const dure_graph *graph = &w->server->graph;
+    const dure_members all = dure_members_first(N);
+    make_a3(msg, w, graph->at[(graph->place[VICTIM] + 1) % N], &all);
+    return true;
+}
+
+static void test_sparse_refuses_survivors_of_other_neighbours(void **state)
+{
+    (void)state;
+    assert_victim_refuses(survivors_next_to_another, DURE_ERR_PROTO,
+                          "not those of this site and its");
+}
+
+/* A stranger is called dropped to the victim alone, which has no entry of it. */
+static bool stranger_called_dropped(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    shown = dure_members_first(N);
+    if (w->server->graph.n) drop_from_shown(&w->server->graph, N / 2, N / 2 + 1);
+    return show_chosen_survivors(w, to_server, member, msg);
+}
+
+static void test_sparse_a_stranger_called_dropped_reveals_nothing(void **state)
+{
+    (void)state;
+    world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
+    w->hook = stranger_called_dropped;
+    world_run(w);
+    assert_int_equal(n_sent[VICTIM][DURE_MSG_CONSISTENCY], 1);
+    assert_false(dure_hash_equal(&w->clients[VICTIM]->t3, &w->server->t3));
+    assert_int_equal(n_sent[VICTIM][DURE_MSG_UNMASK], 0);
+    world_free(&w);
+}
+
 static dure_msg kept;
 
 /* After R3 the victim is shown a second set, without one of its neighbours. */
@@ -471,23 +527,46 @@ static void test_sparse_refuses_an_order_of_the_coordinator_s(void **state)
     assert_victim_refuses(another_beacon, DURE_ERR_AUTH, "does not come from the round's beacon");
 }
 
-static dure_err new_client(const world *w, uint32_t collusion, uint64_t beacon_next)
+/* A site as in the world, but for its bound on colluders and the beacon that it trusts. */
+static dure_err new_client(const world *w, uint32_t collusion, dure_secagg_beacon trusted)
 {
     dure_secagg_client *client = NULL;
     dure_secagg_client_opts opts = w->clients[0]->opts;
     opts.floors.collusion = collusion;
-    opts.beacon_next = beacon_next;
+    opts.beacon = trusted;
     dure_err err = dure_secagg_client_new(&client, &opts, NULL);
     dure_secagg_client_free(&client);
     return err;
+}
+
+/* The coordinator's own key, or that of somebody who would sign when it is asked to. */
+static void test_sparse_refuses_another_beacon_than_its_own(void **state)
+{
+    (void)state;
+    world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
+    assert_ok(new_client(w, 1, (dure_secagg_beacon){w->beacon.public_, 0}));
+    assert_err(new_client(w, 1, (dure_secagg_beacon){w->keys[3].public_, 0}), DURE_ERR_POLICY);
+    memcpy(w->config.beacon_public, w->coordinator.public_, DURE_KEY_BYTES);
+    assert_err(new_client(w, 1, (dure_secagg_beacon){w->coordinator.public_, 0}), DURE_ERR_POLICY);
+    world_free(&w);
+}
+
+static void test_sparse_is_refused_without_a_beacon_of_the_site_s(void **state)
+{
+    (void)state;
+    world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
+    assert_err(new_client(w, 1, (dure_secagg_beacon){0}), DURE_ERR_POLICY);
+    world_free(&w);
 }
 
 static void test_sparse_refuses_an_order_that_was_out(void **state)
 {
     (void)state;
     world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
-    assert_ok(new_client(w, 1, w->config.beacon_index));
-    assert_err(new_client(w, 1, w->config.beacon_index + 1), DURE_ERR_POLICY);
+    dure_secagg_beacon trusted = {w->beacon.public_, w->config.beacon_index};
+    assert_ok(new_client(w, 1, trusted));
+    trusted.next++;
+    assert_err(new_client(w, 1, trusted), DURE_ERR_POLICY);
     world_free(&w);
 }
 
@@ -495,8 +574,9 @@ static void test_sparse_refuses_a_threshold_for_fewer_colluders(void **state)
 {
     (void)state;
     world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
-    assert_ok(new_client(w, COLLUDERS, 0));
-    assert_err(new_client(w, COLLUDERS + 1, 0), DURE_ERR_POLICY);
+    const dure_secagg_beacon trusted = {w->beacon.public_, 0};
+    assert_ok(new_client(w, COLLUDERS, trusted));
+    assert_err(new_client(w, COLLUDERS + 1, trusted), DURE_ERR_POLICY);
     world_free(&w);
 }
 
@@ -526,18 +606,28 @@ static void test_sparse_waits_for_the_beacon(void **state)
 
 /* ---- a site that lies ---- */
 
+/* The victim's neighbour, by number, after which comes a stranger: the list stays in order when
+ * that one takes its place. */
+static uint32_t before_a_stranger(const world *w)
+{
+    const dure_members near = dure_graph_near(&w->server->graph, VICTIM);
+    uint32_t u = 0;
+    while (u == VICTIM || !dure_members_has(&near, u) || dure_members_has(&near, u + 1))
+        u++;
+    assert_true(u + 1 < N);
+    return u;
+}
+
 /* It sends a neighbour's shares to a stranger, signed. */
 static bool share_with_a_stranger(world *w, bool to_server, uint32_t member, dure_msg *msg)
 {
     observe(to_server, member, msg);
     if (!to_server || member != VICTIM || msg->type != DURE_MSG_SHARES) return true;
     dure_msg_shares *r1 = &msg->u.shares;
-    dure_sealed *last = WRITABLE(dure_sealed, &r1->entries[r1->n_entries - 1]);
-    uint32_t stranger = 0;
-    while (dure_members_has(&w->clients[VICTIM]->near, stranger))
-        stranger++;
+    const uint32_t neighbour = before_a_stranger(w);
     dure_hash digest;
-    last->member = stranger;
+    for (size_t i = 0; i < r1->n_entries; i++)
+        WRITABLE(dure_sealed, r1->entries)[i].member += r1->entries[i].member == neighbour;
     assert_ok(dure_secagg_digest_r1(&digest, &w->clients[VICTIM]->t1, VICTIM, r1));
     assert_ok(
         dure_sign(r1->signature, &w->keys[VICTIM], DURE_SECAGG_LABEL_R1, dure_hash_span(&digest)));
@@ -556,6 +646,73 @@ static void test_sparse_drops_a_site_that_shares_with_strangers(void **state)
     world_free(&w);
 }
 
+/* Two of the victim's neighbours: by number the first, whose R4s come before the sum is there. */
+static bool is_liar(const world *w, uint32_t member)
+{
+    const dure_members near = dure_graph_near(&w->server->graph, VICTIM);
+    const size_t rank = dure_members_rank(&near, member);
+    return member != VICTIM && dure_members_has(&near, member) &&
+           rank < 2 + (size_t)(member > VICTIM);
+}
+
+/* They reveal wrong shares of all that they hold. */
+static bool reveal_wrong_shares(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    observe(to_server, member, msg);
+    if (!to_server || msg->type != DURE_MSG_UNMASK || !is_liar(w, member)) return true;
+    dure_msg_unmask *r4 = &msg->u.unmask;
+    dure_hash digest;
+    for (size_t i = 0; i < r4->n_entries; i++)
+        WRITABLE(dure_revealed, r4->entries)[i].share[10] ^= 1;
+    const dure_secagg_who who = {&w->config_hash, member};
+    assert_ok(dure_secagg_digest_r4(&digest, who, &w->server->t3, r4->entries, r4->n_entries));
+    assert_ok(
+        dure_sign(r4->signature, &w->keys[member], DURE_SECAGG_LABEL_R4, dure_hash_span(&digest)));
+    return true;
+}
+
+static void test_sparse_sums_despite_wrong_shares_and_names_the_liars(void **state)
+{
+    (void)state;
+    world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
+    w->dies[VICTIM] = WORLD_R2; /* so that shares of either kind are wrong */
+    w->hook = reveal_wrong_shares;
+    world_run(w);
+    assert_sum(w);
+    assert_int_equal(w->n_blamed, 2);
+    assert_true(is_liar(w, w->blamed[0]) && is_liar(w, w->blamed[1]));
+    world_free(&w);
+}
+
+/* It reveals, signed, what it says is a share of a site that is none of its neighbours. */
+static bool reveal_of_a_stranger(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    observe(to_server, member, msg);
+    if (!to_server || member != VICTIM || msg->type != DURE_MSG_UNMASK) return true;
+    dure_msg_unmask *r4 = &msg->u.unmask;
+    const uint32_t neighbour = before_a_stranger(w);
+    dure_hash digest;
+    for (size_t i = 0; i < r4->n_entries; i++)
+        WRITABLE(dure_revealed, r4->entries)[i].member += r4->entries[i].member == neighbour;
+    const dure_secagg_who who = {&w->config_hash, VICTIM};
+    assert_ok(dure_secagg_digest_r4(&digest, who, &w->server->t3, r4->entries, r4->n_entries));
+    assert_ok(
+        dure_sign(r4->signature, &w->keys[VICTIM], DURE_SECAGG_LABEL_R4, dure_hash_span(&digest)));
+    return true;
+}
+
+static void test_sparse_drops_a_site_that_reveals_of_strangers(void **state)
+{
+    (void)state;
+    world *w = world_new_sparse(N, 9, COLLUDERS, LEAST);
+    w->hook = reveal_of_a_stranger;
+    world_run(w);
+    assert_sum(w);
+    assert_int_equal(w->n_blamed, 1);
+    assert_int_equal(w->blamed[0], VICTIM);
+    world_free(&w);
+}
+
 int main(void)
 {
     if (world_lacks_suite()) return WORLD_SKIPPED;
@@ -565,6 +722,7 @@ int main(void)
         cmocka_unit_test_setup(test_sparse_sites_hear_of_their_neighbours_alone, setup),
         cmocka_unit_test_setup(test_sparse_goes_on_after_a_crash_of_the_coordinator, setup),
         cmocka_unit_test_setup(test_sparse_ends_when_a_site_loses_its_holders, setup),
+        cmocka_unit_test_setup(test_sparse_ends_before_shares_when_holders_are_lost, setup),
         cmocka_unit_test_setup(test_sparse_refuses_a_replaced_key_of_a_neighbour, setup),
         cmocka_unit_test_setup(test_sparse_refuses_a_list_without_a_neighbour, setup),
         cmocka_unit_test_setup(test_sparse_two_views_of_strangers_keys_part_the_transcripts, setup),
@@ -573,14 +731,20 @@ int main(void)
         cmocka_unit_test_setup(test_sparse_refuses_a_forged_vector_of_a_neighbour, setup),
         cmocka_unit_test_setup(test_sparse_refuses_too_few_holders_of_its_shares, setup),
         cmocka_unit_test_setup(test_sparse_refuses_survivors_that_fall_apart, setup),
+        cmocka_unit_test_setup(test_sparse_refuses_survivors_of_other_neighbours, setup),
+        cmocka_unit_test_setup(test_sparse_a_stranger_called_dropped_reveals_nothing, setup),
         cmocka_unit_test_setup(test_sparse_answers_one_set_of_survivors, setup),
         cmocka_unit_test_setup(test_sparse_equivocation_finds_no_quorum, setup),
         cmocka_unit_test_setup(test_sparse_quorum_is_of_all_sites, setup),
         cmocka_unit_test_setup(test_sparse_refuses_an_order_of_the_coordinator_s, setup),
+        cmocka_unit_test_setup(test_sparse_refuses_another_beacon_than_its_own, setup),
+        cmocka_unit_test_setup(test_sparse_is_refused_without_a_beacon_of_the_site_s, setup),
         cmocka_unit_test_setup(test_sparse_refuses_an_order_that_was_out, setup),
         cmocka_unit_test_setup(test_sparse_refuses_a_threshold_for_fewer_colluders, setup),
         cmocka_unit_test_setup(test_sparse_waits_for_the_beacon, setup),
         cmocka_unit_test_setup(test_sparse_drops_a_site_that_shares_with_strangers, setup),
+        cmocka_unit_test_setup(test_sparse_sums_despite_wrong_shares_and_names_the_liars, setup),
+        cmocka_unit_test_setup(test_sparse_drops_a_site_that_reveals_of_strangers, setup),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,7 +111,7 @@ static world *begin(world *w)
                                         .rng = dure_rng_system(),
                                         .floors = {1, 0, 3},
                                         .last_round = 4,
-                                        .beacon_next = w->config.beacon_index};
+                                        .beacon = {w->beacon.public_, w->config.beacon_index}};
         assert_ok(dure_secagg_client_new(&w->clients[i], &opts, NULL));
     }
     dure_secagg_server_opts opts = {&w->config, w->config_hash, &w->coordinator};
