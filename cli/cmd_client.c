@@ -227,7 +227,8 @@ static void print_findings(const findings *f, const dure_site *site)
     printf("data        %zu records, %zu tokens; %zu cut, %zu without anything to learn\n",
            f->work.records, f->work.tokens, f->work.cut, f->work.unusable);
     printf("training    %u rounds of %u steps of %u %ss on average\n", t->rounds, t->steps,
-           site->state.declared.batch, f->bare ? "record" : dure_dp_plan_unit(&f->plan));
+           site->state.declared.batch,
+           t->privacy_mode == DURE_PRIVACY_SUBJECT ? "subject" : "record");
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
     if (f->work.fit.bytes)
         printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,

@@ -403,7 +403,7 @@ static const dure_arg args[] = {
     NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
     NUMBER("clip", clip,
            "bound of one record's gradient, or of a site's whole update with --unit site and "
-           "then a power of two (1)"),
+           "then a power of two (1); of records, in doubt the smaller: docs/accounting.md"),
     {.name = "range",
      .kind = DURE_ARG_NUMBER,
      .out = &asked.range,

@@ -19,6 +19,19 @@ typedef struct options {
     bool json;
 } options;
 
+/* What a site has to agree to, in joining. */
+static const char *accepted(const dure_invitation *inv)
+{
+    switch (inv->terms.training.privacy_mode) {
+    case DURE_PRIVACY_NONE:
+        return " --accept-no-privacy";
+    case DURE_PRIVACY_CLIENT:
+        return " --epsilon 8 --accept-site-level";
+    default:
+        return " --epsilon 8";
+    }
+}
+
 /* Whether a site of that name was revoked here: files are NAME-, eight digits, .revocation. */
 static bool was_revoked(const dure_admin *admin, const char *name)
 {
@@ -48,8 +61,8 @@ static int print_invited(const dure_invitation *inv, const char *path, bool json
     fprintf(stderr,
             "Invitation for %s (%s), until %s. It works once: send it as you would a password.\n"
             "The site then runs: dure join %s DIR --data D.jsonl --source NAME --records N "
-            "--model M.gguf --epsilon 8\n",
-            inv->name, inv->organisation, until, path);
+            "--model M.gguf%s\n",
+            inv->name, inv->organisation, until, path, accepted(inv));
     return 0;
 }
 

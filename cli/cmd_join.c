@@ -49,7 +49,8 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
 static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_delta)
 {
     if (e->records == 0) return dure_args_refuse(u, "--records must be above 0");
-    if (!(e->epsilon > 0)) return dure_args_refuse(u, "--epsilon must be above 0");
+    if (!(e->epsilon > 0))
+        return dure_args_refuse(u, "--epsilon must be above 0; 8 is a usual choice");
     if (with_delta && !(e->delta > 0 && e->delta < 1)) {
         return dure_args_refuse(u, "--delta must be above 0 and below 1");
     }

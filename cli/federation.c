@@ -44,6 +44,11 @@ static dure_err open_root(dure_admin *admin, dure_diag *diag)
     dure_err err = path ? dure_sign_load(&admin->root, path, diag) : DURE_ERR_NOMEM;
     if (!err && !dure_ct_equal(admin->root.public_, admin->settings.root_public, 32))
         err = dure_diag_set(diag, DURE_ERR_AUTH, "%s is the root key of another federation", path);
+    if (err == DURE_ERR_NOT_FOUND)
+        dure_diag_set(diag, err,
+                      "the root key %s is missing: put it back from where it is kept; without it "
+                      "nobody can be invited or sent away, and only 'dure init' makes another",
+                      path);
     free(path);
     return err;
 }

@@ -24,13 +24,17 @@ static dure_err with_path(char **path, const char *dir, const char *name)
     return *path ? DURE_OK : DURE_ERR_NOMEM;
 }
 
+static bool has(const char *dir, const char *name)
+{
+    char *path = dure_path_join(dir, name);
+    bool there = path && dure_file_exists(path);
+    free(path);
+    return there;
+}
+
 bool dure_site_there(const char *dir)
 {
-    char *yaml = dure_path_join(dir, DURE_SITE_YAML), *key = dure_path_join(dir, "keys/sign.key");
-    bool there = yaml && key && dure_file_exists(yaml) && dure_file_exists(key);
-    free(yaml);
-    free(key);
-    return there;
+    return has(dir, DURE_SITE_YAML) && has(dir, "keys/sign.key");
 }
 
 /* ---- state ---- */
@@ -375,7 +379,8 @@ dure_err dure_site_open(dure_site *out, const char *dir, dure_diag *diag)
 {
     char *yaml = NULL;
     init(out);
-    if (!dure_site_there(dir)) {
+    /* A folder without its key is told so below. */
+    if (!has(dir, DURE_SITE_YAML)) {
         return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
                              "%s is no site's folder; make one with 'dure join INVITATION %s'", dir,
                              dir);

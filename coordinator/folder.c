@@ -75,6 +75,14 @@ static dure_err load_keys(dure_folder *f, dure_diag *diag)
     char *curve = dure_folder_path(f, DURE_FOLDER_CURVE_KEY);
     dure_err err = sign && curve ? dure_sign_load(&f->sign, sign, diag) : DURE_ERR_NOMEM;
     if (!err) err = dure_curve_load(&f->curve, curve, diag);
+    if (err == DURE_ERR_NOT_FOUND && diag) {
+        const dure_diag missing = *diag;
+        dure_diag_set(
+            diag, err,
+            "%s; put the coordinator's keys back from a backup (docs/operations.md): sites "
+            "know it by them",
+            missing.text);
+    }
     free(sign);
     free(curve);
     return err;

@@ -404,7 +404,7 @@ static void put_site_guarantee(dure_buf *out, const dure_statement *s)
         "whose "
         "records are at several sites adds their \xce\xb5 up.</td></tr>\n</tbody></table>\n",
         s->plan.honest, s->plan.honest);
-    put_meaning(out, s, "site");
+    put_meaning(out, s, "site update");
 }
 
 static void put_guarantee(dure_buf *out, const dure_statement *s)

@@ -248,6 +248,32 @@ static void test_federation_errors_a_site_s_files_are_looked_at_when_it_starts(v
     check_refused("client run site", 1, "is not the federation's base model any more; put the");
 }
 
+static void test_federation_errors_missing_keys_are_told_with_the_fix(void **state)
+{
+    (void)state;
+    start_coordinator();
+    run_well(JOIN);
+    static const char *const keys[] = {"sign", "curve"};
+    for (size_t i = 0; i < 2; i++) {
+        char path[64], sentence[256];
+        snprintf(path, sizeof path, "site/keys/%s.key", keys[i]);
+        snprintf(sentence, sizeof sentence,
+                 "%s: there is no such file or folder; check the path; put the site's keys back "
+                 "from a copy, or join with a new invitation",
+                 path);
+        assert_int_equal(rename(temp_dir_file(&p.dir, path), temp_dir_file(&p.dir, "away")), 0);
+        check_refused("client run site", 1, sentence);
+        assert_int_equal(rename(temp_dir_file(&p.dir, "away"), temp_dir_file(&p.dir, path)), 0);
+        snprintf(path, sizeof path, "fed/coordinator/keys/%s.key", keys[i]);
+        assert_int_equal(remove(temp_dir_file(&p.dir, path)), 0);
+        check_refused("coordinator run fed/coordinator", 1,
+                      "put the coordinator's keys back from a backup");
+    }
+    assert_int_equal(remove(temp_dir_file(&p.dir, "fed/admin/root.key")), 0);
+    check_refused("invite fed/admin other -o other.invitation", 1,
+                  "root.key is missing: put it back from where it is kept");
+}
+
 static void test_federation_errors_of_privacy_are_told_with_the_fix(void **state)
 {
     (void)state;
@@ -324,6 +350,7 @@ int main(void)
         TEST(test_federation_errors_a_policy_names_its_rule),
         TEST(test_federation_errors_a_site_s_files_are_looked_at_when_it_starts),
         TEST(test_federation_errors_of_privacy_are_told_with_the_fix),
+        TEST(test_federation_errors_missing_keys_are_told_with_the_fix),
         TEST(test_federation_errors_one_client_a_folder),
         TEST(test_federation_errors_many_signals_end_it_once),
     };
