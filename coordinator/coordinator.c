@@ -145,8 +145,8 @@ void dure_coordinator_close(dure_coordinator **coordinator)
     dure_coordinator_forget_round(c);
     dure_coordinator_end_recovery(c);
     free(c->gating.reference);
-    for (size_t i = 0; i < DURE_LOADED_BLOBS; i++)
-        dure_buf_fini(&c->blobs[i].bytes);
+    for (size_t i = 0; i < DURE_SERVED_BLOBS; i++)
+        dure_blob_close(&c->blobs[i].file);
     dure_router_close(&c->router);
     dure_admission_free(&c->admission);
     dure_roster_free(&c->roster);

@@ -15,6 +15,7 @@
 #include "ledger/journal.h"
 #include "ledger/round_event.h"
 #include "net/router.h"
+#include "registry/blob.h"
 #include "registry/registry.h"
 
 #include <signal.h>
@@ -69,13 +70,12 @@ typedef struct dure_gating {
     dure_event_gate verdict;
 } dure_gating;
 
-/* A blob that sites fetch now, in memory: after a round all ask for the same few, in parts. */
-typedef struct dure_loaded_blob {
-    dure_hash digest;
-    dure_buf bytes; /* empty: free */
+/* A blob that sites fetch now, in parts: after a round all ask for the same few. */
+typedef struct dure_served_blob {
+    dure_blob_file file;
     uint64_t used_ms;
-} dure_loaded_blob;
-#define DURE_LOADED_BLOBS 3
+} dure_served_blob;
+#define DURE_SERVED_BLOBS 3
 
 struct dure_coordinator {
     dure_coordinator_opts opts;
@@ -98,7 +98,7 @@ struct dure_coordinator {
     dure_current_round now;
     dure_gating gating;
     dure_recovery recovery;
-    dure_loaded_blob blobs[DURE_LOADED_BLOBS];
+    dure_served_blob blobs[DURE_SERVED_BLOBS];
     uint64_t rounds_done;  /* in this run */
     uint64_t target;       /* in this run */
     uint64_t ready_ms;     /* since when there are enough sites; 0: there are not */

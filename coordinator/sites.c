@@ -5,7 +5,6 @@
 #include "common/file.h"
 #include "common/log.h"
 #include "coordinator/history.h"
-#include "registry/blob.h"
 #include "secagg/transcript.h"
 
 #include <dirent.h>
@@ -15,7 +14,6 @@
 #include <unistd.h>
 
 enum {
-    BLOB_MAX_BYTES = 1 << 30,
     REVOCATION_MAX_BYTES = 256,
     UNWILLING_MS = 600000, /* before a site is asked again that refused a round */
 };
@@ -501,28 +499,45 @@ dure_err dure_coordinator_on_hello(dure_coordinator *c, size_t site, const dure_
 
 /* ---- downloads ---- */
 
-/* The blob in memory; read and checked if it is not there, in place of the one used longest ago. */
-static dure_err load_blob(const dure_buf **out, dure_coordinator *c, const dure_hash *digest,
+/* The open blob; opened and checked if it is not, in place of the one used longest ago. */
+static dure_err open_blob(const dure_blob_file **out, dure_coordinator *c, const dure_hash *digest,
                           dure_diag *diag)
 {
-    dure_loaded_blob *slot = &c->blobs[0];
-    for (size_t i = 0; i < DURE_LOADED_BLOBS; i++) {
-        dure_loaded_blob *b = &c->blobs[i];
-        if (b->bytes.n && dure_hash_equal(digest, &b->digest)) {
+    dure_served_blob *slot = &c->blobs[0];
+    for (size_t i = 0; i < DURE_SERVED_BLOBS; i++) {
+        dure_served_blob *b = &c->blobs[i];
+        if (b->file.n && dure_hash_equal(digest, &b->file.digest)) {
             b->used_ms = c->fetched_ms;
-            *out = &b->bytes;
+            *out = &b->file;
             return DURE_OK;
         }
         if (b->used_ms < slot->used_ms) slot = b;
     }
     char *folder = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
     if (!folder) return DURE_ERR_NOMEM;
-    dure_buf_fini(&slot->bytes);
-    dure_err err = dure_blob_get(&slot->bytes, folder, digest, BLOB_MAX_BYTES, diag);
-    slot->digest = *digest;
+    dure_blob_close(&slot->file);
+    dure_err err = dure_blob_open(&slot->file, folder, digest, diag);
     slot->used_ms = err ? 0 : c->fetched_ms;
-    *out = &slot->bytes;
+    *out = &slot->file;
     free(folder);
+    return err;
+}
+
+static void free_part(void *data, void *state)
+{
+    (void)state;
+    free(data);
+}
+
+/* A part that libzmq frees when it is sent. */
+static dure_err read_part(dure_payload *out, const dure_blob_file *blob, uint64_t offset, size_t n,
+                          dure_diag *diag)
+{
+    uint8_t *part = malloc(n);
+    if (!part) return DURE_ERR_NOMEM;
+    dure_err err = dure_blob_read(part, blob, offset, n, diag);
+    if (!err) *out = (dure_payload){.bytes = dure_span_of(part, n), .release = free_part};
+    if (err) free(part);
     return err;
 }
 
@@ -537,19 +552,19 @@ dure_err dure_coordinator_on_blob_request(dure_coordinator *c, size_t site, cons
     c->fetched_ms = dure_clock_monotonic_ms();
     memcpy(digest.b, q->digest, sizeof digest.b);
     memcpy(a->digest, q->digest, sizeof a->digest);
-    const dure_buf *blob;
-    dure_err err = load_blob(&blob, c, &digest, diag);
+    const dure_blob_file *blob;
+    dure_err err = open_blob(&blob, c, &digest, diag);
     if (err && err != DURE_ERR_NOT_FOUND) return err;
     if (!err && q->offset < blob->n) {
         const uint64_t left = blob->n - q->offset;
         a->total_bytes = blob->n;
         a->n_bytes = q->n_bytes < left ? q->n_bytes : (uint32_t)left;
         if (a->n_bytes > DURE_NET_CHUNK_BYTES) a->n_bytes = (uint32_t)DURE_NET_CHUNK_BYTES;
-        payload.bytes = dure_span_of(blob->data + q->offset, a->n_bytes);
     }
     dure_buf frame;
     dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
     err = dure_msg_encode(&frame, &answer, diag);
+    if (!err && a->n_bytes) err = read_part(&payload, blob, q->offset, a->n_bytes, diag);
     if (!err) dure_coordinator_send_bytes(c, site, dure_buf_span(&frame), &payload);
     dure_buf_fini(&frame);
     return err;

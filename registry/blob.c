@@ -2,8 +2,12 @@
 
 #include "common/file.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define HEX_SIZE (2 * DURE_HASH_BYTES + 1)
 
@@ -99,4 +103,46 @@ dure_err dure_blob_check(const char *dir, const dure_hash *digest, dure_diag *di
     if (!err && !dure_hash_equal(&found, digest)) err = altered(path, diag);
     free(path);
     return err;
+}
+
+dure_err dure_blob_open(dure_blob_file *out, const char *dir, const dure_hash *digest,
+                        dure_diag *diag)
+{
+    struct stat st;
+    *out = (dure_blob_file){.digest = *digest, .fd = -1};
+    dure_err err = dure_blob_check(dir, digest, diag);
+    if (err) return err;
+    char *path = dure_blob_path(dir, digest);
+    if (!path) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
+    out->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (out->fd < 0 || fstat(out->fd, &st) != 0)
+        err = dure_file_errno(diag, "open", path);
+    else if (st.st_size == 0)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT, "%s is empty", path);
+    else
+        out->n = (uint64_t)st.st_size;
+    free(path);
+    if (err && out->fd >= 0) close(out->fd);
+    return err;
+}
+
+dure_err dure_blob_read(void *out, const dure_blob_file *file, uint64_t offset, size_t n,
+                        dure_diag *diag)
+{
+    uint8_t *at = out;
+    while (n > 0) {
+        const ssize_t got = pread(file->fd, at, n, (off_t)offset);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return dure_diag_set(diag, DURE_ERR_IO, "a blob that is open cannot be read");
+        at += got;
+        offset += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return DURE_OK;
+}
+
+void dure_blob_close(dure_blob_file *file)
+{
+    if (file->n) close(file->fd);
+    *file = (dure_blob_file){.fd = -1};
 }

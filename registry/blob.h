@@ -29,5 +29,20 @@ DURE_MUST_USE dure_err dure_blob_put_file(dure_hash *digest, const char *dir, co
  * DURE_ERR_LIMIT over `limit`. The caller ends *out with dure_buf_fini(). */
 DURE_MUST_USE dure_err dure_blob_get(dure_buf *out, const char *dir, const dure_hash *digest,
                                      size_t limit, dure_diag *diag);
+/* A blob that is read in parts, so that it need not be in memory. Start from {0}. */
+typedef struct dure_blob_file {
+    dure_hash digest;
+    uint64_t n; /* its length; 0: none is open */
+    int fd;
+} dure_blob_file;
+/* Opens a blob that was found whole and right by then. Errors of dure_blob_get(), and
+ * DURE_ERR_FORMAT for an empty one. */
+DURE_MUST_USE dure_err dure_blob_open(dure_blob_file *out, const char *dir, const dure_hash *digest,
+                                      dure_diag *diag);
+/* Reads n bytes from `offset` on, within the blob's length. */
+DURE_MUST_USE dure_err dure_blob_read(void *out, const dure_blob_file *file, uint64_t offset,
+                                      size_t n, dure_diag *diag);
+void dure_blob_close(dure_blob_file *file); /* idempotent */
+
 /* DURE_ERR_NOT_FOUND or DURE_ERR_AUTH unless the file is there and holds what its name says. */
 DURE_MUST_USE dure_err dure_blob_check(const char *dir, const dure_hash *digest, dure_diag *diag);

@@ -50,6 +50,38 @@ static void test_blob_reads_back_what_was_put(void **state)
     dure_buf_fini(&bytes);
 }
 
+static void test_blob_reads_in_parts(void **state)
+{
+    (void)state;
+    dure_hash digest;
+    dure_blob_file file = {.n = 0};
+    char part[4];
+    assert_ok(dure_blob_put(&digest, dir.path, dure_span_of_text("adapter"), NULL));
+    assert_ok(dure_blob_open(&file, dir.path, &digest, NULL));
+    assert_int_equal(file.n, 7);
+    assert_ok(dure_blob_read(part, &file, 3, 4, NULL));
+    assert_memory_equal(part, "pter", 4);
+    assert_err(dure_blob_read(part, &file, 4, 4, NULL), DURE_ERR_IO);
+    dure_blob_close(&file);
+    dure_blob_close(&file);
+    assert_int_equal(file.n, 0);
+}
+
+static void test_blob_altered_is_not_opened(void **state)
+{
+    (void)state;
+    dure_hash digest, missing = {{1}};
+    dure_blob_file file = {.n = 0};
+    assert_ok(dure_blob_put(&digest, dir.path, dure_span_of_text("adapter"), NULL));
+    char *path = dure_blob_path(dir.path, &digest);
+    assert_ok(dure_file_write_atomic(path, dure_span_of_text("adaptor"), 0644, NULL));
+    assert_err(dure_blob_open(&file, dir.path, &digest, NULL), DURE_ERR_AUTH);
+    assert_err(dure_blob_open(&file, dir.path, &missing, NULL), DURE_ERR_NOT_FOUND);
+    assert_int_equal(file.n, 0);
+    dure_blob_close(&file);
+    free(path);
+}
+
 static void test_blob_missing_is_named(void **state)
 {
     (void)state;
@@ -96,6 +128,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_blob_is_named_by_its_digest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_blob_reads_back_what_was_put, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_blob_reads_in_parts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_blob_altered_is_not_opened, setup, teardown),
         cmocka_unit_test_setup_teardown(test_blob_missing_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_blob_altered_is_refused_and_healed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_blob_over_the_limit_is_refused, setup, teardown),
