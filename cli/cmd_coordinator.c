@@ -10,6 +10,9 @@
 #include "coordinator/folder.h"
 #include "model/base_digest.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -103,6 +106,15 @@ static dure_err check_model(const dure_settings *settings, dure_diag *diag)
     return err;
 }
 
+/* What is as large as an adapter goes back to the system when it is freed: left in the heap, the
+ * next one of another size would come on top of it. */
+static void give_back_what_is_freed(void)
+{
+#if defined(__GLIBC__)
+    (void)mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
+}
+
 static dure_err run(const options *o, const char *dir, dure_diag *diag)
 {
     dure_coordinator_gate gate;
@@ -117,6 +129,7 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
                                   .event = on_event,
                                   .event_state = (void *)(uintptr_t)o};
     raise_descriptors();
+    give_back_what_is_freed();
     dure_err err = dure_folder_open(&folder, dir, diag);
     if (!err && !o->no_gate) err = check_model(&folder.settings, diag);
     child.settings = &folder.settings;

@@ -68,7 +68,7 @@ static void give_memory_back(void)
 #endif
 }
 
-/* Encoded where it lies: memory is counted in adapters here. */
+/* Encodes it where it lies: memory is counted in adapters here. */
 static dure_err store_sum(dure_coordinator *c, int32_t *sum, dure_diag *diag)
 {
     const size_t n = c->now.config->n_words;
@@ -77,7 +77,6 @@ static dure_err store_sum(dure_coordinator *c, int32_t *sum, dure_diag *diag)
     if (!blobs) return DURE_ERR_NOMEM;
     dure_server_step_sum_put(bytes, sum, n);
     dure_err err = dure_blob_put(&c->now.row.sum, blobs, dure_span_of(bytes, 4 * n), diag);
-    dure_server_step_sum_take(sum, bytes, n);
     if (!err) err = dure_secagg_server_t3(&c->now.row.t3, dure_round_sum(c->now.round));
     c->now.row.n_survivors = (uint32_t)dure_members_count(&c->now.u3);
     if (!err) err = dure_store_sum_round(c->store, &c->now.row, diag);
@@ -85,8 +84,6 @@ static dure_err store_sum(dure_coordinator *c, int32_t *sum, dure_diag *diag)
     free(blobs);
     return err;
 }
-
-static dure_err step_adapter(dure_coordinator *c, int32_t **sum, dure_diag *diag);
 
 dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
 {
@@ -111,33 +108,10 @@ dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
                       (json_int_t)c->now.row.n_survivors, "of", (json_int_t)c->now.row.n_members,
                       "masked_bytes", (json_int_t)dure_aggregate_received(c->now.aggregate),
                       "seconds", (double)(dure_clock_monotonic_ms() - start_ms) / 1000));
-    if (!err) err = dure_aggregate_remove(c->now.aggregate, diag);
-    if (!err) err = step_adapter(c, &sum, diag);
 out:
     free(sum);
-    return err;
-}
-
-/* After a restart between the sum and the result. */
-dure_err dure_coordinator_take_up_sum(dure_coordinator *c, dure_diag *diag)
-{
-    const size_t n = c->now.config->n_words;
-    char *blobs = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
-    int32_t *sum = malloc(n * sizeof *sum);
-    dure_buf bytes = {0};
-    dure_err err = blobs && sum ? dure_blob_get(&bytes, blobs, &c->now.row.sum, SUM_MAX_BYTES, diag)
-                                : DURE_ERR_NOMEM;
-    if (!err && bytes.n != 4 * n)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "the stored sum has the wrong length");
-    if (!err) {
-        dure_server_step_sum_take(sum, bytes.data, n);
-        err = dure_aggregate_remove(c->now.aggregate, diag);
-    }
-    if (!err) err = step_adapter(c, &sum, diag);
-    dure_buf_fini(&bytes);
-    free(sum);
-    free(blobs);
-    return err;
+    return !err && c->now.row.status == DURE_STORED_SUMMED ? dure_coordinator_take_up_sum(c, diag)
+                                                           : err;
 }
 
 /* ---- the new adapter ---- */
@@ -200,34 +174,60 @@ static dure_err parse_present(dure_lora **out, dure_coordinator *c, const char *
     return err;
 }
 
-/* Frees the sum when it is in the adapter: never more than an adapter, the sum and the packed
- * factor at a time. */
-static dure_err step_adapter(dure_coordinator *c, int32_t **sum, dure_diag *diag)
+/* The stored sum, decoded where it lies. */
+static dure_err load_sum(dure_buf *out, dure_coordinator *c, const char *blobs, dure_diag *diag)
+{
+    const size_t n = c->now.config->n_words;
+    dure_err err = dure_blob_get(out, blobs, &c->now.row.sum, SUM_MAX_BYTES, diag);
+    if (err) return err;
+    if (out->n != 4 * n)
+        return dure_diag_set(diag, DURE_ERR_FORMAT, "the stored sum has the wrong length");
+    dure_server_step_sum_take((int32_t *)(void *)out->data, out->data, n);
+    return DURE_OK;
+}
+
+/* Never more in memory than an adapter, the sum and the packed factor, or an adapter twice.
+ * *senseless: no honest sites sum to this. */
+static dure_err step_adapter(dure_buf *next, bool *senseless, dure_coordinator *c,
+                             const char *blobs, dure_diag *diag)
+{
+    const dure_terms *terms = &c->folder.settings.terms;
+    dure_lora *lora = NULL;
+    dure_buf sum = {0};
+    dure_diag why = {{0}};
+    dure_err err = parse_present(&lora, c, blobs, diag);
+    if (!err) err = load_sum(&sum, c, blobs, diag);
+    if (err) goto out;
+    err = dure_global_adapter_step(lora, terms, (const int32_t *)(const void *)sum.data,
+                                   c->now.row.n_survivors, &why);
+    dure_buf_fini(&sum);
+    if (!err) err = dure_global_adapter_encode(next, lora, terms, &why);
+    if (err && why.text[0]) dure_diag_set(diag, err, "%s", why.text);
+    *senseless = err == DURE_ERR_PROTO;
+out:
+    dure_buf_fini(&sum);
+    dure_lora_free(&lora);
+    return err;
+}
+
+/* Also after a restart between the sum and the result. */
+dure_err dure_coordinator_take_up_sum(dure_coordinator *c, dure_diag *diag)
 {
     char *blobs = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
-    dure_lora *lora = NULL;
     dure_buf next = {0};
-    dure_diag why = {{0}};
+    bool senseless = false;
     give_memory_back();
-    dure_err err = blobs ? parse_present(&lora, c, blobs, diag) : DURE_ERR_NOMEM;
-    if (err) goto out;
-    const dure_terms *terms = &c->folder.settings.terms;
-    err = dure_global_adapter_step(lora, terms, *sum, c->now.row.n_survivors, &why);
-    free(*sum);
-    *sum = NULL;
-    if (!err) err = dure_global_adapter_encode(&next, lora, terms, &why);
-    dure_lora_free(&lora);
-    if (err == DURE_ERR_PROTO) {
-        /* No honest sites sum to this: the sum is not used and the round ends. */
-        err = dure_coordinator_abandon(c, why.text, diag);
+    dure_err err = blobs ? dure_aggregate_remove(c->now.aggregate, diag) : DURE_ERR_NOMEM;
+    if (!err) err = step_adapter(&next, &senseless, c, blobs, diag);
+    if (senseless) {
+        dure_diag why = diag ? *diag : (dure_diag){{0}};
+        err = dure_coordinator_abandon(c, why.text, diag); /* the round ends without its sum */
         goto out;
     }
-    if (err && why.text[0]) dure_diag_set(diag, err, "%s", why.text);
     if (!err) err = dure_blob_put(&c->now.row.adapter_out, blobs, dure_buf_span(&next), diag);
     if (!err) err = register_version(c, dure_buf_span(&next), diag);
     if (!err) err = begin_gate(c, diag);
 out:
-    dure_lora_free(&lora);
     dure_buf_fini(&next);
     free(blobs);
     return err;

@@ -153,7 +153,8 @@ static dure_err open_store(dure_store **out, const char *dir, bool writing, dure
         goto out;
     }
     sqlite3_busy_timeout(store->db, 10000);
-    err = exec(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;",
+    err = exec(store,
+               "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -256;",
                "cannot open state.db", diag);
     if (!err && writing) err = exec(store, schema, "cannot open state.db", diag);
     if (!err) err = check_schema(store, dir, diag);

@@ -104,7 +104,7 @@ static dure_err open_database(dure_registry *r, const char *dir, dure_diag *diag
     sqlite3_busy_timeout(r->db, 10000);
     err = dure_registry_exec(r,
                              "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                             "PRAGMA foreign_keys = ON;",
+                             "PRAGMA foreign_keys = ON; PRAGMA cache_size = -256;",
                              "the registry cannot be opened", diag);
     if (!err) err = dure_registry_exec(r, schema, "the registry cannot be opened", diag);
     return err ? err : check_schema(r, dir, diag);
