@@ -398,7 +398,7 @@ dure_err dure_work_start(dure_work *w, const dure_work_round *round, dure_diag *
         w->err = DURE_OK;
         w->diag = (dure_diag){{0}};
         err = dure_thread_start(&w->thread, train, w);
-        if (err) dure_diag_set(diag, err, "cannot start the training thread");
+        if (err) dure_diag_set(diag, err, "cannot start the training thread; free some memory");
         w->has_thread = !err;
     }
     if (err) dure_work_drop(w);

@@ -10,5 +10,5 @@ dure_err dure_thread_start(pthread_t *out, void *(*run)(void *), void *state)
     pthread_sigmask(SIG_BLOCK, &all, &before);
     const int rc = pthread_create(out, NULL, run, state);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc ? DURE_ERR_LIMIT : DURE_OK;
+    return rc ? DURE_ERR_NOMEM : DURE_OK;
 }

@@ -7,6 +7,6 @@
 #include <pthread.h>
 
 /* Runs run(state) in a new thread, which the caller joins. A process that it starts would begin
- * with all signals blocked, so it starts none. DURE_ERR_LIMIT: no thread is to be had, and *out is
+ * with all signals blocked, so it starts none. DURE_ERR_NOMEM: no thread is to be had, and *out is
  * not set; the caller's sentence says for what. The caller's own signals are as before. */
 DURE_MUST_USE dure_err dure_thread_start(pthread_t *out, void *(*run)(void *), void *state);
