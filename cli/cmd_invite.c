@@ -4,11 +4,8 @@
 #include "cli/federation.h"
 #include "cli/output.h"
 #include "common/clock.h"
-#include "common/file.h"
-#include "coordinator/founding.h"
 #include "federation/invitation.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,24 +27,6 @@ static const char *accepted(const dure_invitation *inv)
     default:
         return " --epsilon 8";
     }
-}
-
-/* Whether a site of that name was revoked here: files are NAME-, eight digits, .revocation. */
-static bool was_revoked(const dure_admin *admin, const char *name)
-{
-    static const char suffix[] = ".revocation";
-    const size_t n = strlen(name);
-    char *path = dure_path_join(admin->dir, DURE_ADMIN_REVOCATIONS);
-    DIR *dir = path ? opendir(path) : NULL;
-    const struct dirent *entry;
-    bool found = false;
-    while (dir && !found && (entry = readdir(dir)))
-        found = strlen(entry->d_name) == n + 9 + sizeof suffix - 1 &&
-                strncmp(entry->d_name, name, n) == 0 && entry->d_name[n] == '-' &&
-                strcmp(entry->d_name + n + 9, suffix) == 0;
-    if (dir) closedir(dir);
-    free(path);
-    return found;
 }
 
 static int print_invited(const dure_invitation *inv, const char *path, bool json)
@@ -115,7 +94,7 @@ int dure_cmd_invite(int argc, char **argv)
     bool again = false;
     const dure_admin_guest guest = {o.name, o.organisation ? o.organisation : o.name, o.hours};
     if (!err) err = dure_admin_invite(inv, &admin, &guest, path, &diag);
-    if (!err) again = was_revoked(&admin, o.name);
+    if (!err) again = dure_admin_has_revoked(&admin, o.name);
     if (inv) dure_admin_close(&admin);
     int status = err ? dure_fail("invite", err, &diag) : print_invited(inv, path, o.json);
     if (again)

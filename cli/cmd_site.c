@@ -90,11 +90,10 @@ static dure_err read_invited(desk *d, dure_diag *diag)
 static dure_err mark(desk *d)
 {
     for (size_t i = 0; i < d->n; i++) {
-        char hex[65], file[160];
-        dure_hex_encode(hex, d->all[i].invite_public, 32);
-        snprintf(file, sizeof file, "%s/%s-%.8s.revocation", DURE_ADMIN_REVOCATIONS, d->all[i].name,
-                 hex);
-        char *path = dure_path_join(d->admin.dir, file);
+        char file[DURE_REVOCATION_FILE_SIZE], below[sizeof file + 32];
+        dure_admin_revocation_file(file, d->all[i].name, d->all[i].invite_public);
+        snprintf(below, sizeof below, "%s/%s", DURE_ADMIN_REVOCATIONS, file);
+        char *path = dure_path_join(d->admin.dir, below);
         if (!path) return DURE_ERR_NOMEM;
         d->all[i].revoked = dure_file_exists(path);
         free(path);
@@ -198,12 +197,11 @@ static int site_list(int argc, char **argv)
 static dure_err hand_over(const desk *d, const invited *v, const dure_revocation *revocation,
                           dure_diag *diag)
 {
-    char hex[65], file[128], kept[192], inbox[192];
+    char file[DURE_REVOCATION_FILE_SIZE], kept[192], inbox[192];
     dure_buf bytes;
     dure_buf_init(&bytes, 256);
     dure_revocation_put(&bytes, revocation);
-    dure_hex_encode(hex, v->invite_public, 32);
-    snprintf(file, sizeof file, "%s-%.8s.revocation", v->name, hex);
+    dure_admin_revocation_file(file, v->name, v->invite_public);
     snprintf(kept, sizeof kept, "%s/%s", DURE_ADMIN_REVOCATIONS, file);
     snprintf(inbox, sizeof inbox, "%s/%s", DURE_FOLDER_INBOX, file);
     char *here = dure_path_join(d->admin.dir, kept);

@@ -6,6 +6,7 @@
 #include "coordinator/founding.h"
 #include "crypto/wipe.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,4 +116,31 @@ dure_err dure_admin_invite(dure_invitation *inv, const dure_admin *admin,
     if (!err) err = dure_invitation_write(path, inv, &key, diag);
     dure_wipe(&key, sizeof key);
     return err;
+}
+
+/* ---- revocations ---- */
+
+#define REVOCATION_ENDING ".revocation"
+
+void dure_admin_revocation_file(char out[DURE_REVOCATION_FILE_SIZE], const char *name,
+                                const uint8_t invite_public[32])
+{
+    char hex[65];
+    dure_hex_encode(hex, invite_public, 32);
+    snprintf(out, DURE_REVOCATION_FILE_SIZE, "%s-%.8s" REVOCATION_ENDING, name, hex);
+}
+
+bool dure_admin_has_revoked(const dure_admin *admin, const char *name)
+{
+    const size_t n = strlen(name), n_all = n + 9 + sizeof REVOCATION_ENDING - 1;
+    char *path = dure_path_join(admin->dir, DURE_ADMIN_REVOCATIONS);
+    DIR *dir = path ? opendir(path) : NULL;
+    const struct dirent *entry;
+    bool found = false;
+    while (dir && !found && (entry = readdir(dir)))
+        found = strlen(entry->d_name) == n_all && strncmp(entry->d_name, name, n) == 0 &&
+                entry->d_name[n] == '-' && strcmp(entry->d_name + n + 9, REVOCATION_ENDING) == 0;
+    if (dir) closedir(dir);
+    free(path);
+    return found;
 }

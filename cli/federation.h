@@ -36,3 +36,11 @@ typedef struct dure_admin_guest {
 DURE_MUST_USE dure_err dure_admin_invite(dure_invitation *inv, const dure_admin *admin,
                                          const dure_admin_guest *guest, const char *path,
                                          dure_diag *diag);
+
+/* The file that holds the revocation of an invitation, in DIR/admin and in the coordinator's inbox:
+ * NAME-, eight digits of the invitation's key, .revocation. */
+#define DURE_REVOCATION_FILE_SIZE (DURE_NAME_SIZE + 24)
+void dure_admin_revocation_file(char out[DURE_REVOCATION_FILE_SIZE], const char *name,
+                                const uint8_t invite_public[32]);
+/* Whether a site of that name was revoked at this desk. */
+bool dure_admin_has_revoked(const dure_admin *admin, const char *name);
