@@ -12,6 +12,7 @@
 #include "secagg/client.h"
 #include "secagg/graph.h"
 #include "secagg/server.h"
+#include "support/round_config.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -71,49 +72,21 @@ static void make_config(dure_graph_choice *choice)
 {
     *choice = (dure_graph_choice){.n = n_sites, .c = n_sites / 10, .dropouts = n_sites / 10};
     if (!dure_graph_choose(choice)) die("no graph withstands that", NULL);
-    config = (dure_config){
-        .suite = DURE_SUITE_X25519_AES256CTR,
-        .run_id = 1,
-        .round = 1,
-        .n_members = n_sites,
-        .threshold = choice->t,
-        .u_min = n_sites - choice->dropouts,
-        .collusion = choice->c,
-        .n_words = n_words,
-        .word_bits = 24,
-        .chunk_words = 65536,
-        .q_max = 8000,
-        .range = 0.0625,
-        .share_lifetime_ms = 3600000,
-        .privacy_mode = DURE_PRIVACY_NONE,
-        .clip = 1,
-        .grid_bits = 15,
-        .rounds = 1,
-        .local_steps = 1,
-        .method = DURE_METHOD_FFA,
-        .rank = 4,
-        .alpha = 8,
-        .targets = 1,
-        .max_length = 512,
-        .optimizer = DURE_LOCAL_ADAMW,
-        .learning_rate = 1e-3,
-        .beta1 = 0.9,
-        .beta2 = 0.999,
-        .optimizer_epsilon = 1e-8,
-        .server_rate = 1,
-    };
+    round_config(&config, n_sites);
+    config.threshold = choice->t;
+    config.u_min = n_sites - choice->dropouts;
+    config.collusion = choice->c;
+    config.n_words = n_words;
+    config.chunk_words = 65536;
+    config.q_max = 8000;
     if (choice->k + 1 < n_sites) {
         config.neighbours = choice->k;
         config.beacon_index = 1;
         memcpy(config.beacon_public, beacon.public_, DURE_KEY_BYTES);
     }
     for (uint32_t i = 0; i < n_sites; i++) {
-        dure_member *m = &config.members[i];
-        *m = (dure_member){.n_pub = 100, .batch = 6, .sigma_den = 1};
-        snprintf(m->name, sizeof m->name, "site-%04u", i);
-        snprintf(m->organisation, sizeof m->organisation, "organisation-%04u", i);
-        memcpy(m->sign_public, sites[i].key.public_, DURE_KEY_BYTES);
-        memcpy(m->curve_public, sites[i].key.public_, DURE_KEY_BYTES);
+        memcpy(config.members[i].sign_public, sites[i].key.public_, DURE_KEY_BYTES);
+        memcpy(config.members[i].curve_public, sites[i].key.public_, DURE_KEY_BYTES);
     }
 }
 

@@ -1,10 +1,10 @@
 /* A site's update where the site is what is protected: clipped as a whole, noised with its share,
  * in the integers that are masked and summed.
  *
- *   share of noise -> the units          (before anything of the data is touched)
- *   trained - global -> clipped to C, on the grid of G units, sum of squares at most G^2 in
- * integers (dp/quantize.h); zero if training failed or anything is not finite units += the clipped
- * integers
+ * The share of noise goes into the units before anything of the data is touched. Then the
+ * difference trained - global is clipped to C, on the grid of G units, its sum of squares at most
+ * G^2 in integers (dp/quantize.h), and added. It is zero if training failed or anything is not
+ * finite.
  *
  * Nothing of this leaves the site but under the masks of the secure sum. Threads: pure functions.
  */

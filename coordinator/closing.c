@@ -110,8 +110,8 @@ dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag)
                       "seconds", (double)(dure_clock_monotonic_ms() - start_ms) / 1000));
 out:
     free(sum);
-    return !err && c->now.row.status == DURE_STORED_SUMMED ? dure_coordinator_take_up_sum(c, diag)
-                                                           : err;
+    if (err || c->now.row.status != DURE_STORED_SUMMED) return err;
+    return dure_coordinator_take_up_sum(c, diag);
 }
 
 /* ---- the new adapter ---- */

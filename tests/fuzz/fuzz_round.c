@@ -11,6 +11,8 @@
 #include "secagg/client.h"
 #include "secagg/graph.h"
 #include "secagg/server.h"
+#include "support/round_config.h"
+#include "support/seeded_rng.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,7 +53,8 @@ typedef struct fuzz_site {
 typedef struct fuzz_round {
     const uint8_t *data; /* the acts that are left */
     size_t n_data;
-    uint64_t random; /* of the machines' secrets */
+    seeded_rng random; /* of the machines' secrets: the same bytes are the same round */
+    dure_rng rng;      /* draws from it */
     dure_config *config;
     dure_hash config_hash;
     fuzz_site sites[SITES_MAX];
@@ -69,20 +72,6 @@ static dure_sign_key coordinator, beacon, keys[SITES_MAX];
 static void must(bool held)
 {
     if (!held) abort();
-}
-
-/* SplitMix64: the same bytes are the same round. */
-static dure_err fill(void *state, uint8_t *out, size_t n)
-{
-    uint64_t *at = state;
-    for (size_t i = 0; i < n; i++) {
-        *at += UINT64_C(0x9e3779b97f4a7c15);
-        uint64_t z = *at;
-        z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-        z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-        out[i] = (uint8_t)(z >> 56);
-    }
-    return DURE_OK;
 }
 
 static uint32_t next(fuzz_round *r)
@@ -198,7 +187,7 @@ static void begin_site(fuzz_round *r, uint32_t member)
                                           .config_hash = r->config_hash,
                                           .sign = &keys[member],
                                           .coordinator_sign = coordinator.public_,
-                                          .rng = {fill, &r->random},
+                                          .rng = r->rng,
                                           .floors = {r->config->collusion, 0, 3},
                                           .beacon = {beacon.public_, 1}};
     must(dure_secagg_client_new(&r->sites[member].client, &opts, NULL) == DURE_OK);
@@ -449,12 +438,13 @@ static void finish(fuzz_round *r)
 static void make_keys(void)
 {
     static bool made;
-    uint64_t random = 7;
+    seeded_rng random;
+    const dure_rng rng = seeded_rng_of(&random, 7);
     uint8_t secret[DURE_SIGN_SECRET_BYTES];
     if (made) return;
     for (size_t i = 0; i < SITES_MAX + 2; i++) {
         dure_sign_key *key = i < SITES_MAX ? &keys[i] : i == SITES_MAX ? &coordinator : &beacon;
-        must(fill(&random, secret, sizeof secret) == DURE_OK);
+        must(dure_rng_fill(&rng, secret, sizeof secret) == DURE_OK);
         must(dure_sign_from_secret(key, secret) == DURE_OK);
     }
     made = true;
@@ -462,47 +452,20 @@ static void make_keys(void)
 
 static void make_config(dure_config *c, const shape *s)
 {
-    *c = (dure_config){
-        .suite = DURE_SUITE_X25519_AES256CTR,
-        .run_id = 1,
-        .round = 1,
-        .n_members = s->n,
-        .threshold = s->threshold,
-        .u_min = s->u_min,
-        .collusion = s->collusion,
-        .n_words = WORDS,
-        .word_bits = 24,
-        .chunk_words = 16,
-        .q_max = 2000,
-        .range = 0.0625,
-        .share_lifetime_ms = 1000,
-        .privacy_mode = DURE_PRIVACY_NONE,
-        .clip = 1,
-        .grid_bits = 15,
-        .rounds = 1,
-        .local_steps = 1,
-        .method = DURE_METHOD_FFA,
-        .rank = 4,
-        .alpha = 8,
-        .targets = 1,
-        .max_length = 512,
-        .optimizer = DURE_LOCAL_ADAMW,
-        .learning_rate = 1e-3,
-        .beta1 = 0.9,
-        .beta2 = 0.999,
-        .optimizer_epsilon = 1e-8,
-        .server_rate = 1,
-        .neighbours = s->neighbours,
-        .beacon_index = s->neighbours ? 1 : 0,
-    };
+    round_config(c, s->n);
+    c->threshold = s->threshold;
+    c->u_min = s->u_min;
+    c->collusion = s->collusion;
+    c->n_words = WORDS;
+    c->chunk_words = 16;
+    c->q_max = 2000;
+    c->share_lifetime_ms = 1000;
+    c->neighbours = s->neighbours;
+    c->beacon_index = s->neighbours ? 1 : 0;
     if (s->neighbours) memcpy(c->beacon_public, beacon.public_, DURE_KEY_BYTES);
     for (uint32_t i = 0; i < s->n; i++) {
-        dure_member *m = &c->members[i];
-        *m = (dure_member){.n_pub = 100, .batch = 6, .sigma_den = 1};
-        snprintf(m->name, sizeof m->name, "site-%u", i);
-        snprintf(m->organisation, sizeof m->organisation, "organisation-%u", i);
-        memcpy(m->sign_public, keys[i].public_, DURE_KEY_BYTES);
-        memcpy(m->curve_public, keys[i].public_, DURE_KEY_BYTES);
+        memcpy(c->members[i].sign_public, keys[i].public_, DURE_KEY_BYTES);
+        memcpy(c->members[i].curve_public, keys[i].public_, DURE_KEY_BYTES);
     }
 }
 
@@ -510,6 +473,7 @@ static void begin(fuzz_round *r, const shape *s)
 {
     dure_buf encoding;
     dure_buf_init(&encoding, DURE_CONFIG_BYTES_MAX);
+    r->rng = seeded_rng_of(&r->random, 0);
     make_config(r->config, s);
     must(dure_config_encode(&encoding, r->config, NULL) == DURE_OK);
     must(dure_hash_bytes(&r->config_hash, dure_buf_span(&encoding)) == DURE_OK);

@@ -5,6 +5,7 @@
 #include "proto/neighbours.h"
 #include "secagg/graph.h"
 #include "support/check.h"
+#include "support/round_config.h"
 #include "support/seeded_rng.h"
 
 #include <stdio.h>
@@ -27,43 +28,21 @@ bool world_lacks_suite(void)
 static void sample_config(world *w)
 {
     dure_config *c = &w->config;
-    *c = (dure_config){
-        .suite = hybrid_is_asked() ? DURE_SUITE_HYBRID_AES256CTR : DURE_SUITE_X25519_AES256CTR,
-        .run_id = 1,
-        .round = 5,
-        .n_members = w->n,
-        .threshold = (w->n + 1) / 2 + 1,
-        .u_min = 3,
-        .collusion = 1,
-        .n_words = WORLD_WORDS,
-        .word_bits = 24,
-        .chunk_words = 32,
-        .q_max = 65536,
-        .range = 0.0625,
-        .share_lifetime_ms = 1000000,
-        .privacy_mode = DURE_PRIVACY_RECORD,
-        .clip = 1,
-        .grid_bits = 15,
-        .rounds = 1,
-        .local_steps = 1,
-        .method = DURE_METHOD_FFA,
-        .rank = 4,
-        .alpha = 8,
-        .targets = 1,
-        .max_length = 512,
-        .optimizer = DURE_LOCAL_ADAMW,
-        .learning_rate = 1e-3,
-        .beta1 = 0.9,
-        .beta2 = 0.999,
-        .optimizer_epsilon = 1e-8,
-        .server_rate = 1,
-    };
+    round_config(c, w->n);
+    if (hybrid_is_asked()) c->suite = DURE_SUITE_HYBRID_AES256CTR;
+    c->round = 5;
+    c->threshold = (w->n + 1) / 2 + 1;
+    c->u_min = 3;
+    c->collusion = 1;
+    c->n_words = WORLD_WORDS;
+    c->chunk_words = 32;
+    c->q_max = 65536;
+    c->share_lifetime_ms = 1000000;
+    c->privacy_mode = DURE_PRIVACY_RECORD;
     for (uint32_t i = 0; i < w->n; i++) {
         dure_member *m = &c->members[i];
-        *m = (dure_member){
-            .n_pub = 100, .q_k = UINT64_C(1) << 60, .batch = 6, .sigma_num = 1, .sigma_den = 1};
-        snprintf(m->name, sizeof m->name, "site-%02u", i);
-        snprintf(m->organisation, sizeof m->organisation, "organisation-%u", i);
+        m->q_k = UINT64_C(1) << 60;
+        m->sigma_num = 1;
         memcpy(m->sign_public, w->keys[i].public_, DURE_KEY_BYTES);
         m->curve_public[0] = (uint8_t)(i + 1);
     }
