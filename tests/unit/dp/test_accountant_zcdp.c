@@ -75,6 +75,25 @@ static void test_zcdp_agrees_with_the_oracle(void **state)
 
 /* At alpha the accountant's own bound holds with equality, so no other order may beat the one it
  * found by more than rounding. */
+/* With less noise than a plan may have, so that tau is more than a double's last digit: V = 1, four
+ * sites, G / sqrt(h V) = 2^13. */
+static void test_zcdp_charges_tau(void **state)
+{
+    (void)state;
+    dure_dp_plan plan = plan_of(&oracle[0]);
+    plan.grid_bits = 14;
+    plan.sigma_num = 8;
+    plan.honest = 4;
+    plan.n_params = 100000000;
+    plan.steps = 1;
+    assert_int_equal(dure_share_variance(&plan), 1);
+    const double pi_square = M_PI * M_PI,
+                 tau = 10 * (exp(-pi_square) + exp(-4 * pi_square / 3) + exp(-3 * pi_square / 2));
+    check_above(dure_zcdp_tau(&plan), tau, 1e-11);
+    check_above(dure_zcdp_rho(&plan), (8192 + 1e4 * tau) * (8192 + 1e4 * tau) / 2, 1e-11);
+    check_above(dure_zcdp_rdp(&plan, 2), 0x1p26 + 1e8 * tau, 1e-11);
+}
+
 static void test_zcdp_finds_the_best_order(void **state)
 {
     (void)state;
@@ -259,6 +278,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zcdp_agrees_with_the_oracle),
+        cmocka_unit_test(test_zcdp_charges_tau),
         cmocka_unit_test(test_zcdp_finds_the_best_order),
         cmocka_unit_test(test_zcdp_epsilon_at_the_edges),
         cmocka_unit_test(test_zcdp_bounds_the_divergence_of_summed_shares),
