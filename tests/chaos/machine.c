@@ -94,6 +94,44 @@ static void test_a_stopped_site_is_back_in_the_next_round(void **state)
     end();
 }
 
+/* How it ended within the time: an exit or signal status; -1: it lives. */
+static int end_of(uint32_t process, uint32_t timeout_ms)
+{
+    const uint64_t end_ms = dure_clock_monotonic_ms() + timeout_ms;
+    int status = -1;
+    while (dure_clock_monotonic_ms() < end_ms) {
+        if (waitpid(f.processes[process].pid, &status, WNOHANG) > 0) {
+            f.processes[process].pid = 0;
+            return status;
+        }
+        dure_clock_sleep_ms(10);
+    }
+    return -1;
+}
+
+/* Killed when a part of its vector has left and nothing after it was said or written: by then the
+ * ledger knows of it, which the verdict asks of every vector that left. */
+static void test_a_site_has_paid_before_its_vector_leaves(void **state)
+{
+    (void)state;
+    static const char *const plans[] = {"chunk:1:before", "chunk:1:after", "chunk:2:after"};
+    fleet_make_large(&f, 5, 4, ROUNDS);
+    fleet_start(&f, FLEET_COORDINATOR, false);
+    fleet_join_unharmed(&f);
+    for (uint32_t i = 0; i < 5; i++)
+        fleet_start(&f, i, false);
+    wait_for("round_done", 1);
+    for (size_t k = 0; k < sizeof plans / sizeof *plans; k++) {
+        fleet_kill(&f, 1);
+        fleet_start_with(&f, 1, plans[k]);
+        const int status = end_of(1, ROUND_MS);
+        assert_true(status >= 0 && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    fleet_start(&f, 1, false);
+    wait_for("round_done", village_count(&f.v, "round_done") + 1);
+    end();
+}
+
 /* Killed when the sum is stored and nothing else is; then all of its sites lose their secrets and
  * most are put out, so that the round could not be unmasked any more. It need not be. */
 static void test_a_stored_sum_is_published_whoever_is_left(void **state)
@@ -120,21 +158,6 @@ static void test_a_stored_sum_is_published_whoever_is_left(void **state)
     wait_for("round_done", done + 1);
     assert_int_equal(village_count(&f.v, "round_failed"), 0);
     end();
-}
-
-/* How it ended within the time: an exit or signal status; -1: it lives. */
-static int end_of(uint32_t process, uint32_t timeout_ms)
-{
-    const uint64_t end_ms = dure_clock_monotonic_ms() + timeout_ms;
-    int status = -1;
-    while (dure_clock_monotonic_ms() < end_ms) {
-        if (waitpid(f.processes[process].pid, &status, WNOHANG) > 0) {
-            f.processes[process].pid = 0;
-            return status;
-        }
-        dure_clock_sleep_ms(10);
-    }
-    return -1;
 }
 
 /* A version after the other: each says what is to be done, and once all are of one version again,
@@ -314,6 +337,7 @@ int main(void)
         cmocka_unit_test_teardown(test_a_stopped_coordinator_hands_its_round_over, teardown),
         cmocka_unit_test_teardown(test_a_stored_sum_is_published_whoever_is_left, teardown),
         cmocka_unit_test_teardown(test_a_stopped_site_is_back_in_the_next_round, teardown),
+        cmocka_unit_test_teardown(test_a_site_has_paid_before_its_vector_leaves, teardown),
         cmocka_unit_test_teardown(test_another_version_of_the_protocol_is_a_sentence, teardown),
         cmocka_unit_test_teardown(test_memory_that_runs_out_harms_nothing, teardown),
         cmocka_unit_test_teardown(test_too_few_descriptors_are_a_sentence, teardown),

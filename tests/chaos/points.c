@@ -10,6 +10,8 @@
  *       from that point on nothing can be written: the disk is full
  *   CHAOS_KILL=frame:K:before|after
  *       at the K-th control frame sent, heartbeats left out
+ *   CHAOS_KILL=chunk:K:before|after
+ *       at the K-th chunk of a vector
  *   CHAOS_KILL=sum:K:before|after
  *       at the K-th sum that the coordinator stores
  *   CHAOS_LOG=FILE
@@ -44,7 +46,7 @@
 
 typedef enum where { BEFORE, TORN, AFTER, FULL } where;
 
-static atomic_long disk_left, frames_left, sums_left;
+static atomic_long disk_left, frames_left, chunks_left, sums_left;
 static where mode;
 static int log_fd = -1;
 static atomic_bool is_full;
@@ -92,6 +94,7 @@ __attribute__((constructor)) static void read_plan(void)
                                             : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
         if (strcmp(kind, "frame") == 0) frames_left = k;
+        if (strcmp(kind, "chunk") == 0) chunks_left = k;
         if (strcmp(kind, "sum") == 0) sums_left = k;
     }
     if (log) log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
@@ -299,7 +302,8 @@ int zmq_send(void *socket, const void *data, size_t n, int flags)
         memcpy(altered, data, n);
         altered[0] = version;
     }
-    const bool dies = meet(&frames_left);
+    const bool is_chunk = ((const uint8_t *)data)[1] == DURE_MSG_CHUNK;
+    const bool dies = meet(is_chunk && chunks_left ? &chunks_left : &frames_left);
     const int result = next(socket, altered ? altered : data, n, flags);
     free(altered);
     if (dies) die();
