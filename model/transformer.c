@@ -347,8 +347,9 @@ static size_t longest(const dure_document *docs, size_t n_docs)
     return rows;
 }
 
-void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
-                              const dure_pass *pass)
+/* Adds the pass's ws.nll to the losses of its documents, in their order. */
+static void collect_losses(dure_document_loss *losses, const dure_transformer *t,
+                           const dure_pass *pass)
 {
     size_t label = 0;
     for (size_t d = 0; d < pass->n_docs; d++) {
@@ -420,7 +421,7 @@ dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
         if (pass.n_docs == 0) break;
         err = pass_loss(t, &pass, diag);
         if (err) return err;
-        dure_transformer_collect(losses, t, &pass);
+        collect_losses(losses, t, &pass);
     }
     return DURE_OK;
 }

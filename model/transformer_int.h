@@ -167,9 +167,6 @@ void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
 /* DURE_ERR_USAGE when the adapter was made for a model of another shape; NULL is fine. */
 DURE_MUST_USE dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,
                                                    dure_diag *diag);
-/* Adds the pass's ws.nll to the losses of its documents, in their order. */
-void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
-                              const dure_pass *pass);
 
 /* All layers; the result is ws.res. */
 void dure_transformer_run(dure_transformer *t, dure_pass *pass);
