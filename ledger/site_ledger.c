@@ -94,9 +94,11 @@ static dure_err open_ledger(dure_site_ledger **out, const char *path, bool read_
     err = dure_ledger_begin(ledger, diag);
     if (err) goto out;
     if (ledger->n_chain == 0)
-        err = read_only
-                  ? dure_diag_set(diag, DURE_ERR_FORMAT, "the privacy ledger %s is empty", path)
-                  : write_first(ledger, diag);
+        err = read_only ? dure_diag_set(diag, DURE_ERR_FORMAT,
+                                        "the privacy ledger %s is empty; name the right one with "
+                                        "--ledger",
+                                        path)
+                        : write_first(ledger, diag);
     dure_ledger_end(ledger);
     /* At each opening, since the one that made the file may have been cut off before this. */
     if (!err && !read_only) err = dure_file_sync_folder(path, diag);

@@ -161,17 +161,23 @@ static void test_site_ledger_refusal_says_what_would_fit(void **state)
     fixture *f = *state;
     dure_dp_plan plan = plan_of(1000, 0.6, 1000);
     dure_reservation_id id;
-    unsigned long long steps = 0;
+    unsigned long long steps = 0, batch = 0;
     double noise = 0;
     assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &plan, "x", &f->diag),
                DURE_ERR_BUDGET);
     const char *offer = strchr(f->diag.text, ';');
     assert_non_null(offer);
     assert_int_equal(sscanf(offer,
-                            "; %llu steps with this noise fit, or all of them with noise %lf",
-                            &steps, &noise),
-                     2);
+                            "; %llu steps with this noise fit, or all of them with noise %lf or "
+                            "in batches of %llu",
+                            &steps, &noise, &batch),
+                     3);
     dure_dp_plan fewer = plan, quieter = plan_of(1000, noise, 1000);
+    const dure_dp_plan smaller = plan_of(batch, 0.6, 1000), larger = plan_of(batch + 1, 0.6, 1000);
+    assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &larger, "x", &f->diag),
+               DURE_ERR_BUDGET);
+    assert_ok(dure_site_ledger_reserve(&id, f->ledger, "orders", &smaller, "x", &f->diag));
+    assert_ok(dure_site_ledger_release(f->ledger, &id, &f->diag));
     fewer.steps = steps + steps / 500 + 1;
     assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &fewer, "x", &f->diag),
                DURE_ERR_BUDGET);
