@@ -363,9 +363,9 @@ static void collect_losses(dure_document_loss *losses, const dure_transformer *t
     }
 }
 
-/* Passes of half as many rows, as often as the GPU's memory asks for it. */
-static dure_err prepare_device(dure_transformer *t, dure_workspace_need need, const dure_lora *lora,
-                               const dure_gradient_map *map, size_t longest_doc, dure_diag *diag)
+dure_err dure_transformer_prepare_device(dure_transformer *t, dure_workspace_need need,
+                                         const dure_lora *lora, const dure_gradient_map *map,
+                                         size_t longest_doc, dure_diag *diag)
 {
     for (;;) {
         need.rows = t->rows > longest_doc ? t->rows : longest_doc;
@@ -397,7 +397,7 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
         need.stored -= need.checkpoints;
     }
     if (map && lora->layout.dora) need.dora = lora->layout.targets;
-    if (t->device) return prepare_device(t, need, lora, map, most, diag);
+    if (t->device) return dure_transformer_prepare_device(t, need, lora, map, most, diag);
     err = dure_transformer_reserve(t, need);
     return err ? err : dure_dora_settle(t, lora);
 }

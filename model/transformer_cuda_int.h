@@ -9,6 +9,7 @@
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/lora.h"
+#include "model/decode.h"
 #include "model/transformer_cuda.h"
 #include "model/transformer_device.h"
 
@@ -60,6 +61,7 @@ typedef struct dure_cuda_engine {
     dure_lora_layout layout; /* its shape is all zero before the first */
     size_t z_at[DURE_LORA_TARGETS], z_n[DURE_CUDA_GROUPS], z_width;
     float *params;
+    uint64_t version; /* of the adapter that is there; 0: none */
     /* The workspace. */
     size_t rows, stored, labels, docs, gradient; /* what it has room for */
     size_t positions;
@@ -72,10 +74,12 @@ typedef struct dure_cuda_engine {
     uint32_t *position;
     dure_cuda_tile *tiles;
     dure_cuda_rows *doc_rows;
+    dure_cuda_cache *caches; /* DURE_DECODERS_TOGETHER */
     /* Host: the pass under way. */
     int32_t *host_rows;
     dure_cuda_tile *host_tiles;
     dure_cuda_rows *host_docs;
+    dure_cuda_cache host_caches[DURE_DECODERS_TOGETHER];
     size_t n_tiles, n_docs;
 } dure_cuda_engine;
 
@@ -117,6 +121,8 @@ dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transfor
 /* All layers, then loss and, with `gradient`, the gradient of the residual stream at the top. */
 void dure_cuda_forward(dure_transformer *t, const dure_pass *pass);
 void dure_cuda_head(dure_transformer *t, const dure_pass *pass, bool gradient);
+/* The logits of n rows of the pass, which e->label_row holds, into e->logits. */
+void dure_cuda_logits(dure_transformer *t, size_t first, size_t n);
 /* From there down; the gradients of every document of the pass. */
 void dure_cuda_backward(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map);
 

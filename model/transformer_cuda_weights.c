@@ -177,6 +177,7 @@ static dure_err take_adapter(dure_cuda_engine *e, const dure_lora *lora, dure_di
     dure_cuda_owned *o = &e->adapter;
     const dure_lora_layout *layout = &lora->layout;
     dure_cuda_give_back(o);
+    e->version = 0;
     o->diag = diag;
     e->layout = *layout;
     place(e);
@@ -231,12 +232,13 @@ dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
                                 const dure_lora *lora, dure_diag *diag)
 {
     (void)t;
-    if (!lora) return DURE_OK;
+    if (!lora || lora->version == e->version) return DURE_OK;
     if (!dure_lora_layout_equal(&e->layout, &lora->layout)) {
         dure_err err = take_adapter(e, lora, diag);
         e->rows = 0; /* the workspace has room for another z */
         if (err) return err;
     }
+    e->version = lora->version;
     dure_device_upload(e->device, e->params, lora->params, lora->n * sizeof *e->params);
     for (uint32_t l = lora->layout.first_layer; l < lora->layout.shape.n_layers; l++)
         for (int k = 0; k < DURE_LORA_TARGETS; k++)

@@ -192,6 +192,14 @@ typedef struct dure_gradient_map {
     size_t widest;    /* floats of the layer with the most */
 } dure_gradient_map;
 
+/* Room on t's device for passes of t's rows, and for a document of so many: of half as many rows,
+ * as often as its memory asks for that. */
+DURE_MUST_USE dure_err dure_transformer_prepare_device(dure_transformer *t,
+                                                       dure_workspace_need need,
+                                                       const dure_lora *lora,
+                                                       const dure_gradient_map *map,
+                                                       size_t longest_doc, dure_diag *diag);
+
 /* Checks the adapter and the documents, and reserves what a pass over them needs; `map` NULL: no
  * backward. */
 DURE_MUST_USE dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
