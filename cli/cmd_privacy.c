@@ -5,17 +5,12 @@
 #include "cli/privacy_plan.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/json.h"
 #include "ledger/site_ledger.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static json_t *real_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
 
 /* What the source's plans protect one of; one of its records, before it has any. */
 static const char *unit_of(const dure_site_ledger *ledger, const char *source)
@@ -37,12 +32,12 @@ static json_t *status_json(const dure_source_status *s, const char *unit)
     return json_pack(
         "{s:s, s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:I}", "source", s->name,
         "unit", unit, "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
-        (json_int_t)s->n_pub, "epsilon_spent", real_or_null(s->epsilon_spent), "epsilon_committed",
-        real_or_null(s->epsilon_committed), "epsilon_remaining", real_or_null(s->epsilon_remaining),
-        "accountant", is_site(unit) ? "zcdp" : "pld", "epsilon_committed_rdp",
-        real_or_null(s->epsilon_committed_rdp), "filter_used", real_or_null(s->filter_used),
-        "reserved", (json_int_t)s->n_reserved, "spent", (json_int_t)s->n_spent, "released",
-        (json_int_t)s->n_released);
+        (json_int_t)s->n_pub, "epsilon_spent", dure_json_from_double(s->epsilon_spent),
+        "epsilon_committed", dure_json_from_double(s->epsilon_committed), "epsilon_remaining",
+        dure_json_from_double(s->epsilon_remaining), "accountant", is_site(unit) ? "zcdp" : "pld",
+        "epsilon_committed_rdp", dure_json_from_double(s->epsilon_committed_rdp), "filter_used",
+        dure_json_from_double(s->filter_used), "reserved", (json_int_t)s->n_reserved, "spent",
+        (json_int_t)s->n_spent, "released", (json_int_t)s->n_released);
 }
 
 static const char *state_text(dure_reservation_state state)

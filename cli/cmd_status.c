@@ -154,11 +154,6 @@ static const char *counted_of(const view *v)
     return subjects ? "subject" : "record";
 }
 
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *sites_json(const view *v)
 {
     json_t *list = json_array();
@@ -171,9 +166,9 @@ static json_t *sites_json(const view *v)
                       m->join.invitation.name, "organisation", m->join.invitation.organisation,
                       "revoked", m->revoked, "here", json_is_true(json_object_get(live, "here")),
                       "records", (json_int_t)m->join.declared.n_pub, "epsilon_charged",
-                      real(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
-                      real(epsilon_of(v, m, v->settings.terms.training.rounds)), "delta",
-                      1 / (10 * (double)m->join.declared.n_pub), "bytes_received",
+                      dure_json_from_double(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
+                      dure_json_from_double(epsilon_of(v, m, v->settings.terms.training.rounds)),
+                      "delta", 1 / (10 * (double)m->join.declared.n_pub), "bytes_received",
                       json_integer_value(json_object_get(live, "bytes_received"))));
     }
     return list;
