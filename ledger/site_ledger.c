@@ -199,6 +199,12 @@ static dure_err find_for_plan(const dure_ledger_source **out, const dure_site_le
                              "number does not change",
                              (unsigned long long)plan->n_pub, name,
                              (unsigned long long)source->n_pub);
+    if (plan->mechanism == DURE_DP_SITE_GAUSSIAN && source->budget.delta > DURE_DP_SITE_DELTA_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "'%s' has delta %.3g, too large for a plan that protects one site of "
+                             "at most %u; declare a source with %g or less",
+                             name, source->budget.delta, DURE_DP_HONEST_MAX,
+                             DURE_DP_SITE_DELTA_MAX);
     for (size_t i = 0; i < ledger->n_items; i++) {
         const dure_reservation *r = &ledger->items[i].reservation;
         if (!strcmp(r->source, name) && r->plan.mechanism != plan->mechanism)

@@ -25,7 +25,9 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
         owned->capacity = capacity;
     }
     owned->err = dure_device_new(&at, owned->device, bytes, owned->diag);
-    if (!owned->err) owned->list[owned->n++] = at;
+    if (owned->err) return NULL;
+    owned->list[owned->n++] = at;
+    owned->bytes += bytes;
     return at;
 }
 
@@ -289,6 +291,12 @@ static size_t most_docs(const dure_transformer *t)
     return dure_cuda_engine_of(t)->docs;
 }
 
+static size_t bytes(const dure_transformer *t)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    return e->weights.bytes + e->adapter.bytes + e->workspace.bytes;
+}
+
 static void close_engine(void *state)
 {
     dure_cuda_engine *e = state;
@@ -340,6 +348,7 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
                                         .run = run,
                                         .gradient = gradient,
                                         .most_docs = most_docs,
+                                        .bytes = bytes,
                                         .close = close_engine};
     dure_workspace_fini(&t->ws); /* what it held was for the CPU */
     t->device = device;

@@ -17,11 +17,11 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
                    dure_cuda_group group, const uint16_t *x, float *y, int add)
 {
     const dure_cuda_engine *e = dure_cuda_engine_of(t);
-    const dure_cuda_layer *w = &e->layers[layer];
+    const dure_cuda_layer *adapter = &e->layers[layer];
     size_t in = e->in[group], out = e->out[group];
     dure_device_product p = {.c = y,
                              .a = x,
-                             .w = w->w[group],
+                             .w = dure_cuda_weights(e, t, layer, group),
                              .ldc = out,
                              .lda = in,
                              .ldw = in,
@@ -34,7 +34,7 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
     uint16_t *z = dure_cuda_acts_of(e, t, layer)->z;
     p = (dure_device_product){.c = z + dure_cuda_group_z(e, group),
                               .a = x,
-                              .w = w->a[group],
+                              .w = adapter->a[group],
                               .ldc = e->z_width,
                               .lda = in,
                               .ldw = in,
@@ -49,7 +49,7 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
         size_t rank = (dure_lora_rank(&e->layout, k) + 7) / 8 * 8;
         p = (dure_device_product){.c = y + dure_cuda_column(e, k),
                                   .a = z + e->z_at[k],
-                                  .w = w->b[k],
+                                  .w = adapter->b[k],
                                   .ldc = out,
                                   .lda = e->z_width,
                                   .ldw = rank,

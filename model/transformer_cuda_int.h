@@ -24,7 +24,7 @@ typedef enum dure_cuda_group {
 typedef struct dure_cuda_owned {
     dure_device *device;
     void **list;
-    size_t n, capacity;
+    size_t n, capacity, bytes;
     dure_err err; /* the first; later requests get NULL */
     dure_diag *diag;
 } dure_cuda_owned;
@@ -32,9 +32,10 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes);
 void dure_cuda_give_back(dure_cuda_owned *owned);
 
 typedef struct dure_cuda_layer {
-    uint16_t *w[DURE_CUDA_GROUPS];  /* out x in */
-    uint16_t *a[DURE_CUDA_GROUPS];  /* scale * A: z_n x in; NULL: not adapted */
-    uint16_t *b[DURE_LORA_TARGETS]; /* out x padded rank */
+    uint16_t *w[DURE_CUDA_GROUPS];      /* out x in; NULL: decoded whenever a product wants it */
+    uint8_t *packed[DURE_LORA_TARGETS]; /* then: as in the file */
+    uint16_t *a[DURE_CUDA_GROUPS];      /* scale * A: z_n x in; NULL: not adapted */
+    uint16_t *b[DURE_LORA_TARGETS];     /* out x padded rank */
 } dure_cuda_layer;
 
 /* What one layer keeps for its backward pass. */
@@ -50,6 +51,7 @@ typedef struct dure_cuda_engine {
     size_t width[DURE_LORA_TARGETS]; /* out features */
     size_t in[DURE_CUDA_GROUPS], out[DURE_CUDA_GROUPS];
     dure_cuda_layer *layers; /* host */
+    uint16_t *decoded;       /* the group that was decoded last; NULL: all are resident */
     uint8_t *embedding;      /* as in the file */
     uint16_t *head;          /* vocab padded to 8, x D */
     size_t vocab;            /* padded */
@@ -89,9 +91,12 @@ size_t dure_cuda_column(const dure_cuda_engine *e, dure_lora_target target);
 dure_lora_target dure_cuda_first(dure_cuda_group group);
 size_t dure_cuda_count(dure_cuda_group group);
 
-/* Uploads the frozen weights; makes them bfloat16. */
+/* Uploads the frozen weights, as bfloat16 where all of them take at most half of the memory. */
 DURE_MUST_USE dure_err dure_cuda_weights_load(dure_cuda_engine *e, const dure_transformer *t,
                                               dure_diag *diag);
+/* The weights of a group's product, until the next call. */
+const uint16_t *dure_cuda_weights(const dure_cuda_engine *e, const dure_transformer *t,
+                                  uint32_t layer, dure_cuda_group group);
 /* The adapter as it is now; NULL: none. */
 DURE_MUST_USE dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
                                               const dure_lora *lora, dure_diag *diag);

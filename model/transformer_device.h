@@ -19,5 +19,7 @@ struct dure_transformer_device {
                          dure_diag *diag);
     /* Documents of a pass that there is room for. */
     size_t (*most_docs)(const dure_transformer *t);
+    /* Memory of the device that is taken now. */
+    size_t (*bytes)(const dure_transformer *t);
     void (*close)(void *state);
 };

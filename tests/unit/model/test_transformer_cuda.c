@@ -350,6 +350,62 @@ static void test_cuda_transformer_says_what_it_cannot_do(void **state)
 }
 
 #ifdef DURE_TEST_EMULATED
+/* The gradients of all documents, in passes of up to so many rows, and what was taken of the device
+ * when it has so much memory. */
+static collected gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit)
+{
+    dure_diag diag = {{0}};
+    const dure_transformer_opts opts = {
+        .threads = 1, .precision = DURE_PRECISION_F32, .rows = rows};
+    const dure_gradient_opts both = {.factors = DURE_LORA_FACTOR_BOTH};
+    dure_transformer_free(&f->gpu);
+    dure_emulated_limit(limit);
+    assert_ok(dure_transformer_new(&f->gpu, f->gguf, &opts, &diag));
+    assert_ok(dure_transformer_cuda_attach(f->gpu, 0, &diag));
+    collected c = gradients(f->gpu, f, &both, 0, N_DOCS);
+    *taken = dure_transformer_device_bytes(f->gpu);
+    assert_true(*taken <= limit);
+    dure_emulated_limit(SIZE_MAX);
+    return c;
+}
+
+static void check_gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit,
+                                   const collected *expected)
+{
+    collected some = gradients_within(f, taken, rows, limit);
+    assert_memory_equal(some.gradients, expected->gradients, N_DOCS * expected->n * sizeof(float));
+    free(some.gradients);
+}
+
+static void test_cuda_transformer_packs_what_its_memory_holds(void **state)
+{
+    (void)state;
+    fixture f;
+    size_t most, half, quarter;
+    set_up(&f, &(tiny_model_opts){.seed = 12}, &(dure_lora_layout){.rank = 3}, 0);
+    collected all = gradients_within(&f, &most, 512, SIZE_MAX);
+    check_gradients_within(&f, &half, 512, most - 1, &all);
+    check_gradients_within(&f, &quarter, 512, half - 1, &all);
+    assert_true(half < most / 3 * 2 && quarter < half / 3 * 2);
+    free(all.gradients);
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_decodes_weights_that_would_fill_its_memory(void **state)
+{
+    (void)state;
+    fixture f;
+    size_t resident, taken;
+    const tiny_model_opts model = {.seed = 13, .type = TINY_Q4_1, .n_layers = 24, .n_ff = 512};
+    const dure_lora_layout layout = {.rank = 3, .first_layer = 23};
+    set_up(&f, &model, &layout, 0);
+    collected all = gradients_within(&f, &resident, 64, SIZE_MAX);
+    check_gradients_within(&f, &taken, 64, resident, &all);
+    assert_true(taken < resident / 3 * 2);
+    free(all.gradients);
+    tear_down(&f);
+}
+
 /* Whatever allocation is the first that fails, the error says so, nothing leaks, and with room the
  * same transformer goes on. */
 static void test_cuda_transformer_out_of_memory_is_a_sentence(void **state)
@@ -396,6 +452,8 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_logprobs_are_those_of_the_loss),
         cmocka_unit_test(test_cuda_transformer_says_what_it_cannot_do),
 #ifdef DURE_TEST_EMULATED
+        cmocka_unit_test(test_cuda_transformer_packs_what_its_memory_holds),
+        cmocka_unit_test(test_cuda_transformer_decodes_weights_that_would_fill_its_memory),
         cmocka_unit_test(test_cuda_transformer_out_of_memory_is_a_sentence),
 #endif
     };
