@@ -40,8 +40,8 @@ typedef struct dure_transformer_opts {
     /* Layers whose activations are not kept for the backward pass but computed a second time; more
      * than are trained: all. It changes no bit of the results. */
     uint32_t recompute;
-    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192, and fewer where
-     * its memory does not suffice. What such a pass cannot do: model/transformer_cuda.h. */
+    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192, and fewer
+     * where its memory does not suffice. What such a pass cannot do: model/transformer_cuda.h. */
     bool cuda;
     int device;
 } dure_transformer_opts;
