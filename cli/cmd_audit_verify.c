@@ -148,7 +148,7 @@ static int run_verify(const dure_audit_source *source, bool json, const dure_usa
             dure_print_json(err ? failure_json(&audit.report, &diag) : report_json(&audit.report));
         status = err ? dure_fail("audit verify", err, &diag) : printed;
     } else {
-        print_checks(&audit.report);
+        if (audit.bytes.n) print_checks(&audit.report); /* there was a file to check */
         if (err)
             status = dure_fail("audit verify", err, &diag);
         else

@@ -86,13 +86,14 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
         dure_site_ledger_source_at(&s, ledger, i);
         const char *unit = unit_of(ledger, s.name);
         printf("\n%s\n  budget     epsilon %.4g at delta %.3g for one %s %s, of %llu\n"
-               "  spent      epsilon %.4g (%zu plans; %s accountant)\n"
+               "  spent      epsilon %.4g (%zu plan%s; %s accountant)\n"
                "  committed  epsilon %.4g (%zu more reserved)\n"
                "  remaining  epsilon %.4g\n",
                s.name, s.budget.epsilon, s.budget.delta, is_site(unit) ? "site's" : unit,
                is_site(unit) ? "whole update or none" : "more or less", (unsigned long long)s.n_pub,
-               s.epsilon_spent, s.n_spent, is_site(unit) ? "zCDP" : "PLD", s.epsilon_committed,
-               s.n_reserved, s.epsilon_remaining);
+               s.epsilon_spent, s.n_spent, s.n_spent == 1 ? "" : "s",
+               is_site(unit) ? "zCDP" : "PLD", s.epsilon_committed, s.n_reserved,
+               s.epsilon_remaining);
         for (size_t k = 0; k < dure_site_ledger_reservation_count(ledger); k++) {
             const dure_reservation *r = dure_site_ledger_reservation_at(ledger, k);
             char at[DURE_CLOCK_TEXT_SIZE], clip[DURE_DP_CLIP_TEXT_SIZE];
