@@ -74,7 +74,7 @@ static json_t *gate_json(const dure_version *v)
                      number(g->low), "high", number(g->high), "margin", number(g->margin));
 }
 
-json_t *dure_adapter_json(const dure_version *v)
+static json_t *version_json(const dure_version *v)
 {
     char created[DURE_CLOCK_TEXT_SIZE], is_signed[DURE_CLOCK_TEXT_SIZE];
     dure_clock_text(created, v->created_s);
@@ -119,7 +119,7 @@ static int print_list(const dure_version *all, size_t n, bool json)
     if (json) {
         json_t *list = json_array();
         for (size_t i = 0; i < n; i++)
-            json_array_append_new(list, dure_adapter_json(&all[i]));
+            json_array_append_new(list, version_json(&all[i]));
         return dure_print_json(list);
     }
     if (n == 0) {
@@ -206,7 +206,7 @@ static int adapter_show(int argc, char **argv)
     } else {
         char *path = dure_registry_adapter_path(desk.registry, &version);
         if (json) {
-            json_t *value = dure_adapter_json(&version);
+            json_t *value = version_json(&version);
             json_object_set_new(value, "file", json_string(path ? path : ""));
             status = dure_print_json(value);
         } else {
@@ -291,7 +291,7 @@ static int adapter_promote(int argc, char **argv)
     if (err)
         status = dure_fail("adapter promote", err, &diag);
     else if (json)
-        status = dure_print_json(dure_adapter_json(&version));
+        status = dure_print_json(version_json(&version));
     else
         fprintf(stderr, "Version %llu is signed and is the champion now.\n",
                 (unsigned long long)version.number);
@@ -324,7 +324,7 @@ static int adapter_rollback(int argc, char **argv)
     if (err)
         status = dure_fail("adapter rollback", err, &diag);
     else if (json)
-        status = dure_print_json(dure_adapter_json(&version));
+        status = dure_print_json(version_json(&version));
     else
         fprintf(stderr, "Version %llu is the champion again.\n", (unsigned long long)now);
     dure_adapter_desk_close(&desk);

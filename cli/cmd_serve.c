@@ -24,7 +24,8 @@
 
 typedef struct options {
     const char *dir, *model, *adapters, *aliases, *root, *listen, *key_file, *cert, *key, *name;
-    const char *chat_template;
+    const char *chat_template, *device;
+    dure_device_choice on; /* what `device` means */
     uint64_t threads, slots, queue, context;
     bool insecure, json;
 } options;
@@ -173,6 +174,8 @@ static dure_err open_desk(desk *d, const options *o, dure_diag *diag)
                                    .model_name = o->name,
                                    .chat_template = o->chat_template,
                                    .threads = (uint32_t)o->threads,
+                                   .cuda = o->on.cuda,
+                                   .device = o->on.index,
                                    .slots = (uint32_t)o->slots,
                                    .queue = (uint32_t)o->queue,
                                    .context = (uint32_t)o->context,
@@ -181,6 +184,7 @@ static dure_err open_desk(desk *d, const options *o, dure_diag *diag)
                                             .tls_cert_path = o->cert,
                                             .tls_key_path = o->key,
                                             .insecure = o->insecure}};
+    dure_device_say(o->device);
     err = dure_server_new(&d->server, &opts, diag);
     if (!err && o->adapters) err = offer_named(d, o->adapters, diag);
     if (!err) refresh(d, true);
@@ -267,6 +271,7 @@ int dure_cmd_serve(int argc, char **argv)
          .out = &o.insecure,
          .help = "allow another address without keys and TLS, behind a proxy"},
         COUNT_ARG("threads", &o.threads, "N", "threads (the physical cores)"),
+        dure_device_arg(&o.device),
         COUNT_ARG("slots", &o.slots, "N", "prompts answered at once (4)"),
         COUNT_ARG("queue", &o.queue, "N", "prompts that may wait (64)"),
         COUNT_ARG("context", &o.context, "N", "tokens of a prompt and its answer (the model's)"),
@@ -282,5 +287,6 @@ int dure_cmd_serve(int argc, char **argv)
         return dure_args_refuse(&usage, "give --model or a coordinator's folder");
     if (o.threads > 256 || o.slots > 256 || o.queue > 65536 || o.context > 1 << 24)
         return dure_args_refuse(&usage, "--threads and --slots are at most 256, --queue 65536");
-    return serve(&o);
+    int status = dure_device_check(&o.on, o.device, &usage);
+    return status ? status : serve(&o);
 }

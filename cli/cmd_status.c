@@ -117,7 +117,7 @@ static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t ro
     double epsilon = 0;
     if (rounds == 0) return 0;
     const dure_dp_plan plan = dure_federation_plan(&v->settings.terms, d, rounds);
-    const double delta = 1 / (10 * (double)d->n_pub);
+    const double delta = dure_federation_delta(&v->settings.terms, d);
     return dure_calibrate_epsilon(&epsilon, &plan, NULL, delta) ? INFINITY : epsilon;
 }
 
@@ -173,7 +173,8 @@ static json_t *sites_json(const view *v)
                       "records", (json_int_t)m->join.declared.n_pub, "epsilon_charged",
                       real(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
                       real(epsilon_of(v, m, v->settings.terms.training.rounds)), "delta",
-                      1 / (10 * (double)m->join.declared.n_pub), "bytes_received",
+                      dure_federation_delta(&v->settings.terms, &m->join.declared),
+                      "bytes_received",
                       json_integer_value(json_object_get(live, "bytes_received"))));
     }
     return list;
@@ -293,8 +294,8 @@ static int print_words(const view *v, const char *dir)
         printf("privacy     none: this federation trains without differential privacy\n");
     else if (t->training.privacy_mode == DURE_PRIVACY_CLIENT)
         printf("privacy     each epsilon is for one site's whole update or none, while at least %u "
-               "honest sites share the noise of every sum, at delta 1/(10 %ss)\n",
-               t->cohort.u_min - t->cohort.collusion, counted_of(v));
+               "honest sites share the noise of every sum, at delta %.3g\n",
+               t->cohort.u_min - t->cohort.collusion, t->training.delta);
     else
         printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
                unit_of(v), counted_of(v));

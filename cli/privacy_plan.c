@@ -81,9 +81,17 @@ static dure_err set_shares(dure_plan_answer *a, const question *q, dure_diag *di
     return dure_dp_plan_set_batch(&a->plan, 1, 1, diag);
 }
 
-/* 1e-5, or the most that this many records allow. */
+/* 1e-5, or the most that this many records allow; where sites are the unit, that their number. */
 static dure_err set_delta(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
+    if (dure_plan_is_of_site(a)) {
+        a->delta = q->delta_given ? q->delta : 1e-5;
+        if (a->delta <= DURE_DP_SITE_DELTA_MAX) return DURE_OK;
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "--delta %g would allow one site in %g to be given away whole; with "
+                             "--unit site take %g or less, 1 / (10 x 100 sites)",
+                             a->delta, 1 / a->delta, DURE_DP_SITE_DELTA_MAX);
+    }
     double most = q->records_given && q->records ? 1 / (10 * (double)q->records) : 1;
     a->delta = q->delta_given ? q->delta : fmin(1e-5, most);
     if (a->delta <= most * (1 + 1e-12)) return DURE_OK;

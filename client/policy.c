@@ -196,6 +196,10 @@ static dure_err check(const dure_policy *p, dure_diag *diag)
     if (private_ && p->budget.delta > 0.1 / (double)p->records * (1 + 1e-12)) {
         return out_of_range(diag, "delta", "at most 1 / (10 x data.records)");
     }
+    if (p->modes & DURE_POLICY_MODE(DURE_PRIVACY_CLIENT) &&
+        p->budget.delta > DURE_DP_SITE_DELTA_MAX) {
+        return out_of_range(diag, "delta", "at most 0.001, 1 / (10 x 100 sites), with mode 'site'");
+    }
     if (p->modes == 0)
         return out_of_range(diag, "modes", "one or more of record, subject, site, none");
     if (p->collusion >= DURE_MEMBERS_MAX) return out_of_range(diag, "collusion", "below 100");

@@ -82,8 +82,8 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
     return opts->eval ? put_eval(buf, opts->eval) : DURE_OK;
 }
 
-dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
-                                   const dure_trainer_opts *opts)
+/* The digest of the options and the adapter's layout. */
+static dure_err options_hash(dure_hash *out, const dure_lora *lora, const dure_trainer_opts *opts)
 {
     dure_buf text;
     dure_buf_init(&text, 4096);
@@ -102,7 +102,7 @@ dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lora *start,
     dure_hash options;
     dure_trainer_opts bare = *opts;
     bare.subject = NULL; /* base and records are named by themselves */
-    dure_err err = dure_trainer_options_hash(&options, start, &bare);
+    dure_err err = options_hash(&options, start, &bare);
     const dure_span fields[] = {dure_hash_span(&options), dure_hash_span(base),
                                 dure_span_of(start->params, start->n * sizeof *start->params)};
     if (!err) err = dure_hash_labeled(out, "dure/trainer/settings/1", fields, 3);
@@ -139,7 +139,7 @@ static bool adapts(const dure_trainer *t)
 static dure_err put_head(dure_buf *head, const dure_trainer *t)
 {
     dure_hash options;
-    dure_err err = dure_trainer_options_hash(&options, t->lora, &t->opts);
+    dure_err err = options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     dure_put_raw(head, magic, sizeof magic);
     dure_put_raw(head, options.b, sizeof options.b);
@@ -204,7 +204,7 @@ static dure_err check_state(const dure_trainer *t, const dure_buf *file)
     if (memcmp(sum.b, file->data + body, sizeof sum.b) != 0) return DURE_ERR_FORMAT;
     /* The sum holds, so another magic is another version's. */
     if (memcmp(file->data, magic, sizeof magic) != 0) return DURE_ERR_STATE;
-    err = dure_trainer_options_hash(&options, t->lora, &t->opts);
+    err = options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
     size_t head = HEAD_BYTES + (adapts(t) ? sizeof(double) : 0);

@@ -229,14 +229,6 @@ bool dure_size_mul(size_t *out, size_t a, size_t b)
     return true;
 }
 
-bool dure_size_add(size_t *out, size_t a, size_t b)
-{
-    size_t sum;
-    if (__builtin_add_overflow(a, b, &sum)) return false;
-    *out = sum;
-    return true;
-}
-
 void dure_hex_encode(char *text, const void *data, size_t n)
 {
     static const char digits[] = "0123456789abcdef";

@@ -70,9 +70,8 @@ DURE_MUST_USE dure_err dure_take_text(char *text, size_t size, dure_reader *r);
 /* DURE_ERR_PROTO unless everything has been taken. */
 DURE_MUST_USE dure_err dure_reader_end(const dure_reader *r);
 
-/* Checked size arithmetic: false on overflow, with *out untouched. */
+/* Checked product: false on overflow, with *out untouched. */
 DURE_MUST_USE bool dure_size_mul(size_t *out, size_t a, size_t b);
-DURE_MUST_USE bool dure_size_add(size_t *out, size_t a, size_t b);
 
 /* Lower-case hex of data[0..n) into text[0..2n], NUL included. */
 void dure_hex_encode(char *text, const void *data, size_t n);

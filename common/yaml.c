@@ -1,7 +1,5 @@
 #include "common/yaml.h"
 
-#include "common/file.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,18 +71,6 @@ dure_err dure_yaml_parse(void **out, const cyaml_schema_value_t *schema, dure_sp
     }
     *out = value;
     return DURE_OK;
-}
-
-dure_err dure_yaml_read(void **out, const cyaml_schema_value_t *schema, const char *path,
-                        size_t limit, dure_diag *diag)
-{
-    dure_buf text;
-    *out = NULL;
-    dure_err err = dure_file_read(&text, path, limit, diag);
-    if (err) return err;
-    err = dure_yaml_parse(out, schema, dure_buf_span(&text), path, diag);
-    dure_buf_fini(&text);
-    return err;
 }
 
 void dure_yaml_free(void **value, const cyaml_schema_value_t *schema)

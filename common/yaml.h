@@ -15,8 +15,6 @@
  * not fit the schema; *out is then NULL. */
 DURE_MUST_USE dure_err dure_yaml_parse(void **out, const cyaml_schema_value_t *schema,
                                        dure_span text, const char *name, dure_diag *diag);
-DURE_MUST_USE dure_err dure_yaml_read(void **out, const cyaml_schema_value_t *schema,
-                                      const char *path, size_t limit, dure_diag *diag);
 void dure_yaml_free(void **value, const cyaml_schema_value_t *schema); /* NULL-safe, nulls */
 
 /* Appends `text` as a double-quoted YAML scalar. Control characters are escaped. */

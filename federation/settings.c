@@ -76,6 +76,7 @@ static const cyaml_schema_field_t training_fields[] = {
     CYAML_FIELD_ENUM("privacy", CYAML_FLAG_STRICT, dure_training_terms, privacy_mode, modes,
                      CYAML_ARRAY_LEN(modes)),
     CYAML_FIELD_UINT("sigma_num", CYAML_FLAG_OPTIONAL, dure_training_terms, sigma_num),
+    CYAML_FIELD_FLOAT("delta", CYAML_FLAG_OPTIONAL, dure_training_terms, delta),
     REAL("clip", dure_training_terms, clip),
     NUMBER("grid_bits", dure_training_terms, grid_bits),
     CYAML_FIELD_ENUM("optimizer", CYAML_FLAG_STRICT, dure_training_terms, optimizer, optimizers,
@@ -186,9 +187,11 @@ static void put_training(dure_buf *out, const dure_training_terms *t)
                     "training:\n  rounds: %u\n  steps: %u\n  batch: %u\n  max_length: %u\n"
                     "  privacy: %s\n",
                     t->rounds, t->steps, t->batch, t->max_length, mode_text(t->privacy_mode));
-    if (t->privacy_mode == DURE_PRIVACY_CLIENT)
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT) {
         dure_put_format(out, "  sigma_num: %u     # noise of a sum over the clip, in 1/65536\n",
                         t->sigma_num);
+        put_real(out, "delta", t->delta);
+    }
     put_real(out, "clip", t->clip);
     dure_put_format(out, "  grid_bits: %u\n  optimizer: %s\n", t->grid_bits,
                     t->optimizer == DURE_LOCAL_ADAMW ? "adamw" : "sgd");

@@ -142,6 +142,13 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
             diag, DURE_ERR_USAGE,
             "training.sigma_num, the noise that sites share, must be above 0 where "
             "training.privacy is site, and 0 elsewhere");
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT
+            ? !(t->delta > 0 && t->delta <= DURE_DP_SITE_DELTA_MAX)
+            : fpclassify(t->delta) != FP_ZERO)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "training.delta is %g, but must be above 0 and at most %g, 1 / (10 x "
+                             "100 sites), where training.privacy is site, and 0 elsewhere",
+                             t->delta, DURE_DP_SITE_DELTA_MAX);
     if (t->optimizer != DURE_LOCAL_ADAMW && t->optimizer != DURE_LOCAL_SGD)
         return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                              "training.optimizer is number %u; this program knows adamw and sgd",
@@ -260,7 +267,10 @@ void dure_terms_put(dure_buf *out, const dure_terms *terms)
     dure_put_u32(out, t->batch);
     dure_put_u32(out, t->max_length);
     dure_put_u32(out, t->privacy_mode);
-    if (t->privacy_mode == DURE_PRIVACY_CLIENT) dure_put_u32(out, t->sigma_num);
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT) {
+        dure_put_u32(out, t->sigma_num);
+        dure_put_double(out, t->delta);
+    }
     dure_put_u32(out, t->optimizer);
     dure_put_double(out, t->beta1);
     dure_put_double(out, t->beta2);
@@ -310,7 +320,9 @@ static dure_err take_training(dure_training_terms *t, dure_reader *r)
     if (!err) err = dure_take_u32(&t->batch, r);
     if (!err) err = dure_take_u32(&t->max_length, r);
     if (!err) err = dure_take_u32(&t->privacy_mode, r);
-    if (!err && t->privacy_mode == DURE_PRIVACY_CLIENT) err = dure_take_u32(&t->sigma_num, r);
+    const bool of_sites = t->privacy_mode == DURE_PRIVACY_CLIENT;
+    if (!err && of_sites) err = dure_take_u32(&t->sigma_num, r);
+    if (!err && of_sites) err = dure_take_double(&t->delta, r);
     if (!err) err = dure_take_u32(&t->optimizer, r);
     if (!err) err = dure_take_double(&t->beta1, r);
     if (!err) err = dure_take_double(&t->beta2, r);

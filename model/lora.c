@@ -1,6 +1,7 @@
 #include "model/lora.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -261,13 +262,19 @@ static dure_err make_norms(dure_lora *lora)
     return norms->base && norms->norm && norms->gain ? DURE_OK : DURE_ERR_NOMEM;
 }
 
+static uint64_t next_version(void)
+{
+    static atomic_uint_fast64_t last;
+    return atomic_fetch_add(&last, 1) + 1;
+}
+
 dure_err dure_lora_new(dure_lora **out, const dure_lora_layout *layout)
 {
     *out = NULL;
     dure_lora *lora = calloc(1, sizeof *lora);
     if (!lora) return DURE_ERR_NOMEM;
     lora->layout = *layout;
-    lora->version = 1;
+    lora->version = next_version();
     lora->n = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH);
     lora->params = calloc(lora->n ? lora->n : 1, sizeof *lora->params);
     dure_err err = lora->params ? make_norms(lora) : DURE_ERR_NOMEM;
@@ -295,7 +302,7 @@ void dure_lora_free(dure_lora **lora)
 
 void dure_lora_changed(dure_lora *lora)
 {
-    lora->version++;
+    lora->version = next_version();
 }
 
 /* splitmix64 (Steele, Lea and Flood 2014): the next value of a stream. */

@@ -125,16 +125,6 @@ const char *dure_http_path(const dure_http_exchange *x)
     return x->path;
 }
 
-const char *dure_http_query(const dure_http_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
-}
-
-const char *dure_http_header(const dure_http_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
-}
-
 dure_span dure_http_body(const dure_http_exchange *x)
 {
     return dure_buf_span(&x->body);
