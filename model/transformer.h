@@ -146,7 +146,7 @@ typedef struct dure_transformer_fit {
     double seconds_per_token; /* of forward and backward, with what each record's gradient takes */
     double seconds_to_judge;  /* a token: forward alone */
     double seconds_to_clip;   /* a record's gradient; 0 where records have none of their own */
-    double seconds_per_step;  /* beside its tokens; dure_trainer_fit() says */
+    double seconds_per_step;  /* beside its tokens; dure_trainer_fit() adds its own */
     /* What a token asks for at least, each layer computed once, and what the multipliers do at
      * most: their ratio is the limit of any program. */
     double flops_per_token, peak_flops;
