@@ -111,8 +111,9 @@ static dure_args_result store(const dure_usage *usage, const dure_arg *a, source
         if (!end || *end || errno) return wrong_value(usage, from, "a whole number", text);
         *(uint64_t *)a->out = value;
     } else if (a->kind == DURE_ARG_NUMBER) {
-        double value = strtod(text, &end);
-        if (end == text || *end || errno || !isfinite(value))
+        /* Hexadecimal is strtod's idea: 0x10 for an epsilon of 10 would be a slip. */
+        double value = strpbrk(text, "xX") ? NAN : strtod(text, &end);
+        if (end == text || !end || *end || errno || !isfinite(value))
             return wrong_value(usage, from, "a number", text);
         *(double *)a->out = value;
     } else if (a->kind == DURE_ARG_CONFIG) {

@@ -28,8 +28,8 @@ static dure_err check_invitation(const dure_invitation *invitation,
                          invitation->name);
 }
 
-static dure_err check_founding(void *state, dure_span bytes, const dure_event_genesis *genesis,
-                               dure_diag *diag)
+static dure_err check_founding(double *site_delta, void *state, dure_span bytes,
+                               const dure_event_genesis *genesis, dure_diag *diag)
 {
     dure_audit_federation *f = state;
     dure_hash id;
@@ -48,6 +48,8 @@ static dure_err check_founding(void *state, dure_span bytes, const dure_event_ge
     for (size_t i = 0; !err && i < n; i++)
         err = check_invitation(&dure_roster_at(f->roster, i)->join.invitation, genesis, diag);
     if (!err && n > 0) f->terms = &dure_roster_at(f->roster, 0)->join.invitation.terms;
+    if (f->terms && f->terms->training.privacy_mode == DURE_PRIVACY_CLIENT)
+        *site_delta = f->terms->training.delta;
     return err;
 }
 

@@ -40,6 +40,10 @@ static dure_err export_to(const char *file, uint64_t *n_entries, const char *giv
     char *dir = coordinator_dir(given);
     char *ledger = dir ? dure_path_join(dir, DURE_FOLDER_LEDGER) : NULL;
     dure_err err = ledger ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err && !dure_file_exists(ledger))
+        err =
+            dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                          "%s has no ledger: give the folder of a coordinator that has run", given);
     /* The ledger first: the roster is then at least as new as what the ledger says of it. */
     if (!err) err = dure_journal_open(&journal, ledger, DURE_LEAF_LOG_READ, diag);
     if (!err) err = read_roster(&roster, dir, diag);

@@ -29,7 +29,8 @@ typedef struct options {
     uint64_t rounds, steps, rank, first_layer, batch, max_length, min_sites, collusion, u_min;
     uint64_t lifetime_s, gate_records, seed;
     double alpha, learning_rate, clip, range, margin, noise, epsilon, delta;
-    bool seed_given, no_dp, json, post_quantum, range_given, noise_given, epsilon_given;
+    bool seed_given, no_dp, json, post_quantum, range_given, noise_given, epsilon_given,
+        delta_given;
 } options;
 
 /* ---- what the model and the evaluation file say ---- */
@@ -131,6 +132,7 @@ static dure_err fill_shares(dure_terms *t, const options *o, dure_diag *diag)
                           .limit = 1u << SITE_LIMIT_BITS,
                           .modulus_bits = 32};
     t->training.sigma_num = DURE_DP_SIGMA_DEN;
+    t->training.delta = o->delta;
     if (t->cohort.u_min < t->cohort.collusion + DURE_DP_HONEST_MIN)
         return dure_terms_check(t, diag); /* it names the rule */
     dure_dp_plan plan = dure_federation_plan(t, &anyone, t->training.rounds);
@@ -341,11 +343,17 @@ static int check(options *o, const dure_usage *usage)
     if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0 &&
         strcmp(o->unit, "site") != 0)
         return dure_args_refuse(usage, "--unit must be record, subject or site, not '%s'", o->unit);
-    if (protects_site(o) ? o->noise_given == o->epsilon_given : o->noise_given || o->epsilon_given)
+    if (protects_site(o) ? o->noise_given == o->epsilon_given
+                         : o->noise_given || o->epsilon_given || o->delta_given)
         return dure_args_refuse(usage, protects_site(o)
                                            ? "with --unit site give --epsilon or --noise"
-                                           : "--epsilon and --noise are for --unit site; other "
-                                             "sites choose their own when they join");
+                                           : "--epsilon, --delta and --noise are for --unit site; "
+                                             "other sites choose their own when they join");
+    if (protects_site(o) && !(o->delta > 0 && o->delta <= DURE_DP_SITE_DELTA_MAX))
+        return dure_args_refuse(usage,
+                                "--delta must be above 0 and, with --unit site, at most %g: one in "
+                                "ten times the sites that a federation can have",
+                                DURE_DP_SITE_DELTA_MAX);
     if (protects_site(o) && o->range_given)
         return dure_args_refuse(usage, "with --unit site the range follows from --clip");
     int exponent;
@@ -425,7 +433,7 @@ static const dure_arg args[] = {
     TEXT("unit", unit, "record|subject|site",
          "what is protected: one record; one subject with all its records at a site, each of "
          "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
-         "honest sites share, which suits hundreds of sites (record)",
+         "honest sites share, which suits 50 to 100 small sites (record)",
          false),
     {.name = "epsilon",
      .kind = DURE_ARG_NUMBER,
@@ -433,7 +441,12 @@ static const dure_arg args[] = {
      .value = "E",
      .given = &asked.epsilon_given,
      .help = "with --unit site: of all rounds, which finds the noise"},
-    NUMBER("delta", delta, "with --unit site: that epsilon holds at (0.00001)"),
+    {.name = "delta",
+     .kind = DURE_ARG_NUMBER,
+     .out = &asked.delta,
+     .value = "X",
+     .given = &asked.delta_given,
+     .help = "with --unit site: that every epsilon is stated at (0.00001)"},
     {.name = "noise",
      .kind = DURE_ARG_NUMBER,
      .out = &asked.noise,
@@ -450,10 +463,10 @@ static const dure_arg args[] = {
 int dure_cmd_init(int argc, char **argv)
 {
     const dure_usage usage = {
-        "init", "make a federation: DIR/admin with its root key, DIR/coordinator with its state",
+        "init", "makes a federation: DIR/admin with its root key, DIR/coordinator with its state",
         args, N_ARGS(args),
-        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070\n"
-        "  dure init fleet --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070 "
+        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7700\n"
+        "  dure init fleet --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7700 "
         "\\\n"
         "      --unit site --epsilon 8 --min-sites 60 --u-min 50 --collusion 10 --targets v"};
     char name[DURE_NAME_SIZE];

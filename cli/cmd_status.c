@@ -117,7 +117,7 @@ static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t ro
     double epsilon = 0;
     if (rounds == 0) return 0;
     const dure_dp_plan plan = dure_federation_plan(&v->settings.terms, d, rounds);
-    const double delta = 1 / (10 * (double)d->n_pub);
+    const double delta = dure_federation_delta(&v->settings.terms, d);
     return dure_calibrate_epsilon(&epsilon, &plan, NULL, delta) ? INFINITY : epsilon;
 }
 
@@ -158,11 +158,6 @@ static const char *counted_of(const view *v)
     return subjects ? "subject" : "record";
 }
 
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *sites_json(const view *v)
 {
     json_t *list = json_array();
@@ -175,9 +170,10 @@ static json_t *sites_json(const view *v)
                       m->join.invitation.name, "organisation", m->join.invitation.organisation,
                       "revoked", m->revoked, "here", json_is_true(json_object_get(live, "here")),
                       "records", (json_int_t)m->join.declared.n_pub, "epsilon_charged",
-                      real(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
-                      real(epsilon_of(v, m, v->settings.terms.training.rounds)), "delta",
-                      1 / (10 * (double)m->join.declared.n_pub), "bytes_received",
+                      dure_json_from_double(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
+                      dure_json_from_double(epsilon_of(v, m, v->settings.terms.training.rounds)),
+                      "delta", dure_federation_delta(&v->settings.terms, &m->join.declared),
+                      "bytes_received",
                       json_integer_value(json_object_get(live, "bytes_received"))));
     }
     return list;
@@ -261,8 +257,8 @@ static void print_coordinator(const view *v, const char *dir)
                "hangs, or its clock jumped\n",
                (long long)age_s);
     if (v->n_inbox && !v->running)
-        printf("            %zu revocation%s in %s/%s until it runs\n", v->n_inbox,
-               v->n_inbox == 1 ? " waits" : "s wait", dir, DURE_FOLDER_INBOX);
+        printf("            revocations that wait in %s/%s until it runs: %zu\n", dir,
+               DURE_FOLDER_INBOX, v->n_inbox);
     dure_format_bytes(there, v->free_bytes);
     dure_format_bytes(needed, round_bytes);
     if (v->free_bytes < round_bytes + (1 << 20))
@@ -283,8 +279,9 @@ static void print_rounds(const view *v)
             snprintf(sites, sizeof sites, "%u of %u sites", r->n_survivors, r->n_members);
         else
             snprintf(sites, sizeof sites, "%u sites", r->n_members);
-        printf("  %4llu  %-7s %s  %-12s  %s\n", (unsigned long long)r->round,
-               dure_stored_status_text(r->status), when, sites, r->reason);
+        printf("  %4llu  %-7s %s  %s%s%s\n", (unsigned long long)r->round,
+               dure_stored_status_text(r->status), when, sites, r->reason[0] ? ": " : "",
+               r->reason);
     }
 }
 
@@ -298,13 +295,12 @@ static int print_words(const view *v, const char *dir)
         printf("privacy     none: this federation trains without differential privacy\n");
     else if (t->training.privacy_mode == DURE_PRIVACY_CLIENT)
         printf("privacy     each epsilon is for one site's whole update or none, while at least %u "
-               "honest sites share the noise of every sum, at delta 1/(10 %ss)\n",
-               t->cohort.u_min - t->cohort.collusion, counted_of(v));
+               "honest sites share the noise of every sum, at delta %.3g\n",
+               t->cohort.u_min - t->cohort.collusion, t->training.delta);
     else
         printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
                unit_of(v), counted_of(v));
-    printf("sites       %-16s %-16s %-8s %8ss  %-16s  %s\n", "", "", "", counted_of(v),
-           "epsilon of plan", " received");
+    printf("%-44s%8ss  %-16s   %s\n", "sites", counted_of(v), "epsilon of plan", " received");
     for (size_t i = 0; i < dure_roster_count(v->roster); i++)
         if (!is_renewed(v, i)) print_site(v, i);
     if (dure_roster_count(v->roster) == 0)

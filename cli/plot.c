@@ -1,9 +1,14 @@
 #include "cli/plot.h"
 
+#include "common/chart.h"
+
 #include <math.h>
+#include <stdio.h>
 
 enum { WIDTH = 720, HEIGHT = 300, LEFT = 64, RIGHT = 600, TOP = 16, BOTTOM = 246, TICKS = 6 };
 enum { LABEL_APART = 15 };
+
+static const dure_chart_area area = {LEFT, RIGHT, TOP, BOTTOM};
 
 const char dure_plot_style[] =
     "svg{width:100%;height:auto;display:block}svg text{font:12px system-ui,\"DejaVu Sans\","
@@ -34,18 +39,7 @@ static double x_of(const frame *f, double x)
 
 static double y_of(const frame *f, double y)
 {
-    return BOTTOM - y / f->y_high * (BOTTOM - TOP);
-}
-
-/* The smallest of 1, 2, 2.5, 5 times a power of ten that is at least x. */
-static double round_step(double x)
-{
-    static const double steps[] = {1, 2, 2.5, 5, 10};
-    double power = pow(10, floor(log10(x)));
-    size_t i = 0;
-    while (i < 4 && steps[i] * power < x * (1 - 1e-9))
-        i++;
-    return steps[i] * power;
+    return dure_chart_y(&area, f->y_high, y);
 }
 
 /* False if there is nothing to draw. */
@@ -65,34 +59,15 @@ static bool measure(frame *f)
     if (p->y_most > 0) f->y_high = fmin(f->y_high, p->y_most);
     if (p->marked) f->y_high = fmax(f->y_high, p->mark_y);
     if (!(f->x_high > f->x_low) || !(f->y_high > 0)) return false;
-    double step = round_step(f->y_high * 1.05 / (TICKS - 1));
-    f->y_high = step * ceil(f->y_high * 1.05 / step);
+    f->y_high = dure_chart_axis_end(f->y_high, 1.05);
     return true;
-}
-
-static void put_y_axis(const frame *f)
-{
-    double step = round_step(f->y_high / (TICKS - 1) * 0.999);
-    for (int i = 0; i * step <= f->y_high * (1 + 1e-9); i++) {
-        double y = y_of(f, i * step);
-        dure_put_format(f->out,
-                        "<line class=\"%s\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                        "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
-                        i == 0 ? "axis" : "grid", LEFT, RIGHT, y, y, LEFT - 8, y + 4, i * step);
-    }
-    dure_put_format(f->out,
-                    "<text class=\"tick\" transform=\"translate(15 %d) rotate(-90)\" "
-                    "text-anchor=\"middle\">%s</text>\n",
-                    (TOP + BOTTOM) / 2, f->plot->y_name);
 }
 
 static void put_x_tick(const frame *f, double x)
 {
-    double at = x_of(f, x);
-    dure_put_format(f->out,
-                    "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>"
-                    "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.5g</text>\n",
-                    at, at, BOTTOM, BOTTOM + 5, at, BOTTOM + 19, x);
+    char text[32];
+    snprintf(text, sizeof text, "%.5g", x);
+    dure_chart_put_x_tick(f->out, &area, x_of(f, x), text);
 }
 
 static void put_x_axis(const frame *f)
@@ -102,7 +77,7 @@ static void put_x_axis(const frame *f)
         for (size_t i = 0; i < first->n; i++)
             put_x_tick(f, first->x[i]);
     } else {
-        double step = round_step((f->x_high - f->x_low) / TICKS);
+        double step = dure_chart_round_step((f->x_high - f->x_low) / TICKS);
         for (double x = step * ceil(f->x_low / step); x <= f->x_high * (1 + 1e-9); x += step)
             put_x_tick(f, x);
     }
@@ -167,7 +142,7 @@ void dure_plot_put(dure_buf *out, const dure_plot *plot)
                     "<clipPath id=\"area\"><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/>"
                     "</clipPath>\n",
                     WIDTH, HEIGHT, plot->label, LEFT, TOP - 2, RIGHT - LEFT, BOTTOM - TOP + 4);
-    put_y_axis(&f);
+    dure_chart_put_y_axis(out, &area, f.y_high, plot->y_name);
     put_x_axis(&f);
     put_lines(&f);
     put_mark(&f);

@@ -9,6 +9,7 @@
 #include "net/dealer.h"
 #include "proto/messages.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,8 +88,8 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
     const dure_enrol_opts *o = e->opts;
     const dure_terms *t = &e->invitation.terms;
     dure_policy *p = &e->policy;
-    double delta = o->delta > 0 ? o->delta : 1e-5;
-    if (o->delta <= 0 && delta > 0.1 / (double)o->records) delta = 0.1 / (double)o->records;
+    const double usual = of_mode(e, DURE_PRIVACY_CLIENT) ? t->training.delta : 1e-5;
+    const double delta = o->delta > 0 ? o->delta : fmin(usual, 0.1 / (double)o->records);
     uint32_t collusion = o->collusion ? o->collusion : 1;
     *p = (dure_policy){.records = o->records,
                        .budget = {o->epsilon, delta},

@@ -1,7 +1,9 @@
 #include "common/json.h"
 
+#include "common/clock.h"
 #include "common/file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,4 +109,17 @@ json_t *dure_json_from_text(const char *text)
     if (plain) value = json_string(plain);
     free(plain);
     return value;
+}
+
+json_t *dure_json_from_double(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+json_t *dure_json_from_time(int64_t wall_s)
+{
+    char text[DURE_CLOCK_TEXT_SIZE];
+    if (wall_s == 0) return json_null();
+    dure_clock_text(text, wall_s);
+    return json_string(text);
 }

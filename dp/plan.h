@@ -45,6 +45,9 @@
 /* One honest site would have the whole noise alone; a round has 100 sites at most. */
 #define DURE_DP_HONEST_MIN 2u
 #define DURE_DP_HONEST_MAX 100u
+/* Where a site is the unit, delta is held to the number of sites as it else is to that of records:
+ * at most 1 / (10 x 100). */
+#define DURE_DP_SITE_DELTA_MAX 1e-3
 
 typedef enum dure_dp_mechanism {
     DURE_DP_POISSON_GAUSSIAN = 1, /* Poisson sampling, rounded Gaussian noise, add/remove one */

@@ -7,6 +7,12 @@ uint64_t dure_federation_round_steps(const dure_terms *terms)
     return terms->training.privacy_mode == DURE_PRIVACY_CLIENT ? 1 : terms->training.steps;
 }
 
+double dure_federation_delta(const dure_terms *terms, const dure_declared *declared)
+{
+    if (terms->training.privacy_mode == DURE_PRIVACY_CLIENT) return terms->training.delta;
+    return 1 / (10 * (double)declared->n_pub);
+}
+
 dure_dp_plan dure_federation_plan(const dure_terms *terms, const dure_declared *declared,
                                   uint64_t rounds)
 {

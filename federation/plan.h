@@ -12,5 +12,9 @@
 dure_dp_plan dure_federation_plan(const dure_terms *terms, const dure_declared *declared,
                                   uint64_t rounds);
 
+/* The delta at which the federation's log and status state a member's epsilon: that of the terms
+ * where whole sites are protected, else 1 / (10 n_pub), the largest that a site may choose. */
+double dure_federation_delta(const dure_terms *terms, const dure_declared *declared);
+
 /* Steps of the plan that one round takes. */
 uint64_t dure_federation_round_steps(const dure_terms *terms);

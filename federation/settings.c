@@ -76,6 +76,7 @@ static const cyaml_schema_field_t training_fields[] = {
     CYAML_FIELD_ENUM("privacy", CYAML_FLAG_STRICT, dure_training_terms, privacy_mode, modes,
                      CYAML_ARRAY_LEN(modes)),
     CYAML_FIELD_UINT("sigma_num", CYAML_FLAG_OPTIONAL, dure_training_terms, sigma_num),
+    CYAML_FIELD_FLOAT("delta", CYAML_FLAG_OPTIONAL, dure_training_terms, delta),
     REAL("clip", dure_training_terms, clip),
     NUMBER("grid_bits", dure_training_terms, grid_bits),
     CYAML_FIELD_ENUM("optimizer", CYAML_FLAG_STRICT, dure_training_terms, optimizer, optimizers,
@@ -124,13 +125,6 @@ static const cyaml_schema_value_t schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, settings_file, file_fields),
 };
 
-static void put_text(dure_buf *out, const char *key, const char *value)
-{
-    dure_put_format(out, "%s: ", key);
-    dure_yaml_put_quoted(out, value);
-    dure_put_raw(out, "\n", 1);
-}
-
 static void put_real(dure_buf *out, const char *key, double value)
 {
     dure_put_format(out, "  %s: ", key);
@@ -144,9 +138,9 @@ static void put_base(dure_buf *out, const dure_settings *s)
     char hex[65];
     dure_hex_encode(hex, b->digest.b, sizeof b->digest.b);
     dure_put_format(out, "base:\n");
-    put_text(out, "  model", s->model);
-    put_text(out, "  sha256", hex);
-    put_text(out, "  architecture", b->architecture);
+    dure_yaml_put_text(out, "  model", s->model);
+    dure_yaml_put_text(out, "  sha256", hex);
+    dure_yaml_put_text(out, "  architecture", b->architecture);
     dure_put_format(out,
                     "  layers: %u\n  embedding: %u\n  feed_forward: %u\n  heads: %u\n"
                     "  kv_heads: %u\n  head_dimension: %u\n  vocabulary: %u\n  context: %u\n",
@@ -186,9 +180,11 @@ static void put_training(dure_buf *out, const dure_training_terms *t)
                     "training:\n  rounds: %u\n  steps: %u\n  batch: %u\n  max_length: %u\n"
                     "  privacy: %s\n",
                     t->rounds, t->steps, t->batch, t->max_length, mode_text(t->privacy_mode));
-    if (t->privacy_mode == DURE_PRIVACY_CLIENT)
+    if (t->privacy_mode == DURE_PRIVACY_CLIENT) {
         dure_put_format(out, "  sigma_num: %u     # noise of a sum over the clip, in 1/65536\n",
                         t->sigma_num);
+        put_real(out, "delta", t->delta);
+    }
     put_real(out, "clip", t->clip);
     dure_put_format(out, "  grid_bits: %u\n  optimizer: %s\n", t->grid_bits,
                     t->optimizer == DURE_LOCAL_ADAMW ? "adamw" : "sgd");
@@ -207,9 +203,9 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     dure_put_format(
         out, "# The federation's terms, which its root signed into every invitation, and what\n"
              "# the coordinator needs to run. Only endpoint, base.model and gate may change.\n");
-    put_text(out, "federation", s->terms.federation);
-    put_text(out, "root", hex);
-    put_text(out, "endpoint", s->endpoint);
+    dure_yaml_put_text(out, "federation", s->terms.federation);
+    dure_yaml_put_text(out, "root", hex);
+    dure_yaml_put_text(out, "endpoint", s->endpoint);
     put_base(out, s);
     put_adapter(out, &s->terms.layout);
     put_training(out, &s->terms.training);
@@ -223,7 +219,7 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     put_real(out, "range", s->terms.grid.range);
     dure_put_format(out, "  limit: %u\n  modulus_bits: %u\ngate:\n", s->terms.grid.limit,
                     s->terms.grid.modulus_bits);
-    put_text(out, "  eval", s->eval);
+    dure_yaml_put_text(out, "  eval", s->eval);
     put_real(out, "margin", s->gate_margin);
     dure_put_format(out, "  records: %u     # 0: all\n", s->gate_records);
 }

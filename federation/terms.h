@@ -6,11 +6,12 @@
  * numbers of the model travel as plain numbers: this layer knows no model.
  *
  * Where whole sites are protected the noise is shared, so it is the terms': every site adds the
- * same share of it, sized for u_min - collusion honest sites (dp/noise_share.h).
+ * same share of it, sized for u_min - collusion honest sites (dp/noise_share.h), and so is the
+ * delta at which its epsilon is stated by everyone: a site's number of records says nothing of it.
  *
  * Canonical encoding as in common/buf.h; doubles as the 64 bits of IEEE 754, big-endian. Version 1
  * is a federation whose keys are X25519 alone, version 2 one of the hybrid suite; else they are
- * equal. sigma_num is there after the mode of DURE_PRIVACY_CLIENT alone. */
+ * equal. sigma_num and delta are there after the mode of DURE_PRIVACY_CLIENT alone. */
 #pragma once
 
 #include "common/buf.h"
@@ -53,6 +54,7 @@ typedef struct dure_training_terms {
     uint32_t max_length;   /* tokens of a record, longer ones are cut */
     uint32_t privacy_mode; /* dure_privacy_mode of proto/config.h */
     uint32_t sigma_num;    /* where sites are protected: the sum's noise multiplier, in 1/65536 */
+    double delta;          /* where sites are protected: of every epsilon; else 0 */
     uint32_t optimizer;    /* dure_local_optimizer */
     double beta1, beta2, optimizer_epsilon, weight_decay;
     double server_rate; /* the mean update is multiplied by it */
@@ -93,7 +95,3 @@ DURE_MUST_USE dure_err dure_terms_hash(dure_hash *out, const dure_terms *terms);
 /* What the adapter's layout depends on: the model's numbers, rank, alpha, targets, first layer and
  * seed. It is the configuration's layout_digest. */
 DURE_MUST_USE dure_err dure_terms_layout_digest(dure_hash *out, const dure_terms *terms);
-
-/* Doubles in the canonical encoding; taking refuses what is not finite. */
-void dure_put_double(dure_buf *out, double value);
-DURE_MUST_USE dure_err dure_take_double(double *out, dure_reader *r);

@@ -40,12 +40,20 @@ struct dure_replay {
     uint64_t last_round;
     bool any_round;
     dure_replay_totals totals;
+    double site_delta;
 };
 
 dure_err dure_replay_new(dure_replay **out)
 {
     *out = calloc(1, sizeof **out);
-    return *out ? DURE_OK : DURE_ERR_NOMEM;
+    if (!*out) return DURE_ERR_NOMEM;
+    (*out)->site_delta = DURE_DP_SITE_DELTA_MAX;
+    return DURE_OK;
+}
+
+void dure_replay_set_site_delta(dure_replay *replay, double delta)
+{
+    replay->site_delta = delta;
 }
 
 void dure_replay_free(dure_replay **replay)
@@ -424,6 +432,7 @@ dure_err dure_replay_account(dure_account *out, const dure_replay *replay, size_
         dure_rdp_add(rdp, &plans[k]);
         out->steps += plans[k].steps;
         if (k == 0) out->unit = dure_dp_plan_unit(&plans[k]);
+        if (plans[k].mechanism == DURE_DP_SITE_GAUSSIAN) out->delta = replay->site_delta;
     }
     if (!err) err = dure_rdp_epsilon(&out->epsilon_rdp, rdp, out->delta);
     if (!err) err = dure_calibrate_history(&out->epsilon, (dure_dp_history){plans, n}, out->delta);
@@ -455,14 +464,4 @@ dure_replay_totals dure_replay_sum(const dure_replay *replay)
         if (replay->products[i].round > 0) totals.adapter = replay->products[i].adapter;
     }
     return totals;
-}
-
-const dure_event_genesis *dure_replay_genesis(const dure_replay *replay)
-{
-    return replay->has_genesis ? &replay->genesis : NULL;
-}
-
-const dure_event_roster *dure_replay_roster(const dure_replay *replay)
-{
-    return replay->roster;
 }

@@ -31,7 +31,12 @@ void dure_replay_free(dure_replay **replay); /* NULL-safe, nulls */
 DURE_MUST_USE dure_err dure_replay_add(dure_replay *replay, const dure_event *event,
                                        dure_diag *diag);
 
-/* One member's account. delta is 1 / (10 n_pub) of its latest plan, the largest that is allowed. */
+/* The delta of accounts whose unit is a site, which the federation's terms have and the log has
+ * not; until then the largest that terms may have. */
+void dure_replay_set_site_delta(dure_replay *replay, double delta);
+
+/* One member's account. delta is 1 / (10 n_pub) of its latest plan, the largest that is allowed, or
+ * where the unit is a site that of the terms. */
 typedef struct dure_account {
     char name[DURE_EVENT_NAME_SIZE];
     uint8_t sign_public[32];
@@ -56,5 +61,3 @@ typedef struct dure_replay_totals {
     int64_t first_s, last_s;
 } dure_replay_totals;
 dure_replay_totals dure_replay_sum(const dure_replay *replay);
-const dure_event_genesis *dure_replay_genesis(const dure_replay *replay); /* NULL before leaf 0 */
-const dure_event_roster *dure_replay_roster(const dure_replay *replay);   /* newest; may be NULL */

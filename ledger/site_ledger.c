@@ -94,9 +94,11 @@ static dure_err open_ledger(dure_site_ledger **out, const char *path, bool read_
     err = dure_ledger_begin(ledger, diag);
     if (err) goto out;
     if (ledger->n_chain == 0)
-        err = read_only
-                  ? dure_diag_set(diag, DURE_ERR_FORMAT, "the privacy ledger %s is empty", path)
-                  : write_first(ledger, diag);
+        err = read_only ? dure_diag_set(diag, DURE_ERR_FORMAT,
+                                        "the privacy ledger %s is empty; name the right one with "
+                                        "--ledger",
+                                        path)
+                        : write_first(ledger, diag);
     dure_ledger_end(ledger);
     /* At each opening, since the one that made the file may have been cut off before this. */
     if (!err && !read_only) err = dure_file_sync_folder(path, diag);
@@ -169,7 +171,8 @@ static dure_err add_source(dure_site_ledger *ledger, const char *name, dure_priv
         return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_EXISTS,
                          "the data source '%s' has epsilon %g, delta %g and %llu public records in "
-                         "the ledger %s, and a budget does not change; use those figures",
+                         "the ledger %s, and a budget does not change; use those figures, or, if "
+                         "these are other data, another name",
                          name, there->budget.epsilon, there->budget.delta,
                          (unsigned long long)there->n_pub, ledger->path);
 }
@@ -199,6 +202,12 @@ static dure_err find_for_plan(const dure_ledger_source **out, const dure_site_le
                              "number does not change",
                              (unsigned long long)plan->n_pub, name,
                              (unsigned long long)source->n_pub);
+    if (plan->mechanism == DURE_DP_SITE_GAUSSIAN && source->budget.delta > DURE_DP_SITE_DELTA_MAX)
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "'%s' has delta %.3g, too large for a plan that protects one site of "
+                             "at most %u; declare a source with %g or less",
+                             name, source->budget.delta, DURE_DP_HONEST_MAX,
+                             DURE_DP_SITE_DELTA_MAX);
     for (size_t i = 0; i < ledger->n_items; i++) {
         const dure_reservation *r = &ledger->items[i].reservation;
         if (!strcmp(r->source, name) && r->plan.mechanism != plan->mechanism)

@@ -162,26 +162,50 @@ static uint32_t fitting_sigma(const room *r, dure_dp_plan plan)
     return high;
 }
 
+/* The largest batch with which the plan fits; 0 if none does, or where everything takes part. */
+static uint64_t fitting_batch(const room *r, const dure_dp_plan *plan)
+{
+    dure_dp_plan trial = *plan;
+    uint64_t fitting = 0, over = plan->mechanism == DURE_DP_SITE_GAUSSIAN ? 0 : plan->batch;
+    while (over > fitting + 1) {
+        const uint64_t batch = fitting + (over - fitting) / 2;
+        bool good = false;
+        dure_err err = dure_dp_plan_set_batch(&trial, batch, plan->n_pub, NULL);
+        if (!err) err = fits(&good, r, &trial);
+        if (err) return 0;
+        if (good)
+            fitting = batch;
+        else
+            over = batch;
+    }
+    return fitting;
+}
+
+/* "steps with this noise fit, or all of them with noise X or in batches of B", of what there is. */
 static void say_what_fits(char *text, size_t size, const room *r, const dure_dp_plan *plan)
 {
-    uint64_t steps = fitting_steps(r, plan);
+    const uint64_t steps = fitting_steps(r, plan), batch = fitting_batch(r, plan);
     dure_dp_plan quieter = *plan;
     quieter.sigma_num = fitting_sigma(r, *plan);
-    double sigma = dure_dp_plan_sigma(&quieter);
-    if (steps && quieter.sigma_num)
-        snprintf(text, size, "%llu steps with this noise fit, or all of them with noise %.5g",
-                 (unsigned long long)steps, ceil(sigma * 1e4) / 1e4);
-    else if (quieter.sigma_num)
-        snprintf(text, size, "with noise %.5g it fits", ceil(sigma * 1e4) / 1e4);
-    else if (steps)
-        snprintf(text, size, "%llu steps with this noise fit", (unsigned long long)steps);
-    else
+    const double sigma = ceil(dure_dp_plan_sigma(&quieter) * 1e4) / 1e4;
+    char few[64] = "", quiet[64] = "", small[64] = "";
+    if (steps)
+        snprintf(few, sizeof few, "%llu steps with this noise fit", (unsigned long long)steps);
+    if (quieter.sigma_num)
+        snprintf(quiet, sizeof quiet, "%s %.5g",
+                 steps ? ", or all of them with noise" : "with noise", sigma);
+    const char *before = quieter.sigma_num ? " or " : steps ? ", or all of them " : "";
+    if (batch)
+        snprintf(small, sizeof small, "%sin batches of %llu", before, (unsigned long long)batch);
+    if (!steps && !quieter.sigma_num && !batch)
         snprintf(text, size, "no plan of this kind fits any more");
+    else
+        snprintf(text, size, "%s%s%s%s", few, quiet, small, steps ? "" : " it fits");
 }
 
 static dure_err refuse(const room *r, const dure_dp_plan *plan, dure_diag *diag)
 {
-    char would_fit[128];
+    char would_fit[192];
     dure_privacy budget = r->source->budget;
     double before = epsilon_of(r), after = INFINITY;
     dure_dp_history history = {r->plans, r->n_plans};

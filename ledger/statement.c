@@ -204,6 +204,7 @@ static dure_err collect(dure_statement *s, const dure_export *export_)
 {
     collector c = {.out = s, .event = calloc(1, sizeof *c.event)};
     dure_err err = c.event ? dure_replay_new(&c.replay) : DURE_ERR_NOMEM;
+    if (!err) dure_replay_set_site_delta(c.replay, s->report->site_delta);
     if (!err) err = count(&c, export_);
     if (!err) err = begin_curves(s);
     for (size_t i = 0; !err && i < export_->n_leaves; i++)

@@ -1,6 +1,7 @@
 /* The budget chart: each site's epsilon over time as steps, and the most that any plan can come to.
  * Up to LABELLED_MAX sites are told apart by colour, dash and a name at the line's end; in larger
  * federations all lines are thin and only the largest is named. */
+#include "common/chart.h"
 #include "common/clock.h"
 #include "ledger/statement_int.h"
 
@@ -22,6 +23,8 @@ enum {
     TICKS_MAX = 6,
 };
 
+static const dure_chart_area area = {LEFT, RIGHT, TOP, BOTTOM};
+
 typedef struct chart {
     dure_buf *out;
     const dure_statement *statement;
@@ -37,7 +40,7 @@ static double x_of(const chart *c, int64_t time_s)
 
 static double y_of(const chart *c, double epsilon)
 {
-    return BOTTOM - epsilon / c->top * (BOTTOM - TOP);
+    return dure_chart_y(&area, c->top, epsilon);
 }
 
 static bool is_drawn(const dure_statement_curve *curve)
@@ -48,17 +51,6 @@ static bool is_drawn(const dure_statement_curve *curve)
 static double last_of(const dure_statement_curve *curve)
 {
     return curve->points[curve->n_points - 1].epsilon;
-}
-
-/* The smallest of 1, 2, 2.5, 5 times a power of ten that is at least x. */
-static double round_step(double x)
-{
-    static const double steps[] = {1, 2, 2.5, 5, 10};
-    double power = pow(10, floor(log10(x)));
-    size_t i = 0;
-    while (i < 4 && steps[i] * power < x * (1 - 1e-9))
-        i++;
-    return steps[i] * power;
 }
 
 /* False if there is nothing to draw. */
@@ -83,28 +75,11 @@ static bool measure(chart *c)
         if (s->rounds[i].ended_s > c->to_s) c->to_s = s->rounds[i].ended_s;
     }
     if (c->to_s <= c->from_s) c->to_s = c->from_s + 1;
-    double step = round_step(most * 1.08 / (TICKS_MAX - 1));
-    c->top = step * ceil(most * 1.08 / step);
+    c->top = dure_chart_axis_end(most, 1.08);
     return true;
 }
 
 /* ---- axes ---- */
-
-static void put_y_axis(const chart *c)
-{
-    double step = round_step(c->top / (TICKS_MAX - 1) * 0.999);
-    for (int i = 0; i * step <= c->top * (1 + 1e-9); i++) {
-        double y = y_of(c, i * step);
-        dure_put_format(c->out,
-                        "<line class=\"%s\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>"
-                        "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
-                        i == 0 ? "axis" : "grid", LEFT, RIGHT, y, y, LEFT - 8, y + 4, i * step);
-    }
-    dure_put_format(c->out,
-                    "<text class=\"tick\" transform=\"translate(14 %d) rotate(-90)\" "
-                    "text-anchor=\"middle\">privacy loss \xce\xb5</text>\n",
-                    (TOP + BOTTOM) / 2);
-}
 
 /* Steps in which people count time, from a second to a year. */
 static int64_t time_step(int64_t span_s)
@@ -138,13 +113,8 @@ static void put_x_axis(const chart *c)
     const int64_t step_s = time_step(c->to_s - c->from_s);
     char text[DURE_CLOCK_TEXT_SIZE];
     for (int64_t t = (c->from_s + step_s - 1) / step_s * step_s; t <= c->to_s; t += step_s) {
-        double x = x_of(c, t);
         tick_text(text, t, step_s);
-        dure_put_format(
-            c->out,
-            "<line class=\"axis\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/>"
-            "<text class=\"tick\" x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
-            x, x, BOTTOM, BOTTOM + 5, x, BOTTOM + 20, text);
+        dure_chart_put_x_tick(c->out, &area, x_of(c, t), text);
     }
     char from[DURE_CLOCK_TEXT_SIZE], to[DURE_CLOCK_TEXT_SIZE];
     dure_clock_text(from, c->from_s);
@@ -261,7 +231,7 @@ void dure_statement_chart(dure_buf *out, const dure_statement *statement)
                     "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"Privacy loss of each "
                     "site over time\">\n",
                     WIDTH, HEIGHT);
-    put_y_axis(&c);
+    dure_chart_put_y_axis(out, &area, c.top, "privacy loss \xce\xb5");
     put_x_axis(&c);
     put_planned(&c);
     put_curves(&c);

@@ -110,9 +110,10 @@ void dure_statement_put_budget(dure_buf *out, const dure_statement *s)
                                     "distributions");
     put(out, ", and a second time with R\xc3\xa9nyi divergences, which "
              "give a coarser upper limit; composed over every round of this federation, also "
-             "aborted ones in which something of the site may have left; \xce\xb4 is 1/(10 "
-             "\xc3\x97 declared "
-             "records). The upper limit that a site set for itself, "
+             "aborted ones in which something of the site may have left; \xce\xb4 is ");
+    put(out, s->privacy_mode == 2 ? "that of the terms, below 1/(10 \xc3\x97 the number of sites)"
+                                  : "1/(10 \xc3\x97 declared records)");
+    put(out, ". The upper limit that a site set for itself, "
              "over all uses of its records, is in its own ledger; the site refuses beforehand what "
              "would exceed it.</p>\n");
 }

@@ -138,10 +138,11 @@ static dure_err check_founding(verifier *v)
                              "entry 0 names another root key: this is another federation's ledger");
     }
     if (v->options->founding_check) {
-        err = v->options->founding_check(v->options->roster_state, v->export_->roster, genesis,
-                                         v->diag);
+        err = v->options->founding_check(&v->report->site_delta, v->options->roster_state,
+                                         v->export_->roster, genesis, v->diag);
         if (err) return prefix_entry(v, 0, DURE_ERR_AUTH);
     }
+    dure_replay_set_site_delta(v->replay, v->report->site_delta);
     say(v, DURE_VERIFY_FOUNDING, "%s",
         v->options->root
             ? "entry 0 has the root key that was given"
@@ -258,7 +259,8 @@ static dure_err check_rosters(verifier *v)
         }
         if (err) return prefix_entry(v, i, DURE_ERR_AUTH);
     }
-    say(v, DURE_VERIFY_ROSTER, "%zu versions, each signed by the root", v->n_rosters);
+    say(v, DURE_VERIFY_ROSTER, "%zu version%s, each signed by the root", v->n_rosters,
+        v->n_rosters == 1 ? "" : "s");
     return DURE_OK;
 }
 
@@ -525,7 +527,7 @@ static dure_err check_citations(verifier *v)
         n += cited > 0;
     }
     say(v, DURE_VERIFY_CITATIONS,
-        "%llu rounds follow on a result that enough sites had cosigned before", (ull)n);
+        "of %llu rounds, each on a result that enough sites had cosigned before", (ull)n);
     return DURE_OK;
 }
 
@@ -665,7 +667,8 @@ dure_err dure_verify_export(dure_verify_report *report, const dure_export *expor
     dure_diag unused = {{0}};
     verifier v = {.report = report, .export_ = export_, .options = options};
     v.diag = diag ? diag : &unused;
-    *report = (dure_verify_report){.n_leaves = export_->n_leaves};
+    *report =
+        (dure_verify_report){.n_leaves = export_->n_leaves, .site_delta = DURE_DP_SITE_DELTA_MAX};
     dure_err err = allocate(&v);
     for (int i = 0; !err && i < DURE_VERIFY_N; i++) {
         dure_verify_check check = (dure_verify_check)i;

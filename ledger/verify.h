@@ -57,8 +57,9 @@ const char *dure_verify_outcome_text(dure_verify_outcome outcome); /* static */
  * Each returns DURE_OK, or an error with a sentence. */
 
 /* The whole of `roster` verifies under genesis->root_public, and the genesis says what follows from
- * the root key and from every invitation: the federation's id, terms, c and coordinator's key. */
-typedef dure_err dure_founding_check(void *state, dure_span roster,
+ * the root key and from every invitation: the federation's id, terms, c and coordinator's key.
+ * Where the terms protect whole sites *site_delta becomes theirs; else it is left alone. */
+typedef dure_err dure_founding_check(double *site_delta, void *state, dure_span roster,
                                      const dure_event_genesis *genesis, dure_diag *diag);
 /* Checks one ROSTER leaf against the root-signed chain in the export, which this layer cannot read:
  * DURE_OK when version->size entries of `roster` verify under `root_public`, end in version->head,
@@ -92,6 +93,7 @@ typedef struct dure_verify_report {
     size_t bad_checkpoint; /* on failure: the place in the file of the one at fault, from 1; or 0 */
     dure_verify_line lines[DURE_VERIFY_N];
     dure_event_genesis genesis;
+    double site_delta; /* of accounts whose unit is a site */
     dure_replay_totals totals;
     dure_account *accounts; /* of members, by first appearance */
     size_t n_accounts;

@@ -25,7 +25,9 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
         owned->capacity = capacity;
     }
     owned->err = dure_device_new(&at, owned->device, bytes, owned->diag);
-    if (!owned->err) owned->list[owned->n++] = at;
+    if (owned->err) return NULL;
+    owned->list[owned->n++] = at;
+    owned->bytes += bytes;
     return at;
 }
 
@@ -110,6 +112,7 @@ static void take_pass(dure_cuda_engine *e)
     e->nll = dure_cuda_take(o, n * sizeof *e->nll);
     e->tiles = dure_cuda_take(o, n * sizeof *e->tiles);
     e->doc_rows = dure_cuda_take(o, n * sizeof *e->doc_rows);
+    e->caches = dure_cuda_take(o, sizeof e->host_caches);
 }
 
 static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
@@ -236,9 +239,29 @@ static void describe(dure_cuda_engine *e, const dure_transformer *t, const dure_
         e->host_docs[d] = (dure_cuda_rows){(int32_t)first, (int32_t)(end - first)};
         for (size_t row = first; row < end; row += height) {
             size_t n = end - row < height ? end - row : height;
-            e->host_tiles[e->n_tiles++] =
-                (dure_cuda_tile){(int32_t)row, (int32_t)n, (int32_t)first, (int32_t)end};
+            e->host_tiles[e->n_tiles++] = (dure_cuda_tile){(int32_t)row, (int32_t)n, (int32_t)first,
+                                                           (int32_t)end, (int32_t)d};
         }
+    }
+}
+
+static size_t width_kv(const dure_transformer *t)
+{
+    return (size_t)t->shape.n_head_kv * t->shape.head_dim;
+}
+
+/* Where the documents of a pass go on. */
+static void describe_caches(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
+{
+    DURE_ASSERT(pass->n_docs <= DURE_DECODERS_TOGETHER);
+    for (size_t d = 0; d < pass->n_docs; d++) {
+        const dure_kv_cache *cache = pass->caches[d];
+        const dure_attention_doc *doc = &t->ws.docs[d];
+        e->host_caches[d] = (dure_cuda_cache){.rows = cache->k,
+                                              .layer = 2 * cache->positions * width_kv(t),
+                                              .first = (int32_t)doc->first,
+                                              .n = (int32_t)doc->n,
+                                              .had = (int32_t)cache->n};
     }
 }
 
@@ -275,6 +298,36 @@ static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradi
     return dure_device_wait(e->device, diag);
 }
 
+static dure_err cache_new(void **out, dure_transformer *t, size_t positions)
+{
+    size_t bytes = 2 * positions * width_kv(t) * t->shape.n_layers * sizeof(uint16_t);
+    return dure_device_new(out, dure_cuda_engine_of(t)->device, bytes, NULL);
+}
+
+static void cache_free(dure_transformer *t, void *cache)
+{
+    dure_device_free(dure_cuda_engine_of(t)->device, cache);
+}
+
+static dure_err decode(dure_transformer *t, const dure_pass *pass, const size_t *row, size_t n,
+                       dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    describe(e, t, pass);
+    describe_caches(e, t, pass);
+    upload_pass(e, t, pass);
+    dure_device_upload(e->device, e->caches, e->host_caches, pass->n_docs * sizeof *e->caches);
+    dure_cuda_forward(t, pass);
+    for (size_t i = 0; i < n; i++)
+        e->host_rows[i] = (int32_t)row[i];
+    dure_device_upload(e->device, e->label_row, e->host_rows, n * sizeof *e->label_row);
+    if (n) dure_cuda_logits(t, 0, n);
+    for (size_t i = 0; i < n; i++)
+        dure_device_download(e->device, t->ws.logits + i * t->ws.logits_ld,
+                             e->logits + i * e->vocab, t->shape.n_vocab * sizeof(float));
+    return dure_device_wait(e->device, diag);
+}
+
 static dure_err gradient(dure_transformer *t, const dure_gradient_map *map, size_t doc,
                          dure_diag *diag)
 {
@@ -287,6 +340,12 @@ static dure_err gradient(dure_transformer *t, const dure_gradient_map *map, size
 static size_t most_docs(const dure_transformer *t)
 {
     return dure_cuda_engine_of(t)->docs;
+}
+
+static size_t bytes(const dure_transformer *t)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    return e->weights.bytes + e->adapter.bytes + e->workspace.bytes;
 }
 
 static void close_engine(void *state)
@@ -339,7 +398,11 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
                                         .prepare = prepare,
                                         .run = run,
                                         .gradient = gradient,
+                                        .cache_new = cache_new,
+                                        .cache_free = cache_free,
+                                        .decode = decode,
                                         .most_docs = most_docs,
+                                        .bytes = bytes,
                                         .close = close_engine};
     dure_workspace_fini(&t->ws); /* what it held was for the CPU */
     t->device = device;

@@ -77,7 +77,7 @@ static void outer_back(const back *b, dure_cuda_group group, const uint16_t *dy,
     size_t in = e->in[group];
     dure_device_product p = {.c = dx,
                              .a = dy,
-                             .w = e->layers[b->layer].w[group],
+                             .w = dure_cuda_weights(e, b->t, b->layer, group),
                              .ldc = in,
                              .lda = e->out[group],
                              .ldw = in,

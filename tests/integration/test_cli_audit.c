@@ -285,6 +285,7 @@ static void test_audit_says_what_is_wrong_with_files_and_commands(void **state)
     }
     dure_buf_fini(&whole);
     assert_int_equal(run("export nowhere -o x"), 1);
+    says("nowhere has no ledger: give the folder of a coordinator that has run");
     assert_int_equal(run("export fed/coordinator"), 2);
     assert_int_equal(run("burn fed.dure"), 2);
     assert_int_equal(run("--help"), 0);

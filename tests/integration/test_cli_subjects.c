@@ -155,6 +155,7 @@ static void test_plan_of_sites_shares_the_noise(void **state)
         {"--honest 4 --sample-rate 0.1 --noise 1 --steps 1", "--honest goes with --unit site"},
         {"--unit site --honest 4 --noise 0.00001 --steps 1", "too little for shares"},
         {"--unit site --honest 4 --noise 60000 --steps 1", "too much for shares"},
+        {"--unit site --honest 4 --noise 1 --steps 1 --delta 0.01", "take 0.001 or less"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         char arguments[256];

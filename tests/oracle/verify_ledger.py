@@ -463,7 +463,9 @@ def take_terms(r):
     t.seed, t.n_active, t.n_params = r.u64(), r.u64(), r.u64()
     t.rounds, t.steps, t.learning_rate, t.clip = r.u32(), r.u32(), r.f64(), r.f64()
     t.grid_bits, t.batch, t.max_length, t.mode = (r.u32() for _ in range(4))
-    t.sigma_num = r.u32() if t.mode == 2 else 0
+    t.sigma_num, t.delta = (r.u32(), r.f64()) if t.mode == 2 else (0, 0)
+    if t.mode == 2 and not 0 < t.delta <= 1e-3:
+        raise Wrong("the terms' delta is too large for a site")
     t.optimizer = r.u32()
     for _ in range(5):
         r.f64()
@@ -692,6 +694,11 @@ class Verifier:
         for j in self.roster.joins:
             if (j.terms_hash, j.coordinator, j.terms.c) != (g.terms, g.coordinator, g.c):
                 raise Wrong("the genesis is not what the invitations say", 0)
+
+    def delta(self, name):
+        """Section 8."""
+        shared = any(p.mechanism == 3 for p in self.history.plans(name))
+        return self.roster.joins[0].terms.delta if shared else 1 / (10 * self.history.n_pub[name])
 
     def note(self, data):
         note = Note(data)
@@ -955,8 +962,8 @@ def judge(args):
         v = Verifier(Export(data), note, bytes.fromhex(args.root) if args.root else None)
         v.run()
         sites = [{"name": name, "steps": sum(p.steps for p in v.history.plans(name)),
-                  "epsilon_rdp": epsilon(v.history.plans(name), 1 / (10 * v.history.n_pub[name])),
-                  "delta": 1 / (10 * v.history.n_pub[name])} for name in v.history.charges]
+                  "epsilon_rdp": epsilon(v.history.plans(name), v.delta(name)),
+                  "delta": v.delta(name)} for name in v.history.charges]
         found = {"verified": True, "entries": len(v.events), "shown_entries": v.shown,
                  "sites": sites}
         if args.site_ledger:

@@ -69,6 +69,8 @@ static void test_args_refuses_what_is_wrong(void **state)
     assert_int_equal(PARSE(&o, "test", "f", "--count", "99999999999999999999"), DURE_ARGS_WRONG);
     assert_int_equal(PARSE(&o, "test", "f", "--number", "nan"), DURE_ARGS_WRONG);
     assert_int_equal(PARSE(&o, "test", "f", "--number", "1e999"), DURE_ARGS_WRONG);
+    assert_int_equal(PARSE(&o, "test", "f", "--number", "0x10"), DURE_ARGS_WRONG);
+    assert_int_equal(PARSE(&o, "test", "f", "--number", "-0X1p3"), DURE_ARGS_WRONG);
 }
 
 static void test_args_help_wins(void **state)

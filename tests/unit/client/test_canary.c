@@ -1,5 +1,9 @@
 /* The empirical audit on the real trainer, and on trainers that are wrong: the linker puts faults
- * between the trainer and what it calls (-Wl,--wrap), in this program alone. */
+ * between the trainer and what it calls (-Wl,--wrap), in this program alone.
+ *
+ *   test_client_canary [--table]
+ *
+ * With --table no test is made: each trainer is audited once and its figures are printed. */
 #include "client/canary.h"
 #include "dp/noise.h"
 #include "dp/quantize.h"
@@ -7,6 +11,7 @@
 #include "unit/client/trainer_fixture.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 typedef enum fault {
@@ -78,7 +83,7 @@ dure_err __wrap_dure_sample_poisson(size_t *indices, size_t *n_chosen, size_t n_
 
 /* ---- the audits ---- */
 
-static dure_canary_report audit(fixture *f, fault with)
+static dure_canary_report run_audit(fixture *f, fault with)
 {
     const dure_canary_opts opts = {.canaries = 10000,
                                    .claim = {2, 1e-5},
@@ -89,6 +94,12 @@ static dure_canary_report audit(fixture *f, fault with)
     if (dure_canary_audit(&report, f->model, &f->data, &opts, &f->diag))
         fail_msg("%s", f->diag.text);
     present = NO_FAULT;
+    return report;
+}
+
+static dure_canary_report audit(fixture *f, fault with)
+{
+    const dure_canary_report report = run_audit(f, with);
     for (int kind = 0; kind < DURE_CANARY_KINDS; kind++) {
         const dure_canary_run *r = &report.runs[kind];
         print_message("%s: claimed %.3f, at least %.3f (any mechanism: %.3f), %llu of %llu right\n",
@@ -218,8 +229,40 @@ static void test_canary_refuses_options_that_show_nothing(void **state)
 #undef REFUSES
 }
 
-int main(void)
+/* docs/evidence.md holds one such table. */
+static void print_table(void **state)
 {
+    static const struct {
+        fault with;
+        const char *name;
+    } rows[] = {{NO_FAULT, "all is well"},
+                {NOISE_OFF, "noise switched off"},
+                {NOISE_HALVED, "noise halved"},
+                {NOISE_ONE_PERCENT_LESS, "noise 1 % too small"},
+                {NOISE_REPEATED, "every step draws the same noise"},
+                {CLIPPING_OFF, "clipping switched off"},
+                {SAMPLER_TAKES_ALL, "everyone is sampled"}};
+    printf(
+        "| trainer | every record: epsilon at least | sampled: epsilon at least | claimed | noise "
+        "over the planned | repeats | found |\n|---|---|---|---|---|---|---|\n");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const dure_canary_report r = run_audit(*state, rows[i].with);
+        const dure_canary_run *all = &r.runs[DURE_CANARY_EVERY_RECORD];
+        const dure_canary_run *sampled = &r.runs[DURE_CANARY_SAMPLED];
+        printf("| %s | %.2f%s | %.2f%s | %.3f | %.4f%s | %.3f | %s |\n", rows[i].name, all->lower,
+               all->holds ? "" : " !", sampled->lower, sampled->holds ? "" : " !",
+               fmax(all->claimed, sampled->claimed), r.noise.deviation,
+               fabs(r.noise.deviation - 1) <= r.noise.deviation_tolerance ? "" : " !",
+               r.noise.repeat, dure_canary_holds(&r) ? "no fault" : "a fault");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest table[] = {
+        cmocka_unit_test_setup_teardown(print_table, trainer_set_up, trainer_tear_down)};
+    if (argc == 2 && strcmp(argv[1], "--table") == 0)
+        return cmocka_run_group_tests_name("client.canary", table, NULL, NULL);
     const struct CMUnitTest tests[] = {
 #define ROW(name) cmocka_unit_test_setup_teardown(name, trainer_set_up, trainer_tear_down)
         ROW(test_canary_bounds_are_below_the_claim),

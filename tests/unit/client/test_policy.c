@@ -106,6 +106,29 @@ static void test_policy_file_is_checked_by_its_schema(void **state)
     refuses("name: \"ash\"\n", "", "name");
 }
 
+/* A tenth of one over ten records is little, but not beside a hundred sites. */
+static void test_policy_holds_delta_to_the_sites_where_they_are_protected(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    temp_dir_make(&dir);
+    const char *path = temp_dir_file(&dir, "site.yaml");
+    dure_policy p = sample(), back;
+    dure_diag diag = {0};
+    p.records = 10;
+    p.budget.delta = 0.005;
+    assert_ok(dure_policy_write(path, &p, NULL));
+    assert_ok(dure_policy_read(&back, path, NULL));
+    p.modes |= DURE_POLICY_MODE(DURE_PRIVACY_CLIENT);
+    assert_ok(dure_policy_write(path, &p, NULL));
+    assert_err(dure_policy_read(&back, path, &diag), DURE_ERR_FORMAT);
+    assert_non_null(strstr(diag.text, "policy.delta must be at most 0.001"));
+    p.budget.delta = 0.001;
+    assert_ok(dure_policy_write(path, &p, NULL));
+    assert_ok(dure_policy_read(&back, path, NULL));
+    temp_dir_remove(&dir);
+}
+
 static dure_terms terms_of(const dure_policy *p)
 {
     dure_terms t = {
@@ -297,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_policy_file_round_trips),
         cmocka_unit_test(test_policy_empty_file_is_refused),
         cmocka_unit_test(test_policy_file_is_checked_by_its_schema),
+        cmocka_unit_test(test_policy_holds_delta_to_the_sites_where_they_are_protected),
         cmocka_unit_test(test_policy_holds_the_joined_plan_to_its_budget),
         cmocka_unit_test(test_policy_judges_the_terms),
         cmocka_unit_test(test_policy_may_ask_for_the_hybrid_suite),

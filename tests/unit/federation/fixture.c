@@ -60,6 +60,7 @@ void fixture_share_noise(fixture *f)
 {
     f->terms.training.privacy_mode = DURE_PRIVACY_CLIENT;
     f->terms.training.sigma_num = 131072;
+    f->terms.training.delta = 1e-5;
     f->terms.grid = (dure_grid){.range = 1024, .limit = 1u << 24, .modulus_bits = 32};
 }
 

@@ -109,6 +109,9 @@ static void test_terms_out_of_range_name_the_field(void **state)
     t.training.sigma_num = 65536;
     assert_terms_refused(&t, "training.sigma_num");
     t = f.terms;
+    t.training.delta = 1e-5; /* which every site chooses for itself */
+    assert_terms_refused(&t, "training.delta");
+    t = f.terms;
     strcpy(t.federation, "two words");
     assert_terms_refused(&t, "federation");
 }
@@ -141,6 +144,12 @@ static void test_terms_that_share_noise_have_room_for_it(void **state)
     t = f.terms;
     t.training.sigma_num = 400 * 65536;
     assert_terms_refused(&t, "more honest sites");
+    static const double too_large[] = {0, -1e-5, 0.00101, 1, NAN};
+    for (size_t i = 0; i < sizeof too_large / sizeof *too_large; i++) {
+        t = f.terms;
+        t.training.delta = too_large[i]; /* one site of 100, in every tenth run */
+        assert_terms_refused(&t, "training.delta");
+    }
     dure_buf buf;
     dure_hash with, without;
     dure_buf_init(&buf, DURE_TERMS_MAX_BYTES);
@@ -149,8 +158,13 @@ static void test_terms_that_share_noise_have_room_for_it(void **state)
     assert_ok(dure_terms_take(&back, &r, NULL));
     assert_ok(dure_reader_end(&r));
     assert_int_equal(back.training.sigma_num, f.terms.training.sigma_num);
+    assert_true(back.training.delta == 1e-5);
     assert_ok(dure_terms_hash(&with, &f.terms));
     f.terms.training.sigma_num++;
+    assert_ok(dure_terms_hash(&without, &f.terms));
+    assert_false(dure_hash_equal(&with, &without));
+    f.terms.training.sigma_num--;
+    f.terms.training.delta = 1e-6;
     assert_ok(dure_terms_hash(&without, &f.terms));
     assert_false(dure_hash_equal(&with, &without));
     dure_buf_fini(&buf);
@@ -174,6 +188,20 @@ static void test_terms_that_share_noise_make_a_plan_of_rounds(void **state)
     assert_true(plan.mechanism == DURE_DP_SITE_GAUSSIAN && plan.steps == 2);
     assert_true(plan.honest == 2 && plan.n_params == 384 && plan.full && plan.batch == 1000);
     assert_true(dure_federation_round_steps(&f.terms) == 1);
+}
+
+/* An epsilon is stated at a delta that follows from the number of units: records, or sites. */
+static void test_terms_say_the_delta_of_their_unit(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_make(&f);
+    const dure_declared few = {.n_pub = 60}, many = {.n_pub = 1000000};
+    assert_true(fabs(dure_federation_delta(&f.terms, &few) * 600 - 1) < 1e-12);
+    assert_true(fabs(dure_federation_delta(&f.terms, &many) * 1e7 - 1) < 1e-12);
+    fixture_share_noise(&f);
+    assert_true(dure_federation_delta(&f.terms, &few) == 1e-5);
+    assert_true(dure_federation_delta(&f.terms, &many) == 1e-5);
 }
 
 /* The table of decision 2: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
@@ -292,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_terms_cut_short_are_refused_at_every_length),
         cmocka_unit_test(test_terms_that_share_noise_have_room_for_it),
         cmocka_unit_test(test_terms_that_share_noise_make_a_plan_of_rounds),
+        cmocka_unit_test(test_terms_say_the_delta_of_their_unit),
         cmocka_unit_test(test_terms_out_of_range_name_the_field),
         cmocka_unit_test(test_terms_threshold_matches_the_table),
         cmocka_unit_test(test_terms_grid_is_fine_enough_for_the_dimension),

@@ -125,6 +125,20 @@ void fixture_round(fixture *f, dure_event_kind kind, uint64_t round)
     }
 }
 
+void fixture_share_noise(fixture *f)
+{
+    dure_event_round *r = &f->event->u.round;
+    r->privacy_mode = DURE_PRIVACY_CLIENT;
+    for (size_t i = 0; i < FIXTURE_SITES; i++) {
+        dure_dp_plan *plan = &r->members[i].plan;
+        plan->mechanism = DURE_DP_SITE_GAUSSIAN;
+        plan->steps = 1;
+        plan->honest = r->sum.u_min - r->sum.collusion;
+        plan->n_params = r->sum.n_words;
+        assert_ok(dure_dp_plan_set_batch(plan, 1000, 1000, NULL));
+    }
+}
+
 void fixture_release(fixture *f, dure_event_kind kind, uint64_t round)
 {
     start(f, kind);

@@ -28,6 +28,8 @@ dure_hash fixture_hash(uint8_t value);
 void fixture_genesis(fixture *f);
 void fixture_roster(fixture *f, uint64_t size);
 void fixture_round(fixture *f, dure_event_kind kind, uint64_t round);
+/* Makes the round in f->event one whose sites share their noise: a step for a whole site. */
+void fixture_share_noise(fixture *f);
 void fixture_release(fixture *f, dure_event_kind kind, uint64_t round);
 void fixture_epoch(fixture *f, uint64_t kept_n, const dure_hash *kept_root, uint64_t lost_n);
 

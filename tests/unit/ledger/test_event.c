@@ -86,19 +86,6 @@ static void test_event_reads_rounds_of_version_1(void **state)
     fixture_free(&f);
 }
 
-static void share_noise(dure_event_round *r)
-{
-    r->privacy_mode = DURE_PRIVACY_CLIENT;
-    for (size_t i = 0; i < FIXTURE_SITES; i++) {
-        dure_dp_plan *plan = &r->members[i].plan;
-        plan->mechanism = DURE_DP_SITE_GAUSSIAN;
-        plan->steps = 1;
-        plan->honest = r->sum.u_min - r->sum.collusion;
-        plan->n_params = r->sum.n_words;
-        assert_ok(dure_dp_plan_set_batch(plan, 1000, 1000, NULL));
-    }
-}
-
 /* Noise that sites share has to be what the sum's own rules leave honest, and alike for all. */
 static void test_event_of_shared_noise_follows_the_rules_of_the_sum(void **state)
 {
@@ -110,7 +97,7 @@ static void test_event_of_shared_noise_follows_the_rules_of_the_sum(void **state
     fixture_make(&f);
     fixture_begin(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1);
-    share_noise(&f.event->u.round);
+    fixture_share_noise(&f);
     *good = *f.event;
     dure_buf_init(&leaf, DURE_LEAF_MAX);
     assert_ok(dure_event_encode(&leaf, f.event, NULL));

@@ -130,6 +130,34 @@ static void test_replay_charges_rounds_that_never_ended(void **state)
     fixture_free(&f);
 }
 
+/* Where sites are the unit delta is the terms', whatever number of records a site has. */
+static void test_replay_states_a_site_s_epsilon_at_the_delta_of_the_terms(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_account account;
+    fixture_make(&f);
+    dure_replay *replay = new_replay();
+    uint64_t n = begin(replay, &f);
+    for (dure_event_kind kind = DURE_EVENT_OPENED; kind <= DURE_EVENT_CLOSED; kind++) {
+        fixture_round(&f, kind, 1);
+        fixture_share_noise(&f);
+        add_next(replay, &f, &n);
+    }
+    assert_ok(dure_replay_account(&account, replay, 1));
+    assert_string_equal(account.unit, "site");
+    assert_true(account.delta == DURE_DP_SITE_DELTA_MAX);
+    const double loose = account.epsilon;
+    dure_replay_set_site_delta(replay, 1e-5);
+    assert_ok(dure_replay_account(&account, replay, 1));
+    assert_true(account.delta == 1e-5 && account.epsilon > loose);
+    /* One round at noise 1 is rho 1/2, whose epsilon at 1e-5 is 4.72838698 (dp.accountant_zcdp). */
+    assert_true(fabs(account.epsilon - 4.72838698) < 1e-6);
+    assert_true(account.epsilon_rdp >= account.epsilon);
+    dure_replay_free(&replay);
+    fixture_free(&f);
+}
+
 static void test_replay_says_infinite_where_there_was_no_noise(void **state)
 {
     (void)state;
@@ -236,6 +264,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replay_recomputes_what_each_member_spent),
         cmocka_unit_test(test_replay_charges_rounds_that_never_ended),
+        cmocka_unit_test(test_replay_states_a_site_s_epsilon_at_the_delta_of_the_terms),
         cmocka_unit_test(test_replay_says_infinite_where_there_was_no_noise),
         cmocka_unit_test(test_replay_refuses_events_out_of_order),
         cmocka_unit_test(test_replay_refuses_a_round_that_ends_differently),

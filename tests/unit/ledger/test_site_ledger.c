@@ -161,17 +161,23 @@ static void test_site_ledger_refusal_says_what_would_fit(void **state)
     fixture *f = *state;
     dure_dp_plan plan = plan_of(1000, 0.6, 1000);
     dure_reservation_id id;
-    unsigned long long steps = 0;
+    unsigned long long steps = 0, batch = 0;
     double noise = 0;
     assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &plan, "x", &f->diag),
                DURE_ERR_BUDGET);
     const char *offer = strchr(f->diag.text, ';');
     assert_non_null(offer);
     assert_int_equal(sscanf(offer,
-                            "; %llu steps with this noise fit, or all of them with noise %lf",
-                            &steps, &noise),
-                     2);
+                            "; %llu steps with this noise fit, or all of them with noise %lf or "
+                            "in batches of %llu",
+                            &steps, &noise, &batch),
+                     3);
     dure_dp_plan fewer = plan, quieter = plan_of(1000, noise, 1000);
+    const dure_dp_plan smaller = plan_of(batch, 0.6, 1000), larger = plan_of(batch + 1, 0.6, 1000);
+    assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &larger, "x", &f->diag),
+               DURE_ERR_BUDGET);
+    assert_ok(dure_site_ledger_reserve(&id, f->ledger, "orders", &smaller, "x", &f->diag));
+    assert_ok(dure_site_ledger_release(f->ledger, &id, &f->diag));
     fewer.steps = steps + steps / 500 + 1;
     assert_err(dure_site_ledger_reserve(&id, f->ledger, "orders", &fewer, "x", &f->diag),
                DURE_ERR_BUDGET);
@@ -275,6 +281,56 @@ static void test_site_ledger_refuses_a_plan_that_is_not_the_source_s(void **stat
     assert_err(dure_site_ledger_release(f->ledger, &other, &f->diag), DURE_ERR_NOT_FOUND);
 }
 
+/* A whole site is one of at most 100: what is small beside one record in ten is not beside that. */
+static void test_site_ledger_holds_a_site_s_plan_to_the_number_of_sites(void **state)
+{
+    fixture *f = *state;
+    const dure_privacy loose = {8, 0.00101}, small = {8, 0.001};
+    dure_dp_plan plan = {.mechanism = DURE_DP_SITE_GAUSSIAN,
+                         .sigma_num = 4 * DURE_DP_SIGMA_DEN,
+                         .clip = 1,
+                         .grid_bits = 14,
+                         .steps = 1,
+                         .honest = 2,
+                         .n_params = 384};
+    dure_reservation_id id;
+    assert_ok(dure_dp_plan_set_batch(&plan, 10, 10, NULL));
+    assert_ok(dure_site_ledger_create_source(f->ledger, "loose", loose, 10, &f->diag));
+    assert_err(dure_site_ledger_check(f->ledger, "loose", &plan, &f->diag), DURE_ERR_USAGE);
+    assert_err(dure_site_ledger_reserve(&id, f->ledger, "loose", &plan, "x", &f->diag),
+               DURE_ERR_USAGE);
+    assert_non_null(strstr(f->diag.text, "declare a source with 0.001 or less"));
+    assert_ok(dure_site_ledger_create_source(f->ledger, "small", small, 10, &f->diag));
+    assert_ok(dure_site_ledger_reserve(&id, f->ledger, "small", &plan, "x", &f->diag));
+}
+
+/* `dure join` asks before anything is sent where the noise is not its own. What is refused then is
+ * what a reservation would be refused for, and nothing is written. */
+static void test_site_ledger_check_refuses_what_a_reservation_would_be(void **state)
+{
+    fixture *f = *state;
+    dure_hash before, after;
+    uint64_t n_before, n_after;
+    dure_dp_plan fits = plan_of(128, 0, 100), little;
+    assert_ok(dure_site_ledger_least_noise(&fits, f->ledger, "orders", &f->diag));
+    dure_site_ledger_head(&before, &n_before, f->ledger);
+    little = fits;
+    little.sigma_num /= 2;
+    assert_ok(dure_site_ledger_check(f->ledger, "orders", &fits, &f->diag));
+    assert_err(dure_site_ledger_check(f->ledger, "orders", &little, &f->diag), DURE_ERR_BUDGET);
+    assert_non_null(strstr(f->diag.text, "does not allow this plan"));
+    assert_err(dure_site_ledger_check(f->ledger, "nobody", &fits, &f->diag), DURE_ERR_NOT_FOUND);
+    little = fits;
+    little.q_k++;
+    assert_err(dure_site_ledger_check(f->ledger, "orders", &little, &f->diag), DURE_ERR_USAGE);
+    dure_site_ledger_head(&after, &n_after, f->ledger);
+    assert_true(n_before == n_after && dure_hash_equal(&before, &after));
+    /* With the budget taken, what fitted before fits no more. */
+    dure_reservation_id id;
+    assert_ok(dure_site_ledger_reserve(&id, f->ledger, "orders", &fits, "x", &f->diag));
+    assert_err(dure_site_ledger_check(f->ledger, "orders", &fits, &f->diag), DURE_ERR_BUDGET);
+}
+
 /* A budget is the source's: it does not matter which file the records lie in today. */
 static void test_site_ledger_sources_are_apart_and_files_do_not_matter(void **state)
 {
@@ -307,6 +363,8 @@ int main(void)
         ROW(test_site_ledger_budget_of_a_source_is_fixed),
         ROW(test_site_ledger_refuses_a_source_out_of_range),
         ROW(test_site_ledger_refuses_a_plan_that_is_not_the_source_s),
+        ROW(test_site_ledger_holds_a_site_s_plan_to_the_number_of_sites),
+        ROW(test_site_ledger_check_refuses_what_a_reservation_would_be),
         ROW(test_site_ledger_sources_are_apart_and_files_do_not_matter),
 #undef ROW
     };

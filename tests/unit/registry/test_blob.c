@@ -116,11 +116,6 @@ static void test_blob_over_the_limit_is_refused(void **state)
     dure_buf bytes = {0};
     assert_ok(dure_blob_put(&digest, dir.path, dure_span_of_text("0123456789"), NULL));
     assert_err(dure_blob_get(&bytes, dir.path, &digest, 9, NULL), DURE_ERR_LIMIT);
-    const char *file = temp_dir_file(&dir, "file");
-    assert_ok(dure_file_write_atomic(file, dure_span_of_text("0123456789"), 0644, NULL));
-    assert_err(dure_blob_put_file(&digest, dir.path, file, 9, NULL), DURE_ERR_LIMIT);
-    assert_ok(dure_blob_put_file(&digest, dir.path, file, 10, NULL));
-    assert_true(dure_blob_present(dir.path, &digest));
 }
 
 int main(void)
