@@ -194,6 +194,28 @@ static void test_site_that_lost_its_policy_keeps_its_keys(void **state)
     assert_int_equal(access(temp_dir_file(&dir, "ash/keys/sign.key"), F_OK), 0);
 }
 
+static void test_site_that_lost_its_keys_can_renew_them(void **state)
+{
+    (void)state;
+    dure_site site, second;
+    dure_diag diag = {0};
+    make(&site);
+    site.state.joined = true;
+    assert_ok(dure_site_save_state(&site, NULL));
+    dure_policy policy = site.policy;
+    dure_invitation invitation = site.invitation;
+    dure_site_close(&site);
+    assert_int_equal(unlink(temp_dir_file(&dir, "ash/keys/sign.key")), 0);
+    assert_err(dure_site_make(&second, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag),
+               DURE_ERR_EXISTS);
+    assert_non_null(strstr(diag.text, "lost its keys"));
+    assert_err(dure_site_open(&site, temp_dir_file(&dir, "ash"), &diag), DURE_ERR_NOT_FOUND);
+    assert_non_null(strstr(diag.text, "'dure client renew'"));
+    assert_ok(dure_site_open_to_renew(&site, temp_dir_file(&dir, "ash"), NULL));
+    assert_true(site.state.joined);
+    dure_site_close(&site);
+}
+
 static void test_site_keys_are_for_the_owner_alone(void **state)
 {
     (void)state;
@@ -311,6 +333,7 @@ int main(void)
         TEST(test_site_folder_is_never_overwritten),
         TEST(test_site_making_that_was_cut_off_is_begun_again),
         TEST(test_site_that_lost_its_policy_keeps_its_keys),
+        TEST(test_site_that_lost_its_keys_can_renew_them),
         TEST(test_site_keys_are_for_the_owner_alone),
         TEST(test_site_state_is_refused_when_damaged),
         TEST(test_site_refuses_an_older_ledger),
