@@ -57,21 +57,16 @@ void dure_adapter_desk_close(dure_adapter_desk *desk)
     desk->dir = NULL;
 }
 
-/* JSON has no infinity: what is not finite becomes null. */
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *gate_json(const dure_version *v)
 {
     const dure_gate_result *g = &v->gate;
     if (!v->has_gate) return json_null();
-    return json_pack("{s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "passed", (int)g->passed,
-                     "records", (json_int_t)g->n_records, "reference",
-                     (json_int_t)v->gate_reference, "reference_loss", number(g->reference_loss),
-                     "loss", number(g->candidate_loss), "difference", number(g->difference), "low",
-                     number(g->low), "high", number(g->high), "margin", number(g->margin));
+    return json_pack(
+        "{s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "passed", (int)g->passed, "records",
+        (json_int_t)g->n_records, "reference", (json_int_t)v->gate_reference, "reference_loss",
+        dure_json_from_double(g->reference_loss), "loss", dure_json_from_double(g->candidate_loss),
+        "difference", dure_json_from_double(g->difference), "low", dure_json_from_double(g->low),
+        "high", dure_json_from_double(g->high), "margin", dure_json_from_double(g->margin));
 }
 
 static json_t *version_json(const dure_version *v)

@@ -112,8 +112,7 @@ static void follow(desk *d, followed *alias)
     dure_err err = dure_registry_find(&version, d->registry.registry, alias->name, &diag);
     if (err == DURE_ERR_NOT_FOUND) {
         if (dure_server_withdraw(d->server, alias->name) || alias->version == 0)
-            fprintf(stderr, "dure serve: nothing is %s yet: 'dure adapter promote' makes it so\n",
-                    alias->name);
+            fprintf(stderr, "dure serve: %s\n", diag.text);
         alias->version = 0;
         return;
     }
@@ -260,7 +259,8 @@ int dure_cmd_serve(int argc, char **argv)
         dure_chat_template_arg(&o.chat_template),
         TEXT_ARG("name", &o.name, "NAME", "what clients call the base (the file's name)"),
         TEXT_ARG("adapter", &o.adapters, "NAME=PATH,...", "adapters to offer, by name"),
-        TEXT_ARG("alias", &o.aliases, "NAME,...", "aliases to follow (champion)"),
+        TEXT_ARG("alias", &o.aliases, "NAME,...",
+                 "what to follow: champion, previous, ... (champion)"),
         TEXT_ARG("root", &o.root, "HEX", "the root's public key (the one in federation.yaml)"),
         TEXT_ARG("listen", &o.listen, "HOST:PORT", "where to listen (" LISTEN_DEFAULT ")"),
         TEXT_ARG("api-key-file", &o.key_file, "FILE", "ask for a key; one a line"),
@@ -280,7 +280,7 @@ int dure_cmd_serve(int argc, char **argv)
     const dure_usage usage = {"serve", "an OpenAI-compatible server for a model and its adapters",
                               args, N_ARGS(args),
                               "dure serve fed/coordinator --alias champion\n"
-                              "dure serve --model base.gguf --adapter clinic=adapter.gguf"};
+                              "  dure serve --model base.gguf --adapter clinic=adapter.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (!o.dir && !o.model)

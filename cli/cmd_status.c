@@ -154,11 +154,6 @@ static const char *counted_of(const view *v)
     return subjects ? "subject" : "record";
 }
 
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *sites_json(const view *v)
 {
     json_t *list = json_array();
@@ -171,9 +166,9 @@ static json_t *sites_json(const view *v)
                       m->join.invitation.name, "organisation", m->join.invitation.organisation,
                       "revoked", m->revoked, "here", json_is_true(json_object_get(live, "here")),
                       "records", (json_int_t)m->join.declared.n_pub, "epsilon_charged",
-                      real(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
-                      real(epsilon_of(v, m, v->settings.terms.training.rounds)), "delta",
-                      dure_federation_delta(&v->settings.terms, &m->join.declared),
+                      dure_json_from_double(epsilon_of(v, m, v->n_rounds)), "epsilon_planned",
+                      dure_json_from_double(epsilon_of(v, m, v->settings.terms.training.rounds)),
+                      "delta", dure_federation_delta(&v->settings.terms, &m->join.declared),
                       "bytes_received",
                       json_integer_value(json_object_get(live, "bytes_received"))));
     }
@@ -257,8 +252,8 @@ static void print_coordinator(const view *v, const char *dir)
                "hangs, or its clock jumped\n",
                (long long)age_s);
     if (v->n_inbox && !v->running)
-        printf("            %zu revocations wait in %s/%s until it runs\n", v->n_inbox, dir,
-               DURE_FOLDER_INBOX);
+        printf("            revocations that wait in %s/%s until it runs: %zu\n", dir,
+               DURE_FOLDER_INBOX, v->n_inbox);
     dure_format_bytes(there, v->free_bytes);
     dure_format_bytes(needed, round_bytes);
     if (v->free_bytes < round_bytes + (1 << 20))
@@ -279,8 +274,9 @@ static void print_rounds(const view *v)
             snprintf(sites, sizeof sites, "%u of %u sites", r->n_survivors, r->n_members);
         else
             snprintf(sites, sizeof sites, "%u sites", r->n_members);
-        printf("  %4llu  %-7s %s  %-12s  %s\n", (unsigned long long)r->round,
-               dure_stored_status_text(r->status), when, sites, r->reason);
+        printf("  %4llu  %-7s %s  %s%s%s\n", (unsigned long long)r->round,
+               dure_stored_status_text(r->status), when, sites, r->reason[0] ? ": " : "",
+               r->reason);
     }
 }
 
@@ -299,8 +295,7 @@ static int print_words(const view *v, const char *dir)
     else
         printf("privacy     each epsilon is for one %s more or less, at delta 1/(10 %ss)\n",
                unit_of(v), counted_of(v));
-    printf("sites       %-16s %-16s %-8s %8ss  %-16s  %s\n", "", "", "", counted_of(v),
-           "epsilon of plan", " received");
+    printf("%-44s%8ss  %-16s   %s\n", "sites", counted_of(v), "epsilon of plan", " received");
     for (size_t i = 0; i < dure_roster_count(v->roster); i++)
         print_site(v, dure_roster_at(v->roster, i));
     if (dure_roster_count(v->roster) == 0)

@@ -17,13 +17,6 @@ enum { HEAD_BYTES = sizeof magic + DURE_HASH_BYTES + 6 * 8 };
 /* Floats are written as they lie in memory, little-endian like every machine Dure runs on. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian floats");
 
-static void put_double(dure_buf *buf, double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    dure_put_u64(buf, bits);
-}
-
 static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
 {
     const dure_model_shape *s = &layout->shape;
@@ -36,7 +29,7 @@ static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
     dure_put_u32(buf, s->head_dim);
     dure_put_u32(buf, s->n_vocab);
     dure_put_u32(buf, layout->rank);
-    put_double(buf, (double)layout->alpha);
+    dure_put_f64(buf, (double)layout->alpha);
     dure_put_u32(buf, layout->targets);
     dure_put_u32(buf, layout->first_layer);
     for (int t = 0; t < DURE_LORA_TARGETS; t++)
@@ -59,9 +52,9 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
 {
     dure_put_u8(buf, (uint8_t)opts->factors);
     dure_put_u8(buf, (uint8_t)opts->optimizer);
-    put_double(buf, opts->learning_rate);
-    put_double(buf, opts->weight_decay);
-    put_double(buf, opts->momentum);
+    dure_put_f64(buf, opts->learning_rate);
+    dure_put_f64(buf, opts->weight_decay);
+    dure_put_f64(buf, opts->momentum);
     dure_put_u8(buf, opts->plan != NULL);
     if (opts->plan) {
         dure_dp_plan_put(buf, opts->plan);
@@ -76,8 +69,8 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
     dure_put_u8(buf, (uint8_t)opts->schedule.kind);
     dure_put_u64(buf, opts->schedule.warmup_steps);
     dure_put_u64(buf, opts->schedule.kind == DURE_SCHEDULE_CONSTANT ? 0 : opts->schedule.steps);
-    put_double(buf, opts->plan ? 0 : opts->clip_norm);
-    put_double(buf, opts->dropout);
+    dure_put_f64(buf, opts->plan ? 0 : opts->clip_norm);
+    dure_put_f64(buf, opts->dropout);
     dure_put_u8(buf, opts->eval != NULL);
     return opts->eval ? put_eval(buf, opts->eval) : DURE_OK;
 }
@@ -145,11 +138,11 @@ static dure_err put_head(dure_buf *head, const dure_trainer *t)
     dure_put_raw(head, options.b, sizeof options.b);
     dure_put_u64(head, t->step);
     dure_put_u64(head, t->moments.step);
-    put_double(head, t->first_loss);
-    put_double(head, t->verdict.best_loss);
+    dure_put_f64(head, t->first_loss);
+    dure_put_f64(head, t->verdict.best_loss);
     dure_put_u64(head, t->verdict.best_step);
     dure_put_u64(head, t->verdict.since_best);
-    if (adapts(t)) put_double(head, t->now.clip);
+    if (adapts(t)) dure_put_f64(head, t->now.clip);
     return dure_buf_err(head);
 }
 
@@ -211,14 +204,6 @@ static dure_err check_state(const dure_trainer *t, const dure_buf *file)
     return body == head + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
 }
 
-static dure_err take_double(double *out, dure_reader *r)
-{
-    uint64_t bits = 0;
-    dure_err err = dure_take_u64(&bits, r);
-    if (!err) memcpy(out, &bits, sizeof bits);
-    return err;
-}
-
 static dure_err take_state(dure_trainer *t, const dure_buf *file)
 {
     size_t bytes = t->n * sizeof(float);
@@ -226,11 +211,11 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     r.at = sizeof magic + DURE_HASH_BYTES;
     dure_err err = dure_take_u64(&t->step, &r);
     if (!err) err = dure_take_u64(&t->moments.step, &r);
-    if (!err) err = take_double(&t->first_loss, &r);
-    if (!err) err = take_double(&t->verdict.best_loss, &r);
+    if (!err) err = dure_take_f64(&t->first_loss, &r);
+    if (!err) err = dure_take_f64(&t->verdict.best_loss, &r);
     if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
     if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
-    if (!err && adapts(t)) err = take_double(&t->now.clip, &r);
+    if (!err && adapts(t)) err = dure_take_f64(&t->now.clip, &r);
     if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
     dure_lora_changed(t->lora);
     if (!err) err = dure_take_copy(t->moments.m, &r, bytes);

@@ -94,6 +94,13 @@ void dure_put_u64(dure_buf *buf, uint64_t value)
     put_big_endian(buf, value, 8);
 }
 
+void dure_put_f64(dure_buf *buf, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    dure_put_u64(buf, bits);
+}
+
 void dure_put_bytes(dure_buf *buf, const void *data, size_t n)
 {
     if (n > UINT32_MAX) {
@@ -185,6 +192,14 @@ dure_err dure_take_u32(uint32_t *out, dure_reader *r)
 dure_err dure_take_u64(uint64_t *out, dure_reader *r)
 {
     return take_big_endian(out, r, 8);
+}
+
+dure_err dure_take_f64(double *out, dure_reader *r)
+{
+    uint64_t bits;
+    dure_err err = dure_take_u64(&bits, r);
+    if (!err) memcpy(out, &bits, sizeof bits);
+    return err;
 }
 
 dure_err dure_take_bytes(dure_span *out, dure_reader *r, size_t max)

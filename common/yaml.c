@@ -82,9 +82,9 @@ void dure_yaml_free(void **value, const cyaml_schema_value_t *schema)
     *value = NULL;
 }
 
-void dure_yaml_put_quoted(dure_buf *out, const char *text)
+void dure_yaml_put_text(dure_buf *out, const char *key, const char *text)
 {
-    dure_put_raw(out, "\"", 1);
+    dure_put_format(out, "%s: \"", key);
     for (const char *c = text; *c; c++) {
         const unsigned char byte = (unsigned char)*c;
         if (byte == '"' || byte == '\\')
@@ -94,7 +94,7 @@ void dure_yaml_put_quoted(dure_buf *out, const char *text)
         else
             dure_put_raw(out, c, 1);
     }
-    dure_put_raw(out, "\"", 1);
+    dure_put_raw(out, "\"\n", 2);
 }
 
 void dure_yaml_put_number(dure_buf *out, double value)

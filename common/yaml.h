@@ -17,7 +17,7 @@ DURE_MUST_USE dure_err dure_yaml_parse(void **out, const cyaml_schema_value_t *s
                                        dure_span text, const char *name, dure_diag *diag);
 void dure_yaml_free(void **value, const cyaml_schema_value_t *schema); /* NULL-safe, nulls */
 
-/* Appends `text` as a double-quoted YAML scalar. Control characters are escaped. */
-void dure_yaml_put_quoted(dure_buf *out, const char *text);
+/* Appends the line `key: "text"`, control characters escaped. */
+void dure_yaml_put_text(dure_buf *out, const char *key, const char *text);
 /* Appends the shortest decimal that reads back as the same double. */
 void dure_yaml_put_number(dure_buf *out, double value);

@@ -1,5 +1,7 @@
 #include "model/lora.h"
 
+#include "common/splitmix.h"
+
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -305,19 +307,10 @@ void dure_lora_changed(dure_lora *lora)
     lora->version = next_version();
 }
 
-/* splitmix64 (Steele, Lea and Flood 2014): the next value of a stream. */
-static uint64_t next(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
 /* A multiple of 2^-53 in [-1, 1). */
 static double uniform(uint64_t *state)
 {
-    return (double)(next(state) >> 10) * 0x1p-53 - 1.0;
+    return (double)(dure_splitmix64(state) >> 10) * 0x1p-53 - 1.0;
 }
 
 /* A's rows become orthonormal: Gram-Schmidt with sums in double, each row twice against the
