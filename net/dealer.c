@@ -5,7 +5,6 @@
 #include "crypto/rng.h"
 #include "net/socket_int.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
