@@ -33,6 +33,12 @@ dure_err dure_audit_open(dure_audit *out, const dure_audit_source *source, dure_
     dure_err err = DURE_OK;
     if (source->checkpoint)
         err = dure_file_read(&out->note, source->checkpoint, DURE_NOTE_MAX, diag);
+    /* No note at all is what verification takes for none given. */
+    if (!err && source->checkpoint && out->note.n == 0)
+        err = dure_diag_set(diag, DURE_ERR_FORMAT,
+                            "%s is empty; give the checkpoint as the site keeps it, or leave "
+                            "--checkpoint out",
+                            source->checkpoint);
     if (!err) err = dure_file_read(&out->bytes, source->file, DURE_EXPORT_MAX, diag);
     if (err) return err;
     options.checkpoint = dure_buf_span(&out->note);

@@ -121,6 +121,24 @@ static dure_err report(const report_args *args, const dure_audit *audit, bool ve
     return err;
 }
 
+/* What the statement takes from it has to be there: an empty object would read as a good result. */
+static dure_err read_canary(json_t **out, const char *path, dure_diag *diag)
+{
+    static const char *const numbers[] = {"canaries", "confidence", "epsilon_claimed"};
+    dure_err err = dure_json_read(out, path, CANARY_MAX_BYTES, diag);
+    if (err) return err;
+    const json_t *lower = json_object_get(*out, "epsilon_lower");
+    bool whole = json_is_boolean(json_object_get(*out, "holds")) &&
+                 (json_is_number(lower) || json_is_null(lower));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        whole = whole && json_is_number(json_object_get(*out, numbers[i]));
+    if (whole) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_FORMAT,
+                         "%s is not what 'dure audit canary --json' prints; run it again and give "
+                         "its output",
+                         path);
+}
+
 static int run_report(const report_args *args, const dure_usage *usage)
 {
     dure_diag diag = {0}, why = {0};
@@ -128,7 +146,7 @@ static int run_report(const report_args *args, const dure_usage *usage)
     json_t *canary = NULL;
     int status = 0;
     dure_err found = DURE_OK, err = DURE_OK;
-    if (args->canary) err = dure_json_read(&canary, args->canary, CANARY_MAX_BYTES, &diag);
+    if (args->canary) err = read_canary(&canary, args->canary, &diag);
     if (!err) found = dure_audit_open(&audit, &args->source, &why);
     if (found == DURE_ERR_USAGE) return dure_args_refuse(usage, "%s", why.text);
     /* A file that could not be read at all is no ledger to report on. */

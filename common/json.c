@@ -11,6 +11,7 @@ dure_err dure_json_parse(json_t **out, dure_span text, const char *name, dure_di
 {
     *out = NULL;
     json_error_t error;
+    if (text.n == 0) return dure_diag_set(diag, DURE_ERR_FORMAT, "%s is empty", name);
     json_t *value = json_loadb((const char *)text.data, text.n, JSON_REJECT_DUPLICATES, &error);
     if (!value)
         return dure_diag_set(diag, DURE_ERR_FORMAT, "%s, line %d: %s", name, error.line,

@@ -376,17 +376,22 @@ void dure_statement_put_canary(dure_buf *out, const dure_statement *s)
             "the claim shows a fault.</p>\n");
         return;
     }
-    double bound = json_number_value(json_object_get(canary, "epsilon_lower"));
-    double claim = json_number_value(json_object_get(canary, "epsilon_claimed"));
-    double confidence = json_number_value(json_object_get(canary, "confidence"));
+    /* A bound that is no number is beyond all numbers. */
+    const json_t *lower = json_object_get(canary, "epsilon_lower");
+    const double bound = json_is_number(lower) ? json_number_value(lower) : INFINITY;
+    const double claim = json_number_value(json_object_get(canary, "epsilon_claimed"));
+    const double confidence = json_number_value(json_object_get(canary, "confidence"));
+    const bool holds = json_is_true(json_object_get(canary, "holds"));
     dure_put_format(out,
                     "<p>One-run audit (Steinke, Nasr, Jagielski 2023) of this program's trainer on "
                     "public or generated data: with %.0f planted gradients, \xce\xb5 is at least "
                     "<b>%.3g</b> with %.0f&nbsp;%% confidence; claimed is %.3g. %s</p>\n",
                     json_number_value(json_object_get(canary, "canaries")), bound, 100 * confidence,
                     claim,
-                    bound > claim ? "<b class=\"bad\">The claim does not hold.</b>"
-                                  : "Nothing speaks against the claim.");
+                    !(bound <= claim) ? "<b class=\"bad\">The claim does not hold.</b>"
+                    : !holds ? "<b class=\"bad\">The noise that was measured is not the planned "
+                               "one, so the claim does not hold.</b>"
+                             : "Nothing speaks against the claim.");
 }
 
 void dure_statement_put_checks(dure_buf *out, const dure_statement *s)

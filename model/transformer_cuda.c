@@ -1,6 +1,7 @@
 #include "model/transformer_cuda.h"
 
 #include "model/transformer_cuda_int.h"
+#include "model/transformer_dropout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,6 +143,16 @@ static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
     e->gradients = dure_cuda_take(o, e->docs * e->gradient * sizeof(float));
 }
 
+static void take_dropout(dure_cuda_engine *e)
+{
+    size_t widest = 0;
+    for (int g = 0; g < DURE_CUDA_GROUPS; g++)
+        if (e->in[g] > widest) widest = e->in[g];
+    e->seeds = dure_cuda_take(&e->workspace, e->rows * sizeof *e->seeds);
+    e->masked = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->masked);
+    e->apart = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->apart);
+}
+
 static float *take_rope(dure_cuda_engine *e, const dure_rope_table *table)
 {
     size_t bytes = table->positions * table->dim * sizeof(float);
@@ -157,11 +168,14 @@ static dure_err take_all(dure_cuda_engine *e, const dure_transformer *t, dure_di
     e->host_rows = calloc(e->rows, sizeof *e->host_rows);
     e->host_tiles = calloc(e->rows, sizeof *e->host_tiles);
     e->host_docs = calloc(e->rows, sizeof *e->host_docs);
-    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs) return DURE_ERR_NOMEM;
+    e->host_seeds = calloc(e->rows, sizeof *e->host_seeds);
+    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs || !e->host_seeds)
+        return DURE_ERR_NOMEM;
     for (size_t i = 0; i <= e->stored; i++)
         take_acts(&e->acts[i], e, t);
     take_pass(e);
     take_shared(e, t);
+    if (e->dropout) take_dropout(e);
     e->rope = take_rope(e, &t->rope);
     if (t->arch.window) e->rope_sliding = take_rope(e, &t->rope_sliding);
     dure_err err = e->workspace.err;
@@ -181,10 +195,12 @@ static void workspace_fini(dure_cuda_engine *e)
     free(e->host_rows);
     free(e->host_tiles);
     free(e->host_docs);
+    free(e->host_seeds);
     e->acts = NULL;
     e->host_rows = NULL;
     e->host_tiles = NULL;
     e->host_docs = NULL;
+    e->host_seeds = NULL;
     e->rows = 0;
 }
 
@@ -202,6 +218,7 @@ dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer
     }
     bool fits = e->rows == rows && e->positions == t->rope.positions;
     if (map) fits = fits && e->stored == stored && e->gradient == gradient && e->docs >= docs;
+    if (map) fits = fits && e->dropout >= map->dropout;
     if (fits) return DURE_OK;
     workspace_fini(e);
     e->rows = rows;
@@ -209,6 +226,7 @@ dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer
     e->docs = docs;
     e->gradient = gradient;
     e->positions = t->rope.positions;
+    e->dropout = map && map->dropout;
     dure_err err = take_all(e, t, diag);
     if (err) workspace_fini(e);
     return err;
@@ -280,6 +298,15 @@ static void upload_pass(dure_cuda_engine *e, const dure_transformer *t, const du
     dure_device_upload(d, e->doc_rows, e->host_docs, e->n_docs * sizeof *e->doc_rows);
 }
 
+/* The seed of each row's record. */
+static void upload_seeds(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
+{
+    for (size_t d = 0; d < pass->n_docs; d++)
+        for (size_t i = 0; i < t->ws.docs[d].n; i++)
+            e->host_seeds[t->ws.docs[d].first + i] = pass->dropout->seeds[t->ws.doc_index[d]];
+    dure_device_upload(e->device, e->seeds, e->host_seeds, pass->rows * sizeof *e->seeds);
+}
+
 static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
                     dure_diag *diag)
 {
@@ -290,6 +317,7 @@ static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradi
         e->n_docs = 1;
     }
     upload_pass(e, t, pass);
+    if (pass->dropout) upload_seeds(e, t, pass);
     dure_cuda_forward(t, pass);
     dure_cuda_head(t, pass, map != NULL);
     if (map) dure_cuda_backward(t, pass, map);

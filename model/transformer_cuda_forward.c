@@ -5,11 +5,38 @@
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/dequant.h"
+#include "model/transformer_dropout.h"
 
 bool dure_cuda_adapts(const dure_cuda_engine *e, const dure_pass *pass, uint32_t layer,
                       dure_cuda_group group)
 {
     return pass->lora && layer >= e->layout.first_layer && e->z_n[group] > 0;
+}
+
+dure_cuda_drop dure_cuda_mask(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                              dure_cuda_group group)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    return (dure_cuda_drop){.seed = e->seeds,
+                            .position = e->position,
+                            .layer = layer,
+                            .input = dure_cuda_first(group),
+                            .threshold = pass->dropout->threshold,
+                            .scale = pass->dropout->scale,
+                            .rows = pass->rows,
+                            .width = e->in[group]};
+}
+
+const uint16_t *dure_cuda_dropped(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                                  dure_cuda_group group, const uint16_t *x)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    if (!pass->dropout) return x;
+    dure_cuda_drop drop = dure_cuda_mask(t, pass, layer, group);
+    drop.y = e->masked;
+    drop.x = x;
+    dure_cuda_drop_run(e->device, &drop);
+    return e->masked;
 }
 
 /* y (+)= x W^T + z B^T in float32, where z = x (s A)^T is kept. */
@@ -33,7 +60,7 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
     if (!dure_cuda_adapts(e, pass, layer, group)) return;
     uint16_t *z = dure_cuda_acts_of(e, t, layer)->z;
     p = (dure_device_product){.c = z + dure_cuda_group_z(e, group),
-                              .a = x,
+                              .a = dure_cuda_dropped(t, pass, layer, group, x),
                               .w = adapter->a[group],
                               .ldc = e->z_width,
                               .lda = in,

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/dropout.h"
 #include "kernels/cuda/lora.h"
 #include "model/decode.h"
 #include "model/transformer_cuda.h"
@@ -65,9 +66,14 @@ typedef struct dure_cuda_engine {
     /* The workspace. */
     size_t rows, stored, labels, docs, gradient; /* what it has room for */
     size_t positions;
+    bool dropout;
     dure_cuda_acts *acts; /* host; stored + 1 sets */
     float *res, *sums, *dres, *dnorm, *gradients, *delta, *rope, *rope_sliding;
     uint16_t *norm, *h, *dy, *datt, *dqkv, *dz;
+    /* With dropout: each row's seed, an input without what is dropped, the sums of dz A. */
+    uint64_t *seeds;
+    uint16_t *masked;
+    float *apart;
     float *head_x, *head_dnorm, *logits, *nll, *label_weight;
     uint16_t *head_norm, *head_kept, *p;
     int32_t *tokens, *label, *label_row;
@@ -77,6 +83,7 @@ typedef struct dure_cuda_engine {
     dure_cuda_cache *caches; /* DURE_DECODERS_TOGETHER */
     /* Host: the pass under way. */
     int32_t *host_rows;
+    uint64_t *host_seeds;
     dure_cuda_tile *host_tiles;
     dure_cuda_rows *host_docs;
     dure_cuda_cache host_caches[DURE_DECODERS_TOGETHER];
@@ -125,6 +132,14 @@ void dure_cuda_head(dure_transformer *t, const dure_pass *pass, bool gradient);
 void dure_cuda_logits(dure_transformer *t, size_t first, size_t n);
 /* From there down; the gradients of every document of the pass. */
 void dure_cuda_backward(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map);
+
+/* What the adapter of a group reads of its input x: x itself without dropout; valid until the next
+ * call. */
+const uint16_t *dure_cuda_dropped(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                                  dure_cuda_group group, const uint16_t *x);
+/* The mask of a group's input; for what, is to be filled in. */
+dure_cuda_drop dure_cuda_mask(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                              dure_cuda_group group);
 
 /* Attention's arguments for both directions. */
 dure_cuda_attention dure_cuda_attention_args(const dure_transformer *t, const dure_pass *pass,

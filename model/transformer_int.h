@@ -188,8 +188,9 @@ typedef struct dure_gradient_map {
     size_t (*offset)[DURE_LORA_TARGETS][2];
     size_t *layer_at; /* n_layers + 1 */
     bool together;    /* all documents of a pass as one */
-    size_t n;         /* floats a document */
-    size_t widest;    /* floats of the layer with the most */
+    bool dropout;
+    size_t n;      /* floats a document */
+    size_t widest; /* floats of the layer with the most */
 } dure_gradient_map;
 
 /* Room on t's device for passes of t's rows, and for a document of so many: of half as many rows,

@@ -267,6 +267,63 @@ static void test_audit_checks_the_root_key_that_is_given(void **state)
     assert_int_equal(run("verify fed.dure --root zz"), 2);
 }
 
+static void put_file(const char *name, const char *text)
+{
+    assert_ok(
+        dure_file_write_atomic(temp_dir_file(&d.dir, name), dure_span_of_text(text), 0644, NULL));
+}
+
+/* Whoever gives a checkpoint wants it looked at: an empty file is none, and not "none given". */
+static void test_audit_does_not_pass_over_an_empty_checkpoint(void **state)
+{
+    (void)state;
+    assert_int_equal(run("export fed/coordinator -o fed.dure"), 0);
+    put_file("nothing", "");
+    assert_int_equal(run("verify fed.dure --checkpoint nothing"), 1);
+    says("nothing is empty; give the checkpoint as the site keeps it");
+    assert_int_equal(run("report fed.dure -o page.html --checkpoint nothing"), 1);
+    put_file("nothing", "words\n");
+    assert_int_equal(run("verify fed.dure --checkpoint nothing"), 1);
+    says("the site's checkpoint: it is not a signed checkpoint");
+    assert_int_equal(run("verify fed.dure --root ''"), 2);
+}
+
+static void report_says(const char *canary, const char *words)
+{
+    dure_buf page;
+    put_file("canary.json", canary);
+    assert_int_equal(run("report fed.dure -o page.html --canary canary.json"), 0);
+    assert_ok(dure_file_read(&page, temp_dir_file(&d.dir, "page.html"), 1 << 20, NULL));
+    if (!memmem(page.data, page.n, words, strlen(words))) fail_msg("no '%s'", words);
+    dure_buf_fini(&page);
+}
+
+/* What speaks against the claim is said, be it a bound, no bound at all or the noise alone; and
+ * what is no result is not taken for a good one. */
+static void test_audit_report_tells_a_canary_s_finding(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {
+        "{}", "[]", "nonsense",
+        "{\"holds\":true,\"canaries\":10000,\"confidence\":0.95,\"epsilon_lower\":1}",
+        "{\"canaries\":10000,\"confidence\":0.95,\"epsilon_claimed\":2,\"epsilon_lower\":1}"};
+#define RESULT(holds, lower)                                                                       \
+    "{\"holds\":" holds ",\"canaries\":10000,\"confidence\":0.95,\"epsilon_claimed\":2,"           \
+    "\"epsilon_lower\":" lower "}"
+    assert_int_equal(run("export fed/coordinator -o fed.dure"), 0);
+    report_says(RESULT("true", "1.25"), "Nothing speaks against the claim.");
+    report_says(RESULT("false", "2.5"), "The claim does not hold.");
+    report_says(RESULT("true", "2.5"), "The claim does not hold.");
+    report_says(RESULT("false", "null"), "The claim does not hold.");
+    report_says(RESULT("false", "1.25"), "noise that was measured is not the planned one");
+#undef RESULT
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        put_file("canary.json", wrong[i]);
+        assert_int_equal(run("report fed.dure -o page.html --canary canary.json"), 1);
+        says("canary.json");
+    }
+}
+
 static void test_audit_says_what_is_wrong_with_files_and_commands(void **state)
 {
     (void)state;
@@ -299,6 +356,8 @@ int main(void)
         cmocka_unit_test(test_audit_names_the_entry_with_a_changed_byte),
         cmocka_unit_test(test_audit_checks_the_roster_against_the_root),
         cmocka_unit_test(test_audit_checks_the_root_key_that_is_given),
+        cmocka_unit_test(test_audit_does_not_pass_over_an_empty_checkpoint),
+        cmocka_unit_test(test_audit_report_tells_a_canary_s_finding),
         cmocka_unit_test(test_audit_says_what_is_wrong_with_files_and_commands),
     };
     return cmocka_run_group_tests_name("cli.audit", tests, setup, teardown);

@@ -576,26 +576,25 @@ static verdict fork_with_colluding_sites(tampering *t)
     return entry(t->opened[1]);
 }
 
-/* All sites sign as well: then only what the root signed is left. */
-static verdict noise_inflated_by_everybody(tampering *t)
+/* ---- changes of a round that all sites sign as well: only what the root signed is left ---- */
+
+static void inflate_second(dure_event_round *round)
 {
-    const size_t both[] = {t->opened[0], t->closed[0]};
-    for (size_t k = 0; k < 2; k++) {
-        read_event(t, both[k]);
-        inflate(&t->event->u.round, 1);
-        write_event(t, both[k]);
-        rehash(t, both[k]);
-    }
-    sign_from(t, note_over(t, both[0]), COPIES_SITES);
-    return entry(t->opened[0]);
+    inflate(round, 1);
 }
 
-static void change_unit(dure_event_round *round, uint32_t member)
+static bool is_of_sites(const dure_event_round *round)
 {
-    const bool of_sites = round->privacy_mode == DURE_PRIVACY_CLIENT;
+    return round->privacy_mode == DURE_PRIVACY_CLIENT;
+}
+
+/* What is protected is one record, one subject or one site. */
+static void change_unit(dure_event_round *round)
+{
+    const bool of_sites = is_of_sites(round);
     for (uint32_t i = 0; i < round->n_members; i++) {
         dure_dp_plan *plan = &round->members[i].plan;
-        if (!of_sites && i != member) continue;
+        if (!of_sites && i != 3) continue;
         plan->mechanism = plan->mechanism == DURE_DP_POISSON_GAUSSIAN
                               ? DURE_DP_POISSON_GAUSSIAN_SUBJECTS
                               : DURE_DP_POISSON_GAUSSIAN;
@@ -605,18 +604,55 @@ static void change_unit(dure_event_round *round, uint32_t member)
     if (of_sites) round->privacy_mode = DURE_PRIVACY_RECORD;
 }
 
-/* What is protected is one record, one subject or one site: the root signed which. */
-static verdict unit_changed_by_everybody(tampering *t)
+static void change_steps(dure_event_round *round)
 {
-    const size_t both[] = {t->opened[1], t->closed[1]};
-    for (size_t k = 0; k < 2; k++) {
-        read_event(t, both[k]);
-        change_unit(&t->event->u.round, 3);
-        write_event(t, both[k]);
-        rehash(t, both[k]);
+    dure_dp_plan *plan = &round->members[2].plan;
+    plan->steps = plan->steps > 1 ? plan->steps - 1 : 2;
+}
+
+/* Half the sampling rate; of a whole site, which is never sampled, another number of records. */
+static void change_batch(dure_event_round *round)
+{
+    dure_dp_plan *plan = &round->members[1].plan;
+    const uint64_t n = plan->n_pub;
+    assert_ok(is_of_sites(round) ? dure_dp_plan_set_batch(plan, n + 1, n + 1, NULL)
+                                 : dure_dp_plan_set_batch(plan, plan->batch / 2, n, NULL));
+}
+
+static void change_clip(dure_event_round *round)
+{
+    for (uint32_t i = 0; i < round->n_members; i++)
+        round->members[i].plan.clip /= 2;
+}
+
+static void change_grid(dure_event_round *round)
+{
+    for (uint32_t i = 0; i < round->n_members; i++)
+        round->members[i].plan.grid_bits++;
+}
+
+/* Two colluders are expected in place of one, with as many honest sites. */
+static void change_collusion(dure_event_round *round)
+{
+    round->sum.collusion++;
+    round->sum.u_min++;
+}
+
+/* Where sites share noise, one honest site fewer; else no privacy at all. */
+static void change_mode(dure_event_round *round)
+{
+    if (!is_of_sites(round)) {
+        round->privacy_mode = DURE_PRIVACY_NONE;
+        return;
     }
-    sign_from(t, note_over(t, both[0]), COPIES_SITES);
-    return entry(t->opened[1]);
+    round->sum.u_min--;
+    for (uint32_t i = 0; i < round->n_members; i++)
+        round->members[i].plan.honest--;
+}
+
+static void change_base(dure_event_round *round)
+{
+    round->base.b[7] ^= 1;
 }
 
 /* A round that the terms do not plan, after the last one, signed by everybody. */
@@ -655,17 +691,9 @@ static verdict another_root(tampering *t)
 }
 
 /* The citation of the newest checkpoint replaced by none, signed by the coordinator alone. */
-static verdict citation_removed(tampering *t)
+static void uncite(dure_event_round *round)
 {
-    const size_t both[] = {t->opened[1], t->closed[1]};
-    for (size_t k = 0; k < 2; k++) {
-        read_event(t, both[k]);
-        t->event->u.round.checkpoint_n = 0;
-        write_event(t, both[k]);
-        rehash(t, both[k]);
-    }
-    sign_from(t, note_over(t, both[0]), COPIES_SITES);
-    return entry(t->opened[1]);
+    round->checkpoint_n = 0;
 }
 
 static verdict stranger_in_the_roster(tampering *t)
@@ -679,53 +707,74 @@ static verdict stranger_in_the_roster(tampering *t)
 }
 
 const copy_kind copy_kinds[] = {
-    {"a bit of the federation's id", flip_genesis_id},
-    {"a bit of the root key", flip_genesis_root_key},
-    {"a bit of a site's key", flip_roster_key},
-    {"a bit of a configuration's hash", flip_opened_configuration},
-    {"a bit of a member's plan", flip_member_plan},
-    {"a bit of a time", flip_closed_time},
-    {"a bit of the last entry", flip_last_entry},
-    {"a bit of a stored hash", flip_stored_hash},
-    {"a checkpoint's origin", flip_note_origin},
-    {"a checkpoint's root", flip_note_root},
-    {"the coordinator's signature", flip_coordinator_signature},
-    {"one of five cosignatures", flip_one_cosignature_of_five},
-    {"a cosigner's name", flip_cosigner_name},
-    {"a cosignature with another key", cosignature_of_a_stranger},
-    {"a cosignature of another checkpoint", cosignature_moved},
-    {"a cosignature twice", cosignature_twice},
-    {"a quorum taken away", quorum_taken_away},
-    {"a cited checkpoint left out", cited_note_missing},
-    {"checkpoints swapped", notes_swapped},
-    {"a bit of an invitation", flip_invitation},
-    {"a bit of a join's signature", flip_join_signature},
-    {"a bit of a join's time", flip_join_time},
-    {"a roster cut short", roster_cut},
-    {"no roster", roster_missing},
-    {"another kind of file", flip_magic},
-    {"more entries stated than there are", more_entries_stated},
-    {"a bit of an entry's length", flip_length},
-    {"cut in an entry", cut_in_an_entry},
-    {"cut after the entries", cut_after_the_entries},
-    {"bytes at the end", bytes_added},
-    {"an entry dropped", entry_dropped},
-    {"the last entries dropped", last_entries_dropped},
-    {"an entry doubled", entry_doubled},
-    {"entries swapped", entries_swapped},
-    {"a round cut out and the rest renumbered", round_cut_out},
-    {"noise inflated", noise_inflated},
-    {"an adapter's digest swapped", adapter_swapped},
-    {"a charge removed", charge_removed},
-    {"a configuration swapped", configuration_swapped},
-    {"a fork under old cosignatures", fork_with_old_cosignatures},
-    {"a fork of the last round", fork_of_the_last_round},
-    {"a fork with three colluding sites", fork_with_colluding_sites},
-    {"noise inflated, signed by everybody", noise_inflated_by_everybody},
-    {"another unit of privacy, signed by everybody", unit_changed_by_everybody},
-    {"a round too many, signed by everybody", round_added_by_everybody},
-    {"another root key", another_root},
-    {"a citation removed, signed by everybody", citation_removed},
-    {"another key in the roster entry, signed again", stranger_in_the_roster},
+    {"a bit of the federation's id", flip_genesis_id, NULL},
+    {"a bit of the root key", flip_genesis_root_key, NULL},
+    {"a bit of a site's key", flip_roster_key, NULL},
+    {"a bit of a configuration's hash", flip_opened_configuration, NULL},
+    {"a bit of a member's plan", flip_member_plan, NULL},
+    {"a bit of a time", flip_closed_time, NULL},
+    {"a bit of the last entry", flip_last_entry, NULL},
+    {"a bit of a stored hash", flip_stored_hash, NULL},
+    {"a checkpoint's origin", flip_note_origin, NULL},
+    {"a checkpoint's root", flip_note_root, NULL},
+    {"the coordinator's signature", flip_coordinator_signature, NULL},
+    {"one of five cosignatures", flip_one_cosignature_of_five, NULL},
+    {"a cosigner's name", flip_cosigner_name, NULL},
+    {"a cosignature with another key", cosignature_of_a_stranger, NULL},
+    {"a cosignature of another checkpoint", cosignature_moved, NULL},
+    {"a cosignature twice", cosignature_twice, NULL},
+    {"a quorum taken away", quorum_taken_away, NULL},
+    {"a cited checkpoint left out", cited_note_missing, NULL},
+    {"checkpoints swapped", notes_swapped, NULL},
+    {"a bit of an invitation", flip_invitation, NULL},
+    {"a bit of a join's signature", flip_join_signature, NULL},
+    {"a bit of a join's time", flip_join_time, NULL},
+    {"a roster cut short", roster_cut, NULL},
+    {"no roster", roster_missing, NULL},
+    {"another kind of file", flip_magic, NULL},
+    {"more entries stated than there are", more_entries_stated, NULL},
+    {"a bit of an entry's length", flip_length, NULL},
+    {"cut in an entry", cut_in_an_entry, NULL},
+    {"cut after the entries", cut_after_the_entries, NULL},
+    {"bytes at the end", bytes_added, NULL},
+    {"an entry dropped", entry_dropped, NULL},
+    {"the last entries dropped", last_entries_dropped, NULL},
+    {"an entry doubled", entry_doubled, NULL},
+    {"entries swapped", entries_swapped, NULL},
+    {"a round cut out and the rest renumbered", round_cut_out, NULL},
+    {"noise inflated", noise_inflated, NULL},
+    {"an adapter's digest swapped", adapter_swapped, NULL},
+    {"a charge removed", charge_removed, NULL},
+    {"a configuration swapped", configuration_swapped, NULL},
+    {"a fork under old cosignatures", fork_with_old_cosignatures, NULL},
+    {"a fork of the last round", fork_of_the_last_round, NULL},
+    {"a fork with three colluding sites", fork_with_colluding_sites, NULL},
+    {"noise inflated, signed by everybody", NULL, inflate_second},
+    {"another unit of privacy, signed by everybody", NULL, change_unit},
+    {"another number of steps, signed by everybody", NULL, change_steps},
+    {"another batch, signed by everybody", NULL, change_batch},
+    {"another clip, signed by everybody", NULL, change_clip},
+    {"another grid, signed by everybody", NULL, change_grid},
+    {"another collusion, signed by everybody", NULL, change_collusion},
+    {"less privacy, signed by everybody", NULL, change_mode},
+    {"another base model, signed by everybody", NULL, change_base},
+    {"a round too many, signed by everybody", round_added_by_everybody, NULL},
+    {"another root key", another_root, NULL},
+    {"a citation removed, signed by everybody", NULL, uncite},
+    {"another key in the roster entry, signed again", stranger_in_the_roster, NULL},
 };
 const size_t copy_kinds_n = sizeof copy_kinds / sizeof *copy_kinds;
+
+verdict copy_make(const copy_kind *kind, tampering *t)
+{
+    if (kind->make) return kind->make(t);
+    const size_t both[] = {t->opened[1], t->closed[1]};
+    for (size_t i = 0; i < 2; i++) {
+        read_event(t, both[i]);
+        kind->change(&t->event->u.round);
+        write_event(t, both[i]);
+        rehash(t, both[i]);
+    }
+    sign_from(t, note_over(t, both[0]), COPIES_SITES);
+    return entry(t->opened[1]);
+}

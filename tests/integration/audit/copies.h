@@ -36,13 +36,17 @@ typedef struct verdict {
     int first, last, checkpoint;
 } verdict;
 
-/* A kind of tampering changes t->p or t->file and says what must be named. */
+/* A kind of tampering changes t->p or t->file and says what must be named; or it changes a round
+ * where that was opened and where it was closed, and all sites sign. */
 typedef struct copy_kind {
     const char *name;
-    verdict (*make)(tampering *t);
+    verdict (*make)(tampering *t); /* NULL: */
+    void (*change)(dure_event_round *round);
 } copy_kind;
 extern const copy_kind copy_kinds[];
 extern const size_t copy_kinds_n;
+
+verdict copy_make(const copy_kind *kind, tampering *t);
 
 /* Takes `export_` apart and finds the rounds; keys and names are the caller's to fill before. */
 void tampering_begin(tampering *t, dure_span export_);

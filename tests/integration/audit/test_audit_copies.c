@@ -117,7 +117,7 @@ static verdict make_copy(tampering *t, size_t kind)
     }
     tampering_begin(t, dure_buf_span(&whole));
     assert_int_equal(t->n_rounds, ROUNDS);
-    verdict expected = copy_kinds[kind].make(t);
+    verdict expected = copy_make(&copy_kinds[kind], t);
     tampering_assemble(t);
     return expected;
 }

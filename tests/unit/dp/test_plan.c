@@ -319,9 +319,27 @@ static void test_plan_json_refuses_wrong_members(void **state)
     }
 }
 
+/* The bounds of a budget, from both sides. */
+static void test_privacy_check_refuses_what_is_no_budget(void **state)
+{
+    (void)state;
+    static const dure_privacy good[] = {{1e-9, 1e-12}, {100, 0.5}, {8, 0.999}};
+    static const dure_privacy wrong[] = {{0, 1e-5},   {-1, 1e-5}, {100.001, 1e-5}, {INFINITY, 1e-5},
+                                         {NAN, 1e-5}, {8, 0},     {8, -1e-5},      {8, 1},
+                                         {8, 1.5},    {8, NAN}};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        assert_ok(dure_privacy_check(good[i], NULL));
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        dure_diag diag = {{0}};
+        assert_err(dure_privacy_check(wrong[i], &diag), DURE_ERR_USAGE);
+        assert_non_null(strstr(diag.text, i < 5 ? "epsilon must be above 0" : "delta must be"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_privacy_check_refuses_what_is_no_budget),
         cmocka_unit_test(test_plan_batch_gives_an_exact_rate),
         cmocka_unit_test(test_plan_rounds_rate_and_sigma_up),
         cmocka_unit_test(test_plan_grid_keeps_rounding_small),

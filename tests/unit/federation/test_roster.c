@@ -126,6 +126,35 @@ static void test_roster_refuses_altered_declarations(void **state)
     dure_roster_free(&roster);
 }
 
+/* What a site declares has to be a plan, whoever signs it. */
+static void test_a_join_declares_a_rate_and_noise_that_can_be(void **state)
+{
+    (void)state;
+    fixture f;
+    fixture_site site;
+    fixture_make(&f);
+#define REFUSES(change, words)                                                                     \
+    do {                                                                                           \
+        dure_diag diag = {0};                                                                      \
+        fixture_site_make(&site, &f, "west");                                                      \
+        dure_declared *d = &site.join.declared;                                                    \
+        change;                                                                                    \
+        assert_err(dure_join_sign(&site.join, &site.invite, &site.own, &diag), DURE_ERR_POLICY);   \
+        if (!strstr(diag.text, words)) fail_msg("%s: %s", #change, diag.text);                     \
+    } while (0)
+    REFUSES(d->n_pub = 0, "from 1 to the number of records");
+    REFUSES(d->batch = 0, "from 1 to the number of records");
+    REFUSES(d->batch = 1001, "from 1 to the number of records");
+    REFUSES(d->q_k++, "sampling rate");
+    REFUSES(d->q_k = 0, "sampling rate");
+    REFUSES(d->n_pub *= 2, "sampling rate");
+    REFUSES(d->sigma_num = 0, "does not fit the federation's privacy mode");
+    REFUSES(d->sigma_den = 1, "does not fit the federation's privacy mode");
+    REFUSES(site.join.invitation.terms.training.privacy_mode = DURE_PRIVACY_NONE,
+            "does not fit the federation's privacy mode");
+#undef REFUSES
+}
+
 static void test_roster_refuses_another_base_model(void **state)
 {
     (void)state;
@@ -262,6 +291,7 @@ int main(void)
         cmocka_unit_test(test_roster_refuses_an_expired_invitation),
         cmocka_unit_test(test_roster_refuses_a_site_of_another_federation),
         cmocka_unit_test(test_roster_refuses_altered_declarations),
+        cmocka_unit_test(test_a_join_declares_a_rate_and_noise_that_can_be),
         cmocka_unit_test(test_roster_refuses_another_base_model),
         cmocka_unit_test(test_roster_join_needs_a_rate_that_is_batch_over_records),
         cmocka_unit_test(test_roster_keeps_a_revoked_site_out),

@@ -154,6 +154,36 @@ static void test_round_config_cannot_weaken_shared_noise(void **state)
     round_teardown(&r);
 }
 
+/* The coordinator writes the configuration, so each figure of a plan is held to what was signed. */
+static void test_round_config_cannot_alter_what_a_plan_is_made_of(void **state)
+{
+    (void)state;
+    round_fixture r;
+    round_setup(&r);
+    const dure_config good = *r.config;
+#define ALTERS(change, words)                                                                      \
+    do {                                                                                           \
+        dure_diag diag = {0};                                                                      \
+        *r.config = good;                                                                          \
+        change;                                                                                    \
+        if (dure_config_check(r.config, &diag)) fail_msg("%s: %s", #change, diag.text);            \
+        assert_altered(&r, words);                                                                 \
+    } while (0)
+    ALTERS(r.config->local_steps++, "privacy plan");
+    ALTERS(r.config->rounds++, "privacy plan");
+    ALTERS(r.config->clip *= 2, "privacy plan");
+    ALTERS(r.config->grid_bits++, "privacy plan");
+    ALTERS(r.config->members[1].n_pub *= 2, "declared");
+    ALTERS(r.config->members[1].q_k *= 2, "declared");
+    ALTERS(r.config->members[1].batch *= 2, "declared");
+    ALTERS(r.config->members[1].sigma_den *= 2, "declared");
+#undef ALTERS
+    *r.config = good;
+    r.f.terms.cohort.min_sites = 4; /* that is, it opens with one less */
+    assert_altered(&r, "number of sites");
+    round_teardown(&r);
+}
+
 /* All sites count on one share: nobody joins with another. */
 static void test_a_join_declares_the_share_of_the_terms(void **state)
 {
@@ -211,6 +241,7 @@ int main(void)
         cmocka_unit_test(test_round_config_signature_covers_every_field),
         cmocka_unit_test(test_round_config_names_what_was_altered),
         cmocka_unit_test(test_round_config_cannot_weaken_shared_noise),
+        cmocka_unit_test(test_round_config_cannot_alter_what_a_plan_is_made_of),
         cmocka_unit_test(test_a_join_declares_the_share_of_the_terms),
         cmocka_unit_test(test_round_config_has_the_suite_of_the_terms),
         cmocka_unit_test(test_round_config_needs_enough_sites_in_force),

@@ -215,6 +215,7 @@ static void test_event_encode_refuses_broken_rounds(void **state)
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.threshold = 2, refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.threshold = 4, refuse(&f);
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.u_min = 2, refuse(&f);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.collusion = 2, refuse(&f); /* u_min is 3 */
     fixture_round(&f, DURE_EVENT_CLOSED, 1), r->sum.word_bits = 16, refuse(&f);
     fixture_round(&f, DURE_EVENT_OPENED, 1), r->members[0].part = DURE_PART_UPLOADED, refuse(&f);
     fixture_round(&f, DURE_EVENT_OPENED, 1), r->result = fixture_hash(1), refuse(&f);
