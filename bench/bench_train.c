@@ -14,7 +14,6 @@
  * --recompute say how to work. With --cuda the passes run on the first GPU; the peak is the
  * CPU's all the same. */
 #include "client/trainer.h"
-#include "common/clock.h"
 #include "kernels/peak.h"
 #include "model/transformer.h"
 
@@ -113,10 +112,12 @@ static dure_err fit(setup *s, const dure_lora_layout *layout, const dure_trainer
         .data = &s->data, .layout = layout, .opts = opts, .is_private = s->dp};
     dure_err err = dure_trainer_fit(&fit, s->t, &task, s->memory * 1000000, diag);
     if (err) return err;
+    double tokens = (double)(s->records * s->length);
+    double seconds = tokens * fit.seconds_per_token + fit.seconds_per_step;
     fprintf(
         stderr,
         "expected: %.0f MB, %.1f tokens/s; weights %s, %u layers twice, %zu rows, %zu records\n",
-        (double)fit.bytes / 1e6, 1 / fit.seconds_per_token, fit.packed ? "packed" : "from the file",
+        (double)fit.bytes / 1e6, tokens / seconds, fit.packed ? "packed" : "from the file",
         fit.recompute, fit.rows, fit.whole);
     return DURE_OK;
 }

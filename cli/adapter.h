@@ -18,9 +18,6 @@ DURE_MUST_USE dure_err dure_adapter_desk_open(dure_adapter_desk *desk, const cha
                                               const char *root_hex, dure_diag *diag);
 void dure_adapter_desk_close(dure_adapter_desk *desk);
 
-/* A version as the JSON that list and show print; NULL when out of memory. */
-json_t *dure_adapter_json(const dure_version *version);
-
 /* dure adapter export, dure adapter merge. */
 int dure_cmd_adapter_export(int argc, char **argv);
 int dure_cmd_adapter_merge(int argc, char **argv);

@@ -57,24 +57,19 @@ void dure_adapter_desk_close(dure_adapter_desk *desk)
     desk->dir = NULL;
 }
 
-/* JSON has no infinity: what is not finite becomes null. */
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *gate_json(const dure_version *v)
 {
     const dure_gate_result *g = &v->gate;
     if (!v->has_gate) return json_null();
-    return json_pack("{s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "passed", (int)g->passed,
-                     "records", (json_int_t)g->n_records, "reference",
-                     (json_int_t)v->gate_reference, "reference_loss", number(g->reference_loss),
-                     "loss", number(g->candidate_loss), "difference", number(g->difference), "low",
-                     number(g->low), "high", number(g->high), "margin", number(g->margin));
+    return json_pack(
+        "{s:b, s:I, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "passed", (int)g->passed, "records",
+        (json_int_t)g->n_records, "reference", (json_int_t)v->gate_reference, "reference_loss",
+        dure_json_from_double(g->reference_loss), "loss", dure_json_from_double(g->candidate_loss),
+        "difference", dure_json_from_double(g->difference), "low", dure_json_from_double(g->low),
+        "high", dure_json_from_double(g->high), "margin", dure_json_from_double(g->margin));
 }
 
-json_t *dure_adapter_json(const dure_version *v)
+static json_t *version_json(const dure_version *v)
 {
     char created[DURE_CLOCK_TEXT_SIZE], is_signed[DURE_CLOCK_TEXT_SIZE];
     dure_clock_text(created, v->created_s);
@@ -119,7 +114,7 @@ static int print_list(const dure_version *all, size_t n, bool json)
     if (json) {
         json_t *list = json_array();
         for (size_t i = 0; i < n; i++)
-            json_array_append_new(list, dure_adapter_json(&all[i]));
+            json_array_append_new(list, version_json(&all[i]));
         return dure_print_json(list);
     }
     if (n == 0) {
@@ -206,7 +201,7 @@ static int adapter_show(int argc, char **argv)
     } else {
         char *path = dure_registry_adapter_path(desk.registry, &version);
         if (json) {
-            json_t *value = dure_adapter_json(&version);
+            json_t *value = version_json(&version);
             json_object_set_new(value, "file", json_string(path ? path : ""));
             status = dure_print_json(value);
         } else {
@@ -291,7 +286,7 @@ static int adapter_promote(int argc, char **argv)
     if (err)
         status = dure_fail("adapter promote", err, &diag);
     else if (json)
-        status = dure_print_json(dure_adapter_json(&version));
+        status = dure_print_json(version_json(&version));
     else
         fprintf(stderr, "Version %llu is signed and is the champion now.\n",
                 (unsigned long long)version.number);
@@ -324,7 +319,7 @@ static int adapter_rollback(int argc, char **argv)
     if (err)
         status = dure_fail("adapter rollback", err, &diag);
     else if (json)
-        status = dure_print_json(dure_adapter_json(&version));
+        status = dure_print_json(version_json(&version));
     else
         fprintf(stderr, "Version %llu is the champion again.\n", (unsigned long long)now);
     dure_adapter_desk_close(&desk);

@@ -7,8 +7,8 @@
 #include "cli/output.h"
 #include "client/canary.h"
 #include "common/file.h"
+#include "common/json.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -57,11 +57,6 @@ static dure_err read_records(dure_dataset *out, const canary_args *c, const dure
 static const char *const kind_names[DURE_CANARY_KINDS] = {"every record in every step",
                                                           "sampled records"};
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 /* The plan that comes closest to refuting its claim, or goes furthest past it. */
 static const dure_canary_run *closest(const dure_canary_report *r)
 {
@@ -74,14 +69,14 @@ static json_t *runs_json(const dure_canary_report *r)
     json_t *runs = json_array();
     for (int kind = 0; kind < DURE_CANARY_KINDS; kind++) {
         const dure_canary_run *run = &r->runs[kind];
-        json_t *one =
-            json_pack("{s:s, s:f, s:I, s:f, s:f, s:o, s:o, s:I, s:I, s:I, s:b}", "plan",
-                      kind_names[kind], "sample_rate", dure_dp_plan_rate(&run->plan), "steps",
-                      (json_int_t)run->plan.steps, "noise", dure_dp_plan_sigma(&run->plan),
-                      "epsilon_claimed", run->claimed, "epsilon_lower", number(run->lower),
-                      "epsilon_lower_any_mechanism", number(run->lower_any), "included",
-                      (json_int_t)run->included, "guesses", (json_int_t)run->guesses.n_guess,
-                      "correct", (json_int_t)run->guesses.n_correct, "holds", (int)run->holds);
+        json_t *one = json_pack(
+            "{s:s, s:f, s:I, s:f, s:f, s:o, s:o, s:I, s:I, s:I, s:b}", "plan", kind_names[kind],
+            "sample_rate", dure_dp_plan_rate(&run->plan), "steps", (json_int_t)run->plan.steps,
+            "noise", dure_dp_plan_sigma(&run->plan), "epsilon_claimed", run->claimed,
+            "epsilon_lower", dure_json_from_double(run->lower), "epsilon_lower_any_mechanism",
+            dure_json_from_double(run->lower_any), "included", (json_int_t)run->included, "guesses",
+            (json_int_t)run->guesses.n_guess, "correct", (json_int_t)run->guesses.n_correct,
+            "holds", (int)run->holds);
         if (json_array_append_new(runs, one)) {
             json_decref(runs);
             return NULL;
@@ -98,9 +93,10 @@ static int print_json(const dure_canary_report *r, const canary_args *c)
         "{s:b, s:s, s:I, s:f, s:f, s:f, s:o, s:o, s:{s:I, s:f, s:f, s:f, s:f, s:b}}", "holds",
         (int)dure_canary_holds(r), "data", c->data ? c->data : "generated", "canaries",
         (json_int_t)c->canaries, "confidence", c->confidence, "delta", c->delta, "epsilon_claimed",
-        run->claimed, "epsilon_lower", number(run->lower), "runs", runs_json(r), "noise", "draws",
-        (json_int_t)n->n, "deviation", n->deviation, "deviation_tolerance", n->deviation_tolerance,
-        "repeat", n->repeat, "repeat_tolerance", n->repeat_tolerance, "holds", (int)n->holds));
+        run->claimed, "epsilon_lower", dure_json_from_double(run->lower), "runs", runs_json(r),
+        "noise", "draws", (json_int_t)n->n, "deviation", n->deviation, "deviation_tolerance",
+        n->deviation_tolerance, "repeat", n->repeat, "repeat_tolerance", n->repeat_tolerance,
+        "holds", (int)n->holds));
 }
 
 static void print_report(const dure_canary_report *r, const canary_args *c)

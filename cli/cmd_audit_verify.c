@@ -10,31 +10,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* JSON has no infinity: what is not finite becomes null. */
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *time_json(int64_t time_s)
-{
-    char text[DURE_CLOCK_TEXT_SIZE];
-    if (time_s == 0) return json_null();
-    dure_clock_text(text, time_s);
-    return json_string(text);
-}
-
 static json_t *sites_json(const dure_verify_report *r)
 {
     json_t *sites = json_array();
     for (size_t i = 0; i < r->n_accounts; i++) {
         const dure_account *a = &r->accounts[i];
-        json_t *site =
-            json_pack("{s:s, s:o, s:I, s:I, s:I, s:s, s:o, s:o, s:o}", "name", a->name, "key",
-                      dure_json_from_hex(a->sign_public, 32), "rounds", (json_int_t)a->rounds,
-                      "rounds_without_end", (json_int_t)a->rounds_open, "steps",
-                      (json_int_t)a->steps, "unit", a->unit, "epsilon", number(a->epsilon),
-                      "epsilon_rdp", number(a->epsilon_rdp), "delta", number(a->delta));
+        json_t *site = json_pack(
+            "{s:s, s:o, s:I, s:I, s:I, s:s, s:o, s:o, s:o}", "name", a->name, "key",
+            dure_json_from_hex(a->sign_public, 32), "rounds", (json_int_t)a->rounds,
+            "rounds_without_end", (json_int_t)a->rounds_open, "steps", (json_int_t)a->steps, "unit",
+            a->unit, "epsilon", dure_json_from_double(a->epsilon), "epsilon_rdp",
+            dure_json_from_double(a->epsilon_rdp), "delta", dure_json_from_double(a->delta));
         if (json_array_append_new(sites, site)) {
             json_decref(sites);
             return NULL;
@@ -52,9 +38,9 @@ static json_t *report_json(const dure_verify_report *r)
         "verified", 1, "federation", r->genesis.federation, "federation_id",
         dure_json_from_hex(r->genesis.federation_id.b, 32), "root",
         dure_json_from_hex(r->genesis.root_public, 32), "entries", (json_int_t)r->n_leaves,
-        "checkpoints", (json_int_t)r->n_checkpoints, "first_time", time_json(t->first_s),
-        "last_time", time_json(t->last_s), "shown_entries", (json_int_t)r->shown_n, "shown_time",
-        time_json((int64_t)r->shown_time), "site_checkpoint",
+        "checkpoints", (json_int_t)r->n_checkpoints, "first_time", dure_json_from_time(t->first_s),
+        "last_time", dure_json_from_time(t->last_s), "shown_entries", (json_int_t)r->shown_n,
+        "shown_time", dure_json_from_time((int64_t)r->shown_time), "site_checkpoint",
         r->site_checkpoint ? json_integer((json_int_t)r->site_n) : json_null(), "rounds", "opened",
         (json_int_t)t->opened, "closed", (json_int_t)t->closed, "aborted", (json_int_t)t->aborted,
         "promoted", (json_int_t)t->promoted, "rolled_back", (json_int_t)t->rolled_back, "epochs",
@@ -162,7 +148,7 @@ static int run_verify(const dure_audit_source *source, bool json, const dure_usa
             dure_print_json(err ? failure_json(&audit.report, &diag) : report_json(&audit.report));
         status = err ? dure_fail("audit verify", err, &diag) : printed;
     } else {
-        print_checks(&audit.report);
+        if (audit.bytes.n) print_checks(&audit.report); /* there was a file to check */
         if (err)
             status = dure_fail("audit verify", err, &diag);
         else

@@ -324,10 +324,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
     if (o->threads > DURE_POOL_MAX_THREADS) {
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
     }
-    if (!dure_device_parse(&o->on, o->device)) {
-        return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
-                                o->device);
-    }
+    int status = dure_device_check(&o->on, o->device, &usage);
+    if (status) return status;
     if (o->on.cuda && o->memory)
         return dure_args_refuse(&usage, "--memory is of --device cpu alone");
     dure_device_say(o->device);

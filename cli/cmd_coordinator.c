@@ -194,7 +194,7 @@ static int coordinator_run(int argc, char **argv)
          .out = &o.json,
          .help = "one JSON object an event on stdout"},
     };
-    const dure_usage usage = {"coordinator run", "run the federation's coordinator", args,
+    const dure_usage usage = {"coordinator run", "runs the federation's coordinator", args,
                               N_ARGS(args), "dure coordinator run fed/coordinator"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;

@@ -70,7 +70,7 @@ static int epoch_draft(int argc, char **argv)
         dure_json_arg(&o.json),
     };
     const dure_usage usage = {
-        "epoch draft", "state what the log has lost, for the root to sign", args, N_ARGS(args),
+        "epoch draft", "states what the log has lost, for the root to sign", args, N_ARGS(args),
         "dure epoch draft fed/coordinator --reason \"the disk failed\" -o loss.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
@@ -124,7 +124,7 @@ static int epoch_sign(int argc, char **argv)
          .letter = 'o'},
         dure_json_arg(&o.json),
     };
-    const dure_usage usage = {"epoch sign", "sign, as the root, what the log has lost", args,
+    const dure_usage usage = {"epoch sign", "signs, as the root, what the log has lost", args,
                               N_ARGS(args), "dure epoch sign fed/admin loss.json -o loss.epoch"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
@@ -152,9 +152,9 @@ static int epoch_take(int argc, char **argv)
          .required = true},
         dure_json_arg(&o.json),
     };
-    const dure_usage usage = {
-        "epoch take", "go on after what the root keeps of the log; the rest is removed here", args,
-        N_ARGS(args), "dure epoch take fed/coordinator loss.epoch"};
+    const dure_usage usage = {"epoch take",
+                              "goes on after what the root keeps of the log; removes the rest here",
+                              args, N_ARGS(args), "dure epoch take fed/coordinator loss.epoch"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     dure_event_epoch epoch;

@@ -195,16 +195,11 @@ int dure_cmd_eval(int argc, char **argv)
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (o.threads > 256) return dure_args_refuse(&usage, "--threads must be at most 256");
     dure_device_choice device;
-    if (!dure_device_parse(&device, o.device))
-        return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
-                                o.device);
-    if (device.cuda && o.fields)
-        return dure_args_refuse(&usage, "--fields lets the model answer, which it does on the CPU "
-                                        "alone; leave out --device");
+    int status = dure_device_check(&device, o.device, &usage);
+    if (status) return status;
     evaluation e = {0};
     dure_diag diag = {{0}};
     dure_err err = evaluate(&e, &o, &diag);
-    int status = 0;
     if (err)
         status = dure_fail("eval", err, &diag);
     else

@@ -5,7 +5,6 @@
 #include "cli/output.h"
 #include "cli/text.h"
 #include "common/clock.h"
-#include "common/file.h"
 #include "model/decode.h"
 
 #include <stdio.h>
@@ -14,7 +13,8 @@
 enum { MAX_TEXT_BYTES = 16 << 20 };
 
 typedef struct options {
-    const char *model, *adapter, *prompt, *system, *chat_template;
+    const char *model, *adapter, *prompt, *system, *chat_template, *device;
+    dure_device_choice on; /* what `device` means */
     uint64_t max_tokens, seed, threads;
     double temperature, top_p;
     bool any_base, raw, json;
@@ -94,7 +94,9 @@ static int generate(const options *o)
                            .adapter = o->adapter,
                            .any_base = o->any_base,
                            .chat_template = o->chat_template,
-                           .threads = (uint32_t)o->threads};
+                           .threads = (uint32_t)o->threads,
+                           .device = o->on};
+    dure_device_say(o->device);
     dure_err err = dure_open_model_init(&m, &opts, &diag);
     if (err) return dure_fail("generate", err, &diag);
     listener l = {.tokenizer = m.tokenizer, .echo = !o->json};
@@ -113,8 +115,10 @@ static int generate(const options *o)
     return status;
 }
 
-static int check(const options *o, const dure_usage *usage)
+static int check(options *o, const dure_usage *usage)
 {
+    int status = dure_device_check(&o->on, o->device, usage);
+    if (status) return status;
     if (o->threads > 256) return dure_args_refuse(usage, "--threads must be at most 256");
     if (o->max_tokens == 0 || o->max_tokens > 1 << 24)
         return dure_args_refuse(usage, "--max-tokens must be at least 1");
@@ -167,6 +171,7 @@ int dure_cmd_generate(int argc, char **argv)
          .value = "N",
          .help = "of the sampling (0)"},
         dure_threads_arg(&o.threads),
+        dure_device_arg(&o.device),
         dure_json_arg(&o.json),
     };
     const dure_usage usage = {

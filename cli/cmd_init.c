@@ -463,10 +463,10 @@ static const dure_arg args[] = {
 int dure_cmd_init(int argc, char **argv)
 {
     const dure_usage usage = {
-        "init", "make a federation: DIR/admin with its root key, DIR/coordinator with its state",
+        "init", "makes a federation: DIR/admin with its root key, DIR/coordinator with its state",
         args, N_ARGS(args),
-        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070\n"
-        "  dure init fleet --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7070 "
+        "dure init fed --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7700\n"
+        "  dure init fleet --model base.gguf --eval shared.jsonl --endpoint tcp://10.0.0.5:7700 "
         "\\\n"
         "      --unit site --epsilon 8 --min-sites 60 --u-min 50 --collusion 10 --targets v"};
     char name[DURE_NAME_SIZE];

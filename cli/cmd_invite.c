@@ -77,7 +77,7 @@ int dure_cmd_invite(int argc, char **argv)
          .help = "hours until it expires (168)"},
         dure_json_arg(&o.json),
     };
-    const dure_usage usage = {"invite", "invite a site: one file, one use, signed by the root",
+    const dure_usage usage = {"invite", "invites a site: one file, one use, signed by the root",
                               args, N_ARGS(args),
                               "dure invite fed/admin north -o north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);

@@ -5,17 +5,12 @@
 #include "cli/privacy_plan.h"
 #include "common/clock.h"
 #include "common/file.h"
+#include "common/json.h"
 #include "ledger/site_ledger.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static json_t *real_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
 
 /* What the source's plans protect one of; one of its records, before it has any. */
 static const char *unit_of(const dure_site_ledger *ledger, const char *source)
@@ -37,12 +32,12 @@ static json_t *status_json(const dure_source_status *s, const char *unit)
     return json_pack(
         "{s:s, s:s, s:f, s:f, s:I, s:o, s:o, s:o, s:s, s:o, s:o, s:I, s:I, s:I}", "source", s->name,
         "unit", unit, "epsilon", s->budget.epsilon, "delta", s->budget.delta, "records",
-        (json_int_t)s->n_pub, "epsilon_spent", real_or_null(s->epsilon_spent), "epsilon_committed",
-        real_or_null(s->epsilon_committed), "epsilon_remaining", real_or_null(s->epsilon_remaining),
-        "accountant", is_site(unit) ? "zcdp" : "pld", "epsilon_committed_rdp",
-        real_or_null(s->epsilon_committed_rdp), "filter_used", real_or_null(s->filter_used),
-        "reserved", (json_int_t)s->n_reserved, "spent", (json_int_t)s->n_spent, "released",
-        (json_int_t)s->n_released);
+        (json_int_t)s->n_pub, "epsilon_spent", dure_json_from_double(s->epsilon_spent),
+        "epsilon_committed", dure_json_from_double(s->epsilon_committed), "epsilon_remaining",
+        dure_json_from_double(s->epsilon_remaining), "accountant", is_site(unit) ? "zcdp" : "pld",
+        "epsilon_committed_rdp", dure_json_from_double(s->epsilon_committed_rdp), "filter_used",
+        dure_json_from_double(s->filter_used), "reserved", (json_int_t)s->n_reserved, "spent",
+        (json_int_t)s->n_spent, "released", (json_int_t)s->n_released);
 }
 
 static const char *state_text(dure_reservation_state state)
@@ -91,13 +86,14 @@ static void print_status(const dure_site_ledger *ledger, const char *path)
         dure_site_ledger_source_at(&s, ledger, i);
         const char *unit = unit_of(ledger, s.name);
         printf("\n%s\n  budget     epsilon %.4g at delta %.3g for one %s %s, of %llu\n"
-               "  spent      epsilon %.4g (%zu plans; %s accountant)\n"
+               "  spent      epsilon %.4g (%zu plan%s; %s accountant)\n"
                "  committed  epsilon %.4g (%zu more reserved)\n"
                "  remaining  epsilon %.4g\n",
                s.name, s.budget.epsilon, s.budget.delta, is_site(unit) ? "site's" : unit,
                is_site(unit) ? "whole update or none" : "more or less", (unsigned long long)s.n_pub,
-               s.epsilon_spent, s.n_spent, is_site(unit) ? "zCDP" : "PLD", s.epsilon_committed,
-               s.n_reserved, s.epsilon_remaining);
+               s.epsilon_spent, s.n_spent, s.n_spent == 1 ? "" : "s",
+               is_site(unit) ? "zCDP" : "PLD", s.epsilon_committed, s.n_reserved,
+               s.epsilon_remaining);
         for (size_t k = 0; k < dure_site_ledger_reservation_count(ledger); k++) {
             const dure_reservation *r = dure_site_ledger_reservation_at(ledger, k);
             char at[DURE_CLOCK_TEXT_SIZE], clip[DURE_DP_CLIP_TEXT_SIZE];

@@ -24,7 +24,8 @@
 
 typedef struct options {
     const char *dir, *model, *adapters, *aliases, *root, *listen, *key_file, *cert, *key, *name;
-    const char *chat_template;
+    const char *chat_template, *device;
+    dure_device_choice on; /* what `device` means */
     uint64_t threads, slots, queue, context;
     bool insecure, json;
 } options;
@@ -111,8 +112,7 @@ static void follow(desk *d, followed *alias)
     dure_err err = dure_registry_find(&version, d->registry.registry, alias->name, &diag);
     if (err == DURE_ERR_NOT_FOUND) {
         if (dure_server_withdraw(d->server, alias->name) || alias->version == 0)
-            fprintf(stderr, "dure serve: nothing is %s yet: 'dure adapter promote' makes it so\n",
-                    alias->name);
+            fprintf(stderr, "dure serve: %s\n", diag.text);
         alias->version = 0;
         return;
     }
@@ -173,6 +173,8 @@ static dure_err open_desk(desk *d, const options *o, dure_diag *diag)
                                    .model_name = o->name,
                                    .chat_template = o->chat_template,
                                    .threads = (uint32_t)o->threads,
+                                   .cuda = o->on.cuda,
+                                   .device = o->on.index,
                                    .slots = (uint32_t)o->slots,
                                    .queue = (uint32_t)o->queue,
                                    .context = (uint32_t)o->context,
@@ -181,6 +183,7 @@ static dure_err open_desk(desk *d, const options *o, dure_diag *diag)
                                             .tls_cert_path = o->cert,
                                             .tls_key_path = o->key,
                                             .insecure = o->insecure}};
+    dure_device_say(o->device);
     err = dure_server_new(&d->server, &opts, diag);
     if (!err && o->adapters) err = offer_named(d, o->adapters, diag);
     if (!err) refresh(d, true);
@@ -256,7 +259,8 @@ int dure_cmd_serve(int argc, char **argv)
         dure_chat_template_arg(&o.chat_template),
         TEXT_ARG("name", &o.name, "NAME", "what clients call the base (the file's name)"),
         TEXT_ARG("adapter", &o.adapters, "NAME=PATH,...", "adapters to offer, by name"),
-        TEXT_ARG("alias", &o.aliases, "NAME,...", "aliases to follow (champion)"),
+        TEXT_ARG("alias", &o.aliases, "NAME,...",
+                 "what to follow: champion, previous, ... (champion)"),
         TEXT_ARG("root", &o.root, "HEX", "the root's public key (the one in federation.yaml)"),
         TEXT_ARG("listen", &o.listen, "HOST:PORT", "where to listen (" LISTEN_DEFAULT ")"),
         TEXT_ARG("api-key-file", &o.key_file, "FILE", "ask for a key; one a line"),
@@ -267,6 +271,7 @@ int dure_cmd_serve(int argc, char **argv)
          .out = &o.insecure,
          .help = "allow another address without keys and TLS, behind a proxy"},
         COUNT_ARG("threads", &o.threads, "N", "threads (the physical cores)"),
+        dure_device_arg(&o.device),
         COUNT_ARG("slots", &o.slots, "N", "prompts answered at once (4)"),
         COUNT_ARG("queue", &o.queue, "N", "prompts that may wait (64)"),
         COUNT_ARG("context", &o.context, "N", "tokens of a prompt and its answer (the model's)"),
@@ -275,12 +280,13 @@ int dure_cmd_serve(int argc, char **argv)
     const dure_usage usage = {"serve", "an OpenAI-compatible server for a model and its adapters",
                               args, N_ARGS(args),
                               "dure serve fed/coordinator --alias champion\n"
-                              "dure serve --model base.gguf --adapter clinic=adapter.gguf"};
+                              "  dure serve --model base.gguf --adapter clinic=adapter.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (!o.dir && !o.model)
         return dure_args_refuse(&usage, "give --model or a coordinator's folder");
     if (o.threads > 256 || o.slots > 256 || o.queue > 65536 || o.context > 1 << 24)
         return dure_args_refuse(&usage, "--threads and --slots are at most 256, --queue 65536");
-    return serve(&o);
+    int status = dure_device_check(&o.on, o.device, &usage);
+    return status ? status : serve(&o);
 }

@@ -260,7 +260,7 @@ static int site_revoke(int argc, char **argv)
          .required = true},
         dure_json_arg(&json),
     };
-    const dure_usage usage = {"site revoke", "put a site out, signed by the root, at once", args,
+    const dure_usage usage = {"site revoke", "puts a site out, signed by the root, at once", args,
                               N_ARGS(args), "dure site revoke fed/admin north"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
@@ -356,7 +356,7 @@ static int site_renew(int argc, char **argv)
         dure_json_arg(&json),
     };
     const dure_usage usage = {"site renew",
-                              "give a site new keys: the old ones are refused at once, its budget "
+                              "gives a site new keys: the old ones are refused at once, its budget "
                               "and its name go on",
                               args, N_ARGS(args),
                               "dure site renew fed/admin north -o north.invitation"};

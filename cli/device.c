@@ -31,6 +31,12 @@ bool dure_device_parse(dure_device_choice *out, const char *device)
     return true;
 }
 
+int dure_device_check(dure_device_choice *out, const char *device, const dure_usage *usage)
+{
+    if (dure_device_parse(out, device)) return 0;
+    return dure_args_refuse(usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'", device);
+}
+
 void dure_device_say(const char *device)
 {
     dure_device_choice choice;

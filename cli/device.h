@@ -13,6 +13,8 @@ typedef struct dure_device_choice {
 dure_arg dure_device_arg(const char **device);
 /* NULL means cpu; false: it is none of these. */
 bool dure_device_parse(dure_device_choice *out, const char *device);
+/* The same as an exit status: 2 and a sentence when it is none. */
+int dure_device_check(dure_device_choice *out, const char *device, const dure_usage *usage);
 /* One line on stderr where the choice needs one: what `auto` took and why, and that the GPU's code
  * is not verified. */
 void dure_device_say(const char *device);

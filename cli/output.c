@@ -77,7 +77,9 @@ void dure_progress_step(dure_progress *p, uint64_t done, double units, const cha
     double elapsed = dure_clock_monotonic_s() - p->started_s;
     double rate = elapsed > 0 ? units / elapsed : 0;
     uint64_t here = done > p->first_step ? done - p->first_step : 0;
-    double left = here ? elapsed * (double)(p->total_steps - done) / (double)here : 0;
+    /* More than the total when a round that failed was trained again. */
+    uint64_t open = done < p->total_steps ? p->total_steps - done : 0;
+    double left = here ? elapsed * (double)open / (double)here : 0;
     char eta[32], text[256], bar[BAR_MOST * 3 + 1];
     dure_format_seconds(eta, left);
     snprintf(text, sizeof text, "%llu/%llu  %.0f %s/s  %s  ETA %s", (unsigned long long)done,

@@ -40,5 +40,5 @@ void dure_format_bytes(char text[32], uint64_t bytes);
 /* "3 min 05 s", "12.3 s" */
 void dure_format_seconds(char text[32], double seconds);
 
-/* Sends the log to stderr from `least` on; --verbose and DURE_LOG=debug|info|warn set it. */
+/* Sends the log to stderr, warnings and worse unless DURE_LOG is debug or info. */
 void dure_output_init(void);

@@ -3,6 +3,7 @@
 #include "cli/args.h"
 #include "cli/output.h"
 #include "common/file.h"
+#include "common/json.h"
 #include "dp/accountant_rdp.h"
 #include "dp/accountant_zcdp.h"
 #include "dp/calibrate.h"
@@ -203,11 +204,6 @@ static dure_err answer(dure_plan_answer *a, const question *q, dure_diag *diag)
 
 /* ---- printing ---- */
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 /* Of one site's share, over the clip. */
 static double share_noise(const dure_plan_answer *a)
 {
@@ -217,17 +213,18 @@ static double share_noise(const dure_plan_answer *a)
 static int print_json(const dure_plan_answer *a)
 {
     double signal = dure_plan_signal(a);
-    json_t *out = json_pack(
-        "{s:o, s:f, s:s, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon", number(a->epsilon),
-        "delta", a->delta, "unit", dure_dp_plan_unit(&a->plan), "noise",
-        dure_dp_plan_sigma(&a->plan), "steps", (json_int_t)a->plan.steps, "sample_rate",
-        dure_dp_plan_rate(&a->plan), "accountant", dure_plan_is_of_site(a) ? "zcdp" : "pld",
-        "epsilon_rdp", number(a->epsilon_rdp), "gdp_mu", number(a->gdp_mu), "sampler_delta",
-        a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
+    json_t *out =
+        json_pack("{s:o, s:f, s:s, s:f, s:I, s:f, s:s, s:o, s:o, s:f, s:f}", "epsilon",
+                  dure_json_from_double(a->epsilon), "delta", a->delta, "unit",
+                  dure_dp_plan_unit(&a->plan), "noise", dure_dp_plan_sigma(&a->plan), "steps",
+                  (json_int_t)a->plan.steps, "sample_rate", dure_dp_plan_rate(&a->plan),
+                  "accountant", dure_plan_is_of_site(a) ? "zcdp" : "pld", "epsilon_rdp",
+                  dure_json_from_double(a->epsilon_rdp), "gdp_mu", dure_json_from_double(a->gdp_mu),
+                  "sampler_delta", a->sampler_delta, "members_found_at_1_percent", a->hit_rate);
     if (out && dure_plan_is_of_site(a)) {
         json_object_set_new(out, "honest", json_integer(a->plan.honest));
         json_object_set_new(out, "neighbours", json_string("zero-out"));
-        json_object_set_new(out, "rho", number(dure_zcdp_rho(&a->plan)));
+        json_object_set_new(out, "rho", dure_json_from_double(dure_zcdp_rho(&a->plan)));
         json_object_set_new(out, "share_noise", json_real(share_noise(a)));
     }
     if (out && a->plan.adaptive.count_sigma_num) {

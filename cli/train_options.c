@@ -242,12 +242,10 @@ static int check_step_args(void)
 static int check_device_args(void)
 {
     dure_device_choice device;
-    if (!dure_device_parse(&device, o.device))
-        return dure_args_refuse(&usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'",
-                                o.device);
-    if (device.cuda && (o.dora || o.dropout > 0 || o.sample_prompt || o.memory))
-        return dure_args_refuse(&usage, "--dora, --dropout, --sample-prompt and --memory are of "
-                                        "--device cpu alone");
+    int status = dure_device_check(&device, o.device, &usage);
+    if (status) return status;
+    if (device.cuda && (o.dora || o.memory))
+        return dure_args_refuse(&usage, "--dora and --memory are of --device cpu alone");
     if (device.cuda && !o.no_dp)
         return dure_args_refuse(&usage, "training with differential privacy is of --device cpu "
                                         "alone until the GPU's code has been verified on one "

@@ -2,11 +2,9 @@
 
 #include "cli/output.h"
 #include "common/clock.h"
-#include "dp/calibrate.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -18,7 +16,7 @@ typedef struct plan {
     double epochs;
     dure_private_preview privacy;
     double seconds; /* of the whole run */
-    uint64_t peak_bytes;
+    uint64_t peak_bytes, device_bytes;
 } plan;
 
 static dure_err ignore(void *state, size_t doc, const float *gradient,
@@ -75,6 +73,7 @@ static dure_err estimate(plan *p, const dure_train_setup *s, const dure_train_op
     dure_err err = dure_trainer_new(&trainer, s->m.transformer, &s->data, s->lora, &opts, diag);
     if (!err) err = measure(&seconds, s, step.records, diag);
     dure_trainer_free(&trainer);
+    p->device_bytes = dure_transformer_device_bytes(s->m.transformer);
     getrusage(RUSAGE_SELF, &used);
     p->peak_bytes = s->fit.bytes ? s->fit.bytes : (uint64_t)used.ru_maxrss * 1024;
     double step_s = step.tokens * seconds + step.records * s->fit.seconds_to_clip;
@@ -137,6 +136,8 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
                dure_dp_plan_sigma(&p->privacy.plan),
                dure_dp_plan_clip_text(clip, &p->privacy.plan));
     printf("memory      about %s\n", memory);
+    dure_format_bytes(memory, p->device_bytes);
+    if (p->device_bytes) printf("GPU memory  about %s\n", memory);
     printf("time        about %s\n", time);
 }
 
@@ -148,13 +149,15 @@ static int print_json(const plan *p, const dure_train_setup *s, const dure_train
                             "remaining", p->privacy.remaining, "delta", o->delta, "unit", o->unit,
                             "noise", dure_dp_plan_sigma(&p->privacy.plan), "noise_effective",
                             dure_dp_plan_sigma_effective(&p->privacy.plan), "clip", o->clip);
-    return dure_print_json(json_pack(
-        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:f}", "records", (json_int_t)s->data.n,
-        "cut", (json_int_t)s->data.n_cut, "unusable", (json_int_t)s->data.n_unusable, "tokens",
-        (json_int_t)p->tokens, "labels", (json_int_t)p->labels, "trained_parameters",
-        (json_int_t)dure_lora_count(&s->lora->layout, s->opts.factors), "steps",
-        (json_int_t)s->steps, "epochs", p->epochs, "privacy", privacy, "memory_bytes",
-        (json_int_t)p->peak_bytes, "seconds", p->seconds));
+    return dure_print_json(
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:I, s:I, s:f}", "records",
+                  (json_int_t)s->data.n, "cut", (json_int_t)s->data.n_cut, "unusable",
+                  (json_int_t)s->data.n_unusable, "tokens", (json_int_t)p->tokens, "labels",
+                  (json_int_t)p->labels, "trained_parameters",
+                  (json_int_t)dure_lora_count(&s->lora->layout, s->opts.factors), "steps",
+                  (json_int_t)s->steps, "epochs", p->epochs, "privacy", privacy, "memory_bytes",
+                  (json_int_t)p->peak_bytes, "gpu_memory_bytes", (json_int_t)p->device_bytes,
+                  "seconds", p->seconds));
 }
 
 dure_err dure_train_plan_print(dure_train_setup *s, const dure_train_options *o,

@@ -2,6 +2,7 @@
 
 #include "cli/text.h"
 #include "common/clock.h"
+#include "common/json.h"
 #include "dp/calibrate.h"
 #include "model/decode.h"
 
@@ -97,11 +98,6 @@ static dure_err account(dure_train_report *r, uint64_t step, dure_diag *diag)
     return DURE_OK;
 }
 
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 /* Of what the multipliers could do at most in the time of the step; 0 when that is not known. */
 static double of_peak(const dure_train_report *r, const dure_trainer_step *s)
 {
@@ -112,20 +108,21 @@ static double of_peak(const dure_train_report *r, const dure_trainer_step *s)
 static json_t *step_json(const dure_train_report *r, const dure_trainer_step *s, dure_span said)
 {
     json_t *line = json_pack("{s:I, s:o, s:I, s:f, s:f}", "step", (json_int_t)s->step + 1, "loss",
-                             number_or_null(s->loss), "tokens", (json_int_t)s->tokens, "seconds",
-                             s->seconds, "learning_rate", s->learning_rate);
+                             dure_json_from_double(s->loss), "tokens", (json_int_t)s->tokens,
+                             "seconds", s->seconds, "learning_rate", s->learning_rate);
     if (r->peak_tokens > 0) json_object_set_new(line, "of_peak", json_real(of_peak(r, s)));
     if (r->plan && r->epsilon_is_new)
-        json_object_set_new(line, "epsilon", number_or_null(r->epsilon));
+        json_object_set_new(line, "epsilon", dure_json_from_double(r->epsilon));
     if (r->plan && r->plan->adaptive.count_sigma_num)
         json_object_set_new(line, "clip", json_real(s->clip));
-    if (!r->plan) json_object_set_new(line, "gradient_norm", number_or_null(s->gradient_norm));
+    if (!r->plan)
+        json_object_set_new(line, "gradient_norm", dure_json_from_double(s->gradient_norm));
     if (s->refused) {
         json_object_set_new(line, "refused", json_integer((json_int_t)s->refused));
         json_object_set_new(line, "refused_line", json_integer(s->refused_line));
     }
     if (s->judged) {
-        json_object_set_new(line, "eval_loss", number_or_null(s->eval_loss));
+        json_object_set_new(line, "eval_loss", dure_json_from_double(s->eval_loss));
         json_object_set_new(line, "best", json_boolean(s->best));
     }
     if (said.data) json_object_set_new(line, "sample", dure_text_json(said));

@@ -7,7 +7,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* As the file groups things for a reader. */
@@ -90,13 +89,6 @@ static const cyaml_schema_value_t schema = {
 
 /* ---- writing ---- */
 
-static void put_text(dure_buf *out, const char *key, const char *value)
-{
-    dure_put_format(out, "%s: ", key);
-    dure_yaml_put_quoted(out, value);
-    dure_put_raw(out, "\n", 1);
-}
-
 static void put_real(dure_buf *out, const char *key, double value, const char *remark)
 {
     dure_put_format(out, "  %s: ", key);
@@ -148,24 +140,24 @@ dure_err dure_policy_write(const char *path, const dure_policy *p, dure_diag *di
     dure_buf_init(&out, DURE_POLICY_MAX_BYTES);
     dure_put_format(&out, "# This site's own rules. The coordinator cannot override any of them: a "
                           "round that\n# breaks one is refused here, before anything leaves.\n");
-    put_text(&out, "federation", p->federation);
-    put_text(&out, "name", p->name);
-    put_text(&out, "endpoint", p->endpoint);
+    dure_yaml_put_text(&out, "federation", p->federation);
+    dure_yaml_put_text(&out, "name", p->name);
+    dure_yaml_put_text(&out, "endpoint", p->endpoint);
     dure_put_format(&out, "data:\n");
-    put_text(&out, "  file", p->data);
-    put_text(&out, "  source", p->source);
+    dure_yaml_put_text(&out, "  file", p->data);
+    dure_yaml_put_text(&out, "  source", p->source);
     put_number(&out, "records", p->records, "public figure, declared at join");
     if (p->per_subject)
         put_number(&out, "per_subject", p->per_subject,
                    "records that a subject gives a step at most; 'records' counts subjects");
     if (p->ignore_subjects)
         dure_put_format(&out, "  ignore_subjects: true   # single records are protected\n");
-    put_text(&out, "model", p->model);
+    dure_yaml_put_text(&out, "model", p->model);
     dure_put_format(&out,
                     "memory_mb: %llu   # that training may take, in megabytes; 0: nine tenths of "
                     "the machine's\n",
                     (unsigned long long)p->memory_mb);
-    put_text(&out, "ledger", p->ledger);
+    dure_yaml_put_text(&out, "ledger", p->ledger);
     put_rules(&out, p);
     dure_err err = dure_buf_err(&out);
     if (!err) err = dure_file_write_atomic(path, dure_buf_span(&out), 0600, diag);

@@ -2,6 +2,7 @@
 
 #include "client/trainer_int.h"
 #include "common/clock.h"
+#include "common/splitmix.h"
 #include "dp/adaptive_clip.h"
 #include "dp/noise.h"
 #include "dp/quantize.h"
@@ -176,25 +177,16 @@ static dure_err take_plain(void *state, size_t doc, const float *gradient,
     return DURE_OK;
 }
 
-/* SplitMix64: good enough to shuffle, and the same on every machine. */
-static uint64_t next_word(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* The order of one epoch, a function of the seed and the epoch. */
 static void shuffle(dure_trainer *t, uint64_t epoch)
 {
     if (t->epoch == epoch) return;
     uint64_t state = t->opts.seed;
-    state = next_word(&state) ^ epoch;
+    state = dure_splitmix64(&state) ^ epoch;
     for (size_t i = 0; i < t->data->n; i++)
         t->order[i] = i;
     for (size_t i = t->data->n; i > 1; i--) {
-        size_t j = (size_t)(((unsigned __int128)next_word(&state) * i) >> 64);
+        size_t j = (size_t)(((unsigned __int128)dure_splitmix64(&state) * i) >> 64);
         size_t kept = t->order[i - 1];
         t->order[i - 1] = t->order[j];
         t->order[j] = kept;
@@ -258,11 +250,11 @@ static dure_err draw_masks(dure_trainer *t, size_t n_docs)
         dure_stream_free(&stream);
         if (err) return err;
     }
-    uint64_t of_step = next_word(&state) ^ t->step;
-    of_step = next_word(&of_step);
+    uint64_t of_step = dure_splitmix64(&state) ^ t->step;
+    of_step = dure_splitmix64(&of_step);
     for (size_t i = 0; i < n_docs; i++) {
         uint64_t of_record = of_step ^ t->chosen[i];
-        t->masks[i] = next_word(&of_record);
+        t->masks[i] = dure_splitmix64(&of_record);
     }
     return DURE_OK;
 }

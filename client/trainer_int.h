@@ -60,7 +60,3 @@ void dure_trainer_eval_fini(dure_trainer *t);
 /* Evaluates if it is time, after a step was taken. */
 DURE_MUST_USE dure_err dure_trainer_judge(dure_trainer_step *done, dure_trainer *t,
                                           dure_diag *diag);
-
-/* The digest of the options and the adapter's layout. */
-DURE_MUST_USE dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
-                                                 const dure_trainer_opts *opts);

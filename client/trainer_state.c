@@ -2,7 +2,6 @@
 #include "client/trainer_int.h"
 #include "common/file.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define FILE_MAX_BYTES ((size_t)1 << 33)
@@ -17,13 +16,6 @@ enum { HEAD_BYTES = sizeof magic + DURE_HASH_BYTES + 6 * 8 };
 /* Floats are written as they lie in memory, little-endian like every machine Dure runs on. */
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files hold little-endian floats");
 
-static void put_double(dure_buf *buf, double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    dure_put_u64(buf, bits);
-}
-
 static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
 {
     const dure_model_shape *s = &layout->shape;
@@ -36,7 +28,7 @@ static void put_layout(dure_buf *buf, const dure_lora_layout *layout)
     dure_put_u32(buf, s->head_dim);
     dure_put_u32(buf, s->n_vocab);
     dure_put_u32(buf, layout->rank);
-    put_double(buf, (double)layout->alpha);
+    dure_put_f64(buf, (double)layout->alpha);
     dure_put_u32(buf, layout->targets);
     dure_put_u32(buf, layout->first_layer);
     for (int t = 0; t < DURE_LORA_TARGETS; t++)
@@ -59,9 +51,9 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
 {
     dure_put_u8(buf, (uint8_t)opts->factors);
     dure_put_u8(buf, (uint8_t)opts->optimizer);
-    put_double(buf, opts->learning_rate);
-    put_double(buf, opts->weight_decay);
-    put_double(buf, opts->momentum);
+    dure_put_f64(buf, opts->learning_rate);
+    dure_put_f64(buf, opts->weight_decay);
+    dure_put_f64(buf, opts->momentum);
     dure_put_u8(buf, opts->plan != NULL);
     if (opts->plan) {
         dure_dp_plan_put(buf, opts->plan);
@@ -76,14 +68,14 @@ static dure_err put_opts(dure_buf *buf, const dure_trainer_opts *opts)
     dure_put_u8(buf, (uint8_t)opts->schedule.kind);
     dure_put_u64(buf, opts->schedule.warmup_steps);
     dure_put_u64(buf, opts->schedule.kind == DURE_SCHEDULE_CONSTANT ? 0 : opts->schedule.steps);
-    put_double(buf, opts->plan ? 0 : opts->clip_norm);
-    put_double(buf, opts->dropout);
+    dure_put_f64(buf, opts->plan ? 0 : opts->clip_norm);
+    dure_put_f64(buf, opts->dropout);
     dure_put_u8(buf, opts->eval != NULL);
     return opts->eval ? put_eval(buf, opts->eval) : DURE_OK;
 }
 
-dure_err dure_trainer_options_hash(dure_hash *out, const dure_lora *lora,
-                                   const dure_trainer_opts *opts)
+/* The digest of the options and the adapter's layout. */
+static dure_err options_hash(dure_hash *out, const dure_lora *lora, const dure_trainer_opts *opts)
 {
     dure_buf text;
     dure_buf_init(&text, 4096);
@@ -102,7 +94,7 @@ dure_err dure_trainer_settings_hash(dure_hash *out, const dure_lora *start,
     dure_hash options;
     dure_trainer_opts bare = *opts;
     bare.subject = NULL; /* base and records are named by themselves */
-    dure_err err = dure_trainer_options_hash(&options, start, &bare);
+    dure_err err = options_hash(&options, start, &bare);
     const dure_span fields[] = {dure_hash_span(&options), dure_hash_span(base),
                                 dure_span_of(start->params, start->n * sizeof *start->params)};
     if (!err) err = dure_hash_labeled(out, "dure/trainer/settings/1", fields, 3);
@@ -139,17 +131,17 @@ static bool adapts(const dure_trainer *t)
 static dure_err put_head(dure_buf *head, const dure_trainer *t)
 {
     dure_hash options;
-    dure_err err = dure_trainer_options_hash(&options, t->lora, &t->opts);
+    dure_err err = options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     dure_put_raw(head, magic, sizeof magic);
     dure_put_raw(head, options.b, sizeof options.b);
     dure_put_u64(head, t->step);
     dure_put_u64(head, t->moments.step);
-    put_double(head, t->first_loss);
-    put_double(head, t->verdict.best_loss);
+    dure_put_f64(head, t->first_loss);
+    dure_put_f64(head, t->verdict.best_loss);
     dure_put_u64(head, t->verdict.best_step);
     dure_put_u64(head, t->verdict.since_best);
-    if (adapts(t)) put_double(head, t->now.clip);
+    if (adapts(t)) dure_put_f64(head, t->now.clip);
     return dure_buf_err(head);
 }
 
@@ -204,19 +196,11 @@ static dure_err check_state(const dure_trainer *t, const dure_buf *file)
     if (memcmp(sum.b, file->data + body, sizeof sum.b) != 0) return DURE_ERR_FORMAT;
     /* The sum holds, so another magic is another version's. */
     if (memcmp(file->data, magic, sizeof magic) != 0) return DURE_ERR_STATE;
-    err = dure_trainer_options_hash(&options, t->lora, &t->opts);
+    err = options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
     size_t head = HEAD_BYTES + (adapts(t) ? sizeof(double) : 0);
     return body == head + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
-}
-
-static dure_err take_double(double *out, dure_reader *r)
-{
-    uint64_t bits = 0;
-    dure_err err = dure_take_u64(&bits, r);
-    if (!err) memcpy(out, &bits, sizeof bits);
-    return err;
 }
 
 static dure_err take_state(dure_trainer *t, const dure_buf *file)
@@ -226,11 +210,11 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     r.at = sizeof magic + DURE_HASH_BYTES;
     dure_err err = dure_take_u64(&t->step, &r);
     if (!err) err = dure_take_u64(&t->moments.step, &r);
-    if (!err) err = take_double(&t->first_loss, &r);
-    if (!err) err = take_double(&t->verdict.best_loss, &r);
+    if (!err) err = dure_take_f64(&t->first_loss, &r);
+    if (!err) err = dure_take_f64(&t->verdict.best_loss, &r);
     if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
     if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
-    if (!err && adapts(t)) err = take_double(&t->now.clip, &r);
+    if (!err && adapts(t)) err = dure_take_f64(&t->now.clip, &r);
     if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
     dure_lora_changed(t->lora);
     if (!err) err = dure_take_copy(t->moments.m, &r, bytes);

@@ -94,6 +94,13 @@ void dure_put_u64(dure_buf *buf, uint64_t value)
     put_big_endian(buf, value, 8);
 }
 
+void dure_put_f64(dure_buf *buf, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    dure_put_u64(buf, bits);
+}
+
 void dure_put_bytes(dure_buf *buf, const void *data, size_t n)
 {
     if (n > UINT32_MAX) {
@@ -187,6 +194,14 @@ dure_err dure_take_u64(uint64_t *out, dure_reader *r)
     return take_big_endian(out, r, 8);
 }
 
+dure_err dure_take_f64(double *out, dure_reader *r)
+{
+    uint64_t bits;
+    dure_err err = dure_take_u64(&bits, r);
+    if (!err) memcpy(out, &bits, sizeof bits);
+    return err;
+}
+
 dure_err dure_take_bytes(dure_span *out, dure_reader *r, size_t max)
 {
     dure_reader ahead = *r;
@@ -226,14 +241,6 @@ bool dure_size_mul(size_t *out, size_t a, size_t b)
     size_t product;
     if (__builtin_mul_overflow(a, b, &product)) return false;
     *out = product;
-    return true;
-}
-
-bool dure_size_add(size_t *out, size_t a, size_t b)
-{
-    size_t sum;
-    if (__builtin_add_overflow(a, b, &sum)) return false;
-    *out = sum;
     return true;
 }
 

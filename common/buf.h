@@ -41,6 +41,7 @@ void dure_put_u8(dure_buf *buf, uint8_t value);
 void dure_put_u16(dure_buf *buf, uint16_t value);
 void dure_put_u32(dure_buf *buf, uint32_t value);
 void dure_put_u64(dure_buf *buf, uint64_t value);
+void dure_put_f64(dure_buf *buf, double value);                 /* its 64 bits as a u64 */
 void dure_put_raw(dure_buf *buf, const void *data, size_t n);   /* no length before it */
 void dure_put_bytes(dure_buf *buf, const void *data, size_t n); /* u32 length, then the bytes */
 void dure_put_text(dure_buf *buf, const char *text);            /* as dure_put_bytes, no NUL */
@@ -59,6 +60,8 @@ DURE_MUST_USE dure_err dure_take_u8(uint8_t *out, dure_reader *r);
 DURE_MUST_USE dure_err dure_take_u16(uint16_t *out, dure_reader *r);
 DURE_MUST_USE dure_err dure_take_u32(uint32_t *out, dure_reader *r);
 DURE_MUST_USE dure_err dure_take_u64(uint64_t *out, dure_reader *r);
+/* Any value, NaN and infinities too: the caller checks. */
+DURE_MUST_USE dure_err dure_take_f64(double *out, dure_reader *r);
 /* Points *out at the next `n` bytes; they are borrowed from the reader's buffer. */
 DURE_MUST_USE dure_err dure_take_raw(const uint8_t **out, dure_reader *r, size_t n);
 /* Copies exactly `n` bytes. */
@@ -70,9 +73,8 @@ DURE_MUST_USE dure_err dure_take_text(char *text, size_t size, dure_reader *r);
 /* DURE_ERR_PROTO unless everything has been taken. */
 DURE_MUST_USE dure_err dure_reader_end(const dure_reader *r);
 
-/* Checked size arithmetic: false on overflow, with *out untouched. */
+/* Checked product: false on overflow, with *out untouched. */
 DURE_MUST_USE bool dure_size_mul(size_t *out, size_t a, size_t b);
-DURE_MUST_USE bool dure_size_add(size_t *out, size_t a, size_t b);
 
 /* Lower-case hex of data[0..n) into text[0..2n], NUL included. */
 void dure_hex_encode(char *text, const void *data, size_t n);

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <time.h>
 
 double dure_clock_monotonic_s(void)
 {
@@ -37,4 +36,17 @@ void dure_clock_sleep_ms(uint32_t ms)
     struct timespec left = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
     while (nanosleep(&left, &left) && errno == EINTR) {
     }
+}
+
+struct timespec dure_clock_deadline(uint32_t ms)
+{
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += ms / 1000;
+    end.tv_nsec += (long)(ms % 1000) * 1000000;
+    if (end.tv_nsec >= 1000000000) {
+        end.tv_sec++;
+        end.tv_nsec -= 1000000000;
+    }
+    return end;
 }

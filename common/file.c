@@ -84,12 +84,6 @@ static dure_err put_all(int fd, dure_span bytes)
     return DURE_OK;
 }
 
-static dure_err write_all(int fd, dure_span bytes)
-{
-    dure_err err = put_all(fd, bytes);
-    return !err && fsync(fd) ? DURE_ERR_IO : err;
-}
-
 /* A rename or a new file is durable only once the folder that names it is synced. */
 static dure_err sync_folder_of(const char *path)
 {
@@ -153,19 +147,6 @@ dure_err dure_file_write_atomic(const char *path, dure_span bytes, mode_t mode, 
     if (!err) err = dure_file_writer_put(&w, bytes, diag);
     if (!err) err = dure_file_writer_commit(&w, diag);
     dure_file_writer_fini(&w);
-    return err;
-}
-
-dure_err dure_file_append_sync(const char *path, dure_span bytes, mode_t mode, dure_diag *diag)
-{
-    bool is_new = !dure_file_exists(path);
-    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, mode);
-    if (fd < 0) return dure_file_errno(diag, "open", path);
-    dure_err err = write_all(fd, bytes);
-    if (err) err = dure_file_errno(diag, "append to", path);
-    if (close(fd) && !err) err = dure_file_errno(diag, "append to", path);
-    if (!err && is_new && sync_folder_of(path))
-        err = dure_file_errno(diag, "sync the folder of", path);
     return err;
 }
 

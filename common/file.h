@@ -32,10 +32,6 @@ DURE_MUST_USE dure_err dure_file_writer_put(dure_file_writer *w, dure_span bytes
 DURE_MUST_USE dure_err dure_file_writer_commit(dure_file_writer *w, dure_diag *diag);
 void dure_file_writer_fini(dure_file_writer *w);
 
-/* Appends and syncs. A crash can leave a torn tail, which the reader of the format must notice. */
-DURE_MUST_USE dure_err dure_file_append_sync(const char *path, dure_span bytes, mode_t mode,
-                                             dure_diag *diag);
-
 /* Syncs the folder that `path` lies in: a new file outlives a power cut only after that. */
 DURE_MUST_USE dure_err dure_file_sync_folder(const char *path, dure_diag *diag);
 

@@ -1,7 +1,9 @@
 #include "common/json.h"
 
+#include "common/clock.h"
 #include "common/file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +11,7 @@ dure_err dure_json_parse(json_t **out, dure_span text, const char *name, dure_di
 {
     *out = NULL;
     json_error_t error;
+    if (text.n == 0) return dure_diag_set(diag, DURE_ERR_FORMAT, "%s is empty", name);
     json_t *value = json_loadb((const char *)text.data, text.n, JSON_REJECT_DUPLICATES, &error);
     if (!value)
         return dure_diag_set(diag, DURE_ERR_FORMAT, "%s, line %d: %s", name, error.line,
@@ -107,4 +110,17 @@ json_t *dure_json_from_text(const char *text)
     if (plain) value = json_string(plain);
     free(plain);
     return value;
+}
+
+json_t *dure_json_from_double(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+json_t *dure_json_from_time(int64_t wall_s)
+{
+    char text[DURE_CLOCK_TEXT_SIZE];
+    if (wall_s == 0) return json_null();
+    dure_clock_text(text, wall_s);
+    return json_string(text);
 }

@@ -33,3 +33,7 @@ json_t *dure_json_from_hex(const void *data, size_t n);
 /* A new JSON string of text from outside: where it is no UTF-8, each byte above 127 becomes '?'.
  * NULL when out of memory. */
 json_t *dure_json_from_text(const char *text);
+/* A new JSON number; null for what is not finite, since JSON has no infinity. */
+json_t *dure_json_from_double(double value);
+/* A new JSON string, as of dure_clock_text(); null for 0. */
+json_t *dure_json_from_time(int64_t wall_s);

@@ -1,7 +1,5 @@
 #include "common/yaml.h"
 
-#include "common/file.h"
-
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,18 +73,6 @@ dure_err dure_yaml_parse(void **out, const cyaml_schema_value_t *schema, dure_sp
     return DURE_OK;
 }
 
-dure_err dure_yaml_read(void **out, const cyaml_schema_value_t *schema, const char *path,
-                        size_t limit, dure_diag *diag)
-{
-    dure_buf text;
-    *out = NULL;
-    dure_err err = dure_file_read(&text, path, limit, diag);
-    if (err) return err;
-    err = dure_yaml_parse(out, schema, dure_buf_span(&text), path, diag);
-    dure_buf_fini(&text);
-    return err;
-}
-
 void dure_yaml_free(void **value, const cyaml_schema_value_t *schema)
 {
     if (!value || !*value) return;
@@ -96,9 +82,9 @@ void dure_yaml_free(void **value, const cyaml_schema_value_t *schema)
     *value = NULL;
 }
 
-void dure_yaml_put_quoted(dure_buf *out, const char *text)
+void dure_yaml_put_text(dure_buf *out, const char *key, const char *text)
 {
-    dure_put_raw(out, "\"", 1);
+    dure_put_format(out, "%s: \"", key);
     for (const char *c = text; *c; c++) {
         const unsigned char byte = (unsigned char)*c;
         if (byte == '"' || byte == '\\')
@@ -108,7 +94,7 @@ void dure_yaml_put_quoted(dure_buf *out, const char *text)
         else
             dure_put_raw(out, c, 1);
     }
-    dure_put_raw(out, "\"", 1);
+    dure_put_raw(out, "\"\n", 2);
 }
 
 void dure_yaml_put_number(dure_buf *out, double value)

@@ -15,11 +15,9 @@
  * not fit the schema; *out is then NULL. */
 DURE_MUST_USE dure_err dure_yaml_parse(void **out, const cyaml_schema_value_t *schema,
                                        dure_span text, const char *name, dure_diag *diag);
-DURE_MUST_USE dure_err dure_yaml_read(void **out, const cyaml_schema_value_t *schema,
-                                      const char *path, size_t limit, dure_diag *diag);
 void dure_yaml_free(void **value, const cyaml_schema_value_t *schema); /* NULL-safe, nulls */
 
-/* Appends `text` as a double-quoted YAML scalar. Control characters are escaped. */
-void dure_yaml_put_quoted(dure_buf *out, const char *text);
+/* Appends the line `key: "text"`, control characters escaped. */
+void dure_yaml_put_text(dure_buf *out, const char *key, const char *text);
 /* Appends the shortest decimal that reads back as the same double. */
 void dure_yaml_put_number(dure_buf *out, double value);

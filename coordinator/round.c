@@ -265,14 +265,6 @@ dure_err dure_round_drop(dure_secagg_actions *actions, dure_round *round, uint32
     return err;
 }
 
-dure_err dure_round_fail(dure_secagg_actions *actions, dure_round *round, dure_abort_code code,
-                         const char *text)
-{
-    dure_err err = dure_secagg_server_fail(actions, round->sum, code, text);
-    follow(round, round->state_ms);
-    return err;
-}
-
 dure_round_state dure_round_state_of(const dure_round *round)
 {
     return round->state;

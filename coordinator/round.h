@@ -86,9 +86,6 @@ DURE_MUST_USE dure_err dure_round_tick(dure_secagg_actions *actions, dure_member
 /* The member will not answer any more: revoked, or it broke the protocol outside of the table. */
 DURE_MUST_USE dure_err dure_round_drop(dure_secagg_actions *actions, dure_round *round,
                                        uint32_t member);
-/* Ends the round for everybody. */
-DURE_MUST_USE dure_err dure_round_fail(dure_secagg_actions *actions, dure_round *round,
-                                       dure_abort_code code, const char *text);
 
 dure_round_state dure_round_state_of(const dure_round *round);
 /* Borrowed: sets, T3, masks. */

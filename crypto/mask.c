@@ -279,14 +279,6 @@ void dure_mask_pack(uint8_t *bytes, const uint32_t *words, size_t n, unsigned bi
     }
 }
 
-void dure_mask_unpack(uint32_t *words, const uint8_t *bytes, size_t n, unsigned bits)
-{
-    size_t step = bits / 8;
-    DURE_ASSERT(bits == 24 || bits == 32);
-    for (size_t i = 0; i < n; i++)
-        words[i] = load_word(bytes + i * step, bits);
-}
-
 uint32_t dure_mask_word(int64_t value, unsigned bits)
 {
     DURE_ASSERT(bits == 24 || bits == 32);

@@ -54,10 +54,8 @@ DURE_MUST_USE dure_err dure_mask_apply(uint32_t *words, const dure_mask_range *r
  * dure_mask_apply(). */
 void dure_mask_add_packed(uint32_t *words, const uint8_t *bytes, size_t n, unsigned bits);
 
-/* n words of `bits` bits (24 or 32) to and from n * bits/8 little-endian bytes. Higher bits of a
- * word are dropped when packing and zero after unpacking. */
+/* n words of `bits` bits (24 or 32) as n * bits/8 little-endian bytes; higher bits are dropped. */
 void dure_mask_pack(uint8_t *bytes, const uint32_t *words, size_t n, unsigned bits);
-void dure_mask_unpack(uint32_t *words, const uint8_t *bytes, size_t n, unsigned bits);
 
 /* A signed value as a word modulo 2^bits, and back (two's complement of `bits` bits). */
 uint32_t dure_mask_word(int64_t value, unsigned bits);

@@ -9,7 +9,6 @@
 
 #include <assert.h>
 #include <stdbool.h>
-#include <string.h>
 
 __extension__ typedef unsigned __int128 wide;
 
@@ -96,8 +95,8 @@ static dure_err draw(uint64_t *out, size_t n, const dure_rng *rng)
     return err;
 }
 
-dure_err dure_shamir_share_at(dure_share *shares, const uint32_t *xs, size_t n, size_t t,
-                              const uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_rng *rng)
+dure_err dure_shamir_share(dure_share *shares, const uint32_t *xs, size_t n, size_t t,
+                           const uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_rng *rng)
 {
     if (t < 1 || t > n || n > DURE_SHAMIR_SHARES_MAX) return DURE_ERR_USAGE;
     for (size_t i = 0; i < n; i++) {
@@ -122,15 +121,6 @@ dure_err dure_shamir_share_at(dure_share *shares, const uint32_t *xs, size_t n, 
     dure_wipe(limbs, sizeof limbs);
     if (err) dure_wipe(shares, n * sizeof *shares);
     return err;
-}
-
-dure_err dure_shamir_share(dure_share *shares, size_t n, size_t t,
-                           const uint8_t secret[DURE_SHAMIR_SECRET_BYTES], const dure_rng *rng)
-{
-    uint32_t xs[DURE_SHAMIR_SHARES_MAX];
-    for (size_t i = 0; i < n && i < DURE_SHAMIR_SHARES_MAX; i++)
-        xs[i] = (uint32_t)i + 1;
-    return dure_shamir_share_at(shares, xs, n, t, secret, rng);
 }
 
 static bool share_is_valid(const dure_share *share)

@@ -20,19 +20,13 @@ typedef struct dure_share {
     uint64_t y[DURE_SHAMIR_LIMBS]; /* each < p */
 } dure_share;
 
-/* Writes n shares, shares[i].x = i + 1, of which any t combine; 1 <= t <= n <=
- * DURE_SHAMIR_SHARES_MAX or DURE_ERR_USAGE. Coefficients are drawn uniformly by rejection.
- * DURE_ERR_RNG when `rng` fails; `shares` is zeroed on every error. */
-DURE_MUST_USE dure_err dure_shamir_share(dure_share *shares, size_t n, size_t t,
+/* Writes n shares for holders at the given x, distinct and from 1 to DURE_SHAMIR_SHARES_MAX:
+ * shares[i].x = xs[i]. Any t of them combine; 1 <= t <= n <= DURE_SHAMIR_SHARES_MAX.
+ * DURE_ERR_USAGE for an x, t or n out of range. Coefficients are drawn uniformly by rejection;
+ * DURE_ERR_RNG when `rng` fails. `shares` is zeroed when the drawing fails. */
+DURE_MUST_USE dure_err dure_shamir_share(dure_share *shares, const uint32_t *xs, size_t n, size_t t,
                                          const uint8_t secret[DURE_SHAMIR_SECRET_BYTES],
                                          const dure_rng *rng);
-
-/* The same for n holders at the given x, distinct and from 1 to DURE_SHAMIR_SHARES_MAX, in place of
- * 1 .. n: shares[i].x = xs[i]. DURE_ERR_USAGE for an x out of range. */
-DURE_MUST_USE dure_err dure_shamir_share_at(dure_share *shares, const uint32_t *xs, size_t n,
-                                            size_t t,
-                                            const uint8_t secret[DURE_SHAMIR_SECRET_BYTES],
-                                            const dure_rng *rng);
 
 /* Recovers the secret from exactly t shares, in any order. DURE_ERR_USAGE for t out of range;
  * DURE_ERR_AUTH when an x is zero or comes twice, a y is not below p, or the limbs that come out

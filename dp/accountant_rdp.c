@@ -2,7 +2,6 @@
 
 #include "dp/accountant_zcdp.h"
 
-#include <float.h>
 #include <math.h>
 
 const double dure_rdp_orders[DURE_RDP_ORDERS] = {
@@ -119,20 +118,6 @@ double dure_rdp_to_epsilon(const double *orders, const double *rdp, size_t n, do
     return best;
 }
 
-double dure_rdp_to_delta(const double *orders, const double *rdp, size_t n, double epsilon)
-{
-    double best = 0; /* log delta */
-    for (size_t i = 0; i < n; i++) {
-        if (orders[i] <= 1.01 || !isfinite(rdp[i])) continue;
-        double alpha = orders[i];
-        /* Bretagnolle and Huber's bound on the total variation bounds delta too. */
-        double by_variation = 0.5 * log(-expm1(-rdp[i]));
-        double by_order = (alpha - 1) * (rdp[i] - epsilon + log1p(-1 / alpha)) - log(alpha);
-        best = fmin(best, fmin(by_variation, by_order));
-    }
-    return exp(best);
-}
-
 void dure_rdp_add(dure_rdp *rdp, const dure_dp_plan *plan)
 {
     double rate = dure_dp_plan_rate(plan), sigma = dure_dp_plan_sigma_effective(plan);
@@ -151,22 +136,10 @@ void dure_rdp_merge(dure_rdp *rdp, const dure_rdp *other)
         rdp->total[i] += other->total[i];
 }
 
-dure_err dure_rdp_epsilon_at(double *epsilon, double *order, bool *at_end, const dure_rdp *rdp,
-                             double delta)
-{
-    *epsilon = INFINITY;
-    *order = dure_rdp_orders[0];
-    *at_end = false;
-    if (!(delta > 0 && delta < 1)) return DURE_ERR_USAGE;
-    *epsilon = dure_rdp_to_epsilon(dure_rdp_orders, rdp->total, DURE_RDP_ORDERS, delta, order);
-    *at_end = *epsilon > 0 && isfinite(*epsilon) &&
-              (*order == dure_rdp_orders[0] || *order == dure_rdp_orders[DURE_RDP_ORDERS - 1]);
-    return DURE_OK;
-}
-
 dure_err dure_rdp_epsilon(double *epsilon, const dure_rdp *rdp, double delta)
 {
-    double order;
-    bool at_end;
-    return dure_rdp_epsilon_at(epsilon, &order, &at_end, rdp, delta);
+    *epsilon = INFINITY;
+    if (!(delta > 0 && delta < 1)) return DURE_ERR_USAGE;
+    *epsilon = dure_rdp_to_epsilon(dure_rdp_orders, rdp->total, DURE_RDP_ORDERS, delta, NULL);
+    return DURE_OK;
 }

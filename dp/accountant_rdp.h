@@ -24,8 +24,6 @@ double dure_rdp_step(double rate, double sigma, double alpha);
  * one that gives it. Infinite if no order does. 0 < delta < 1. */
 double dure_rdp_to_epsilon(const double *orders, const double *rdp, size_t n, double delta,
                            double *order);
-/* The smallest delta for epsilon >= 0, at most 1. */
-double dure_rdp_to_delta(const double *orders, const double *rdp, size_t n, double epsilon);
 
 #define DURE_RDP_ORDERS 169
 /* 1.1 to 10.9 by tenths, 11 to 63, then coarser up to 1024. */
@@ -45,7 +43,3 @@ void dure_rdp_merge(dure_rdp *rdp, const dure_rdp *other);
 /* epsilon at delta of all that was added; 0 for an empty history. DURE_ERR_USAGE unless
  * 0 < delta < 1. */
 DURE_MUST_USE dure_err dure_rdp_epsilon(double *epsilon, const dure_rdp *rdp, double delta);
-/* As above; *at_end says that the best order is the first or last one, so that a wider list could
- * give a smaller epsilon. */
-DURE_MUST_USE dure_err dure_rdp_epsilon_at(double *epsilon, double *order, bool *at_end,
-                                           const dure_rdp *rdp, double delta);

@@ -5,13 +5,10 @@
 #include "dp/noise_table.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #define SCALE_NUM_BITS 44
 #define SCALE_SHIFT_MAX 32
-/* Of every sampler; see WHOLE_MAX in dp/noise_exact.c and the tails in dp/noise_table.h. */
-#define SIGMAS_MOST 64
 
 /* sigma_num 2^grid_bits / 2^16; the grid has 14 bits at least. */
 static dure_noise_scale scale_of(uint32_t sigma_num, uint32_t grid_bits)
@@ -98,21 +95,6 @@ dure_err dure_noise_one(int64_t *out, dure_noise_scale scale, const dure_rng *rn
     dure_err err = scale.num ? dure_noise_exact_draw(s.block, 1, &s.exact) : DURE_OK;
     if (!err && scale.num) *out = s.block[0];
     return finish(&s, err, out, sizeof *out);
-}
-
-dure_err dure_noise_fill_i32(int32_t *out, size_t n, dure_noise_scale scale, const dure_rng *rng)
-{
-    source s;
-    memset(out, 0, n * sizeof *out);
-    dure_err err = start(&s, scale, rng);
-    if (!err && (scale.num * SIGMAS_MOST) >> scale.shift >= INT32_MAX) err = DURE_ERR_USAGE;
-    for (size_t first = 0; !err && scale.num && first < n; first += DURE_NOISE_BLOCK) {
-        size_t here = block_at(first, n);
-        err = next_block(&s, here);
-        for (size_t i = 0; !err && i < here; i++)
-            out[first + i] = (int32_t)s.block[i];
-    }
-    return finish(&s, err, out, n * sizeof *out);
 }
 
 dure_err dure_noise_add(int64_t *sum, size_t n, dure_noise_scale scale, const dure_rng *rng)

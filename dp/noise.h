@@ -51,9 +51,6 @@ DURE_MUST_USE dure_err dure_noise_fill(int64_t *out, size_t n, dure_noise_scale 
 /* One draw, exact at every scale, for a number beside the vector: it makes no table, and nothing of
  * it is part of dure_noise_delta(). Errors as of fill. */
 DURE_MUST_USE dure_err dure_noise_one(int64_t *out, dure_noise_scale scale, const dure_rng *rng);
-/* The same draws as int32; DURE_ERR_USAGE if 64 sigma does not fit. */
-DURE_MUST_USE dure_err dure_noise_fill_i32(int32_t *out, size_t n, dure_noise_scale scale,
-                                           const dure_rng *rng);
 /* sum[i] += draw. On failure `sum` is zeroed. */
 DURE_MUST_USE dure_err dure_noise_add(int64_t *sum, size_t n, dure_noise_scale scale,
                                       const dure_rng *rng);

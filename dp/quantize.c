@@ -98,12 +98,6 @@ bool dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_pl
     return false;
 }
 
-void dure_quantize_add(int64_t *sum, const int32_t *q, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        sum[i] += q[i];
-}
-
 void dure_quantize_mean(float *mean, const int64_t *sum, size_t n, const dure_dp_plan *plan)
 {
     double unit = plan->clip / ldexp((double)plan->batch, (int)plan->grid_bits);

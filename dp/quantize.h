@@ -34,14 +34,12 @@ double dure_quantize_square(const float *gradient, size_t n);
 /* Grid units of 1.0, after clipping, of the whole gradient of n coordinates; false if it is not
  * finite. */
 bool dure_quantize_scale(double *scale, double norm_square, size_t n, const dure_dp_plan *plan);
-/* sum[i] += the integer of gradient[i]; returns the sum of their squares. */
+/* sum[i] += the integer of gradient[i]; returns the sum of their squares. Exact: 2^38 records of
+ * the largest grid fit. */
 uint64_t dure_quantize_add_piece(int64_t *sum, const float *gradient, size_t n, double scale);
 void dure_quantize_take_back(int64_t *sum, const float *gradient, size_t n, double scale);
 /* Whether all squares together are at most G^2. */
 bool dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan);
-
-/* sum[i] += q[i]. Exact: 2^38 records of the largest grid fit. */
-void dure_quantize_add(int64_t *sum, const int32_t *q, size_t n);
 
 /* mean[i] = sum[i] C / (G L) as float: the noisy sum in the gradient's units over the public
  * batch size. For sums to which noise has been added. */

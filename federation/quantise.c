@@ -56,26 +56,3 @@ dure_err dure_quantise_update(int32_t *units, size_t *n_clamped, const float *tr
     if (n_clamped) *n_clamped = clamped;
     return DURE_OK;
 }
-
-void dure_quantise_to_words(uint32_t *words, const int32_t *units, size_t n, const dure_grid *grid)
-{
-    const uint32_t mask = grid->modulus_bits == 32 ? UINT32_MAX : (UINT32_C(1) << 24) - 1;
-    for (size_t i = 0; i < n; i++)
-        words[i] = (uint32_t)units[i] & mask;
-}
-
-void dure_quantise_from_words(int32_t *units, const uint32_t *words, size_t n,
-                              const dure_grid *grid)
-{
-    if (grid->modulus_bits == 32) {
-        for (size_t i = 0; i < n; i++) {
-            const int64_t word = words[i];
-            units[i] = (int32_t)(word >= INT64_C(1) << 31 ? word - (INT64_C(1) << 32) : word);
-        }
-        return;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const int32_t word = (int32_t)(words[i] & 0xffffffu);
-        units[i] = word >= 1 << 23 ? word - (1 << 24) : word;
-    }
-}

@@ -2,10 +2,10 @@
  *
  * A site's update is the difference of its trained parameters from the global ones. It is counted
  * in units of range / Q, rounded to the nearest integer (ties to even) and clamped to [-Q, Q]; the
- * integers travel as b-bit words in two's complement, so that the sum over n sites is exact while
- * n Q < 2^(b-1). Rounding and clamping come after the noise of the privacy mechanism and therefore
- * cost accuracy only, never privacy. Where the noise is shared among sites, an update is clipped
- * and rounded by dp/quantize.h instead, on the same units, and noised as integers.
+ * integers travel as b-bit words in two's complement (crypto/mask.h), so that the sum over n sites
+ * is exact while n Q < 2^(b-1). Rounding and clamping come after the noise of the privacy mechanism
+ * and therefore cost accuracy only, never privacy. Where the noise is shared among sites, an update
+ * is clipped and rounded by dp/quantize.h instead, on the same units, and noised as integers.
  *
  * Threads: pure functions. */
 #pragma once
@@ -31,8 +31,3 @@ DURE_MUST_USE dure_err dure_grid_check(const dure_grid *grid, uint32_t n_sites, 
 DURE_MUST_USE dure_err dure_quantise_update(int32_t *units, size_t *n_clamped, const float *trained,
                                             const float *global, size_t n, const dure_grid *grid,
                                             dure_diag *diag);
-
-/* Two's complement in b-bit words, and back with the sign extended. In place is fine. */
-void dure_quantise_to_words(uint32_t *words, const int32_t *units, size_t n, const dure_grid *grid);
-void dure_quantise_from_words(int32_t *units, const uint32_t *words, size_t n,
-                              const dure_grid *grid);

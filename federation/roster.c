@@ -1,6 +1,5 @@
 #include "federation/roster.h"
 
-#include "common/clock.h"
 #include "crypto/wipe.h"
 
 #include <stdlib.h>
@@ -139,7 +138,8 @@ void dure_join_put(dure_buf *out, const dure_join *join)
     dure_put_raw(out, join->own_signature, sizeof join->own_signature);
 }
 
-dure_err dure_join_take(dure_join *out, dure_reader *r, dure_diag *diag)
+/* Leaves out->invitation as it is. */
+static dure_err take_join(dure_join *out, dure_reader *r, dure_diag *diag)
 {
     dure_join join = {.invitation = out->invitation};
     uint16_t version = 0;
@@ -169,7 +169,7 @@ dure_err dure_join_decode(dure_join *out, dure_span invitation, dure_span record
     err = dure_reader_end(&r);
     if (err) return dure_diag_set(diag, err, "there are bytes after the invitation");
     r = dure_reader_of(record);
-    err = dure_join_take(&join, &r, diag);
+    err = take_join(&join, &r, diag);
     if (err) return err;
     err = dure_reader_end(&r);
     if (err) return dure_diag_set(diag, err, "there are bytes after the join record");
@@ -198,8 +198,8 @@ dure_err dure_revocation_sign(dure_revocation *revocation, const dure_sign_key *
     return err;
 }
 
-dure_err dure_revocation_verify(const dure_revocation *revocation, const uint8_t root_public[32],
-                                dure_diag *diag)
+static dure_err verify_revocation(const dure_revocation *revocation, const uint8_t root_public[32],
+                                  dure_diag *diag)
 {
     dure_buf body;
     dure_err err = revocation_bytes(&body, revocation, root_public);
@@ -383,7 +383,7 @@ dure_err dure_roster_add(dure_roster *roster, const dure_join *join, int64_t joi
 
 dure_err dure_roster_revoke(dure_roster *roster, const dure_revocation *revocation, dure_diag *diag)
 {
-    dure_err err = dure_revocation_verify(revocation, roster->root_public, diag);
+    dure_err err = verify_revocation(revocation, roster->root_public, diag);
     if (err) return err;
     if (invitation_revoked(roster, revocation->invite_public))
         return dure_diag_set(diag, DURE_ERR_EXISTS, "this invitation was revoked already");
@@ -516,15 +516,6 @@ const dure_roster_member *dure_roster_at(const dure_roster *roster, size_t i)
     return i < roster->n_members ? &roster->members[i] : NULL;
 }
 
-const dure_roster_member *dure_roster_by_curve(const dure_roster *roster, const uint8_t curve[32])
-{
-    for (size_t i = 0; i < roster->n_members; i++) {
-        const dure_roster_member *m = &roster->members[i];
-        if (!m->revoked && dure_ct_equal(m->join.curve_public, curve, 32)) return m;
-    }
-    return NULL;
-}
-
 const dure_roster_member *dure_roster_by_sign(const dure_roster *roster, const uint8_t sign[32])
 {
     for (size_t i = 0; i < roster->n_members; i++) {
@@ -568,22 +559,6 @@ uint32_t dure_roster_sites(dure_site_key sites[DURE_MEMBERS_MAX], const dure_ros
     }
     if (n) qsort(sites, n, sizeof *sites, by_name);
     return n;
-}
-
-size_t dure_roster_organisations(const dure_roster *roster, const uint8_t (*sign)[32], size_t n)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) {
-        const dure_roster_member *a = dure_roster_by_sign(roster, sign[i]);
-        bool fresh = a != NULL;
-        for (size_t j = 0; fresh && j < i; j++) {
-            const dure_roster_member *b = dure_roster_by_sign(roster, sign[j]);
-            fresh =
-                !b || strcmp(a->join.invitation.organisation, b->join.invitation.organisation) != 0;
-        }
-        count += fresh;
-    }
-    return count;
 }
 
 void dure_roster_describe(dure_member *out, const dure_roster_member *member)

@@ -53,10 +53,8 @@ DURE_MUST_USE dure_err dure_join_sign(dure_join *join, const dure_sign_key *invi
 /* Invitation and both signatures against the root; the base digest must be the terms'. */
 DURE_MUST_USE dure_err dure_join_verify(const dure_join *join, const uint8_t root_public[32],
                                         dure_diag *diag);
-/* The record without the invitation, which travels beside it (proto/messages.h, dure_msg_join).
- * take() leaves out->invitation as it is. */
+/* The record without the invitation, which travels beside it (proto/messages.h, dure_msg_join). */
 void dure_join_put(dure_buf *out, const dure_join *join);
-DURE_MUST_USE dure_err dure_join_take(dure_join *out, dure_reader *r, dure_diag *diag);
 /* Both spans of a Join message, whole. */
 DURE_MUST_USE dure_err dure_join_decode(dure_join *out, dure_span invitation, dure_span record,
                                         dure_diag *diag);
@@ -68,8 +66,6 @@ typedef struct dure_revocation {
     uint8_t signature[64]; /* by the root, label "DURE/1/revocation", with the federation id */
 } dure_revocation;
 DURE_MUST_USE dure_err dure_revocation_sign(dure_revocation *revocation, const dure_sign_key *root);
-DURE_MUST_USE dure_err dure_revocation_verify(const dure_revocation *revocation,
-                                              const uint8_t root_public[32], dure_diag *diag);
 void dure_revocation_put(dure_buf *out, const dure_revocation *revocation);
 DURE_MUST_USE dure_err dure_revocation_take(dure_revocation *out, dure_reader *r);
 
@@ -116,15 +112,12 @@ DURE_MUST_USE dure_err dure_roster_extends(const dure_roster *roster, size_t n_e
 size_t dure_roster_count(const dure_roster *roster);
 const dure_roster_member *dure_roster_at(const dure_roster *roster, size_t i);
 /* Members in force (not revoked); NULL when there is none such. */
-const dure_roster_member *dure_roster_by_curve(const dure_roster *roster, const uint8_t curve[32]);
 const dure_roster_member *dure_roster_by_sign(const dure_roster *roster, const uint8_t sign[32]);
 const dure_roster_member *dure_roster_by_name(const dure_roster *roster, const char *name);
 bool dure_roster_invitation_used(const dure_roster *roster, const uint8_t invite_public[32]);
 size_t dure_roster_in_force(const dure_roster *roster);
 /* Those in force, sorted by name as the log lists them; how many. */
 uint32_t dure_roster_sites(dure_site_key sites[DURE_MEMBERS_MAX], const dure_roster *roster);
-/* Different organisations among the members in force that these Ed25519 keys name. */
-size_t dure_roster_organisations(const dure_roster *roster, const uint8_t (*sign)[32], size_t n);
 
 /* The member as a round configuration names it. */
 void dure_roster_describe(dure_member *out, const dure_roster_member *member);

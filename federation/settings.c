@@ -3,7 +3,6 @@
 #include "common/file.h"
 #include "common/yaml.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* As the file groups things for a reader. */
@@ -125,13 +124,6 @@ static const cyaml_schema_value_t schema = {
     CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, settings_file, file_fields),
 };
 
-static void put_text(dure_buf *out, const char *key, const char *value)
-{
-    dure_put_format(out, "%s: ", key);
-    dure_yaml_put_quoted(out, value);
-    dure_put_raw(out, "\n", 1);
-}
-
 static void put_real(dure_buf *out, const char *key, double value)
 {
     dure_put_format(out, "  %s: ", key);
@@ -145,9 +137,9 @@ static void put_base(dure_buf *out, const dure_settings *s)
     char hex[65];
     dure_hex_encode(hex, b->digest.b, sizeof b->digest.b);
     dure_put_format(out, "base:\n");
-    put_text(out, "  model", s->model);
-    put_text(out, "  sha256", hex);
-    put_text(out, "  architecture", b->architecture);
+    dure_yaml_put_text(out, "  model", s->model);
+    dure_yaml_put_text(out, "  sha256", hex);
+    dure_yaml_put_text(out, "  architecture", b->architecture);
     dure_put_format(out,
                     "  layers: %u\n  embedding: %u\n  feed_forward: %u\n  heads: %u\n"
                     "  kv_heads: %u\n  head_dimension: %u\n  vocabulary: %u\n  context: %u\n",
@@ -210,9 +202,9 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     dure_put_format(
         out, "# The federation's terms, which its root signed into every invitation, and what\n"
              "# the coordinator needs to run. Only endpoint, base.model and gate may change.\n");
-    put_text(out, "federation", s->terms.federation);
-    put_text(out, "root", hex);
-    put_text(out, "endpoint", s->endpoint);
+    dure_yaml_put_text(out, "federation", s->terms.federation);
+    dure_yaml_put_text(out, "root", hex);
+    dure_yaml_put_text(out, "endpoint", s->endpoint);
     put_base(out, s);
     put_adapter(out, &s->terms.layout);
     put_training(out, &s->terms.training);
@@ -226,7 +218,7 @@ static void put_settings(dure_buf *out, const dure_settings *s)
     put_real(out, "range", s->terms.grid.range);
     dure_put_format(out, "  limit: %u\n  modulus_bits: %u\ngate:\n", s->terms.grid.limit,
                     s->terms.grid.modulus_bits);
-    put_text(out, "  eval", s->eval);
+    dure_yaml_put_text(out, "  eval", s->eval);
     put_real(out, "margin", s->gate_margin);
     dure_put_format(out, "  records: %u     # 0: all\n", s->gate_records);
 }

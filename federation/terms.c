@@ -25,20 +25,12 @@ enum {
 /* The same fields: which suite the federation has is in the version alone. */
 enum { VERSION_PLAIN = 1, VERSION_HYBRID = 2 };
 
-void dure_put_double(dure_buf *out, double value)
+/* Refuses what is not finite. */
+static dure_err take_finite(double *out, dure_reader *r)
 {
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    dure_put_u64(out, bits);
-}
-
-dure_err dure_take_double(double *out, dure_reader *r)
-{
-    uint64_t bits;
-    dure_err err = dure_take_u64(&bits, r);
-    if (err) return err;
     double value;
-    memcpy(&value, &bits, sizeof value);
+    dure_err err = dure_take_f64(&value, r);
+    if (err) return err;
     if (!isfinite(value)) return DURE_ERR_PROTO;
     *out = value;
     return DURE_OK;
@@ -244,7 +236,7 @@ static void put_base(dure_buf *out, const dure_base *b)
 static void put_layout(dure_buf *out, const dure_layout_terms *l)
 {
     dure_put_u32(out, l->rank);
-    dure_put_double(out, l->alpha);
+    dure_put_f64(out, l->alpha);
     dure_put_u32(out, l->targets);
     dure_put_u32(out, l->first_layer);
     dure_put_u64(out, l->seed);
@@ -261,28 +253,28 @@ void dure_terms_put(dure_buf *out, const dure_terms *terms)
     const dure_training_terms *t = &terms->training;
     dure_put_u32(out, t->rounds);
     dure_put_u32(out, t->steps);
-    dure_put_double(out, t->learning_rate);
-    dure_put_double(out, t->clip);
+    dure_put_f64(out, t->learning_rate);
+    dure_put_f64(out, t->clip);
     dure_put_u32(out, t->grid_bits);
     dure_put_u32(out, t->batch);
     dure_put_u32(out, t->max_length);
     dure_put_u32(out, t->privacy_mode);
     if (t->privacy_mode == DURE_PRIVACY_CLIENT) {
         dure_put_u32(out, t->sigma_num);
-        dure_put_double(out, t->delta);
+        dure_put_f64(out, t->delta);
     }
     dure_put_u32(out, t->optimizer);
-    dure_put_double(out, t->beta1);
-    dure_put_double(out, t->beta2);
-    dure_put_double(out, t->optimizer_epsilon);
-    dure_put_double(out, t->weight_decay);
-    dure_put_double(out, t->server_rate);
+    dure_put_f64(out, t->beta1);
+    dure_put_f64(out, t->beta2);
+    dure_put_f64(out, t->optimizer_epsilon);
+    dure_put_f64(out, t->weight_decay);
+    dure_put_f64(out, t->server_rate);
     const dure_cohort_terms *c = &terms->cohort;
     dure_put_u32(out, c->min_sites);
     dure_put_u32(out, c->collusion);
     dure_put_u32(out, c->u_min);
     dure_put_u32(out, c->share_lifetime_s);
-    dure_put_double(out, terms->grid.range);
+    dure_put_f64(out, terms->grid.range);
     dure_put_u32(out, terms->grid.limit);
     dure_put_u32(out, terms->grid.modulus_bits);
 }
@@ -301,7 +293,7 @@ static dure_err take_base(dure_base *b, dure_reader *r)
 static dure_err take_layout(dure_layout_terms *l, dure_reader *r)
 {
     dure_err err = dure_take_u32(&l->rank, r);
-    if (!err) err = dure_take_double(&l->alpha, r);
+    if (!err) err = take_finite(&l->alpha, r);
     if (!err) err = dure_take_u32(&l->targets, r);
     if (!err) err = dure_take_u32(&l->first_layer, r);
     if (!err) err = dure_take_u64(&l->seed, r);
@@ -314,21 +306,21 @@ static dure_err take_training(dure_training_terms *t, dure_reader *r)
 {
     dure_err err = dure_take_u32(&t->rounds, r);
     if (!err) err = dure_take_u32(&t->steps, r);
-    if (!err) err = dure_take_double(&t->learning_rate, r);
-    if (!err) err = dure_take_double(&t->clip, r);
+    if (!err) err = take_finite(&t->learning_rate, r);
+    if (!err) err = take_finite(&t->clip, r);
     if (!err) err = dure_take_u32(&t->grid_bits, r);
     if (!err) err = dure_take_u32(&t->batch, r);
     if (!err) err = dure_take_u32(&t->max_length, r);
     if (!err) err = dure_take_u32(&t->privacy_mode, r);
     const bool of_sites = t->privacy_mode == DURE_PRIVACY_CLIENT;
     if (!err && of_sites) err = dure_take_u32(&t->sigma_num, r);
-    if (!err && of_sites) err = dure_take_double(&t->delta, r);
+    if (!err && of_sites) err = take_finite(&t->delta, r);
     if (!err) err = dure_take_u32(&t->optimizer, r);
-    if (!err) err = dure_take_double(&t->beta1, r);
-    if (!err) err = dure_take_double(&t->beta2, r);
-    if (!err) err = dure_take_double(&t->optimizer_epsilon, r);
-    if (!err) err = dure_take_double(&t->weight_decay, r);
-    if (!err) err = dure_take_double(&t->server_rate, r);
+    if (!err) err = take_finite(&t->beta1, r);
+    if (!err) err = take_finite(&t->beta2, r);
+    if (!err) err = take_finite(&t->optimizer_epsilon, r);
+    if (!err) err = take_finite(&t->weight_decay, r);
+    if (!err) err = take_finite(&t->server_rate, r);
     return err;
 }
 
@@ -351,7 +343,7 @@ dure_err dure_terms_take(dure_terms *out, dure_reader *r, dure_diag *diag)
     if (!err) err = dure_take_u32(&c->collusion, r);
     if (!err) err = dure_take_u32(&c->u_min, r);
     if (!err) err = dure_take_u32(&c->share_lifetime_s, r);
-    if (!err) err = dure_take_double(&terms.grid.range, r);
+    if (!err) err = take_finite(&terms.grid.range, r);
     if (!err) err = dure_take_u32(&terms.grid.limit, r);
     if (!err) err = dure_take_u32(&terms.grid.modulus_bits, r);
     if (err) return dure_diag_set(diag, err, "the federation's terms are cut short or malformed");

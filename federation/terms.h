@@ -95,7 +95,3 @@ DURE_MUST_USE dure_err dure_terms_hash(dure_hash *out, const dure_terms *terms);
 /* What the adapter's layout depends on: the model's numbers, rank, alpha, targets, first layer and
  * seed. It is the configuration's layout_digest. */
 DURE_MUST_USE dure_err dure_terms_layout_digest(dure_hash *out, const dure_terms *terms);
-
-/* Doubles in the canonical encoding; taking refuses what is not finite. */
-void dure_put_double(dure_buf *out, double value);
-DURE_MUST_USE dure_err dure_take_double(double *out, dure_reader *r);

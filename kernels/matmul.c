@@ -424,8 +424,9 @@ static size_t width_of(const job *j, size_t threads)
     size_t most = PANEL / deepest;
     if (most < DEEP_COLUMNS) most = DEEP_COLUMNS;
     if (most > COLUMNS_MAX) most = COLUMNS_MAX;
+    if (most < unit) most = unit; /* a block of 256 weights, however deep */
     if (most > PANEL / apart) most = PANEL / apart;
-    DURE_ASSERT(most >= unit);
+    DURE_ASSERT(most >= unit && most <= COLUMNS_MAX);
     size_t best = unit, shortest = SIZE_MAX;
     for (size_t width = unit; width <= most; width += unit) {
         if (width < COLUMNS_LEAST && width + unit <= most) continue;
@@ -437,7 +438,6 @@ static size_t width_of(const job *j, size_t threads)
         shortest = turns;
         best = width;
     }
-    DURE_ASSERT(best <= COLUMNS_MAX);
     return best;
 }
 

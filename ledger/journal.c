@@ -30,11 +30,6 @@ const dure_leaf_log *dure_journal_log(const dure_journal *journal)
     return journal->log;
 }
 
-const dure_event_genesis *dure_journal_genesis(const dure_journal *journal)
-{
-    return journal->has_genesis ? &journal->genesis : NULL;
-}
-
 const dure_event_roster *dure_journal_roster(const dure_journal *journal)
 {
     return journal->roster ? &journal->roster->u.roster : NULL;

@@ -24,8 +24,7 @@ void dure_journal_close(dure_journal **journal); /* NULL-safe, nulls */
 
 /* The log, borrowed: sizes, leaves and proofs. */
 const dure_leaf_log *dure_journal_log(const dure_journal *journal);
-/* Leaf 0 and the newest ROSTER leaf, decoded; NULL before there is one. Borrowed until append. */
-const dure_event_genesis *dure_journal_genesis(const dure_journal *journal);
+/* The newest ROSTER leaf, decoded; NULL before there is one. Borrowed until append. */
 const dure_event_roster *dure_journal_roster(const dure_journal *journal);
 
 /* Sets event->index, encodes and appends; durable when it returns. The first leaf must be GENESIS

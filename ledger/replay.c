@@ -465,13 +465,3 @@ dure_replay_totals dure_replay_sum(const dure_replay *replay)
     }
     return totals;
 }
-
-const dure_event_genesis *dure_replay_genesis(const dure_replay *replay)
-{
-    return replay->has_genesis ? &replay->genesis : NULL;
-}
-
-const dure_event_roster *dure_replay_roster(const dure_replay *replay)
-{
-    return replay->roster;
-}

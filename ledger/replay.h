@@ -61,5 +61,3 @@ typedef struct dure_replay_totals {
     int64_t first_s, last_s;
 } dure_replay_totals;
 dure_replay_totals dure_replay_sum(const dure_replay *replay);
-const dure_event_genesis *dure_replay_genesis(const dure_replay *replay); /* NULL before leaf 0 */
-const dure_event_roster *dure_replay_roster(const dure_replay *replay);   /* newest; may be NULL */

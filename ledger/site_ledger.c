@@ -4,7 +4,6 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "crypto/rng.h"
-#include "crypto/wipe.h"
 #include "ledger/site_ledger_int.h"
 
 #include <fcntl.h>
@@ -171,7 +170,8 @@ static dure_err add_source(dure_site_ledger *ledger, const char *name, dure_priv
         return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_EXISTS,
                          "the data source '%s' has epsilon %g, delta %g and %llu public records in "
-                         "the ledger %s, and a budget does not change; use those figures",
+                         "the ledger %s, and a budget does not change; use those figures, or, if "
+                         "these are other data, another name",
                          name, there->budget.epsilon, there->budget.delta,
                          (unsigned long long)there->n_pub, ledger->path);
 }

@@ -1,23 +1,9 @@
 /* The statement for programs. Names of members follow the deployments registry where it has one. */
-#include "common/clock.h"
 #include "common/json.h"
 #include "ledger/statement_int.h"
 
 #include <math.h>
 #include <stdio.h>
-
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *time_text(int64_t time_s)
-{
-    char text[DURE_CLOCK_TEXT_SIZE];
-    if (time_s == 0) return json_null();
-    dure_clock_text(text, time_s);
-    return json_string(text);
-}
 
 static json_t *hash_text(const dure_hash *hash)
 {
@@ -36,8 +22,8 @@ static json_t *points_json(const dure_statement_curve *curve)
 {
     json_t *points = json_array();
     for (size_t i = 0; points && i < curve->n_points; i++)
-        points = append(points, json_pack("[o, o]", time_text(curve->points[i].time_s),
-                                          number(curve->points[i].epsilon)));
+        points = append(points, json_pack("[o, o]", dure_json_from_time(curve->points[i].time_s),
+                                          dure_json_from_double(curve->points[i].epsilon)));
     return points;
 }
 
@@ -51,9 +37,10 @@ static json_t *losses_json(const dure_statement *s)
             append(losses, json_pack("{s:s, s:I, s:I, s:I, s:o, s:o, s:f, s:o, s:o}", "site",
                                      a->name, "rounds", (json_int_t)a->rounds, "rounds_in_doubt",
                                      (json_int_t)a->rounds_open, "steps", (json_int_t)a->steps,
-                                     "epsilon", number(a->epsilon), "epsilon_rdp",
-                                     number(a->epsilon_rdp), "delta", a->delta, "epsilon_of_plan",
-                                     number(curve->planned), "over_time", points_json(curve)));
+                                     "epsilon", dure_json_from_double(a->epsilon), "epsilon_rdp",
+                                     dure_json_from_double(a->epsilon_rdp), "delta", a->delta,
+                                     "epsilon_of_plan", dure_json_from_double(curve->planned),
+                                     "over_time", points_json(curve)));
     }
     return losses;
 }
@@ -63,11 +50,11 @@ static json_t *sites_json(const dure_statement *s)
     json_t *sites = json_array();
     for (size_t i = 0; sites && i < s->facts->n_sites; i++) {
         const dure_statement_site *site = &s->facts->sites[i];
-        sites = append(sites, json_pack("{s:s, s:s, s:o, s:o, s:b, s:o}", "name", site->name,
-                                        "organisation", site->organisation, "key",
-                                        dure_json_from_hex(site->sign_public, 32), "joined",
-                                        time_text(site->joined_s), "revoked", (int)site->revoked,
-                                        "mechanism", dure_dp_plan_to_json(&site->plan)));
+        sites = append(
+            sites, json_pack("{s:s, s:s, s:o, s:o, s:b, s:o}", "name", site->name, "organisation",
+                             site->organisation, "key", dure_json_from_hex(site->sign_public, 32),
+                             "joined", dure_json_from_time(site->joined_s), "revoked",
+                             (int)site->revoked, "mechanism", dure_dp_plan_to_json(&site->plan)));
     }
     return sites;
 }
@@ -80,17 +67,18 @@ static json_t *rounds_json(const dure_statement *s)
         static const char *const verdicts[] = {"none", "passed", "failed"};
         rounds = append(
             rounds,
-            json_pack("{s:I, s:I, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:o}",
-                      "run", (json_int_t)r->run_id, "round", (json_int_t)r->round, "state",
-                      dure_event_kind_text(r->end), "opened", time_text(r->opened_s), "ended",
-                      time_text(r->ended_s), "opened_entry", (json_int_t)r->opened, "ended_entry",
-                      r->ended ? json_integer((json_int_t)r->ended) : json_null(), "members",
-                      (json_int_t)r->n_members, "charged", (json_int_t)r->n_charged, "summed",
-                      (json_int_t)r->n_summed, "adapter",
-                      r->end == DURE_EVENT_CLOSED ? hash_text(&r->adapter_out) : json_null(),
-                      "epsilon_largest",
-                      r->end == DURE_EVENT_OPENED ? json_null() : number(r->epsilon), "evaluation",
-                      verdicts[r->gate.verdict], "reason", dure_json_from_text(r->reason)));
+            json_pack(
+                "{s:I, s:I, s:s, s:o, s:o, s:I, s:o, s:I, s:I, s:I, s:o, s:o, s:s, s:o}", "run",
+                (json_int_t)r->run_id, "round", (json_int_t)r->round, "state",
+                dure_event_kind_text(r->end), "opened", dure_json_from_time(r->opened_s), "ended",
+                dure_json_from_time(r->ended_s), "opened_entry", (json_int_t)r->opened,
+                "ended_entry", r->ended ? json_integer((json_int_t)r->ended) : json_null(),
+                "members", (json_int_t)r->n_members, "charged", (json_int_t)r->n_charged, "summed",
+                (json_int_t)r->n_summed, "adapter",
+                r->end == DURE_EVENT_CLOSED ? hash_text(&r->adapter_out) : json_null(),
+                "epsilon_largest",
+                r->end == DURE_EVENT_OPENED ? json_null() : dure_json_from_double(r->epsilon),
+                "evaluation", verdicts[r->gate.verdict], "reason", dure_json_from_text(r->reason)));
     }
     return rounds;
 }
@@ -104,7 +92,7 @@ static json_t *acts_json(const dure_statement *s)
         acts = append(
             acts, json_pack("{s:s, s:I, s:o, s:I, s:o, s:o}", "what",
                             dure_event_kind_text(act->kind), "entry", (json_int_t)act->entry,
-                            "time", time_text(act->time_s), epoch ? "epoch" : "round",
+                            "time", dure_json_from_time(act->time_s), epoch ? "epoch" : "round",
                             (json_int_t)act->round, epoch ? "lost_entries" : "adapter",
                             epoch ? json_integer((json_int_t)act->lost) : hash_text(&act->adapter),
                             "reason", dure_json_from_text(act->reason)));
@@ -119,7 +107,7 @@ static json_t *incidents_json(const dure_statement *s)
     for (size_t i = 0; incidents && dure_statement_incident_at(&incident, s, i); i++)
         incidents = append(
             incidents,
-            json_pack("{s:o, s:o, s:o}", "time", time_text(incident.time_s), "entry",
+            json_pack("{s:o, s:o, s:o}", "time", dure_json_from_time(incident.time_s), "entry",
                       incident.entry_known ? json_integer((json_int_t)incident.entry) : json_null(),
                       "text", dure_json_from_text(incident.text)));
     return incidents;
@@ -207,16 +195,16 @@ json_t *dure_statement_json(const dure_statement *s)
                              hash_text(&s->facts->digest));
     if (!s->verified)
         return json_pack("{s:b, s:o, s:o, s:o, s:s}", "verified", 0, "file", file, "made",
-                         time_text(s->facts->now_s), "checks", checks_json(s), "program",
+                         dure_json_from_time(s->facts->now_s), "checks", checks_json(s), "program",
                          s->facts->program);
     return json_pack(
         "{s:b, s:o, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, "
         "s:o, s:o, s:o, s:O?, s:o, s:o}",
-        "verified", 1, "file", file, "made", time_text(s->facts->now_s), "program",
+        "verified", 1, "file", file, "made", dure_json_from_time(s->facts->now_s), "program",
         s->facts->program, "federation", g->federation, "federation_id",
         hash_text(&g->federation_id), "root", dure_json_from_hex(g->root_public, 32), "from",
-        time_text(s->report->totals.first_s), "to", time_text(s->report->totals.last_s),
-        "shown_complete_to",
+        dure_json_from_time(s->report->totals.first_s), "to",
+        dure_json_from_time(s->report->totals.last_s), "shown_complete_to",
         s->report->shown_n ? json_integer((json_int_t)s->report->shown_n - 1) : json_null(),
         "dp_flavor", flavour_json(s->privacy_mode), "accounting",
         s->privacy_mode == 2

@@ -259,7 +259,8 @@ static dure_err check_rosters(verifier *v)
         }
         if (err) return prefix_entry(v, i, DURE_ERR_AUTH);
     }
-    say(v, DURE_VERIFY_ROSTER, "%zu versions, each signed by the root", v->n_rosters);
+    say(v, DURE_VERIFY_ROSTER, "%zu version%s, each signed by the root", v->n_rosters,
+        v->n_rosters == 1 ? "" : "s");
     return DURE_OK;
 }
 
@@ -526,7 +527,7 @@ static dure_err check_citations(verifier *v)
         n += cited > 0;
     }
     say(v, DURE_VERIFY_CITATIONS,
-        "%llu rounds follow on a result that enough sites had cosigned before", (ull)n);
+        "of %llu rounds, each on a result that enough sites had cosigned before", (ull)n);
     return DURE_OK;
 }
 

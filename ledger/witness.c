@@ -192,20 +192,6 @@ dure_err dure_witness_cosign(dure_cosignature *out, const dure_witness *witness,
     return dure_cosign(out, &witness->checkpoint, now_s, site);
 }
 
-dure_err dure_witness_includes(const dure_witness *witness, dure_span leaf, uint64_t index,
-                               const dure_merkle_proof *inclusion, dure_diag *diag)
-{
-    dure_hash hash;
-    dure_err err = dure_merkle_leaf(&hash, leaf);
-    if (!err) err = dure_merkle_verify_inclusion(&witness->head, index, &hash, inclusion);
-    if (err == DURE_ERR_AUTH) {
-        return dure_diag_set(diag, err,
-                             "the coordinator did not show that entry %llu is in its log of %llu",
-                             (unsigned long long)index, (unsigned long long)witness->head.n);
-    }
-    return err;
-}
-
 /* True when the origin ends in this federation's id. */
 static bool is_of_federation(const dure_witness *witness, const dure_hash *federation_id)
 {

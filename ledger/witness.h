@@ -35,11 +35,6 @@ DURE_MUST_USE dure_err dure_witness_update(dure_witness *witness, dure_span note
 DURE_MUST_USE dure_err dure_witness_cosign(dure_cosignature *out, const dure_witness *witness,
                                            const dure_sign_key *site, uint64_t now_s);
 
-/* DURE_ERR_AUTH unless the stored checkpoint holds `leaf` as entry `index`. */
-DURE_MUST_USE dure_err dure_witness_includes(const dure_witness *witness, dure_span leaf,
-                                             uint64_t index, const dure_merkle_proof *inclusion,
-                                             dure_diag *diag);
-
 /* Accepts a root-signed loss, the NEW_EPOCH leaf of this federation: from now on the next
  * checkpoint need only extend epoch.kept. Whether kept is what this site saw cannot be proved any
  * more once leaves are lost; the root's word is taken, and the leaf is kept beside the superseded

@@ -1,9 +1,9 @@
 #include "model/decode.h"
 
+#include "model/transformer_device.h"
 #include "model/transformer_dora.h"
 #include "model/transformer_int.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,33 +16,42 @@ struct dure_decoder {
     float *logits;
 };
 
+static dure_err cache_new(dure_kv_cache *cache, dure_transformer *t)
+{
+    const dure_model_shape *s = &t->shape;
+    if (t->device) return t->device->cache_new(&cache->k, t, cache->positions);
+    size_t bytes = (size_t)s->n_layers * cache->positions * s->n_head_kv * s->head_dim *
+                   t->compute.ops->act_bytes;
+    cache->k = malloc(bytes);
+    cache->v = malloc(bytes);
+    return cache->k && cache->v ? DURE_OK : DURE_ERR_NOMEM;
+}
+
 dure_err dure_decoder_new(dure_decoder **out, dure_transformer *t, size_t context)
 {
     const dure_model_shape *s = &t->shape;
     *out = NULL;
-    if (t->device) return DURE_ERR_UNSUPPORTED;
     dure_decoder *d = calloc(1, sizeof *d);
     if (!d) return DURE_ERR_NOMEM;
-    if (context == 0 || context > s->n_context) context = s->n_context;
-    size_t bytes =
-        (size_t)s->n_layers * context * s->n_head_kv * s->head_dim * t->compute.ops->act_bytes;
     d->t = t;
-    d->cache.positions = context;
-    d->cache.k = malloc(bytes);
-    d->cache.v = malloc(bytes);
+    d->cache.positions = context == 0 || context > s->n_context ? s->n_context : context;
     d->logits = calloc(s->n_vocab, sizeof *d->logits);
-    if (d->cache.k && d->cache.v && d->logits) {
+    dure_err err = d->logits ? cache_new(&d->cache, t) : DURE_ERR_NOMEM;
+    if (err)
+        dure_decoder_free(&d);
+    else
         *out = d;
-        return DURE_OK;
-    }
-    dure_decoder_free(&d);
-    return DURE_ERR_NOMEM;
+    return err;
 }
 
 void dure_decoder_free(dure_decoder **d)
 {
     if (!*d) return;
-    free((*d)->cache.k);
+    dure_transformer *t = (*d)->t;
+    if (t->device)
+        t->device->cache_free(t, (*d)->cache.k);
+    else
+        free((*d)->cache.k);
     free((*d)->cache.v);
     free((*d)->logits);
     free(*d);
@@ -111,8 +120,25 @@ static dure_err prepare(dure_decoder *const *decoders, size_t n, const dure_lora
         if (positions > need.longest) need.longest = positions;
     }
     dure_err err = dure_transformer_check_lora(t, lora, diag);
-    if (!err) err = dure_transformer_reserve(t, need);
+    if (err) return err;
+    if (t->device) return dure_transformer_prepare_device(t, need, lora, NULL, n, diag);
+    err = dure_transformer_reserve(t, need);
     return err ? err : dure_dora_settle(t, lora);
+}
+
+/* The pass, and the logits of n of its rows. */
+static dure_err run(dure_transformer *t, dure_pass *pass, const size_t *row, size_t n,
+                    dure_diag *diag)
+{
+    if (!t->device) {
+        dure_transformer_run(t, pass);
+        if (n) dure_transformer_logits(t, row, n, n <= FEW);
+        return DURE_OK;
+    }
+    dure_err err = t->device->decode(t, pass, row, n, diag);
+    for (size_t i = 0; i < pass->n_docs && !err; i++)
+        pass->caches[i]->n += t->ws.docs[i].n;
+    return err;
 }
 
 dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n,
@@ -122,14 +148,17 @@ dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t
     dure_err err = check_feed(d, tokens, n, diag);
     if (!err) err = prepare(&d, 1, lora, diag);
     if (err) return err;
-    size_t rows = 0;
-    for (size_t i = 0; i < n; i += rows) {
+    size_t rows = 0, had = d->cache.n;
+    for (size_t i = 0; i < n && !err; i += rows) {
         dure_pass pass = {.lora = lora, .caches = &(dure_kv_cache *){NULL}};
         rows = n - i < t->rows ? n - i : t->rows;
         add_rows(&pass, d, tokens + i, rows);
-        dure_transformer_run(t, &pass);
+        err = run(t, &pass, (size_t[]){rows - 1}, i + rows == n, diag);
     }
-    dure_transformer_logits(t, (size_t[]){rows - 1}, 1, true);
+    if (err) {
+        d->cache.n = had;
+        return err;
+    }
     memcpy(d->logits, t->ws.logits, t->shape.n_vocab * sizeof *d->logits);
     return DURE_OK;
 }
@@ -151,8 +180,8 @@ dure_err dure_decoder_feed_each(dure_decoder *const *decoders, const int32_t *to
         row[i] = i;
         add_rows(&pass, decoders[i], &tokens[i], 1);
     }
-    dure_transformer_run(t, &pass);
-    dure_transformer_logits(t, row, n, pass.few);
+    err = run(t, &pass, row, n, diag);
+    if (err) return err;
     for (size_t i = 0; i < n; i++)
         memcpy(decoders[i]->logits, t->ws.logits + i * t->ws.logits_ld,
                t->shape.n_vocab * sizeof(float));

@@ -13,9 +13,8 @@
 typedef struct dure_decoder dure_decoder;
 
 /* Room for `context` tokens, 0 or more than the model's: the model's context. Memory is touched
- * as the conversation grows: 2 x layers x key width x 4 bytes a token, half of
- * it in bf16. `t` outlives *out. DURE_ERR_UNSUPPORTED where its passes run on a GPU: tokens are
- * generated on the CPU alone. */
+ * as the conversation grows: 2 x layers x key width x 4 bytes a token, half of it in bf16; a GPU's
+ * is taken at once. `t` outlives *out. */
 DURE_MUST_USE dure_err dure_decoder_new(dure_decoder **out, dure_transformer *t, size_t context);
 void dure_decoder_free(dure_decoder **d);
 

@@ -49,7 +49,7 @@ static const type_row types[] = {
     {26, "I32", 1, 4},        {27, "I64", 1, 8},        {28, "F64", 1, 8},
     {29, "IQ1_M", 256, 56},   {30, "BF16", 1, 2},       {34, "TQ1_0", 256, 54},
     {35, "TQ2_0", 256, 66},   {39, "MXFP4", 32, 17},    {40, "NVFP4", 64, 36},
-    {41, "Q1_0", 128, 18},
+    {41, "Q1_0", 128, 18},    {42, "Q2_0", 64, 18},
 };
 
 static const type_row *find_type(uint32_t id)
@@ -97,7 +97,8 @@ uint64_t gguf_load_u64(const uint8_t *p)
     return gguf_load_u32(p) | (uint64_t)gguf_load_u32(p + 4) << 32;
 }
 
-size_t gguf_value_bytes(uint32_t type)
+/* Of a fixed-size value type; 0 for texts, arrays and unknown types. */
+static size_t value_bytes(uint32_t type)
 {
     static const uint8_t bytes[GGUF_VALUE_TYPES] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
     return type < GGUF_VALUE_TYPES ? bytes[type] : 0;
@@ -204,7 +205,7 @@ static dure_err read_value(gguf_value *value, cursor *c, const dure_gguf *g)
     if (value->element == GGUF_ARRAY) err = read_array_head(value, c, g);
     if (err) return err;
     if (value->element == GGUF_TEXT) return read_texts(c, g, value);
-    size_t bytes = gguf_value_bytes(value->element);
+    size_t bytes = value_bytes(value->element);
     if (bytes == 0) return wrong(c, DURE_ERR_FORMAT, "the value is of an unknown type");
     /* n is at most max_array, far below 2^61, so the product cannot wrap. */
     if (value->n > (uint64_t)(c->end - c->at) / bytes)

@@ -68,8 +68,6 @@ struct dure_gguf {
 
 uint32_t gguf_load_u32(const uint8_t *p);
 uint64_t gguf_load_u64(const uint8_t *p);
-/* Bytes of a fixed-size value type; 0 for texts, arrays and unknown types. */
-size_t gguf_value_bytes(uint32_t type);
 
 /* As dure_gguf_parse() for one file, whatever it says of others. */
 DURE_MUST_USE dure_err gguf_parse_file(dure_gguf **out, dure_span bytes,

@@ -1,6 +1,9 @@
 #include "model/lora.h"
 
+#include "common/splitmix.h"
+
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -261,13 +264,19 @@ static dure_err make_norms(dure_lora *lora)
     return norms->base && norms->norm && norms->gain ? DURE_OK : DURE_ERR_NOMEM;
 }
 
+static uint64_t next_version(void)
+{
+    static atomic_uint_fast64_t last;
+    return atomic_fetch_add(&last, 1) + 1;
+}
+
 dure_err dure_lora_new(dure_lora **out, const dure_lora_layout *layout)
 {
     *out = NULL;
     dure_lora *lora = calloc(1, sizeof *lora);
     if (!lora) return DURE_ERR_NOMEM;
     lora->layout = *layout;
-    lora->version = 1;
+    lora->version = next_version();
     lora->n = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH);
     lora->params = calloc(lora->n ? lora->n : 1, sizeof *lora->params);
     dure_err err = lora->params ? make_norms(lora) : DURE_ERR_NOMEM;
@@ -295,22 +304,13 @@ void dure_lora_free(dure_lora **lora)
 
 void dure_lora_changed(dure_lora *lora)
 {
-    lora->version++;
-}
-
-/* splitmix64 (Steele, Lea and Flood 2014): the next value of a stream. */
-static uint64_t next(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
+    lora->version = next_version();
 }
 
 /* A multiple of 2^-53 in [-1, 1). */
 static double uniform(uint64_t *state)
 {
-    return (double)(next(state) >> 10) * 0x1p-53 - 1.0;
+    return (double)(dure_splitmix64(state) >> 10) * 0x1p-53 - 1.0;
 }
 
 /* A's rows become orthonormal: Gram-Schmidt with sums in double, each row twice against the

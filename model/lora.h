@@ -101,11 +101,11 @@ typedef struct dure_lora {
     dure_lora_layout layout;
     size_t n;               /* dure_lora_count(layout, BOTH) */
     float *params;          /* owned, n floats */
-    uint64_t version;       /* from 1, one more with every change: dure_lora_changed() */
+    uint64_t version;       /* not 0; no other state of any adapter in the process has had it */
     dure_lora_norms *norms; /* owned; NULL without DoRA */
 } dure_lora;
 
-/* Whoever writes to params says so; dure_lora_unpack() does. */
+/* Gives it another version. Whoever writes to params says so; dure_lora_unpack() does. */
 void dure_lora_changed(dure_lora *lora);
 /* Where a matrix's rows begin in `norms`; it is adapted. */
 size_t dure_lora_norm_index(const dure_lora_layout *layout, uint32_t layer,

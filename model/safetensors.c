@@ -2,7 +2,6 @@
 
 #include "model/gguf.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,12 +123,6 @@ void dure_safetensors_fini(dure_safetensors *file)
     json_decref(file->header);
     free(file->tensors);
     *file = (dure_safetensors){0};
-}
-
-const json_t *dure_safetensors_metadata(const dure_safetensors *file)
-{
-    const json_t *metadata = json_object_get(file->header, "__metadata__");
-    return json_is_object(metadata) ? metadata : NULL;
 }
 
 static dure_err make_header(dure_buf *out, const dure_safetensor *tensors, size_t n,

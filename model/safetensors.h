@@ -31,8 +31,6 @@ typedef struct dure_safetensors {
 DURE_MUST_USE dure_err dure_safetensors_parse(dure_safetensors *out, dure_span bytes,
                                               dure_diag *diag);
 void dure_safetensors_fini(dure_safetensors *file);
-/* The object "__metadata__", borrowed; NULL if it is not there. */
-const json_t *dure_safetensors_metadata(const dure_safetensors *file);
 
 /* Appends the file: F32 tensors in the order given, `metadata` (texts by name, may be NULL) in
  * ascending order. */

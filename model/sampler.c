@@ -1,3 +1,4 @@
+#include "common/splitmix.h"
 #include "model/decode.h"
 
 #include <math.h>
@@ -30,13 +31,10 @@ static size_t most_likely(const float *logits, size_t n)
     return best;
 }
 
-/* splitmix64 (Steele, Lea and Flood 2014), as a multiple of 2^-53 in [0, 1). */
+/* A multiple of 2^-53 in [0, 1). */
 static double uniform(uint64_t *state)
 {
-    uint64_t z = (*state += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    return (double)(dure_splitmix64(state) >> 11) * 0x1p-53;
 }
 
 static int by_probability(const void *a, const void *b)

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_ROWS = 512, DEFAULT_ROWS_CUDA = 8192 };
+enum { DEFAULT_ROWS = 512, DEFAULT_ROWS_CUDA = 8192, LEAST_ROWS_CUDA = 64 };
 
 static dure_err bind_weight(dure_weight *out, const dure_gguf *gguf, const char *name,
                             dure_diag *diag)
@@ -337,9 +337,9 @@ static dure_err pass_loss(dure_transformer *t, dure_pass *pass, dure_diag *diag)
     return DURE_OK;
 }
 
-static size_t longest(const dure_transformer *t, const dure_document *docs, size_t n_docs)
+static size_t longest(const dure_document *docs, size_t n_docs)
 {
-    size_t rows = t->rows;
+    size_t rows = 0;
     for (size_t d = 0; d < n_docs; d++) {
         size_t n = dure_document_rows(&docs[d]);
         if (n > rows) rows = n;
@@ -347,8 +347,9 @@ static size_t longest(const dure_transformer *t, const dure_document *docs, size
     return rows;
 }
 
-void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
-                              const dure_pass *pass)
+/* Adds the pass's ws.nll to the losses of its documents, in their order. */
+static void collect_losses(dure_document_loss *losses, const dure_transformer *t,
+                           const dure_pass *pass)
 {
     size_t label = 0;
     for (size_t d = 0; d < pass->n_docs; d++) {
@@ -362,6 +363,21 @@ void dure_transformer_collect(dure_document_loss *losses, const dure_transformer
     }
 }
 
+dure_err dure_transformer_prepare_device(dure_transformer *t, dure_workspace_need need,
+                                         const dure_lora *lora, const dure_gradient_map *map,
+                                         size_t longest_doc, dure_diag *diag)
+{
+    for (;;) {
+        need.rows = t->rows > longest_doc ? t->rows : longest_doc;
+        dure_err err = dure_transformer_reserve(t, need);
+        if (!err) err = t->device->prepare(t, lora, map, diag);
+        if (err != DURE_ERR_NOMEM || t->rows <= longest_doc || t->rows <= LEAST_ROWS_CUDA)
+            return err;
+        t->rows /= 2;
+        dure_workspace_fini(&t->ws);
+    }
+}
+
 dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
                                   const dure_document *docs, size_t n_docs,
                                   const dure_gradient_map *map, dure_diag *diag)
@@ -369,7 +385,8 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
     dure_err err = dure_transformer_check_lora(t, lora, diag);
     if (!err) err = dure_transformer_check_docs(t, docs, n_docs, diag);
     if (err) return err;
-    dure_workspace_need need = {.rows = longest(t, docs, n_docs),
+    size_t most = longest(docs, n_docs);
+    dure_workspace_need need = {.rows = most > t->rows ? most : t->rows,
                                 .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
                                 .gradients = map ? map->widest : 0,
                                 .gradient = map ? map->n : 0,
@@ -380,9 +397,14 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
         need.stored -= need.checkpoints;
     }
     if (map && lora->layout.dora) need.dora = lora->layout.targets;
+    if (t->device) return dure_transformer_prepare_device(t, need, lora, map, most, diag);
     err = dure_transformer_reserve(t, need);
-    if (!err && t->device) return t->device->prepare(t, lora, map, diag);
     return err ? err : dure_dora_settle(t, lora);
+}
+
+size_t dure_transformer_device_bytes(const dure_transformer *t)
+{
+    return t->device ? t->device->bytes(t) : 0;
 }
 
 dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
@@ -399,7 +421,7 @@ dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,
         if (pass.n_docs == 0) break;
         err = pass_loss(t, &pass, diag);
         if (err) return err;
-        dure_transformer_collect(losses, t, &pass);
+        collect_losses(losses, t, &pass);
     }
     return DURE_OK;
 }

@@ -40,8 +40,8 @@ typedef struct dure_transformer_opts {
     /* Layers whose activations are not kept for the backward pass but computed a second time; more
      * than are trained: all. It changes no bit of the results. */
     uint32_t recompute;
-    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192, and memory
-     * that does not suffice is an error. What such a pass cannot do: model/transformer_cuda.h. */
+    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192, and fewer
+     * where its memory does not suffice. What such a pass cannot do: model/transformer_cuda.h. */
     bool cuda;
     int device;
 } dure_transformer_opts;
@@ -56,6 +56,9 @@ void dure_transformer_free(dure_transformer **t);
 const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
+
+/* Memory taken on a GPU so far; 0 on the CPU. A pass takes all that later ones of its kind need. */
+size_t dure_transformer_device_bytes(const dure_transformer *t);
 
 /* The threads it computes with, for the work between passes; not during a pass. A sink is between
  * passes. */
@@ -143,7 +146,7 @@ typedef struct dure_transformer_fit {
     double seconds_per_token; /* of forward and backward, with what each record's gradient takes */
     double seconds_to_judge;  /* a token: forward alone */
     double seconds_to_clip;   /* a record's gradient; 0 where records have none of their own */
-    double seconds_per_step;  /* beside its tokens; dure_trainer_fit() says */
+    double seconds_per_step;  /* beside its tokens; dure_trainer_fit() adds its own */
     /* What a token asks for at least, each layer computed once, and what the multipliers do at
      * most: their ratio is the limit of any program. */
     double flops_per_token, peak_flops;

@@ -1,10 +1,10 @@
 #include "model/transformer_cuda.h"
 
 #include "model/transformer_cuda_int.h"
+#include "model/transformer_dropout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Gradients of this many bytes, or of one document, are held at a time. */
 static const size_t gradient_bytes = (size_t)1 << 30;
@@ -25,7 +25,9 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
         owned->capacity = capacity;
     }
     owned->err = dure_device_new(&at, owned->device, bytes, owned->diag);
-    if (!owned->err) owned->list[owned->n++] = at;
+    if (owned->err) return NULL;
+    owned->list[owned->n++] = at;
+    owned->bytes += bytes;
     return at;
 }
 
@@ -110,6 +112,7 @@ static void take_pass(dure_cuda_engine *e)
     e->nll = dure_cuda_take(o, n * sizeof *e->nll);
     e->tiles = dure_cuda_take(o, n * sizeof *e->tiles);
     e->doc_rows = dure_cuda_take(o, n * sizeof *e->doc_rows);
+    e->caches = dure_cuda_take(o, sizeof e->host_caches);
 }
 
 static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
@@ -140,6 +143,16 @@ static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
     e->gradients = dure_cuda_take(o, e->docs * e->gradient * sizeof(float));
 }
 
+static void take_dropout(dure_cuda_engine *e)
+{
+    size_t widest = 0;
+    for (int g = 0; g < DURE_CUDA_GROUPS; g++)
+        if (e->in[g] > widest) widest = e->in[g];
+    e->seeds = dure_cuda_take(&e->workspace, e->rows * sizeof *e->seeds);
+    e->masked = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->masked);
+    e->apart = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->apart);
+}
+
 static float *take_rope(dure_cuda_engine *e, const dure_rope_table *table)
 {
     size_t bytes = table->positions * table->dim * sizeof(float);
@@ -155,11 +168,14 @@ static dure_err take_all(dure_cuda_engine *e, const dure_transformer *t, dure_di
     e->host_rows = calloc(e->rows, sizeof *e->host_rows);
     e->host_tiles = calloc(e->rows, sizeof *e->host_tiles);
     e->host_docs = calloc(e->rows, sizeof *e->host_docs);
-    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs) return DURE_ERR_NOMEM;
+    e->host_seeds = calloc(e->rows, sizeof *e->host_seeds);
+    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs || !e->host_seeds)
+        return DURE_ERR_NOMEM;
     for (size_t i = 0; i <= e->stored; i++)
         take_acts(&e->acts[i], e, t);
     take_pass(e);
     take_shared(e, t);
+    if (e->dropout) take_dropout(e);
     e->rope = take_rope(e, &t->rope);
     if (t->arch.window) e->rope_sliding = take_rope(e, &t->rope_sliding);
     dure_err err = e->workspace.err;
@@ -179,10 +195,12 @@ static void workspace_fini(dure_cuda_engine *e)
     free(e->host_rows);
     free(e->host_tiles);
     free(e->host_docs);
+    free(e->host_seeds);
     e->acts = NULL;
     e->host_rows = NULL;
     e->host_tiles = NULL;
     e->host_docs = NULL;
+    e->host_seeds = NULL;
     e->rows = 0;
 }
 
@@ -200,6 +218,7 @@ dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer
     }
     bool fits = e->rows == rows && e->positions == t->rope.positions;
     if (map) fits = fits && e->stored == stored && e->gradient == gradient && e->docs >= docs;
+    if (map) fits = fits && e->dropout >= map->dropout;
     if (fits) return DURE_OK;
     workspace_fini(e);
     e->rows = rows;
@@ -207,6 +226,7 @@ dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer
     e->docs = docs;
     e->gradient = gradient;
     e->positions = t->rope.positions;
+    e->dropout = map && map->dropout;
     dure_err err = take_all(e, t, diag);
     if (err) workspace_fini(e);
     return err;
@@ -236,9 +256,29 @@ static void describe(dure_cuda_engine *e, const dure_transformer *t, const dure_
         e->host_docs[d] = (dure_cuda_rows){(int32_t)first, (int32_t)(end - first)};
         for (size_t row = first; row < end; row += height) {
             size_t n = end - row < height ? end - row : height;
-            e->host_tiles[e->n_tiles++] =
-                (dure_cuda_tile){(int32_t)row, (int32_t)n, (int32_t)first, (int32_t)end};
+            e->host_tiles[e->n_tiles++] = (dure_cuda_tile){(int32_t)row, (int32_t)n, (int32_t)first,
+                                                           (int32_t)end, (int32_t)d};
         }
+    }
+}
+
+static size_t width_kv(const dure_transformer *t)
+{
+    return (size_t)t->shape.n_head_kv * t->shape.head_dim;
+}
+
+/* Where the documents of a pass go on. */
+static void describe_caches(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
+{
+    DURE_ASSERT(pass->n_docs <= DURE_DECODERS_TOGETHER);
+    for (size_t d = 0; d < pass->n_docs; d++) {
+        const dure_kv_cache *cache = pass->caches[d];
+        const dure_attention_doc *doc = &t->ws.docs[d];
+        e->host_caches[d] = (dure_cuda_cache){.rows = cache->k,
+                                              .layer = 2 * cache->positions * width_kv(t),
+                                              .first = (int32_t)doc->first,
+                                              .n = (int32_t)doc->n,
+                                              .had = (int32_t)cache->n};
     }
 }
 
@@ -258,6 +298,15 @@ static void upload_pass(dure_cuda_engine *e, const dure_transformer *t, const du
     dure_device_upload(d, e->doc_rows, e->host_docs, e->n_docs * sizeof *e->doc_rows);
 }
 
+/* The seed of each row's record. */
+static void upload_seeds(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
+{
+    for (size_t d = 0; d < pass->n_docs; d++)
+        for (size_t i = 0; i < t->ws.docs[d].n; i++)
+            e->host_seeds[t->ws.docs[d].first + i] = pass->dropout->seeds[t->ws.doc_index[d]];
+    dure_device_upload(e->device, e->seeds, e->host_seeds, pass->rows * sizeof *e->seeds);
+}
+
 static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
                     dure_diag *diag)
 {
@@ -268,10 +317,41 @@ static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradi
         e->n_docs = 1;
     }
     upload_pass(e, t, pass);
+    if (pass->dropout) upload_seeds(e, t, pass);
     dure_cuda_forward(t, pass);
     dure_cuda_head(t, pass, map != NULL);
     if (map) dure_cuda_backward(t, pass, map);
     dure_device_download(e->device, t->ws.nll, e->nll, pass->n_labels * sizeof *t->ws.nll);
+    return dure_device_wait(e->device, diag);
+}
+
+static dure_err cache_new(void **out, dure_transformer *t, size_t positions)
+{
+    size_t bytes = 2 * positions * width_kv(t) * t->shape.n_layers * sizeof(uint16_t);
+    return dure_device_new(out, dure_cuda_engine_of(t)->device, bytes, NULL);
+}
+
+static void cache_free(dure_transformer *t, void *cache)
+{
+    dure_device_free(dure_cuda_engine_of(t)->device, cache);
+}
+
+static dure_err decode(dure_transformer *t, const dure_pass *pass, const size_t *row, size_t n,
+                       dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    describe(e, t, pass);
+    describe_caches(e, t, pass);
+    upload_pass(e, t, pass);
+    dure_device_upload(e->device, e->caches, e->host_caches, pass->n_docs * sizeof *e->caches);
+    dure_cuda_forward(t, pass);
+    for (size_t i = 0; i < n; i++)
+        e->host_rows[i] = (int32_t)row[i];
+    dure_device_upload(e->device, e->label_row, e->host_rows, n * sizeof *e->label_row);
+    if (n) dure_cuda_logits(t, 0, n);
+    for (size_t i = 0; i < n; i++)
+        dure_device_download(e->device, t->ws.logits + i * t->ws.logits_ld,
+                             e->logits + i * e->vocab, t->shape.n_vocab * sizeof(float));
     return dure_device_wait(e->device, diag);
 }
 
@@ -287,6 +367,12 @@ static dure_err gradient(dure_transformer *t, const dure_gradient_map *map, size
 static size_t most_docs(const dure_transformer *t)
 {
     return dure_cuda_engine_of(t)->docs;
+}
+
+static size_t bytes(const dure_transformer *t)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    return e->weights.bytes + e->adapter.bytes + e->workspace.bytes;
 }
 
 static void close_engine(void *state)
@@ -339,7 +425,11 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
                                         .prepare = prepare,
                                         .run = run,
                                         .gradient = gradient,
+                                        .cache_new = cache_new,
+                                        .cache_free = cache_free,
+                                        .decode = decode,
                                         .most_docs = most_docs,
+                                        .bytes = bytes,
                                         .close = close_engine};
     dure_workspace_fini(&t->ws); /* what it held was for the CPU */
     t->device = device;

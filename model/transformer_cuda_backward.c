@@ -19,6 +19,8 @@ static void factor_gradients(const back *b, dure_cuda_group group, const uint16_
 {
     dure_cuda_engine *e = b->e;
     const uint16_t *z = dure_cuda_acts_of(e, b->t, b->layer)->z;
+    if (dure_cuda_adapts(e, b->pass, b->layer, group))
+        x = dure_cuda_dropped(b->t, b->pass, b->layer, group, x);
     for (size_t i = 0; i < dure_cuda_count(group); i++) {
         dure_lora_target k = dure_cuda_first(group) + i;
         const size_t *offset = b->map->offset[b->layer][k];
@@ -77,7 +79,7 @@ static void outer_back(const back *b, dure_cuda_group group, const uint16_t *dy,
     size_t in = e->in[group];
     dure_device_product p = {.c = dx,
                              .a = dy,
-                             .w = e->layers[b->layer].w[group],
+                             .w = dure_cuda_weights(e, b->t, b->layer, group),
                              .ldc = in,
                              .lda = e->out[group],
                              .ldw = in,
@@ -91,8 +93,14 @@ static void outer_back(const back *b, dure_cuda_group group, const uint16_t *dy,
     p.w = e->layers[b->layer].a[group];
     p.lda = e->z_width;
     p.k = e->z_n[group];
-    p.add = 1;
+    p.add = !b->pass->dropout;
+    if (b->pass->dropout) p.c = e->apart;
     dure_device_multiply(e->device, &p);
+    if (!b->pass->dropout) return;
+    dure_cuda_drop kept = dure_cuda_mask(b->t, b->pass, b->layer, group);
+    kept.sum = dx;
+    kept.apart = e->apart;
+    dure_cuda_drop_run(e->device, &kept);
 }
 
 static const float *gain_of(const back *b, dure_model_vector which)

@@ -5,6 +5,7 @@
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/dequant.h"
+#include "model/transformer_dropout.h"
 
 bool dure_cuda_adapts(const dure_cuda_engine *e, const dure_pass *pass, uint32_t layer,
                       dure_cuda_group group)
@@ -12,16 +13,42 @@ bool dure_cuda_adapts(const dure_cuda_engine *e, const dure_pass *pass, uint32_t
     return pass->lora && layer >= e->layout.first_layer && e->z_n[group] > 0;
 }
 
+dure_cuda_drop dure_cuda_mask(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                              dure_cuda_group group)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    return (dure_cuda_drop){.seed = e->seeds,
+                            .position = e->position,
+                            .layer = layer,
+                            .input = dure_cuda_first(group),
+                            .threshold = pass->dropout->threshold,
+                            .scale = pass->dropout->scale,
+                            .rows = pass->rows,
+                            .width = e->in[group]};
+}
+
+const uint16_t *dure_cuda_dropped(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                                  dure_cuda_group group, const uint16_t *x)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    if (!pass->dropout) return x;
+    dure_cuda_drop drop = dure_cuda_mask(t, pass, layer, group);
+    drop.y = e->masked;
+    drop.x = x;
+    dure_cuda_drop_run(e->device, &drop);
+    return e->masked;
+}
+
 /* y (+)= x W^T + z B^T in float32, where z = x (s A)^T is kept. */
 static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
                    dure_cuda_group group, const uint16_t *x, float *y, int add)
 {
     const dure_cuda_engine *e = dure_cuda_engine_of(t);
-    const dure_cuda_layer *w = &e->layers[layer];
+    const dure_cuda_layer *adapter = &e->layers[layer];
     size_t in = e->in[group], out = e->out[group];
     dure_device_product p = {.c = y,
                              .a = x,
-                             .w = w->w[group],
+                             .w = dure_cuda_weights(e, t, layer, group),
                              .ldc = out,
                              .lda = in,
                              .ldw = in,
@@ -33,8 +60,8 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
     if (!dure_cuda_adapts(e, pass, layer, group)) return;
     uint16_t *z = dure_cuda_acts_of(e, t, layer)->z;
     p = (dure_device_product){.c = z + dure_cuda_group_z(e, group),
-                              .a = x,
-                              .w = w->a[group],
+                              .a = dure_cuda_dropped(t, pass, layer, group, x),
+                              .w = adapter->a[group],
                               .ldc = e->z_width,
                               .lda = in,
                               .ldw = in,
@@ -49,7 +76,7 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
         size_t rank = (dure_lora_rank(&e->layout, k) + 7) / 8 * 8;
         p = (dure_device_product){.c = y + dure_cuda_column(e, k),
                                   .a = z + e->z_at[k],
-                                  .w = w->b[k],
+                                  .w = adapter->b[k],
                                   .ldc = out,
                                   .lda = e->z_width,
                                   .ldw = rank,
@@ -120,6 +147,9 @@ dure_cuda_attention dure_cuda_attention_args(const dure_transformer *t, const du
                                  .scale = t->arch.attention_scale,
                                  .out = acts->att,
                                  .lse = acts->lse,
+                                 .caches = pass->caches ? e->caches : NULL,
+                                 .n_caches = pass->n_docs,
+                                 .layer = layer,
                                  .dout = e->datt,
                                  .delta = e->delta,
                                  .dq = e->sums,
@@ -195,18 +225,16 @@ void dure_cuda_forward(dure_transformer *t, const dure_pass *pass)
     }
 }
 
-/* Labels [first, first + n). */
-static void head_chunk(dure_transformer *t, size_t first, size_t n, bool gradient)
+void dure_cuda_logits(dure_transformer *t, size_t first, size_t n)
 {
     dure_cuda_engine *e = dure_cuda_engine_of(t);
     size_t d = t->shape.n_embd;
-    const float *gain = dure_cuda_vector(e, t, t->output_norm);
     dure_cuda_pick pick = {
         .y = e->head_x, .x = e->res, .row = e->label_row + first, .rows = n, .width = d};
     dure_cuda_norm norm = {.y = e->head_norm,
                            .kept = e->head_kept,
                            .x = e->head_x,
-                           .gain = gain,
+                           .gain = dure_cuda_vector(e, t, t->output_norm),
                            .rows = n,
                            .width = d,
                            .eps = t->arch.norm_eps};
@@ -219,6 +247,16 @@ static void head_chunk(dure_transformer *t, size_t first, size_t n, bool gradien
                                   .m = n,
                                   .n = e->vocab,
                                   .k = d};
+    dure_cuda_pick_rows(e->device, &pick);
+    dure_cuda_norm_forward(e->device, &norm);
+    dure_device_multiply(e->device, &logits);
+}
+
+/* Labels [first, first + n). */
+static void head_chunk(dure_transformer *t, size_t first, size_t n, bool gradient)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    size_t d = t->shape.n_embd;
     dure_cuda_cross_entropy loss = {.logits = e->logits,
                                     .labels = e->label + first,
                                     .weight = gradient ? e->label_weight + first : NULL,
@@ -227,9 +265,7 @@ static void head_chunk(dure_transformer *t, size_t first, size_t n, bool gradien
                                     .rows = n,
                                     .vocab = t->head.out,
                                     .ld = e->vocab};
-    dure_cuda_pick_rows(e->device, &pick);
-    dure_cuda_norm_forward(e->device, &norm);
-    dure_device_multiply(e->device, &logits);
+    dure_cuda_logits(t, first, n);
     dure_cuda_cross_entropy_run(e->device, &loss);
     if (!gradient) return;
     dure_device_product back = {.c = e->head_dnorm,
@@ -245,7 +281,7 @@ static void head_chunk(dure_transformer *t, size_t first, size_t n, bool gradien
     dure_cuda_norm_grad grad = {.dx = e->head_x,
                                 .dy = e->head_dnorm,
                                 .kept = e->head_kept,
-                                .gain = gain,
+                                .gain = dure_cuda_vector(e, t, t->output_norm),
                                 .rows = n,
                                 .width = d,
                                 .eps = t->arch.norm_eps,
@@ -253,12 +289,12 @@ static void head_chunk(dure_transformer *t, size_t first, size_t n, bool gradien
     dure_device_multiply(e->device, &back);
     dure_cuda_norm_backward(e->device, &grad);
     /* Each row predicts at most one label, so its gradient is written once. */
-    pick = (dure_cuda_pick){.y = e->dres,
-                            .x = e->head_x,
-                            .row = e->label_row + first,
-                            .rows = n,
-                            .width = d,
-                            .scatter = 1};
+    dure_cuda_pick pick = {.y = e->dres,
+                           .x = e->head_x,
+                           .row = e->label_row + first,
+                           .rows = n,
+                           .width = d,
+                           .scatter = 1};
     dure_cuda_pick_rows(e->device, &pick);
 }
 

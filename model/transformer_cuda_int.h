@@ -8,7 +8,9 @@
 
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/dropout.h"
 #include "kernels/cuda/lora.h"
+#include "model/decode.h"
 #include "model/transformer_cuda.h"
 #include "model/transformer_device.h"
 
@@ -24,7 +26,7 @@ typedef enum dure_cuda_group {
 typedef struct dure_cuda_owned {
     dure_device *device;
     void **list;
-    size_t n, capacity;
+    size_t n, capacity, bytes;
     dure_err err; /* the first; later requests get NULL */
     dure_diag *diag;
 } dure_cuda_owned;
@@ -32,9 +34,10 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes);
 void dure_cuda_give_back(dure_cuda_owned *owned);
 
 typedef struct dure_cuda_layer {
-    uint16_t *w[DURE_CUDA_GROUPS];  /* out x in */
-    uint16_t *a[DURE_CUDA_GROUPS];  /* scale * A: z_n x in; NULL: not adapted */
-    uint16_t *b[DURE_LORA_TARGETS]; /* out x padded rank */
+    uint16_t *w[DURE_CUDA_GROUPS];      /* out x in; NULL: decoded whenever a product wants it */
+    uint8_t *packed[DURE_LORA_TARGETS]; /* then: as in the file */
+    uint16_t *a[DURE_CUDA_GROUPS];      /* scale * A: z_n x in; NULL: not adapted */
+    uint16_t *b[DURE_LORA_TARGETS];     /* out x padded rank */
 } dure_cuda_layer;
 
 /* What one layer keeps for its backward pass. */
@@ -50,6 +53,7 @@ typedef struct dure_cuda_engine {
     size_t width[DURE_LORA_TARGETS]; /* out features */
     size_t in[DURE_CUDA_GROUPS], out[DURE_CUDA_GROUPS];
     dure_cuda_layer *layers; /* host */
+    uint16_t *decoded;       /* the group that was decoded last; NULL: all are resident */
     uint8_t *embedding;      /* as in the file */
     uint16_t *head;          /* vocab padded to 8, x D */
     size_t vocab;            /* padded */
@@ -58,22 +62,31 @@ typedef struct dure_cuda_engine {
     dure_lora_layout layout; /* its shape is all zero before the first */
     size_t z_at[DURE_LORA_TARGETS], z_n[DURE_CUDA_GROUPS], z_width;
     float *params;
+    uint64_t version; /* of the adapter that is there; 0: none */
     /* The workspace. */
     size_t rows, stored, labels, docs, gradient; /* what it has room for */
     size_t positions;
+    bool dropout;
     dure_cuda_acts *acts; /* host; stored + 1 sets */
     float *res, *sums, *dres, *dnorm, *gradients, *delta, *rope, *rope_sliding;
     uint16_t *norm, *h, *dy, *datt, *dqkv, *dz;
+    /* With dropout: each row's seed, an input without what is dropped, the sums of dz A. */
+    uint64_t *seeds;
+    uint16_t *masked;
+    float *apart;
     float *head_x, *head_dnorm, *logits, *nll, *label_weight;
     uint16_t *head_norm, *head_kept, *p;
     int32_t *tokens, *label, *label_row;
     uint32_t *position;
     dure_cuda_tile *tiles;
     dure_cuda_rows *doc_rows;
+    dure_cuda_cache *caches; /* DURE_DECODERS_TOGETHER */
     /* Host: the pass under way. */
     int32_t *host_rows;
+    uint64_t *host_seeds;
     dure_cuda_tile *host_tiles;
     dure_cuda_rows *host_docs;
+    dure_cuda_cache host_caches[DURE_DECODERS_TOGETHER];
     size_t n_tiles, n_docs;
 } dure_cuda_engine;
 
@@ -89,9 +102,12 @@ size_t dure_cuda_column(const dure_cuda_engine *e, dure_lora_target target);
 dure_lora_target dure_cuda_first(dure_cuda_group group);
 size_t dure_cuda_count(dure_cuda_group group);
 
-/* Uploads the frozen weights; makes them bfloat16. */
+/* Uploads the frozen weights, as bfloat16 where all of them take at most half of the memory. */
 DURE_MUST_USE dure_err dure_cuda_weights_load(dure_cuda_engine *e, const dure_transformer *t,
                                               dure_diag *diag);
+/* The weights of a group's product, until the next call. */
+const uint16_t *dure_cuda_weights(const dure_cuda_engine *e, const dure_transformer *t,
+                                  uint32_t layer, dure_cuda_group group);
 /* The adapter as it is now; NULL: none. */
 DURE_MUST_USE dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
                                               const dure_lora *lora, dure_diag *diag);
@@ -112,8 +128,18 @@ dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transfor
 /* All layers, then loss and, with `gradient`, the gradient of the residual stream at the top. */
 void dure_cuda_forward(dure_transformer *t, const dure_pass *pass);
 void dure_cuda_head(dure_transformer *t, const dure_pass *pass, bool gradient);
+/* The logits of n rows of the pass, which e->label_row holds, into e->logits. */
+void dure_cuda_logits(dure_transformer *t, size_t first, size_t n);
 /* From there down; the gradients of every document of the pass. */
 void dure_cuda_backward(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map);
+
+/* What the adapter of a group reads of its input x: x itself without dropout; valid until the next
+ * call. */
+const uint16_t *dure_cuda_dropped(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                                  dure_cuda_group group, const uint16_t *x);
+/* The mask of a group's input; for what, is to be filled in. */
+dure_cuda_drop dure_cuda_mask(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                              dure_cuda_group group);
 
 /* Attention's arguments for both directions. */
 dure_cuda_attention dure_cuda_attention_args(const dure_transformer *t, const dure_pass *pass,

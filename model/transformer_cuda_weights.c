@@ -4,7 +4,6 @@
 #include "kernels/dequant.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { PAD = 8 };
 
@@ -36,11 +35,26 @@ static size_t largest(const dure_transformer *t)
     return most;
 }
 
+static size_t group_bytes(const dure_cuda_engine *e, int group)
+{
+    return e->out[group] * e->in[group] * sizeof(uint16_t);
+}
+
+static void load_packed(dure_cuda_engine *e, const dure_transformer *t, uint32_t layer)
+{
+    for (int k = 0; k < DURE_LORA_TARGETS; k++) {
+        const dure_weight *w = &t->layers[layer].w[k];
+        uint8_t *at = dure_cuda_take(&e->weights, bytes_of(w));
+        e->layers[layer].packed[k] = at;
+        if (at) dure_device_upload(e->device, at, w->data, bytes_of(w));
+    }
+}
+
 static void load_layer(dure_cuda_engine *e, const dure_transformer *t, uint32_t layer,
                        uint8_t *room)
 {
     for (int g = 0; g < DURE_CUDA_GROUPS; g++) {
-        uint16_t *at = dure_cuda_take(&e->weights, e->out[g] * e->in[g] * sizeof *at);
+        uint16_t *at = dure_cuda_take(&e->weights, group_bytes(e, g));
         dure_lora_target first = dure_cuda_first((dure_cuda_group)g);
         e->layers[layer].w[g] = at;
         for (size_t i = 0; at && i < dure_cuda_count((dure_cuda_group)g); i++) {
@@ -67,6 +81,47 @@ static void load_globals(dure_cuda_engine *e, const dure_transformer *t, uint8_t
     load_matrix(e, e->head, head, room);
 }
 
+/* Half of the memory is left to activations: decoding a layer for a pass of 8192 tokens should take
+ * a few percent of its time, and shorter passes would take more. */
+static bool stay_resident(const dure_cuda_engine *e, const dure_transformer *t)
+{
+    size_t rounded = 0, packed = 0;
+    for (int g = 0; g < DURE_CUDA_GROUPS; g++)
+        rounded += group_bytes(e, g);
+    for (int k = 0; k < DURE_LORA_TARGETS; k++)
+        packed += bytes_of(&t->layers[0].w[k]);
+    return rounded <= packed || rounded * t->shape.n_layers <= dure_device_room(e->device) / 2;
+}
+
+static void load_layers(dure_cuda_engine *e, const dure_transformer *t, uint8_t *room)
+{
+    bool resident = stay_resident(e, t);
+    size_t most = 0;
+    for (int g = 0; g < DURE_CUDA_GROUPS; g++)
+        if (group_bytes(e, g) > most) most = group_bytes(e, g);
+    if (!resident) e->decoded = dure_cuda_take(&e->weights, most);
+    for (uint32_t l = 0; l < t->shape.n_layers && !e->weights.err; l++) {
+        if (resident)
+            load_layer(e, t, l, room);
+        else
+            load_packed(e, t, l);
+    }
+}
+
+const uint16_t *dure_cuda_weights(const dure_cuda_engine *e, const dure_transformer *t,
+                                  uint32_t layer, dure_cuda_group group)
+{
+    if (e->layers[layer].w[group]) return e->layers[layer].w[group];
+    uint16_t *at = e->decoded;
+    for (size_t i = 0; i < dure_cuda_count(group); i++) {
+        dure_lora_target k = dure_cuda_first(group) + i;
+        const dure_weight *w = &t->layers[layer].w[k];
+        dure_cuda_dequant(e->device, at, e->layers[layer].packed[k], w->out * w->in, w->type);
+        at += w->out * w->in;
+    }
+    return e->decoded;
+}
+
 dure_err dure_cuda_weights_load(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
 {
     void *room = NULL;
@@ -76,8 +131,7 @@ dure_err dure_cuda_weights_load(dure_cuda_engine *e, const dure_transformer *t, 
     dure_err err = dure_device_new(&room, e->device, largest(t), diag);
     if (!err) {
         load_globals(e, t, room);
-        for (uint32_t l = 0; l < t->shape.n_layers && !e->weights.err; l++)
-            load_layer(e, t, l, room);
+        load_layers(e, t, room);
         err = e->weights.err ? e->weights.err : dure_device_wait(e->device, diag);
     }
     e->weights.diag = NULL;
@@ -122,6 +176,7 @@ static dure_err take_adapter(dure_cuda_engine *e, const dure_lora *lora, dure_di
     dure_cuda_owned *o = &e->adapter;
     const dure_lora_layout *layout = &lora->layout;
     dure_cuda_give_back(o);
+    e->version = 0;
     o->diag = diag;
     e->layout = *layout;
     place(e);
@@ -176,12 +231,13 @@ dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
                                 const dure_lora *lora, dure_diag *diag)
 {
     (void)t;
-    if (!lora) return DURE_OK;
+    if (!lora || lora->version == e->version) return DURE_OK;
     if (!dure_lora_layout_equal(&e->layout, &lora->layout)) {
         dure_err err = take_adapter(e, lora, diag);
         e->rows = 0; /* the workspace has room for another z */
         if (err) return err;
     }
+    e->version = lora->version;
     dure_device_upload(e->device, e->params, lora->params, lora->n * sizeof *e->params);
     for (uint32_t l = lora->layout.first_layer; l < lora->layout.shape.n_layers; l++)
         for (int k = 0; k < DURE_LORA_TARGETS; k++)

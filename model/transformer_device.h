@@ -17,7 +17,15 @@ struct dure_transformer_device {
     /* Document `doc` of that pass: map->n floats into ws.gradient. */
     dure_err (*gradient)(dure_transformer *t, const dure_gradient_map *map, size_t doc,
                          dure_diag *diag);
+    /* Room for the keys and values of a conversation: what dure_kv_cache.k then is. */
+    dure_err (*cache_new)(void **out, dure_transformer *t, size_t positions);
+    void (*cache_free)(dure_transformer *t, void *cache);
+    /* A pass that goes on with caches, and the logits of n of its rows into ws.logits. */
+    dure_err (*decode)(dure_transformer *t, const dure_pass *pass, const size_t *row, size_t n,
+                       dure_diag *diag);
     /* Documents of a pass that there is room for. */
     size_t (*most_docs)(const dure_transformer *t);
+    /* Memory of the device that is taken now. */
+    size_t (*bytes)(const dure_transformer *t);
     void (*close)(void *state);
 };

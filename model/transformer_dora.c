@@ -11,7 +11,7 @@ typedef struct norm_job {
     dure_transformer *t;
     const dure_weight *w;
     const float *a, *b; /* rank x in, out x rank */
-    const double *gram; /* A A^T, rank x rank */
+    const float *gram;  /* A A^T, rank x rank */
     double scale;
     uint32_t rank;
     const float *magnitude;
@@ -29,8 +29,7 @@ static double squared_norm(const norm_job *j, size_t row, const float *w)
     for (uint32_t r = 0; r < j->rank; r++) {
         if (fpclassify(b[r]) == FP_ZERO) continue;
         cross += (double)b[r] * (double)ops->dot(j->a + (size_t)r * j->w->in, w, j->w->in);
-        for (uint32_t q = 0; q < j->rank; q++)
-            square += (double)b[r] * (double)b[q] * j->gram[r * j->rank + q];
+        square += (double)b[r] * (double)ops->dot(j->gram + (size_t)r * j->rank, b, j->rank);
     }
     return j->base[row] + 2 * j->scale * cross + j->scale * j->scale * square;
 }
@@ -54,19 +53,15 @@ static void norm_rows(void *state, size_t first, size_t last, void *scratch)
     }
 }
 
-static void make_gram(double *gram, const float *a, size_t rank, size_t in)
+static void make_gram(float *gram, const float *a, size_t rank, size_t in, const dure_cpu_ops *ops)
 {
     for (size_t r = 0; r < rank; r++)
-        for (size_t q = 0; q <= r; q++) {
-            double sum = 0;
-            for (size_t i = 0; i < in; i++)
-                sum += (double)a[r * in + i] * (double)a[q * in + i];
-            gram[r * rank + q] = gram[q * rank + r] = sum;
-        }
+        for (size_t q = 0; q <= r; q++)
+            gram[r * rank + q] = gram[q * rank + r] = ops->dot(a + r * in, a + q * in, in);
 }
 
 static void settle_matrix(dure_transformer *t, const dure_lora *lora, uint32_t layer,
-                          dure_lora_target target, double *gram)
+                          dure_lora_target target, float *gram)
 {
     enum { GRAIN = 16 };
     const dure_lora_layout *layout = &lora->layout;
@@ -88,7 +83,7 @@ static void settle_matrix(dure_transformer *t, const dure_lora *lora, uint32_t l
                     .norm = lora->norms->norm + at,
                     .gain = lora->norms->gain + at,
                     .first = lora->norms->of == 0};
-    make_gram(gram, job.a, job.rank, w->in);
+    make_gram(gram, job.a, job.rank, w->in, t->compute.ops);
     dure_compute_rows(&t->compute, w->out, GRAIN, norm_rows, &job);
 }
 
@@ -101,7 +96,7 @@ dure_err dure_dora_settle(dure_transformer *t, const dure_lora *lora)
         size_t in = dure_lora_in(&layout->shape, (dure_lora_target)k);
         if (in > widest) widest = in;
     }
-    double *gram = malloc(most * most * sizeof *gram);
+    float *gram = malloc(most * most * sizeof *gram);
     dure_err err = gram ? dure_pool_reserve(t->pool, widest * sizeof(float)) : DURE_ERR_NOMEM;
     for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers && !err; layer++)
         for (int k = 0; k < DURE_LORA_TARGETS; k++)
@@ -169,54 +164,62 @@ typedef struct back_job {
     const dure_pass *pass;
     const dure_gradient_map *map;
     uint32_t layer;
-    size_t width, offset; /* of the magnitudes in the layer's gradients */
+    size_t width, offset; /* of the magnitudes in the layer's gradients; SIZE_MAX: not trained */
+    size_t docs;          /* whose magnitudes have gradients of their own */
     const void *kept;
     void *dy;
     const float *norms, *gains;
 } back_job;
 
-/* dm = sum of dy . sums over the rows of one document, over the norm. */
-static void magnitude_task(void *state, size_t doc, void *scratch)
+/* Documents share out among the threads; one alone is cut across its columns. */
+static size_t strips_of(const back_job *j)
 {
-    enum { PIECE = 256 };
-    const back_job *j = state;
-    const dure_cpu_ops *ops = j->t->compute.ops;
-    const dure_attention_doc *d = &j->t->ws.docs[doc];
-    size_t first = j->map->together ? 0 : d->first, n = j->map->together ? j->pass->rows : d->n;
-    float *out = dure_transformer_layer_gradients(j->t, j->map, j->layer, doc) + j->offset;
-    float dy[PIECE], kept[PIECE];
-    (void)scratch;
-    memset(out, 0, j->width * sizeof *out);
-    for (size_t r = first; r < first + n; r++)
-        for (size_t i = 0; i < j->width; i += PIECE) {
-            size_t columns = j->width - i < PIECE ? j->width - i : PIECE;
-            ops->load(dy, dure_act_at(ops, j->dy, r * j->width + i), columns);
-            ops->load(kept, dure_act_in(ops, j->kept, r * j->width + i), columns);
-            for (size_t k = 0; k < columns; k++)
-                out[i + k] += dy[k] * kept[k];
-        }
-    for (size_t i = 0; i < j->width; i++)
-        out[i] = j->norms[i] > 0 ? out[i] / j->norms[i] : 0;
+    return j->docs > 1 ? 1 : dure_pool_threads(j->t->pool);
 }
 
-static void scale_rows(void *state, size_t first, size_t last, void *scratch)
+/* Columns [first, end) of a row: adds dy . sums to dm (NULL: not wanted), and dy takes the gains.
+ */
+static void back_row(const back_job *j, size_t row, size_t first, size_t end, float *dm)
+{
+    enum { PIECE = 256 };
+    const dure_cpu_ops *ops = j->t->compute.ops;
+    float dy[PIECE], kept[PIECE];
+    for (size_t i = first; i < end; i += PIECE) {
+        size_t n = end - i < PIECE ? end - i : PIECE;
+        void *at = dure_act_at(ops, j->dy, row * j->width + i);
+        ops->load(dy, at, n);
+        if (dm) ops->load(kept, dure_act_in(ops, j->kept, row * j->width + i), n);
+        for (size_t k = 0; dm && k < n; k++)
+            dm[i + k] += dy[k] * kept[k];
+        for (size_t k = 0; k < n; k++)
+            dy[k] *= j->gains[i + k];
+        ops->store(at, dy, n, 1.0f);
+    }
+}
+
+/* A strip's gradient, dm = sum of dy . sums over the document's rows, over the norm; and its dy. */
+static void back_task(void *state, size_t index, void *scratch)
 {
     const back_job *j = state;
-    const dure_cpu_ops *ops = j->t->compute.ops;
-    float *row = scratch;
-    for (size_t r = first; r < last; r++) {
-        void *dy = dure_act_at(ops, j->dy, r * j->width);
-        ops->load(row, dy, j->width);
-        for (size_t i = 0; i < j->width; i++)
-            row[i] *= j->gains[i];
-        ops->store(dy, row, j->width, 1.0f);
+    size_t strips = strips_of(j), doc = index / strips, strip = index % strips;
+    const dure_attention_doc *d = &j->t->ws.docs[doc];
+    size_t first = j->docs == 1 ? 0 : d->first, rows = j->docs == 1 ? j->pass->rows : d->n;
+    size_t from = strip * j->width / strips, end = (strip + 1) * j->width / strips;
+    float *dm = NULL;
+    (void)scratch;
+    if (j->offset != SIZE_MAX) {
+        dm = dure_transformer_layer_gradients(j->t, j->map, j->layer, doc) + j->offset;
+        memset(dm + from, 0, (end - from) * sizeof *dm);
     }
+    for (size_t r = first; r < first + rows; r++)
+        back_row(j, r, from, end, dm);
+    for (size_t i = from; dm && i < end; i++)
+        dm[i] = j->norms[i] > 0 ? dm[i] / j->norms[i] : 0;
 }
 
 void dure_dora_back(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
                     uint32_t layer, dure_lora_target target, void *dy)
 {
-    enum { GRAIN = 8 };
     const dure_lora_layout *layout = &pass->lora->layout;
     size_t unused;
     if (!dure_lora_find_magnitude(&unused, layout, layer, target)) return;
@@ -226,13 +229,13 @@ void dure_dora_back(dure_transformer *t, const dure_pass *pass, const dure_gradi
                     .map = map,
                     .layer = layer,
                     .width = t->layers[layer].w[target].out,
+                    .offset = SIZE_MAX,
+                    .docs = map->together ? 1 : pass->n_docs,
                     .kept = dure_transformer_acts(t, layer)->sums[target],
                     .dy = dy,
                     .norms = pass->lora->norms->norm + at,
                     .gains = pass->lora->norms->gain + at};
-    if (b != SIZE_MAX) { /* the magnitudes follow B */
+    if (b != SIZE_MAX) /* the magnitudes follow B */
         job.offset = b - map->layer_at[layer] + job.width * dure_lora_rank(layout, target);
-        dure_pool_run(t->pool, map->together ? 1 : pass->n_docs, magnitude_task, &job);
-    }
-    dure_compute_rows(&t->compute, pass->rows, GRAIN, scale_rows, &job);
+    dure_pool_run(t->pool, job.docs * strips_of(&job), back_task, &job);
 }

@@ -6,13 +6,6 @@
 
 enum { GRAIN = 8 };
 
-/* What the words of one row are drawn from. */
-static uint64_t row_key(uint64_t seed, uint32_t layer, dure_lora_target input, size_t position)
-{
-    uint64_t place = ((uint64_t)layer << 8 | (uint64_t)input) << 32 | (uint64_t)position;
-    return dure_drop_mix(seed + dure_drop_mix(place + DURE_DROP_STEP));
-}
-
 static size_t widest(const dure_model_shape *s)
 {
     size_t q = (size_t)s->n_head * s->head_dim, most = s->n_embd > s->n_ff ? s->n_embd : s->n_ff;
@@ -30,6 +23,7 @@ dure_err dure_dropout_init(dure_dropout *d, const dure_transformer *t, double ra
     size_t n = t->ws.has.rows * widest(&t->shape);
     *d = (dure_dropout){.threshold = (uint32_t)lrint(rate * 65536), .seeds = seeds};
     d->scale = (float)(65536.0 / (65536.0 - d->threshold));
+    if (t->device) return DURE_OK; /* it has its own room */
     d->masked = malloc(n * t->compute.ops->act_bytes);
     return d->masked ? DURE_OK : DURE_ERR_NOMEM;
 }
@@ -59,9 +53,9 @@ static dure_drop mask_of(const dure_dropout_sums *s, size_t row)
     const dure_workspace *ws = &s->t->ws;
     const dure_dropout *d = s->pass->dropout;
     size_t doc = doc_of(ws, s->pass, row);
-    return (dure_drop){
-        .key = row_key(d->seeds[ws->doc_index[doc]], s->layer, s->input, row - ws->docs[doc].first),
-        .threshold = d->threshold};
+    return (dure_drop){.key = dure_drop_row_key(d->seeds[ws->doc_index[doc]], s->layer, s->input,
+                                                row - ws->docs[doc].first),
+                       .threshold = d->threshold};
 }
 
 typedef struct mask_job {

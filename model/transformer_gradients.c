@@ -155,8 +155,7 @@ static dure_err tell(teller *to, dure_transformer *t, const dure_pass *pass, siz
     return DURE_OK;
 }
 
-static dure_err check_opts(const dure_transformer *t, const dure_lora *lora,
-                           const dure_gradient_opts *opts, dure_diag *diag)
+static dure_err check_opts(const dure_lora *lora, const dure_gradient_opts *opts, dure_diag *diag)
 {
     if (!lora) return dure_diag_set(diag, DURE_ERR_USAGE, "gradients need an adapter to train");
     if (opts->factors < DURE_LORA_FACTOR_A || opts->factors > DURE_LORA_FACTOR_BOTH)
@@ -165,9 +164,6 @@ static dure_err check_opts(const dure_transformer *t, const dure_lora *lora,
         (opts->dropout > 0 && !opts->dropout_seeds))
         return dure_diag_set(diag, DURE_ERR_USAGE, "dropout must be from 0 to 0.95, not %g",
                              opts->dropout);
-    if (t->device && opts->dropout > 0)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "dropout does not run on a GPU yet; use --device cpu");
     return DURE_OK;
 }
 
@@ -197,10 +193,10 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
                                     size_t n_docs, dure_gradient_sink *sink, void *state,
                                     dure_diag *diag)
 {
-    dure_gradient_map map = {.together = opts->together};
+    dure_gradient_map map = {.together = opts->together, .dropout = opts->dropout > 0};
     dure_dropout dropout = {.seeds = NULL};
     teller to = {.sink = sink, .state = state, .map = &map, .diag = diag};
-    dure_err err = check_opts(t, lora, opts, diag);
+    dure_err err = check_opts(lora, opts, diag);
     if (!err) err = map_make(&map, &lora->layout, opts->factors);
     if (!err) err = dure_transformer_prepare(t, lora, docs, n_docs, &map, diag);
     if (!err && opts->dropout > 0) {

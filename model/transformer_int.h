@@ -167,9 +167,6 @@ void dure_transformer_pack(dure_pass *pass, size_t *next, dure_transformer *t,
 /* DURE_ERR_USAGE when the adapter was made for a model of another shape; NULL is fine. */
 DURE_MUST_USE dure_err dure_transformer_check_lora(const dure_transformer *t, const dure_lora *lora,
                                                    dure_diag *diag);
-/* Adds the pass's ws.nll to the losses of its documents, in their order. */
-void dure_transformer_collect(dure_document_loss *losses, const dure_transformer *t,
-                              const dure_pass *pass);
 
 /* All layers; the result is ws.res. */
 void dure_transformer_run(dure_transformer *t, dure_pass *pass);
@@ -191,9 +188,18 @@ typedef struct dure_gradient_map {
     size_t (*offset)[DURE_LORA_TARGETS][2];
     size_t *layer_at; /* n_layers + 1 */
     bool together;    /* all documents of a pass as one */
-    size_t n;         /* floats a document */
-    size_t widest;    /* floats of the layer with the most */
+    bool dropout;
+    size_t n;      /* floats a document */
+    size_t widest; /* floats of the layer with the most */
 } dure_gradient_map;
+
+/* Room on t's device for passes of t's rows, and for a document of so many: of half as many rows,
+ * as often as its memory asks for that. */
+DURE_MUST_USE dure_err dure_transformer_prepare_device(dure_transformer *t,
+                                                       dure_workspace_need need,
+                                                       const dure_lora *lora,
+                                                       const dure_gradient_map *map,
+                                                       size_t longest_doc, dure_diag *diag);
 
 /* Checks the adapter and the documents, and reserves what a pass over them needs; `map` NULL: no
  * backward. */

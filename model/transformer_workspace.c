@@ -139,6 +139,8 @@ static size_t slice_all(dure_workspace *ws, void *base, const dure_transformer *
     slicer s = {.base = base, .act_bytes = ops->act_bytes};
     if (t->device) { /* all else is in its memory */
         ws->gradient = floats(&s, ws->has.gradient + 1);
+        ws->logits_ld = t->head.out;
+        ws->logits = floats(&s, ws->has.logits * ws->logits_ld);
         return s.used;
     }
     size_t n = ws->has.rows;

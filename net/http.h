@@ -61,9 +61,7 @@ const char *dure_http_url(const dure_http *http);
 
 /* The request; borrowed from the exchange. */
 const char *dure_http_method(const dure_http_exchange *x);
-const char *dure_http_path(const dure_http_exchange *x);                     /* without the query */
-const char *dure_http_query(const dure_http_exchange *x, const char *name);  /* NULL: not there */
-const char *dure_http_header(const dure_http_exchange *x, const char *name); /* handler only */
+const char *dure_http_path(const dure_http_exchange *x); /* without the query */
 dure_span dure_http_body(const dure_http_exchange *x);
 
 /* Before the handler returns, for an exchange it has not answered: it stays valid until release. */

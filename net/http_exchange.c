@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define STREAM_BLOCK_BYTES 16384
 
@@ -123,16 +122,6 @@ const char *dure_http_method(const dure_http_exchange *x)
 const char *dure_http_path(const dure_http_exchange *x)
 {
     return x->path;
-}
-
-const char *dure_http_query(const dure_http_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->connection, MHD_GET_ARGUMENT_KIND, name);
-}
-
-const char *dure_http_header(const dure_http_exchange *x, const char *name)
-{
-    return MHD_lookup_connection_value(x->connection, MHD_HEADER_KIND, name);
 }
 
 dure_span dure_http_body(const dure_http_exchange *x)
@@ -316,14 +305,7 @@ dure_err dure_http_stream_begin(dure_http_exchange *x, unsigned status, const ch
 
 static dure_err wait_for_room(dure_http_exchange *x, size_t n, uint32_t timeout_ms)
 {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += timeout_ms / 1000;
-    end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (end.tv_nsec >= 1000000000) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000;
-    }
+    const struct timespec end = dure_clock_deadline(timeout_ms);
     while (x->connection && !x->failed && x->stream_capacity - x->queue_n < n)
         if (pthread_cond_timedwait(&x->room, &x->lock, &end) == ETIMEDOUT) return DURE_ERR_TIMEOUT;
     return x->connection && !x->failed ? DURE_OK : DURE_ERR_NET;

@@ -152,14 +152,3 @@ dure_receiver_progress dure_receiver_progress_of(const dure_receiver *r)
                                     .in_flight_bytes = r->asked - r->received,
                                     .last_ms = r->last_ms};
 }
-
-dure_err dure_fetch_slice(dure_span *out, const dure_fetch *fetch, dure_span whole,
-                          uint32_t max_chunk)
-{
-    *out = dure_span_of(NULL, 0);
-    if (fetch->length == 0 || fetch->length > max_chunk || fetch->offset >= whole.n ||
-        fetch->length > whole.n - fetch->offset)
-        return DURE_ERR_PROTO;
-    *out = dure_span_of(whole.data + fetch->offset, fetch->length);
-    return DURE_OK;
-}

@@ -72,8 +72,3 @@ void dure_receiver_rewind(dure_receiver *receiver);
 
 bool dure_receiver_complete(const dure_receiver *receiver);
 dure_receiver_progress dure_receiver_progress_of(const dure_receiver *receiver);
-
-/* The sender's side: the part of `whole` that a fetch asks for, borrowed. DURE_ERR_PROTO if it
- * reaches past the end, is empty or is longer than `max_chunk`. */
-DURE_MUST_USE dure_err dure_fetch_slice(dure_span *out, const dure_fetch *fetch, dure_span whole,
-                                        uint32_t max_chunk);

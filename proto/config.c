@@ -122,10 +122,12 @@ static void walk_u64(codec *c, uint64_t *value)
  * would be a second encoding of an equal value, is refused there too. */
 static void walk_double(codec *c, double *value)
 {
-    uint64_t bits = 0;
-    if (c->out) memcpy(&bits, value, sizeof bits);
-    walk_u64(c, &bits);
-    if (!c->out) memcpy(value, &bits, sizeof bits);
+    if (c->err) return;
+    if (c->out) {
+        dure_put_f64(c->out, *value);
+    } else {
+        c->err = dure_take_f64(value, c->in);
+    }
 }
 
 static void walk_raw(codec *c, uint8_t *bytes, size_t n)

@@ -60,16 +60,6 @@ out:
     return err;
 }
 
-dure_err dure_blob_put_file(dure_hash *digest, const char *dir, const char *path, size_t limit,
-                            dure_diag *diag)
-{
-    dure_buf bytes = {0};
-    dure_err err = dure_file_read(&bytes, path, limit, diag);
-    if (!err) err = dure_blob_put(digest, dir, dure_buf_span(&bytes), diag);
-    dure_buf_fini(&bytes);
-    return err;
-}
-
 static dure_err altered(const char *path, dure_diag *diag)
 {
     return dure_diag_set(diag, DURE_ERR_AUTH,

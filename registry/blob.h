@@ -21,9 +21,6 @@ bool dure_blob_present(const char *dir, const dure_hash *digest);
  */
 DURE_MUST_USE dure_err dure_blob_put(dure_hash *digest, const char *dir, dure_span bytes,
                                      dure_diag *diag);
-/* As dure_blob_put with the whole of a file of at most `limit` bytes. */
-DURE_MUST_USE dure_err dure_blob_put_file(dure_hash *digest, const char *dir, const char *path,
-                                          size_t limit, dure_diag *diag);
 
 /* Reads and checks. DURE_ERR_NOT_FOUND; DURE_ERR_AUTH when the bytes are not those of the name;
  * DURE_ERR_LIMIT over `limit`. The caller ends *out with dure_buf_fini(). */

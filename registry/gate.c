@@ -1,5 +1,7 @@
 #include "registry/gate.h"
 
+#include "common/splitmix.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,21 +10,11 @@
 #define MIN_RESAMPLES 1000u
 #define MAX_RESAMPLES 1000000u
 
-/* SplitMix64 (Steele, Lea, Flood 2014) from a fixed start. Public decisions on public losses: it
- * need not be unpredictable, it must be the same everywhere. */
-static uint64_t next(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* Uniform in [0, n), n < 2^32: the high half of a 32 x 32 bit product. The bias, below n / 2^32, is
  * far under the resolution of the bootstrap. */
 static uint32_t index_below(uint64_t *state, uint32_t n)
 {
-    return (uint32_t)(((next(state) >> 32) * n) >> 32);
+    return (uint32_t)(((dure_splitmix64(state) >> 32) * n) >> 32);
 }
 
 static int ascending(const void *a, const void *b)

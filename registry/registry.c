@@ -198,18 +198,6 @@ dure_err dure_registry_add(uint64_t *number, dure_registry *r, const dure_candid
     return err;
 }
 
-dure_err dure_registry_add_file(uint64_t *number, dure_registry *r, const dure_candidate *candidate,
-                                const char *adapter_path, dure_diag *diag)
-{
-    dure_buf bytes = {0};
-    *number = 0;
-    dure_err err = dure_file_read(&bytes, adapter_path, DURE_REGISTRY_MAX_ADAPTER_BYTES, diag);
-    if (err) return err;
-    err = dure_registry_add(number, r, candidate, dure_buf_span(&bytes), diag);
-    dure_buf_fini(&bytes);
-    return err;
-}
-
 dure_err dure_registry_set_gate(dure_registry *r, uint64_t number, const dure_gate_result *gate,
                                 uint64_t reference, dure_diag *diag)
 {

@@ -77,14 +77,11 @@ typedef struct dure_candidate {
     int64_t created_s;
 } dure_candidate;
 
-/* Stores the adapter file (its bytes, or a copy of it) and adds a version. The same file for the
- * same round again gives the same number: a coordinator that was killed may repeat itself. */
+/* Stores the bytes of an adapter file and adds a version. The same file for the same round again
+ * gives the same number: a coordinator that was killed may repeat itself. */
 DURE_MUST_USE dure_err dure_registry_add(uint64_t *number, dure_registry *r,
                                          const dure_candidate *candidate, dure_span adapter,
                                          dure_diag *diag);
-DURE_MUST_USE dure_err dure_registry_add_file(uint64_t *number, dure_registry *r,
-                                              const dure_candidate *candidate,
-                                              const char *adapter_path, dure_diag *diag);
 /* Records the gate: candidate, gated or blocked becomes gated or blocked. DURE_ERR_STATE for a
  * version that was promoted already. */
 DURE_MUST_USE dure_err dure_registry_set_gate(dure_registry *r, uint64_t number,

@@ -17,7 +17,8 @@ dure_secagg_who client_who(const dure_secagg_client *c, uint32_t member)
     return (dure_secagg_who){&c->opts.config_hash, member};
 }
 
-size_t client_near(const dure_secagg_client *c)
+/* Members that this site, being one of U0, has as neighbours, and itself. */
+static size_t n_near(const dure_secagg_client *c)
 {
     return (size_t)dure_config_degree(c->opts.config) + 1;
 }
@@ -30,8 +31,8 @@ size_t client_rank(const dure_secagg_client *c, uint32_t member)
 void client_forget(dure_secagg_client *c)
 {
     client_secrets *secrets = &c->secrets;
-    if (secrets->held) dure_wipe(secrets->held, client_near(c) * sizeof *secrets->held);
-    if (secrets->kem) dure_wipe(secrets->kem, client_near(c) * sizeof *secrets->kem);
+    if (secrets->held) dure_wipe(secrets->held, n_near(c) * sizeof *secrets->held);
+    if (secrets->kem) dure_wipe(secrets->kem, n_near(c) * sizeof *secrets->kem);
     free(secrets->held);
     free(secrets->kem);
     dure_wipe(secrets, sizeof *secrets);
@@ -175,9 +176,9 @@ dure_err dure_secagg_client_new(dure_secagg_client **out, const dure_secagg_clie
         err = dure_diag_set(diag, DURE_ERR_POLICY, "this site is not a member of the round");
         goto out;
     }
-    c->keys = calloc(client_near(c), sizeof *c->keys);
-    c->secrets.held = calloc(client_near(c), sizeof *c->secrets.held);
-    c->secrets.kem = calloc(client_near(c), sizeof *c->secrets.kem);
+    c->keys = calloc(n_near(c), sizeof *c->keys);
+    c->secrets.held = calloc(n_near(c), sizeof *c->secrets.held);
+    c->secrets.kem = calloc(n_near(c), sizeof *c->secrets.kem);
     if (!c->keys || !c->secrets.held || !c->secrets.kem) {
         err = dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
         goto out;
@@ -441,7 +442,7 @@ static dure_err own_masks(dure_masks **out, const dure_secagg_client *c)
     const dure_config *config = c->opts.config;
     uint8_t key[DURE_SECAGG_KEY_BYTES];
     const dure_members with = dure_members_both(&c->near, &c->u2);
-    dure_err err = dure_masks_new(out, config, client_near(c));
+    dure_err err = dure_masks_new(out, config, n_near(c));
     if (!err) err = dure_secagg_self_key(key, &c->t2, c->secrets.b, c->self, config);
     if (!err) err = dure_masks_add(*out, key, false);
     for (uint32_t v = 0; !err && v < config->n_members; v++) {
@@ -528,7 +529,7 @@ dure_err dure_secagg_client_update(dure_secagg_actions *actions, dure_secagg_cli
     dure_wipe(&c->secrets.channel, sizeof c->secrets.channel);
     dure_wipe(&c->secrets.mask, sizeof c->secrets.mask);
     dure_wipe(c->secrets.b, sizeof c->secrets.b);
-    dure_wipe(c->secrets.kem, client_near(c) * sizeof *c->secrets.kem);
+    dure_wipe(c->secrets.kem, n_near(c) * sizeof *c->secrets.kem);
     c->stage = DURE_STAGE_UPLOADING;
     return DURE_OK;
 }
@@ -582,11 +583,6 @@ dure_err dure_secagg_client_sent(dure_secagg_actions *actions, dure_secagg_clien
 dure_stage dure_secagg_client_stage(const dure_secagg_client *c)
 {
     return c->stage;
-}
-
-uint32_t dure_secagg_client_self(const dure_secagg_client *c)
-{
-    return c->self;
 }
 
 dure_err dure_secagg_client_sharers(dure_members *u2, const dure_secagg_client *c)

@@ -100,7 +100,6 @@ DURE_MUST_USE dure_err dure_secagg_client_abort(dure_secagg_actions *actions,
                                                 const char *text);
 
 dure_stage dure_secagg_client_stage(const dure_secagg_client *client); /* IDLE once ended */
-uint32_t dure_secagg_client_self(const dure_secagg_client *client);
 /* U2, once A2 was accepted; DURE_ERR_STATE before. */
 DURE_MUST_USE dure_err dure_secagg_client_sharers(dure_members *u2,
                                                   const dure_secagg_client *client);

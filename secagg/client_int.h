@@ -67,8 +67,6 @@ dure_err client_on_signatures(dure_secagg_actions *actions, dure_secagg_client *
 dure_err client_reply(dure_secagg_actions *actions, dure_secagg_client *c, unsigned step,
                       const dure_msg *msg, dure_diag *diag);
 dure_secagg_who client_who(const dure_secagg_client *c, uint32_t member);
-/* Members that this site, being one of U0, has as neighbours, and itself. */
-size_t client_near(const dure_secagg_client *c);
 /* The place of a member of `near`. */
 size_t client_rank(const dure_secagg_client *c, uint32_t member);
 /* Wipes what R4 no longer needs, or everything. */

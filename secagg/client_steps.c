@@ -168,9 +168,9 @@ static dure_err make_shares(dure_share *self_shares, dure_share *mask_shares,
     for (uint32_t v = 0; v < c->opts.config->n_members && n < DURE_NEAR_MAX; v++) {
         if (dure_members_has(&c->near, v)) xs[n++] = v + 1;
     }
-    dure_err err = dure_shamir_share_at(self_shares, xs, n, t, c->secrets.b, &c->opts.rng);
+    dure_err err = dure_shamir_share(self_shares, xs, n, t, c->secrets.b, &c->opts.rng);
     if (err) return err;
-    return dure_shamir_share_at(mask_shares, xs, n, t, c->secrets.mask.seed, &c->opts.rng);
+    return dure_shamir_share(mask_shares, xs, n, t, c->secrets.mask.seed, &c->opts.rng);
 }
 
 /* Each by rank in `near`. */

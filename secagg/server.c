@@ -176,8 +176,9 @@ static dure_err make_abort(dure_buf *frame, const dure_secagg_server *s, dure_ab
     return err ? err : dure_msg_encode(frame, &msg, NULL);
 }
 
-dure_err dure_secagg_server_fail(dure_secagg_actions *actions, dure_secagg_server *s,
-                                 dure_abort_code code, const char *text)
+/* Ends the round as failed: tells every site that took part. */
+static dure_err fail(dure_secagg_actions *actions, dure_secagg_server *s, dure_abort_code code,
+                     const char *text)
 {
     if (s->phase == DURE_SECAGG_PHASE_FAILED || s->phase == DURE_SECAGG_PHASE_SUMMED) {
         return DURE_ERR_STATE;
@@ -201,7 +202,7 @@ static dure_err fail_too_few(dure_secagg_actions *actions, dure_secagg_server *s
     char text[160];
     snprintf(text, sizeof text, "only %zu sites %s; the round needs %zu",
              dure_members_count(&s->answered), what, least);
-    return dure_secagg_server_fail(actions, s, DURE_ABORT_THRESHOLD, text);
+    return fail(actions, s, DURE_ABORT_THRESHOLD, text);
 }
 
 /* ---- from phase to phase ---- */
@@ -255,7 +256,7 @@ static void too_sparse(char why[160], const dure_secagg_server *s)
 
 static dure_err fail_because(dure_secagg_actions *actions, dure_secagg_server *s, const char *why)
 {
-    return dure_secagg_server_fail(actions, s, DURE_ABORT_THRESHOLD, why);
+    return fail(actions, s, DURE_ABORT_THRESHOLD, why);
 }
 
 /* Syncs the record of this phase's answers, then goes on and tells everybody. */

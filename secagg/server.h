@@ -81,10 +81,6 @@ DURE_MUST_USE dure_err dure_secagg_server_drop(dure_secagg_actions *actions,
  * DURE_ERR_STATE while a beacon is waited for, or after the end. */
 DURE_MUST_USE dure_err dure_secagg_server_advance(dure_secagg_actions *actions,
                                                   dure_secagg_server *server);
-/* Ends the round as failed: tells every site that took part (`text` in an ABORT). */
-DURE_MUST_USE dure_err dure_secagg_server_fail(dure_secagg_actions *actions,
-                                               dure_secagg_server *server, dure_abort_code code,
-                                               const char *text);
 /* What `member` is still owed, after its HELLO: the last A of the round again, if it is in it. */
 DURE_MUST_USE dure_err dure_secagg_server_repeat(dure_secagg_actions *actions,
                                                  dure_secagg_server *server, uint32_t member);

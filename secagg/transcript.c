@@ -220,14 +220,6 @@ dure_err dure_secagg_t3(dure_hash *out, const dure_hash *t2, const dure_secagg_s
     return finish(out, "DURE/1/T3", &buf);
 }
 
-dure_err dure_secagg_t4(dure_hash *out, const dure_hash *t3, const dure_hash *sum_digest,
-                        const dure_hash *adapter_digest)
-{
-    dure_span fields[3] = {dure_hash_span(t3), dure_hash_span(sum_digest),
-                           dure_hash_span(adapter_digest)};
-    return dure_hash_labeled(out, "DURE/1/T4", fields, 3);
-}
-
 /* key = HKDF(salt, ikm, label and numbers). */
 static dure_err derive(uint8_t key[DURE_SECAGG_KEY_BYTES], const dure_hash *salt, dure_span ikm,
                        const char *label, const uint32_t numbers[4])

@@ -1,7 +1,7 @@
 /* What the parties hash, sign and derive keys from: the one definition for both sides.
  *
  * Every value is a labelled hash of length-prefixed, big-endian fields, never of protobuf bytes.
- * The transcript grows H_C -> T1 -> T2 -> T3 -> T4, each over the one before, and the keys of masks
+ * The transcript grows H_C -> T1 -> T2 -> T3, each over the one before, and the keys of masks
  * are salted with T2: parties that saw different configurations, keys or sets derive masks that do
  * not cancel, so a coordinator that shows different things to different sites gets noise.
  *
@@ -76,9 +76,6 @@ DURE_MUST_USE dure_err dure_secagg_t2(dure_hash *out, const dure_hash *t1,
                                       const dure_secagg_set *u2);
 DURE_MUST_USE dure_err dure_secagg_t3(dure_hash *out, const dure_hash *t2,
                                       const dure_secagg_set *u3);
-/* T4 = H("DURE/1/T4", T3, digest of the sum, digest of the new adapter): closes the round. */
-DURE_MUST_USE dure_err dure_secagg_t4(dure_hash *out, const dure_hash *t3,
-                                      const dure_hash *sum_digest, const dure_hash *adapter_digest);
 
 /* What two members agree on: X25519 between `own` and `peer` and, in the hybrid suite, the secret
  * that one of them encapsulated (NULL otherwise). Both go into each key. */

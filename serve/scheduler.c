@@ -8,7 +8,6 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define SLOTS_DEFAULT 4
 #define QUEUE_DEFAULT 64
@@ -413,14 +412,7 @@ dure_err dure_scheduler_submit(dure_scheduler *scheduler, dure_prompt *prompts)
 
 bool dure_scheduler_drain(dure_scheduler *scheduler, uint32_t timeout_ms)
 {
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += timeout_ms / 1000;
-    end.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (end.tv_nsec >= 1000000000) {
-        end.tv_sec++;
-        end.tv_nsec -= 1000000000;
-    }
+    const struct timespec end = dure_clock_deadline(timeout_ms);
     pthread_mutex_lock(&scheduler->lock);
     scheduler->draining = true;
     int late = 0;

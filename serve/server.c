@@ -190,7 +190,8 @@ static dure_err load_model(dure_server *server, dure_diag *diag)
     if (err && opts->chat_template) return dure_diag_set(diag, err, "%s", why.text);
     server->has_chat = !err;
     if (err) dure_log(DURE_LOG_WARN, "serve", "no_chat_template", "reason=\"%s\"", why.text);
-    const dure_transformer_opts compute = {.threads = opts->threads};
+    const dure_transformer_opts compute = {
+        .threads = opts->threads, .cuda = opts->cuda, .device = opts->device};
     return dure_transformer_new(&server->model, server->gguf, &compute, diag);
 }
 

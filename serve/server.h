@@ -18,9 +18,11 @@ typedef struct dure_server_opts {
     const char *model_name;    /* NULL: the file's name without .gguf */
     const char *chat_template; /* by name; NULL: the model's own, if it is known */
     uint32_t threads;          /* of the model, 0: the physical cores */
-    uint32_t slots;            /* prompts answered at once, 0: 4 */
-    uint32_t queue;            /* prompts that may wait, 0: 64 */
-    uint32_t context;          /* tokens of a prompt and its answer, 0: the model's own limit */
+    bool cuda;                 /* it runs on GPU number `device` */
+    int device;
+    uint32_t slots;   /* prompts answered at once, 0: 4 */
+    uint32_t queue;   /* prompts that may wait, 0: 64 */
+    uint32_t context; /* tokens of a prompt and its answer, 0: the model's own limit */
     /* Where and how to listen; handler, state and error_body are the server's. */
     dure_http_opts http;
 } dure_server_opts;

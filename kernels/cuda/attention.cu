@@ -8,7 +8,7 @@
 
 #include "kernels/cuda/language.h"
 
-enum { BLOCK = 128, PAD = 2 };
+enum { BLOCK = 128, PAD = 2, KEEP_BLOCKS = 16 };
 
 unsigned dure_cuda_tile_rows(unsigned dim)
 {
@@ -96,10 +96,48 @@ DURE_DEVICE void scores(float *s, const uint16_t *q, const uint16_t *k, int quer
     }
 }
 
+/* Where a tile's document has its keys and values, and how wide a row of them is. `t`, whose rows
+ * are those of the pass, gets the place of its queries among them. */
+typedef struct keys {
+    const uint16_t *k, *v;
+    size_t ld;
+} keys;
+
+DURE_DEVICE keys keys_of(dure_cuda_tile *t, const dure_cuda_attention *a)
+{
+    keys at = {a->k, a->v, a->ld};
+    if (!a->caches) return at;
+    const dure_cuda_cache *c = &a->caches[t->doc];
+    size_t width = (size_t)a->heads_kv * a->dim;
+    at.k = c->rows + a->layer * c->layer;
+    at.v = at.k + width;
+    at.ld = 2 * width;
+    t->row += c->had - c->first;
+    t->first = 0;
+    t->end = c->had + c->n;
+    return at;
+}
+
+DURE_KERNEL(keep, dure_cuda_attention)
+{
+    const dure_cuda_cache c = a.caches[blockIdx.x];
+    size_t width = (size_t)a.heads_kv * a.dim, n = (size_t)c.n * width;
+    uint16_t *to = c.rows + a.layer * c.layer + (size_t)c.had * 2 * width;
+    for (size_t i = (size_t)blockIdx.y * blockDim.x + threadIdx.x; i < n;
+         i += (size_t)gridDim.y * blockDim.x) {
+        size_t row = i / width, column = i % width;
+        size_t from = ((size_t)c.first + row) * a.ld + column;
+        to[row * 2 * width + column] = a.k[from];
+        to[row * 2 * width + width + column] = a.v[from];
+    }
+}
+
 DURE_KERNEL(forward, dure_cuda_attention)
 {
     DURE_SHARED(o);
     const dure_cuda_tile t = a.tiles[blockIdx.x];
+    dure_cuda_tile among = t;
+    const keys from = keys_of(&among, &a);
     int height = height_of(&a), dim = (int)a.dim, tid = (int)threadIdx.x;
     float *s = o + height * dim, *top = s + height * height, *sum = top + height;
     float *fade = sum + height;
@@ -113,13 +151,13 @@ DURE_KERNEL(forward, dure_cuda_attention)
         top[tid] = -INFINITY;
         sum[tid] = 0;
     }
-    for (int key = first_key(&t, height, &a); key < t.row + t.n; key += height) {
-        int n = less(height, t.end - key);
+    for (int key = first_key(&among, height, &a); key < among.row + t.n; key += height) {
+        int n = less(height, among.end - key);
         __syncthreads();
-        load_tile(k, a.k, a.ld, key, n, head_kv, &a);
-        load_tile(v, a.v, a.ld, key, n, head_kv, &a);
+        load_tile(k, from.k, from.ld, key, n, head_kv, &a);
+        load_tile(v, from.v, from.ld, key, n, head_kv, &a);
         __syncthreads();
-        scores(s, q, k, t.row, t.n, key, t.end, &a);
+        scores(s, q, k, among.row, t.n, key, among.end, &a);
         __syncthreads();
         if (tid < height) soften(s + tid * height, height, top + tid, sum + tid, fade + tid);
         __syncthreads();
@@ -143,6 +181,10 @@ void dure_cuda_attention_forward(dure_device *device, const dure_cuda_attention 
     size_t height = dure_cuda_tile_rows(args->dim), dim = args->dim;
     size_t shared = (height * dim + height * height + 3 * height) * sizeof(float) +
                     3 * height * (dim + PAD) * sizeof(uint16_t);
+    if (args->caches) {
+        DURE_LAUNCH(keep, args->n_caches, KEEP_BLOCKS, BLOCK, 0, dure_device_stream(device), *args);
+        dure_device_launched(device);
+    }
     DURE_LAUNCH(forward, args->n_tiles, args->heads, BLOCK, shared, dure_device_stream(device),
                 *args);
     dure_device_launched(device);

@@ -1,6 +1,5 @@
 /* Causal attention with grouped queries over packed documents on a GPU: the contract of
- * kernels/attention.h with activations of bfloat16, n_keys == n for every document.
- * Dao et al., arXiv 2205.14135 and 2307.08691.
+ * kernels/attention.h with activations of bfloat16. Dao et al., arXiv 2205.14135 and 2307.08691.
  *
  * Scores are never held. Every document is cut into tiles from its own first row on, so its numbers
  * do not depend on where it lies in the pack. Products here are float32 multiply-adds, not those of
@@ -15,10 +14,17 @@ extern "C" {
 
 enum { DURE_CUDA_HEAD_WIDEST = 256 };
 
-/* Rows [row, row + n) of the document at rows [first, end). */
+/* Rows [row, row + n) of document `doc`, which has rows [first, end). */
 typedef struct dure_cuda_tile {
-    int32_t row, n, first, end;
+    int32_t row, n, first, end, doc;
 } dure_cuda_tile;
+
+/* What a conversation has had so far: a key and then a value of heads_kv * dim a token. */
+typedef struct dure_cuda_cache {
+    uint16_t *rows;        /* of layer 0 */
+    size_t layer;          /* elements from one layer to the next */
+    int32_t first, n, had; /* the document's rows in the pass; they go on behind `had` others */
+} dure_cuda_cache;
 
 /* Rows of a tile, the last of a document aside. */
 unsigned dure_cuda_tile_rows(unsigned dim);
@@ -33,13 +39,17 @@ typedef struct dure_cuda_attention {
     float scale;
     uint16_t *out; /* rows x heads*dim */
     float *lse;    /* rows x heads */
+    /* Forward alone: documents that go on, one cache each; NULL: they are whole. */
+    const dure_cuda_cache *caches;
+    size_t n_caches, layer;
     /* Backward. */
     const uint16_t *dout; /* as out */
     float *delta;         /* as lse: room */
     float *dq, *dk, *dv;  /* rows, stride ldd: written whole */
     size_t ldd;
 } dure_cuda_attention;
-/* `out` and `lse` are written, and read on the way back. */
+/* `out` and `lse` are written, and read on the way back; the pass's keys and values are added to
+ * the caches. */
 void dure_cuda_attention_forward(dure_device *device, const dure_cuda_attention *args);
 void dure_cuda_attention_backward(dure_device *device, const dure_cuda_attention *args);
 

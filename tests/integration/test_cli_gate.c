@@ -96,8 +96,10 @@ static void test_gate_passes_the_trained_and_blocks_the_worse(void **state)
     const dure_candidate candidate = {.round = 1};
     const dure_promotion promotion = {0}; /* refused before any key is looked at */
     assert_ok(dure_registry_open(&r, dir.path, NULL));
-    assert_ok(
-        dure_registry_add_file(&number, r, &candidate, temp_dir_file(&dir, "worse.gguf"), NULL));
+    dure_buf bytes;
+    assert_ok(dure_file_read(&bytes, temp_dir_file(&dir, "worse.gguf"), 1 << 24, NULL));
+    assert_ok(dure_registry_add(&number, r, &candidate, dure_buf_span(&bytes), NULL));
+    dure_buf_fini(&bytes);
     assert_ok(dure_registry_set_gate(r, number, &result, 0, NULL));
     assert_err(dure_registry_promote(r, number, &promotion, &diag), DURE_ERR_POLICY);
     assert_non_null(strstr(diag.text, "blocked: loss"));

@@ -146,7 +146,6 @@ static void test_sockets_member_is_heard_and_answered(void **state)
     assert_int_equal(peer.admission, DURE_ADMIT_MEMBER);
     assert_ok(dure_router_send(h->router, &peer.id, dure_span_of_text("welcome"), NULL));
     expect_at_dealer(dealer, "welcome");
-    assert_true(dure_dealer_status_of(dealer)->last_message_ms > 0);
     dure_dealer_close(&dealer);
     assert_null(dealer);
 }
@@ -497,7 +496,8 @@ static void serve_fetch(dure_dealer *dealer, dure_span whole)
     fetch.offset = strtoull(text, &end, 10);
     fetch.length = (uint32_t)strtoul(end, NULL, 10);
     dure_payload chunk = {.release = NULL};
-    assert_ok(dure_fetch_slice(&chunk.bytes, &fetch, whole, DURE_NET_CHUNK_BYTES));
+    assert_true(fetch.offset < whole.n && fetch.length <= whole.n - fetch.offset);
+    chunk.bytes = dure_span_of(whole.data + fetch.offset, fetch.length);
     snprintf(text, sizeof text, "%llu", (unsigned long long)fetch.offset);
     dure_err err = dure_dealer_send(dealer, dure_span_of_text(text), &chunk);
     assert_true(err == DURE_OK || err == DURE_ERR_NET || err == DURE_ERR_BUSY);

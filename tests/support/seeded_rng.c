@@ -1,19 +1,14 @@
 #include "support/seeded_rng.h"
 
-#include <string.h>
+#include "common/splitmix.h"
 
-static uint64_t next_word(seeded_rng *r)
-{
-    uint64_t z = (r->state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
+#include <string.h>
 
 static dure_err fill_seeded(void *state, uint8_t *out, size_t n)
 {
+    seeded_rng *r = state;
     for (size_t i = 0; i < n; i += 8) {
-        uint64_t word = next_word(state);
+        uint64_t word = dure_splitmix64(&r->state);
         memcpy(out + i, &word, n - i < 8 ? n - i : 8);
     }
     return DURE_OK;

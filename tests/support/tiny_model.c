@@ -1,4 +1,5 @@
 #include "support/tiny_model.h"
+#include "common/splitmix.h"
 
 #include "common/buf.h"
 #include "common/file.h"
@@ -96,14 +97,10 @@ static void key_array(writer *w, const char *name, uint32_t type, uint64_t n)
     put_u64(&w->head, n);
 }
 
-/* splitmix64; uniform in [-1, 1). */
+/* Uniform in [-1, 1). */
 static float draw(writer *w)
 {
-    uint64_t z = (w->rng += 0x9E3779B97F4A7C15u);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    z ^= z >> 31;
-    return (float)(z >> 40) * 0x1p-23f - 1.0f;
+    return (float)(dure_splitmix64(&w->rng) >> 40) * 0x1p-23f - 1.0f;
 }
 
 /* Round to nearest even; only normal halves and zero occur here. */

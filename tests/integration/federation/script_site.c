@@ -360,7 +360,10 @@ static dure_err take_result(script_site *s, const dure_msg_result *r, dure_diag 
         dure_buf_init(&s->note, DURE_NOTE_MAX);
         dure_put_raw(&s->note, r->checkpoint.data, r->checkpoint.n);
     }
-    if (!err) err = dure_witness_includes(s->witness, r->leaf, r->leaf_index, &inclusion, diag);
+    dure_hash leaf;
+    const dure_merkle_head head = dure_witness_head(s->witness);
+    if (!err) err = dure_merkle_leaf(&leaf, r->leaf);
+    if (!err) err = dure_merkle_verify_inclusion(&head, r->leaf_index, &leaf, &inclusion);
     return err;
 }
 

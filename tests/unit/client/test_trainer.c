@@ -5,7 +5,6 @@
 #include "unit/client/trainer_fixture.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -147,8 +146,9 @@ static dure_err add_record(void *state, size_t doc, const float *gradient,
 {
     recomputed *r = state;
     (void)doc, (void)loss;
-    if (gradient && dure_quantize(r->q, gradient, r->n, r->plan))
-        dure_quantize_add(r->sum, r->q, r->n);
+    if (!gradient || !dure_quantize(r->q, gradient, r->n, r->plan)) return DURE_OK;
+    for (size_t i = 0; i < r->n; i++)
+        r->sum[i] += r->q[i];
     return DURE_OK;
 }
 

@@ -14,6 +14,16 @@ static void test_json_errors_name_the_line(void **state)
     assert_non_null(strstr(diag.text, "x.json, line 2"));
 }
 
+static void test_json_of_nothing_is_said_to_be_empty(void **state)
+{
+    (void)state;
+    json_t *value;
+    dure_diag diag;
+    assert_err(dure_json_parse(&value, (dure_span){NULL, 0}, "the request body", &diag),
+               DURE_ERR_FORMAT);
+    assert_string_equal(diag.text, "the request body is empty");
+}
+
 static void test_json_refuses_duplicate_keys(void **state)
 {
     (void)state;
@@ -56,6 +66,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_json_errors_name_the_line),
+        cmocka_unit_test(test_json_of_nothing_is_said_to_be_empty),
         cmocka_unit_test(test_json_refuses_duplicate_keys),
         cmocka_unit_test(test_json_getters_name_the_key_they_miss),
         cmocka_unit_test(test_json_from_text_takes_any_bytes),

@@ -364,23 +364,6 @@ static void test_round_tells_a_returning_site_what_it_is_owed(void **state)
     end_table(&t);
 }
 
-static void test_round_failed_by_the_coordinator_tells_everyone(void **state)
-{
-    (void)state;
-    table t;
-    dure_secagg_actions actions = {0};
-    setup_table(&t);
-    start_all(&t);
-    assert_ok(dure_round_fail(&actions, t.round, DURE_ABORT_LOCAL, "the disk is full"));
-    size_t sends = 0;
-    for (size_t k = 0; k < actions.n; k++)
-        sends += actions.items[k].kind == DURE_SECAGG_SEND;
-    assert_int_equal(sends, SITES);
-    assert_int_equal(dure_round_state_of(t.round), DURE_ROUND_FAILED);
-    dure_secagg_actions_fini(&actions);
-    end_table(&t);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -394,7 +377,6 @@ int main(void)
         cmocka_unit_test(test_round_fails_when_too_few_remain),
         cmocka_unit_test(test_round_drops_a_site_that_forgot_it),
         cmocka_unit_test(test_round_tells_a_returning_site_what_it_is_owed),
-        cmocka_unit_test(test_round_failed_by_the_coordinator_tells_everyone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,6 +21,16 @@ static dure_err fill_fixed(void *state, uint8_t *out, size_t n)
     return DURE_OK;
 }
 
+/* Shares for the holders 1 .. n. */
+static dure_err share(dure_share *shares, size_t n, size_t t, const uint8_t secret[32],
+                      const dure_rng *rng)
+{
+    static uint32_t xs[DURE_SHAMIR_SHARES_MAX];
+    for (size_t i = 0; i < DURE_SHAMIR_SHARES_MAX; i++)
+        xs[i] = (uint32_t)i + 1;
+    return dure_shamir_share(shares, xs, n, t, secret, rng);
+}
+
 static void make_secret(uint8_t secret[32], uint8_t seed)
 {
     for (size_t i = 0; i < 32; i++)
@@ -36,7 +46,7 @@ static void test_shamir_any_t_shares_combine(void **state)
     dure_share shares[N], chosen[T];
     uint8_t secret[32], back[32];
     make_secret(secret, 200);
-    assert_ok(dure_shamir_share(shares, N, T, secret, &rng));
+    assert_ok(share(shares, N, T, secret, &rng));
     for (unsigned set = 0; set < 1u << N; set++) {
         if (__builtin_popcount(set) != T) continue;
         size_t k = 0;
@@ -56,7 +66,7 @@ static void test_shamir_keeps_extreme_secrets(void **state)
     uint8_t secret[32], back[32];
     for (int byte = 0; byte < 256; byte += 255) {
         memset(secret, byte, 32);
-        assert_ok(dure_shamir_share(shares, 5, 3, secret, &rng));
+        assert_ok(share(shares, 5, 3, secret, &rng));
         assert_ok(dure_shamir_combine(back, shares + 1, 3));
         assert_memory_equal(back, secret, 32);
     }
@@ -70,7 +80,7 @@ static void test_shamir_works_at_the_size_of_a_federation(void **state)
     dure_share shares[N];
     uint8_t secret[32], back[32];
     make_secret(secret, 3);
-    assert_ok(dure_shamir_share(shares, N, T, secret, &rng));
+    assert_ok(share(shares, N, T, secret, &rng));
     assert_ok(dure_shamir_combine(back, shares + N - T, T));
     assert_memory_equal(back, secret, 32);
 }
@@ -93,7 +103,7 @@ static void test_shamir_shares_are_values_of_the_polynomial(void **state)
     uint8_t secret[32] = {0};
     secret[0] = 5; /* limb 0 is 5, limb 4 is 2^47 */
     secret[31] = 0x80;
-    assert_ok(dure_shamir_share(shares, 3, 3, secret, &rng));
+    assert_ok(share(shares, 3, 3, secret, &rng));
     assert_int_equal(fixed.at, n);
     assert_int_equal(shares[0].y[0], 5 + 1000 - 1);
     assert_int_equal(shares[2].y[0], 5 + 3000 - 9);
@@ -110,7 +120,7 @@ static void test_shamir_wrong_shares_do_not_give_the_secret(void **state)
     dure_share shares[5];
     uint8_t secret[32], back[32];
     make_secret(secret, 77);
-    assert_ok(dure_shamir_share(shares, 5, 4, secret, &rng));
+    assert_ok(share(shares, 5, 4, secret, &rng));
     if (dure_shamir_combine(back, shares, 3) == DURE_OK) assert_memory_not_equal(back, secret, 32);
     shares[2].y[1] ^= 1;
     if (dure_shamir_combine(back, shares, 4) == DURE_OK) assert_memory_not_equal(back, secret, 32);
@@ -124,7 +134,7 @@ static void test_shamir_refuses_malformed_shares(void **state)
     dure_share shares[3], changed[3];
     uint8_t secret[32], back[32];
     make_secret(secret, 1);
-    assert_ok(dure_shamir_share(shares, 3, 3, secret, &rng));
+    assert_ok(share(shares, 3, 3, secret, &rng));
     for (size_t i = 0; i < 4; i++) {
         memcpy(changed, shares, sizeof shares);
         if (i == 0) changed[1].x = 0;
@@ -154,10 +164,9 @@ static void test_shamir_refuses_impossible_thresholds(void **state)
     dure_rng rng = dure_rng_system();
     static dure_share shares[DURE_SHAMIR_SHARES_MAX + 1];
     uint8_t secret[32] = {1};
-    assert_err(dure_shamir_share(shares, 3, 0, secret, &rng), DURE_ERR_USAGE);
-    assert_err(dure_shamir_share(shares, 3, 4, secret, &rng), DURE_ERR_USAGE);
-    assert_err(dure_shamir_share(shares, DURE_SHAMIR_SHARES_MAX + 1, 3, secret, &rng),
-               DURE_ERR_USAGE);
+    assert_err(share(shares, 3, 0, secret, &rng), DURE_ERR_USAGE);
+    assert_err(share(shares, 3, 4, secret, &rng), DURE_ERR_USAGE);
+    assert_err(share(shares, DURE_SHAMIR_SHARES_MAX + 1, 3, secret, &rng), DURE_ERR_USAGE);
     assert_err(dure_shamir_combine(secret, shares, 0), DURE_ERR_USAGE);
     assert_err(dure_shamir_combine(secret, shares, DURE_SHAMIR_SHARES_MAX + 1), DURE_ERR_USAGE);
 }
@@ -172,7 +181,7 @@ static void test_shamir_fails_with_its_generator_and_zeroes(void **state)
     dure_share shares[3];
     uint8_t secret[32] = {1};
     memset(shares, 0, sizeof shares);
-    assert_err(dure_shamir_share(shares, 3, 3, secret, &rng), DURE_ERR_RNG);
+    assert_err(share(shares, 3, 3, secret, &rng), DURE_ERR_RNG);
     assert_memory_equal(shares, zero, sizeof shares);
 }
 

@@ -2,6 +2,7 @@
  * (test_epsilon_one_run_close): 10,000 scores at the quantiles of N(shift, 1) for canaries that
  * were in and of N(0, 1) for those that were not, significance 0.05 spread over all thresholds on
  * the convex hull, delta 1e-6. */
+#include "common/splitmix.h"
 #include "dp/gaussian.h"
 #include "dp/one_run_audit.h"
 #include "support/check.h"
@@ -156,15 +157,6 @@ static void test_bounds_meet_the_edges(void **state)
     assert_true(dure_one_run_epsilon(&one, 0.05, 0) <= 0);
 }
 
-/* SplitMix64. */
-static uint64_t next_word(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 /* A true claim is rejected in no more than a share of 5 % of runs: counted over many draws of an
  * ideal Gaussian mechanism, with the scores of a fixed generator. */
 static void test_true_claims_are_seldom_rejected(void **state)
@@ -179,9 +171,9 @@ static void test_true_claims_are_seldom_rejected(void **state)
         for (int i = 0; i < CANARIES; i++) {
             double sum = -6; /* twelve uniform numbers: normal enough */
             for (int k = 0; k < 12; k++) {
-                sum += (double)(next_word(&state_of) >> 11) * 0x1p-53;
+                sum += (double)(dure_splitmix64(&state_of) >> 11) * 0x1p-53;
             }
-            in[i] = next_word(&state_of) & 1;
+            in[i] = dure_splitmix64(&state_of) & 1;
             score[i] = sum + (in[i] ? mu : 0);
         }
         dure_guesses g = {CANARIES, 2 * GUESSES, 0};

@@ -34,35 +34,6 @@ static void test_quantise_refuses_what_is_not_finite(void **state)
     assert_int_equal(units[2], 0);
 }
 
-static void test_quantise_words_carry_the_sign(void **state)
-{
-    (void)state;
-    const int32_t units[] = {0, 1, -1, 65536, -65536, (1 << 23) - 1, -(1 << 23)};
-    for (uint32_t bits = 24; bits <= 32; bits += 8) {
-        const dure_grid g = {.range = 0.0625, .limit = 65536, .modulus_bits = bits};
-        uint32_t words[7];
-        int32_t back[7];
-        dure_quantise_to_words(words, units, 7, &g);
-        dure_quantise_from_words(back, words, 7, &g);
-        assert_memory_equal(units, back, sizeof units);
-    }
-}
-
-/* The masked sum works modulo 2^24: sums of the words are the words of the sums. */
-static void test_quantise_words_add_modulo(void **state)
-{
-    (void)state;
-    const int32_t a = -65536, b = 3, c = -70000;
-    uint32_t w[3], sum;
-    dure_quantise_to_words(&w[0], &a, 1, &grid);
-    dure_quantise_to_words(&w[1], &b, 1, &grid);
-    dure_quantise_to_words(&w[2], &c, 1, &grid);
-    sum = (w[0] + w[1] + w[2]) & 0xffffffu;
-    int32_t back;
-    dure_quantise_from_words(&back, &sum, 1, &grid);
-    assert_int_equal(back, a + b + c);
-}
-
 static void test_grid_refuses_what_could_wrap(void **state)
 {
     (void)state;
@@ -148,8 +119,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_quantise_rounds_to_nearest_and_clamps),
         cmocka_unit_test(test_quantise_refuses_what_is_not_finite),
-        cmocka_unit_test(test_quantise_words_carry_the_sign),
-        cmocka_unit_test(test_quantise_words_add_modulo),
         cmocka_unit_test(test_grid_refuses_what_could_wrap),
         cmocka_unit_test(test_server_step_adds_the_mean),
         cmocka_unit_test(test_server_step_refuses_an_impossible_sum),

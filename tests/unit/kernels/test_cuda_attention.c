@@ -5,7 +5,6 @@
 #include "support/check.h"
 #include "support/gpu.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,9 +83,10 @@ static size_t cut(dure_cuda_tile *tiles, uint32_t dim)
     for (size_t d = 0; d < DOCS; row += lengths[d++])
         for (size_t at = 0; at < lengths[d]; at += height) {
             size_t left = lengths[d] - at;
-            tiles[n++] =
-                (dure_cuda_tile){(int32_t)(row + at), (int32_t)(left < height ? left : height),
-                                 (int32_t)row, (int32_t)(row + lengths[d])};
+            tiles[n++] = (dure_cuda_tile){.row = (int32_t)(row + at),
+                                          .n = (int32_t)(left < height ? left : height),
+                                          .first = (int32_t)row,
+                                          .end = (int32_t)(row + lengths[d])};
         }
     return n;
 }
@@ -161,6 +161,95 @@ static void check(const kind *k)
     free(q), free(kv), free(dout);
 }
 
+/* The rows of q, then k and v, that documents have from `from[d]` to `to[d]`, one behind the other.
+ */
+static size_t gather(float *all, dure_cuda_tile *tiles, size_t *n_tiles, dure_cuda_cache *caches,
+                     const kind *k, const float *q, const float *kv, const size_t *from,
+                     const size_t *to)
+{
+    size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
+    size_t ld = width + 2 * width_kv, rows = 0, first = 0, height = dure_cuda_tile_rows(k->dim);
+    *n_tiles = 0;
+    for (size_t d = 0; d < DOCS; first += lengths[d++]) {
+        caches[d].first = (int32_t)rows;
+        caches[d].had = (int32_t)from[d];
+        caches[d].n = (int32_t)(to[d] - from[d]);
+        for (size_t r = from[d]; r < to[d]; r++, rows++) {
+            const float *key = kv + (first + r) * width_kv;
+            memcpy(all + rows * ld, q + (first + r) * width, width * 4);
+            memcpy(all + rows * ld + width, key, width_kv * 4);
+            memcpy(all + rows * ld + width + width_kv, key + ROWS * width_kv, width_kv * 4);
+        }
+        for (size_t at = from[d]; at < to[d]; at += height) {
+            size_t left = to[d] - at;
+            tiles[(*n_tiles)++] = (dure_cuda_tile){
+                .row = (int32_t)(rows - left),
+                .n = (int32_t)(left < height ? left : height),
+                .doc = (int32_t)d,
+            };
+        }
+    }
+    return rows;
+}
+
+/* Documents that arrive in pieces, with caches of two layers of which the second is used. */
+static void check_pieces(const kind *k)
+{
+    static const size_t cuts[][DOCS] = {
+        {0, 0, 0, 0}, {1, 5, 40, 16}, {1, 6, 41, 16}, {1, 33, 70, 16}};
+    size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
+    size_t ld = width + 2 * width_kv, n = ROWS * width;
+    float *q = gpu_floats(n, 2), *kv = gpu_floats(2 * ROWS * width_kv, 1);
+    float *all = gpu_floats(ROWS * ld, 0), *out = gpu_floats(n, 0);
+    results cpu = results_new(k);
+    run_cpu(&cpu, k, q, kv, all);
+    dure_cuda_cache caches[DOCS];
+    for (size_t d = 0; d < DOCS; d++) {
+        caches[d].layer = lengths[d] * 2 * width_kv;
+        caches[d].rows = gpu_new(gpu, NULL, 2 * caches[d].layer * sizeof(uint16_t));
+    }
+    for (size_t i = 0; i < 3; i++) {
+        dure_cuda_tile tiles[ROWS];
+        size_t n_tiles, row = 0;
+        size_t rows = gather(all, tiles, &n_tiles, caches, k, q, kv, cuts[i], cuts[i + 1]);
+        uint16_t *qkv = gpu_new_bf16(gpu, all, rows * ld);
+        dure_cuda_attention args = {.tiles = gpu_new(gpu, tiles, n_tiles * sizeof *tiles),
+                                    .n_tiles = n_tiles,
+                                    .rows = rows,
+                                    .q = qkv,
+                                    .k = qkv + width,
+                                    .v = qkv + width + width_kv,
+                                    .ld = ld,
+                                    .heads = k->heads,
+                                    .heads_kv = k->heads_kv,
+                                    .dim = k->dim,
+                                    .window = k->window,
+                                    .scale = 0.3f,
+                                    .out = gpu_new(gpu, NULL, 2 * rows * width),
+                                    .lse = gpu_new(gpu, NULL, 4 * rows * k->heads),
+                                    .caches = gpu_new(gpu, caches, sizeof caches),
+                                    .n_caches = DOCS,
+                                    .layer = 1};
+        dure_cuda_attention_forward(gpu, &args);
+        gpu_read_bf16(out, gpu, args.out, rows * width);
+        for (size_t d = 0, first = 0; d < DOCS; first += lengths[d++]) {
+            size_t count = (cuts[i + 1][d] - cuts[i][d]) * width;
+            gpu_near(out + row, cpu.out + (first + cuts[i][d]) * width, count, 0x1p-7);
+            row += count;
+        }
+    }
+    results_free(&cpu);
+    free(q), free(kv), free(all), free(out);
+}
+
+static void test_cuda_attention_goes_on_behind_a_cache(void **state)
+{
+    (void)state;
+    check_pieces(&(kind){3, 1, 64, 0});
+    check_pieces(&(kind){4, 2, 16, 9});
+    check_pieces(&(kind){2, 1, 256, 0});
+}
+
 static void test_cuda_attention_matches_plain_c(void **state)
 {
     (void)state;
@@ -198,6 +287,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_cuda_attention_matches_plain_c),
         cmocka_unit_test(test_cuda_attention_in_a_window_matches_plain_c),
+        cmocka_unit_test(test_cuda_attention_goes_on_behind_a_cache),
     };
     return cmocka_run_group_tests(tests, open_gpu, close_gpu);
 }

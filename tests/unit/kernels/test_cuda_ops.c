@@ -1,13 +1,14 @@
 /* The GPU's kernels against plain C. Those with barriers run twice, with the order of blocks and
  * threads reversed the second time. Inputs are exact in bfloat16, so what differs is the
  * rounding of results (2^-8 for bfloat16) and of sums. */
-#include "kernels/cross_entropy.h"
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/dequant.h"
+#include "kernels/cuda/dropout.h"
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/lora.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/dequant.h"
+#include "kernels/dropout.h"
 #include "kernels/heads.h"
 #include "kernels/quant_types.h"
 #include "support/check.h"
@@ -107,6 +108,47 @@ static void test_cuda_embedding_gives_the_bits_of_the_cpu(void **state)
 
 static const size_t widths[] = {8, 64, 97, 576, 1025};
 enum { N_WIDTHS = sizeof widths / sizeof widths[0], ROWS = 5 };
+
+static void test_cuda_dropout_draws_the_bits_of_the_cpu(void **state)
+{
+    (void)state;
+    enum { WIDTH = 72, LAYER = 3, INPUT = 4, N = ROWS * WIDTH };
+    const uint64_t seeds[ROWS] = {1, 1, 2, UINT64_MAX, 0};
+    const uint32_t positions[ROWS] = {0, 1, 0, 7, 4000000};
+    float *x = gpu_floats(N, 1), *sum = gpu_floats(N, 1), got[N], y[WIDTH];
+    dure_cuda_drop args = {.seed = gpu_new(gpu, seeds, sizeof seeds),
+                           .position = gpu_new(gpu, positions, sizeof positions),
+                           .layer = LAYER,
+                           .input = INPUT,
+                           .threshold = 20000,
+                           .scale = 1,
+                           .rows = ROWS,
+                           .width = WIDTH,
+                           .y = gpu_new(gpu, NULL, 2 * N),
+                           .x = gpu_new_bf16(gpu, x, N)};
+    dure_cuda_drop_run(gpu, &args);
+    gpu_read_bf16(got, gpu, args.y, N);
+    size_t dropped = 0;
+    for (size_t r = 0; r < ROWS; r++) {
+        const dure_drop mask = {dure_drop_row_key(seeds[r], LAYER, INPUT, positions[r]), 20000};
+        truth()->drop(y, x + r * WIDTH, WIDTH, &mask);
+        assert_memory_equal(got + r * WIDTH, y, sizeof y);
+        for (size_t i = 0; i < WIDTH; i++)
+            dropped += !dure_drop_keeps(&mask, i);
+    }
+    assert_in_range(dropped, N / 5, N / 2);
+    args.y = NULL;
+    args.scale = 2;
+    args.sum = gpu_new(gpu, sum, 4 * N);
+    args.apart = gpu_new(gpu, x, 4 * N);
+    dure_cuda_drop_run(gpu, &args);
+    float *added = gpu_floats(N, 0);
+    gpu_read(added, gpu, args.sum, 4 * N);
+    for (size_t i = 0; i < N; i++)
+        sum[i] += 2 * got[i];
+    assert_memory_equal(added, sum, sizeof got);
+    free(x), free(sum), free(added);
+}
 
 static void check_norm(size_t width, bool reverse)
 {
@@ -547,6 +589,7 @@ int main(void)
         cmocka_unit_test(test_cuda_heads_match_plain_c),
         cmocka_unit_test(test_cuda_cross_entropy_matches_plain_c),
         cmocka_unit_test(test_cuda_lora_gradients_match_plain_c),
+        cmocka_unit_test(test_cuda_dropout_draws_the_bits_of_the_cpu),
         cmocka_unit_test(test_cuda_factors_are_padded_with_zeros),
         cmocka_unit_test(test_cuda_products_match_plain_c),
         cmocka_unit_test(test_cuda_no_such_device),

@@ -25,12 +25,12 @@ static float *random_floats(size_t n)
     return x;
 }
 
-/* Random Q8_0 or Q4_1 blocks, or float32. */
+/* Random Q8_0, Q4_1 or Q4_K blocks, or float32. */
 static dure_weight random_weight(uint32_t type, size_t out, size_t in)
 {
-    size_t bytes = dure_quant_row_bytes(type, in) * out;
+    size_t bytes = dure_quant_row_bytes(type, in) * out, weights = 1, block = 1;
     uint8_t *data = type ? malloc(bytes) : (uint8_t *)random_floats(out * in);
-    size_t block = type == 8 ? 34 : 20;
+    assert_true(dure_quant_block(&weights, &block, type));
     for (size_t i = 0; type && i < bytes; i++)
         data[i] = (uint8_t)(rng = rng * 6364136223846793005u + 1442695040888963407u, rng >> 56);
     for (size_t i = 0; type && i < bytes; i += block) {
@@ -111,10 +111,12 @@ static void multiply(float *y, const void *x, const dure_weight *w, bool transpo
     dure_matmul(&p, 1, rows, c);
 }
 
-static const size_t shapes[][3] = {/* rows, out, in */
-                                   {1, 32, 32},  {5, 7, 64},     {14, 33, 96}, {57, 200, 288},
+/* rows, out, in */
+static const size_t shapes[][3] = {{1, 32, 32},  {5, 7, 64},     {14, 33, 96}, {57, 200, 288},
                                    {29, 64, 32}, {70, 130, 320}, {3, 48, 1056}};
-enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
+/* For blocks of 256 weights: on the way back they are as wide as a task may be, and the depth of
+ * the last would have it narrower. */
+static const size_t wide_shapes[][3] = {{5, 40, 256}, {14, 96, 768}, {9, 1184, 512}};
 
 static void check_few(const float *y, const float *x, const void *acts, const dure_weight *w,
                       size_t rows, const dure_compute *c)
@@ -135,8 +137,11 @@ static void check_level(dure_cpu_level level, uint32_t type)
     const dure_cpu_ops *ops = dure_cpu_ops_of(level);
     if (!ops) return;
     dure_compute c = compute(ops, 2);
-    for (size_t s = 0; s < N_SHAPES; s++) {
-        size_t rows = shapes[s][0], out = shapes[s][1], in = shapes[s][2];
+    bool wide = type == 12;
+    size_t n = (wide ? sizeof wide_shapes : sizeof shapes) / sizeof shapes[0];
+    for (size_t s = 0; s < n; s++) {
+        const size_t *shape = wide ? wide_shapes[s] : shapes[s];
+        size_t rows = shape[0], out = shape[1], in = shape[2];
         dure_weight w = random_weight(type, out, in);
         float *x = random_floats(rows * in), *y = random_floats(rows * out), *b = held(&w, ops);
         void *x_acts = acts_of(x, rows * in, ops);
@@ -164,9 +169,9 @@ static void check_level(dure_cpu_level level, uint32_t type)
 static void test_matmul_is_right_at_every_level(void **state)
 {
     (void)state;
-    static const uint32_t types[] = {0, 3, 8};
+    static const uint32_t types[] = {0, 3, 8, 12};
     for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++)
-        for (size_t t = 0; t < 3; t++)
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++)
             check_level((dure_cpu_level)level, types[t]);
 }
 

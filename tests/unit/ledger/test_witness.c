@@ -2,7 +2,6 @@
 #include "fixture.h"
 #include "ledger/witness.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static dure_witness *open_witness(const fixture *f)
@@ -165,31 +164,6 @@ static void test_witness_open_names_a_damaged_file(void **state)
     fixture_free(&f);
 }
 
-static void test_witness_checks_that_its_round_is_in_the_log(void **state)
-{
-    (void)state;
-    fixture f;
-    dure_buf leaf;
-    dure_merkle_proof proof;
-    fixture_make(&f);
-    fixture_begin(&f);
-    uint64_t n = fixture_full_round(&f, 1, 0);
-    dure_witness *witness = open_witness(&f);
-    assert_ok(show(witness, &f, n, NULL));
-    const dure_leaf_log *log = dure_journal_log(f.journal);
-    assert_ok(dure_leaf_log_read(&leaf, log, n - 1, NULL));
-    assert_ok(dure_leaf_log_inclusion(&proof, log, n, n - 1));
-    assert_ok(dure_witness_includes(witness, dure_buf_span(&leaf), n - 1, &proof, NULL));
-    assert_err(dure_witness_includes(witness, dure_buf_span(&leaf), n - 2, &proof, NULL),
-               DURE_ERR_AUTH);
-    leaf.data[leaf.n - 1] ^= 1;
-    assert_err(dure_witness_includes(witness, dure_buf_span(&leaf), n - 1, &proof, NULL),
-               DURE_ERR_AUTH);
-    dure_buf_fini(&leaf);
-    dure_witness_close(&witness);
-    fixture_free(&f);
-}
-
 static dure_err tell_epoch(dure_witness *witness, const fixture *f, const uint8_t *root)
 {
     dure_buf leaf;
@@ -312,7 +286,6 @@ int main(void)
         cmocka_unit_test(test_witness_refuses_another_signer_and_malformed_notes),
         cmocka_unit_test(test_witness_signs_nothing_before_it_has_seen_something),
         cmocka_unit_test(test_witness_open_names_a_damaged_file),
-        cmocka_unit_test(test_witness_checks_that_its_round_is_in_the_log),
         cmocka_unit_test(test_witness_accepts_a_loss_that_the_root_signed),
         cmocka_unit_test(test_witness_accepts_a_loss_only_once),
         cmocka_unit_test(test_witness_refuses_a_loss_from_before_its_time),

@@ -2,6 +2,7 @@
  * engine in float32: loss, every factor's gradient, and the promise that a record's gradient is its
  * own. What differs is the rounding of weights and activations to bfloat16. */
 #include "kernels/optimizer.h"
+#include "model/decode.h"
 #include "model/transformer_cuda.h"
 #include "support/check.h"
 #include "support/gpu.h"
@@ -22,6 +23,8 @@ enum { N_DOCS = 5, MAX_TOKENS = 64, STEPS = 20 };
  * on these models, with other roundings. */
 #define LOSS_ERROR 0.005
 #define GRADIENT_ERROR 0.08
+/* Of the largest logit. */
+#define LOGIT_ERROR 0.05f
 
 typedef struct fixture {
     temp_dir dir;
@@ -158,6 +161,19 @@ static void check_blocks(const fixture *f, const float *got, const float *expect
         }
 }
 
+static void check_gradients(const fixture *f, const collected *gpu, const collected *cpu)
+{
+    for (size_t d = 0; d < N_DOCS; d++) {
+        assert_int_equal(gpu->none[d], cpu->none[d]);
+        assert_int_equal(gpu->loss[d].n_labels, cpu->loss[d].n_labels);
+        assert_true(gpu->loss[d].finite);
+        assert_true(fabs(gpu->loss[d].nll_sum - cpu->loss[d].nll_sum) <=
+                    LOSS_ERROR * cpu->loss[d].nll_sum);
+        if (!cpu->none[d])
+            check_blocks(f, gpu->gradients + d * gpu->n, cpu->gradients + d * cpu->n);
+    }
+}
+
 static void check_model(const tiny_model_opts *model, const dure_lora_layout *layout)
 {
     fixture f;
@@ -169,14 +185,7 @@ static void check_model(const tiny_model_opts *model, const dure_lora_layout *la
     gpu_reverse(true);
     collected again = gradients(f.gpu, &f, &opts, 0, N_DOCS);
     assert_memory_equal(again.gradients, gpu.gradients, N_DOCS * gpu.n * sizeof(float));
-    for (size_t d = 0; d < N_DOCS; d++) {
-        assert_int_equal(gpu.none[d], cpu.none[d]);
-        assert_int_equal(gpu.loss[d].n_labels, cpu.loss[d].n_labels);
-        assert_true(gpu.loss[d].finite);
-        assert_true(fabs(gpu.loss[d].nll_sum - cpu.loss[d].nll_sum) <=
-                    LOSS_ERROR * cpu.loss[d].nll_sum);
-        if (!cpu.none[d]) check_blocks(&f, gpu.gradients + d * gpu.n, cpu.gradients + d * cpu.n);
-    }
+    check_gradients(&f, &gpu, &cpu);
     /* Without an adapter too. */
     assert_ok(dure_transformer_loss(expected, f.cpu, NULL, f.docs, N_DOCS, NULL));
     assert_ok(dure_transformer_loss(loss, f.gpu, NULL, f.docs, N_DOCS, NULL));
@@ -216,6 +225,25 @@ static void test_cuda_transformer_of_targets_with_ranks_of_their_own(void **stat
     layout.ranks[DURE_LORA_V] = 12;
     layout.ranks[DURE_LORA_UP] = 8;
     check_model(&(tiny_model_opts){.seed = 4, .type = TINY_Q8_0}, &layout);
+}
+
+/* The same elements are left out as on the CPU, and some are. */
+static void test_cuda_transformer_drops_what_the_cpu_drops(void **state)
+{
+    (void)state;
+    fixture f;
+    const uint64_t seeds[N_DOCS] = {3, 1, 4, 1, 5};
+    dure_gradient_opts opts = {
+        .factors = DURE_LORA_FACTOR_BOTH, .dropout = 0.3, .dropout_seeds = seeds};
+    set_up(&f, &(tiny_model_opts){.seed = 17, .n_layers = 3}, &(dure_lora_layout){.rank = 5}, 0);
+    collected cpu = gradients(f.cpu, &f, &opts, 0, N_DOCS);
+    collected gpu = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    check_gradients(&f, &gpu, &cpu);
+    opts.dropout = 0;
+    collected all = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+    assert_memory_not_equal(all.gradients, gpu.gradients, gpu.n * sizeof(float));
+    free(cpu.gradients), free(gpu.gradients), free(all.gradients);
+    tear_down(&f);
 }
 
 /* Alone, and in passes of another size. */
@@ -324,19 +352,83 @@ static void test_cuda_transformer_logprobs_are_those_of_the_loss(void **state)
     tear_down(&f);
 }
 
+/* A decoder on each, which go on alike. */
+typedef struct pair {
+    dure_decoder *cpu, *gpu;
+} pair;
+
+static void same_logits(const pair *p)
+{
+    const float *x = dure_decoder_logits(p->gpu), *y = dure_decoder_logits(p->cpu);
+    float most = 0, apart = 0;
+    for (size_t i = 0; i < TINY_VOCAB; i++) {
+        most = fmaxf(most, fabsf(y[i]));
+        apart = fmaxf(apart, fabsf(x[i] - y[i]));
+        assert_true(isfinite(x[i]));
+    }
+    assert_true(apart <= LOGIT_ERROR * most);
+}
+
+static void feed(pair *p, const fixture *f, const int32_t *tokens, size_t n)
+{
+    dure_diag diag = {{0}};
+    assert_ok(dure_decoder_feed(p->cpu, f->lora, tokens, n, &diag));
+    assert_ok(dure_decoder_feed(p->gpu, f->lora, tokens, n, &diag));
+    assert_int_equal(dure_decoder_length(p->gpu), dure_decoder_length(p->cpu));
+    same_logits(p);
+}
+
+/* Two conversations that take turns and then go on together; passes are shorter than the prompt. */
+static void check_decoding(const tiny_model_opts *model)
+{
+    fixture f;
+    pair p[2];
+    set_up(&f, model, &(dure_lora_layout){.rank = 3}, 16);
+    for (int i = 0; i < 2; i++) {
+        assert_ok(dure_decoder_new(&p[i].cpu, f.cpu, 96 + 32 * (size_t)i));
+        assert_ok(dure_decoder_new(&p[i].gpu, f.gpu, 96 + 32 * (size_t)i));
+    }
+    feed(&p[0], &f, f.tokens[2], 61);
+    feed(&p[1], &f, f.tokens[3], 7);
+    feed(&p[0], &f, f.tokens[0], 1);
+    feed(&p[1], &f, f.tokens[3] + 7, 23);
+    for (int i = 0; i < 5; i++) {
+        const int32_t next[2] = {f.tokens[0][i], f.tokens[4][i]};
+        dure_decoder *cpu[2] = {p[0].cpu, p[1].cpu}, *gpu[2] = {p[0].gpu, p[1].gpu};
+        assert_ok(dure_decoder_feed_each(cpu, next, 2, f.lora, NULL));
+        assert_ok(dure_decoder_feed_each(gpu, next, 2, f.lora, NULL));
+        same_logits(&p[0]), same_logits(&p[1]);
+    }
+    /* Another adapter, and another past. */
+    for (size_t i = 0; i < f.lora->n; i++)
+        f.lora->params[i] = -f.lora->params[i];
+    dure_lora_changed(f.lora);
+    dure_decoder_rewind(p[0].cpu, 0);
+    dure_decoder_rewind(p[0].gpu, 0);
+    feed(&p[0], &f, f.tokens[3], 30);
+    assert_err(dure_decoder_feed(p[0].gpu, f.lora, f.tokens[2], 67, NULL), DURE_ERR_LIMIT);
+    for (int i = 0; i < 2; i++) {
+        dure_decoder_free(&p[i].cpu);
+        dure_decoder_free(&p[i].gpu);
+    }
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_decodes_as_the_cpu_does(void **state)
+{
+    (void)state;
+    check_decoding(&(tiny_model_opts){.seed = 14, .type = TINY_Q8_0});
+    check_decoding(&(tiny_model_opts){.seed = 15, .arch = "qwen3", .head_dim = 32});
+    check_decoding(&(tiny_model_opts){
+        .seed = 16, .arch = "gemma3", .head_dim = 32, .n_layers = 3, .window = 9});
+}
+
 static void test_cuda_transformer_says_what_it_cannot_do(void **state)
 {
     (void)state;
     fixture f;
     dure_diag diag = {{0}};
-    const uint64_t seeds[N_DOCS] = {0};
-    collected c = {.n = 0};
-    const dure_gradient_opts opts = {
-        .factors = DURE_LORA_FACTOR_BOTH, .dropout = 0.1, .dropout_seeds = seeds};
     set_up(&f, &(tiny_model_opts){.seed = 10}, &(dure_lora_layout){.rank = 3}, 0);
-    assert_err(dure_transformer_gradients(f.gpu, f.lora, &opts, f.docs, N_DOCS, collect, &c, &diag),
-               DURE_ERR_UNSUPPORTED);
-    assert_non_null(strstr(diag.text, "dropout"));
     dure_lora_free(&f.lora);
     make_lora(&f, &(dure_lora_layout){.rank = 3, .dora = true});
     dure_document_loss loss;
@@ -350,6 +442,62 @@ static void test_cuda_transformer_says_what_it_cannot_do(void **state)
 }
 
 #ifdef DURE_TEST_EMULATED
+/* The gradients of all documents, in passes of up to so many rows, and what was taken of the device
+ * when it has so much memory. */
+static collected gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit)
+{
+    dure_diag diag = {{0}};
+    const dure_transformer_opts opts = {
+        .threads = 1, .precision = DURE_PRECISION_F32, .rows = rows};
+    const dure_gradient_opts both = {.factors = DURE_LORA_FACTOR_BOTH};
+    dure_transformer_free(&f->gpu);
+    dure_emulated_limit(limit);
+    assert_ok(dure_transformer_new(&f->gpu, f->gguf, &opts, &diag));
+    assert_ok(dure_transformer_cuda_attach(f->gpu, 0, &diag));
+    collected c = gradients(f->gpu, f, &both, 0, N_DOCS);
+    *taken = dure_transformer_device_bytes(f->gpu);
+    assert_true(*taken <= limit);
+    dure_emulated_limit(SIZE_MAX);
+    return c;
+}
+
+static void check_gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit,
+                                   const collected *expected)
+{
+    collected some = gradients_within(f, taken, rows, limit);
+    assert_memory_equal(some.gradients, expected->gradients, N_DOCS * expected->n * sizeof(float));
+    free(some.gradients);
+}
+
+static void test_cuda_transformer_packs_what_its_memory_holds(void **state)
+{
+    (void)state;
+    fixture f;
+    size_t most, half, quarter;
+    set_up(&f, &(tiny_model_opts){.seed = 12}, &(dure_lora_layout){.rank = 3}, 0);
+    collected all = gradients_within(&f, &most, 512, SIZE_MAX);
+    check_gradients_within(&f, &half, 512, most - 1, &all);
+    check_gradients_within(&f, &quarter, 512, half - 1, &all);
+    assert_true(half < most / 3 * 2 && quarter < half / 3 * 2);
+    free(all.gradients);
+    tear_down(&f);
+}
+
+static void test_cuda_transformer_decodes_weights_that_would_fill_its_memory(void **state)
+{
+    (void)state;
+    fixture f;
+    size_t resident, taken;
+    const tiny_model_opts model = {.seed = 13, .type = TINY_Q4_1, .n_layers = 24, .n_ff = 512};
+    const dure_lora_layout layout = {.rank = 3, .first_layer = 23};
+    set_up(&f, &model, &layout, 0);
+    collected all = gradients_within(&f, &resident, 64, SIZE_MAX);
+    check_gradients_within(&f, &taken, 64, resident, &all);
+    assert_true(taken < resident / 3 * 2);
+    free(all.gradients);
+    tear_down(&f);
+}
+
 /* Whatever allocation is the first that fails, the error says so, nothing leaks, and with room the
  * same transformer goes on. */
 static void test_cuda_transformer_out_of_memory_is_a_sentence(void **state)
@@ -390,12 +538,16 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_matches_the_cpu),
         cmocka_unit_test(test_cuda_transformer_of_every_architecture_matches_the_cpu),
         cmocka_unit_test(test_cuda_transformer_of_targets_with_ranks_of_their_own),
+        cmocka_unit_test(test_cuda_transformer_drops_what_the_cpu_drops),
         cmocka_unit_test(test_cuda_transformer_record_is_itself_in_any_packing),
         cmocka_unit_test(test_cuda_transformer_sums_records_together),
         cmocka_unit_test(test_cuda_transformer_learns_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_logprobs_are_those_of_the_loss),
+        cmocka_unit_test(test_cuda_transformer_decodes_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_says_what_it_cannot_do),
 #ifdef DURE_TEST_EMULATED
+        cmocka_unit_test(test_cuda_transformer_packs_what_its_memory_holds),
+        cmocka_unit_test(test_cuda_transformer_decodes_weights_that_would_fill_its_memory),
         cmocka_unit_test(test_cuda_transformer_out_of_memory_is_a_sentence),
 #endif
     };

@@ -28,21 +28,6 @@ static void test_registry_add_can_be_repeated(void **state)
     assert_int_not_equal(fixture_add(f, "one", 0, 2), first);
 }
 
-static void test_registry_adds_a_file_as_its_bytes(void **state)
-{
-    fixture *f = *state;
-    uint64_t number;
-    const dure_candidate candidate = {.round = 1, .base = fixture_base};
-    const char *path = temp_dir_file(&f->dir, "adapter.gguf");
-    uint64_t first = fixture_add(f, "one", 0, 1);
-    assert_ok(dure_file_write_atomic(path, dure_span_of_text("one"), 0644, NULL));
-    assert_ok(dure_registry_add_file(&number, f->registry, &candidate, path, NULL));
-    assert_int_equal(number, first);
-    assert_err(dure_registry_add_file(&number, f->registry, &candidate, "/nowhere/x", NULL),
-               DURE_ERR_NOT_FOUND);
-    assert_int_equal(number, 0);
-}
-
 static void test_registry_finds_by_every_name(void **state)
 {
     fixture *f = *state;
@@ -143,7 +128,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_registry_keeps_a_version_whole),
         TEST(test_registry_add_can_be_repeated),
-        TEST(test_registry_adds_a_file_as_its_bytes),
         TEST(test_registry_finds_by_every_name),
         TEST(test_registry_says_what_it_cannot_find),
         TEST(test_registry_gate_decides_the_state),

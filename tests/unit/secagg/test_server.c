@@ -328,8 +328,8 @@ static bool contains_plain(dure_span bytes, const uint8_t *plain)
 /* As a cheating coordinator: takes all masks that it recovered off one site's vector alone. */
 static void unmask_alone(uint8_t *bytes, world *w, uint32_t u)
 {
-    uint32_t words[WORLD_WORDS];
-    dure_mask_unpack(words, w->spool[u], WORLD_WORDS, w->config.word_bits);
+    uint32_t words[WORLD_WORDS] = {0};
+    dure_mask_add_packed(words, w->spool[u], WORLD_WORDS, w->config.word_bits);
     for (uint32_t c = 0; c < dure_config_chunks(&w->config); c++) {
         uint32_t *part = words + c * w->config.chunk_words;
         assert_ok(dure_masks_apply(part, dure_secagg_server_unmasker(w->server), c));

@@ -191,10 +191,13 @@ static dure_err recover(dure_members *liars, size_t n, size_t t, const dure_memb
 {
     uint8_t secret[32] = {1, 2, 3}, out[32];
     dure_share shares[DURE_MEMBERS_MAX];
+    uint32_t xs[DURE_MEMBERS_MAX];
     dure_rng rng = dure_rng_system();
     unsigned tries = 0;
     wanted = secret;
-    assert_ok(dure_shamir_share(shares, n, t, secret, &rng));
+    for (size_t i = 0; i < n; i++)
+        xs[i] = (uint32_t)i + 1;
+    assert_ok(dure_shamir_share(shares, xs, n, t, secret, &rng));
     for (size_t i = 0; i < n; i++) {
         if (dure_members_has(bad, i)) shares[i].y[i % 5] ^= 1;
     }
