@@ -19,7 +19,7 @@ static uint64_t records_bytes(const dure_dataset *data)
 
 /* Measured with two threads (dure train --profile): to take the mean, update and hand over a
  * trained parameter, once a step, and to draw its noise. */
-static const double update_ns = 6, noise_ns = 7;
+static const double update_ns = 5, noise_ns = 7;
 
 static double step_seconds(uint64_t n, bool is_private)
 {

@@ -6,7 +6,6 @@
 #include "common/json.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { STATUS_MS = 1000, STATUS_IDLE_MS = 10000 };

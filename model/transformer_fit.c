@@ -19,7 +19,7 @@ enum { PEAK_TRIES = 40 };
  * bytes of a token's activations, and how much more of that dropout and DoRA do; how long a thread
  * takes to decode a weight, or to turn a packed one; to multiply one with a row of A for the length
  * of DoRA's rows; and to clip a parameter of a record. */
-static const double product_share = 0.93, adapter_share = 0.42, attention_share = 0.52,
+static const double product_share = 0.93, adapter_share = 0.55, attention_share = 0.52,
                     lost_rows = 24, lost_tokens = 100, act_ns = 0.09, dropout_acts = 3,
                     dora_acts = 2.5, decode_ns = 0.17, turn_ns = 0.11, length_ns = 0.035,
                     clip_ns = 0.5;

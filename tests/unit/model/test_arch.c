@@ -4,11 +4,11 @@
 #include "model/arch.h"
 #include "model/gguf_write.h"
 #include "model/shape.h"
+#include "model/transformer.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct opened {
@@ -33,14 +33,16 @@ static void close_tiny(opened *o)
     temp_dir_remove(&o->dir);
 }
 
+enum { WIDE = 256 }; /* of a model that has matrices of any type */
+
 /* One more key or tensor for a copy of the model. */
 typedef struct extra {
     const char *key;
     double number; /* written as f32, or as u32 when `whole` */
     bool whole, flag;
     const char *text;
-    const char *tensor; /* of `columns` F32 elements 1 */
-    uint32_t columns;
+    const char *tensor; /* of `columns` F32 elements 1; with `rows` a matrix of a type, all zero */
+    uint32_t columns, rows, type;
     const char *without; /* a key or tensor that is left out */
 } extra;
 
@@ -50,6 +52,7 @@ static void change(opened *o, const extra *more)
     static const float ones[64] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
                                    1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    static const uint8_t zeros[WIDE * WIDE * sizeof(double)];
     dure_gguf_writer *w;
     char value[128];
     assert_ok(dure_gguf_writer_new(&w));
@@ -68,10 +71,12 @@ static void change(opened *o, const extra *more)
         if (!more->without || strcmp(dure_gguf_tensor_at(o->gguf, i)->name, more->without) != 0)
             dure_gguf_put_tensor(w, dure_gguf_tensor_at(o->gguf, i));
     if (more->tensor)
-        dure_gguf_put_tensor(w, &(dure_gguf_tensor){.name = more->tensor,
-                                                    .n_dims = 1,
-                                                    .dims = {more->columns},
-                                                    .data = (const uint8_t *)ones});
+        dure_gguf_put_tensor(
+            w, &(dure_gguf_tensor){.name = more->tensor,
+                                   .type = more->type,
+                                   .n_dims = more->rows ? 2 : 1,
+                                   .dims = {more->columns, more->rows ? more->rows : 1, 1, 1},
+                                   .data = more->rows ? zeros : (const uint8_t *)ones});
     dure_buf old = o->changed;
     dure_buf_init(&o->changed, 64 << 20);
     assert_ok(dure_gguf_writer_encode(&o->changed, w));
@@ -188,6 +193,37 @@ static void test_arch_refuses_others_by_name(void **state)
     assert_non_null(strstr(diag.text, "'mamba'"));
     assert_false(dure_model_arch_known("mamba"));
     close_tiny(&o);
+}
+
+/* Every other type of the format. */
+static void test_arch_refuses_weights_it_cannot_decode_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t type;
+        const char *name;
+    } types[] = {{9, "Q8_1"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
+                 {21, "IQ3_S"}, {22, "IQ2_S"},   {24, "I8"},     {25, "I16"},     {26, "I32"},
+                 {27, "I64"},   {28, "F64"},     {29, "IQ1_M"},  {34, "TQ1_0"},   {35, "TQ2_0"},
+                 {39, "MXFP4"}, {40, "NVFP4"},   {41, "Q1_0"},   {42, "Q2_0"}};
+    for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
+        const char *name = "blk.1.attn_q.weight";
+        opened o;
+        dure_transformer *t;
+        dure_diag diag = {{0}};
+        open_tiny(&o, &(tiny_model_opts){.n_embd = WIDE});
+        change(&o, &(extra){.tensor = name,
+                            .columns = WIDE,
+                            .rows = WIDE,
+                            .type = types[i].type,
+                            .without = name});
+        dure_err err = dure_transformer_new(&t, o.gguf, &(dure_transformer_opts){0}, &diag);
+        assert_err(err, DURE_ERR_UNSUPPORTED);
+        assert_null(t);
+        assert_non_null(strstr(diag.text, name));
+        assert_non_null(strstr(diag.text, types[i].name));
+        close_tiny(&o);
+    }
 }
 
 static void test_arch_refuses_tensors_it_would_leave_out(void **state)
@@ -353,6 +389,7 @@ int main(void)
         cmocka_unit_test(test_arch_gemma3),
         cmocka_unit_test(test_arch_of_27b_scales_by_other_heads),
         cmocka_unit_test(test_arch_refuses_others_by_name),
+        cmocka_unit_test(test_arch_refuses_weights_it_cannot_decode_by_name),
         cmocka_unit_test(test_arch_refuses_tensors_it_would_leave_out),
         cmocka_unit_test(test_arch_refuses_a_model_without_its_tensors),
         cmocka_unit_test(test_arch_refuses_keys_it_would_leave_out),
