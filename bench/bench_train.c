@@ -14,7 +14,6 @@
  * --recompute say how to work. With --cuda the passes run on the first GPU; the peak is the
  * CPU's all the same. */
 #include "client/trainer.h"
-#include "common/clock.h"
 #include "kernels/peak.h"
 #include "model/transformer.h"
 

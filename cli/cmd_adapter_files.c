@@ -4,7 +4,6 @@
 #include "cli/output.h"
 #include "common/file.h"
 #include "common/json.h"
-#include "federation/settings.h"
 #include "model/adapter_file.h"
 #include "model/base_digest.h"
 #include "model/gguf.h"

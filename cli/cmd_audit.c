@@ -2,7 +2,6 @@
 #include "cli/args.h"
 #include "cli/audit.h"
 #include "cli/commands.h"
-#include "cli/federation.h"
 #include "cli/output.h"
 #include "common/file.h"
 #include "coordinator/folder.h"

@@ -5,7 +5,6 @@
 #include "cli/output.h"
 #include "cli/text.h"
 #include "common/clock.h"
-#include "common/file.h"
 #include "model/decode.h"
 
 #include <stdio.h>

@@ -6,7 +6,6 @@
 #include "dp/calibrate.h"
 
 #include <stdio.h>
-#include <string.h>
 
 static void say(void *state, const char *sentence)
 {

@@ -79,8 +79,8 @@ static dure_err view_open(view *v, const char *dir, dure_diag *diag)
     dure_err err = settings && status ? DURE_OK : DURE_ERR_NOMEM;
     if (!err && is_site(dir))
         err = dure_diag_set(diag, DURE_ERR_USAGE,
-                            "%s is a site's folder: 'dure client check %s' and 'dure privacy "
-                            "status' show it",
+                            "%s is a site's folder: 'dure privacy status' shows what it has spent, "
+                            "'dure client check %s' the plan while 'dure client run' is stopped",
                             dir, dir);
     else if (!err && !dure_file_exists(settings))
         err =
@@ -121,15 +121,19 @@ static double epsilon_of(const view *v, const dure_roster_member *m, uint64_t ro
     return dure_calibrate_epsilon(&epsilon, &plan, NULL, delta) ? INFINITY : epsilon;
 }
 
-static const json_t *live_site(const view *v, const char *name)
+/* Of entry `i` of the roster; a name may come again, after its renewal. */
+static const json_t *live_site(const view *v, size_t i)
 {
-    const json_t *sites = json_object_get(v->live, "sites");
-    for (size_t i = 0; v->running && i < json_array_size(sites); i++) {
-        const json_t *site = json_array_get(sites, i);
-        const char *there = json_string_value(json_object_get(site, "name"));
-        if (there && strcmp(there, name) == 0) return site;
-    }
-    return NULL;
+    return v->running ? json_array_get(json_object_get(v->live, "sites"), i) : NULL;
+}
+
+/* A later entry has the name: new keys. */
+static bool is_renewed(const view *v, size_t i)
+{
+    const char *name = dure_roster_at(v->roster, i)->join.invitation.name;
+    for (size_t k = i + 1; k < dure_roster_count(v->roster); k++)
+        if (strcmp(dure_roster_at(v->roster, k)->join.invitation.name, name) == 0) return true;
+    return false;
 }
 
 /* What every epsilon here is for one of, more or less. */
@@ -159,7 +163,7 @@ static json_t *sites_json(const view *v)
     json_t *list = json_array();
     for (size_t i = 0; i < dure_roster_count(v->roster); i++) {
         const dure_roster_member *m = dure_roster_at(v->roster, i);
-        const json_t *live = live_site(v, m->join.invitation.name);
+        const json_t *live = live_site(v, i);
         json_array_append_new(
             list,
             json_pack("{s:s, s:s, s:b, s:b, s:I, s:o, s:o, s:f, s:I}", "name",
@@ -206,9 +210,10 @@ static int print_json(const view *v)
         rounds_json(v)));
 }
 
-static void print_site(const view *v, const dure_roster_member *m)
+static void print_site(const view *v, size_t i)
 {
-    const json_t *live = live_site(v, m->join.invitation.name);
+    const dure_roster_member *m = dure_roster_at(v->roster, i);
+    const json_t *live = live_site(v, i);
     const json_t *silent = json_object_get(live, "silent_seconds");
     const bool here = json_is_true(json_object_get(live, "here"));
     char bytes[32], charged[24] = "none", planned[24] = "none", silence[40] = "";
@@ -297,7 +302,7 @@ static int print_words(const view *v, const char *dir)
                unit_of(v), counted_of(v));
     printf("%-44s%8ss  %-16s   %s\n", "sites", counted_of(v), "epsilon of plan", " received");
     for (size_t i = 0; i < dure_roster_count(v->roster); i++)
-        print_site(v, dure_roster_at(v->roster, i));
+        if (!is_renewed(v, i)) print_site(v, i);
     if (dure_roster_count(v->roster) == 0)
         fprintf(stderr, "No site has joined yet: 'dure invite' makes an invitation.\n");
     return 0;

@@ -8,7 +8,6 @@
 #include "client/private_run.h"
 #include "common/clock.h"
 #include "common/file.h"
-#include "dp/calibrate.h"
 #include "kernels/peak.h"
 
 #include <stdio.h>

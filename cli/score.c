@@ -1,6 +1,5 @@
 #include "cli/score.h"
 
-#include "common/json.h"
 #include "model/decode.h"
 
 #include <stdlib.h>

@@ -1,7 +1,6 @@
 #include "cli/text.h"
 
 #include <stdbool.h>
-#include <string.h>
 #include <utf8proc.h>
 
 json_t *dure_text_json(dure_span text)

@@ -2,11 +2,9 @@
 
 #include "cli/output.h"
 #include "common/clock.h"
-#include "dp/calibrate.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 

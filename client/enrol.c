@@ -312,7 +312,7 @@ static dure_err take_up(enrolment *e, dure_diag *diag)
 /* New keys for the folder's site; its policy, plan and reservation stay what they are. */
 static dure_err start_renewal(enrolment *e, dure_diag *diag)
 {
-    dure_err err = dure_site_open(&e->site, e->opts->dir, diag);
+    dure_err err = dure_site_open_to_renew(&e->site, e->opts->dir, diag);
     if (err) return err;
     e->site_open = true;
     if (!e->site.state.joined) {

@@ -1,7 +1,6 @@
 /* The checks of a new round, before anything is sent or drawn for it. */
 #include "client/session_int.h"
 
-#include "common/clock.h"
 #include "crypto/wipe.h"
 #include "federation/global_adapter.h"
 #include "federation/round_config.h"

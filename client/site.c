@@ -290,7 +290,8 @@ static dure_err load_keys(dure_site *site, dure_diag *diag)
     if (err == DURE_ERR_NOT_FOUND && diag) {
         const dure_diag missing = *diag;
         dure_diag_set(diag, err,
-                      "%s; put the site's keys back from a copy, or join with a new invitation",
+                      "%s; put the site's keys back from a copy, or ask for new ones: 'dure site "
+                      "renew' at the admin's desk, then 'dure client renew'",
                       missing.text);
     }
     free(sign);
@@ -333,9 +334,9 @@ static dure_err clear_unfinished(dure_site *site, dure_diag *diag)
     if (!err && dure_file_exists(path)) err = read_state(site, diag);
     if (!err && (site->state.joined || site->state.declared.batch != 0))
         err = dure_diag_set(diag, DURE_ERR_EXISTS,
-                            "%s is a site's folder that has lost its " DURE_SITE_YAML
-                            "; put that back, or choose another folder",
-                            site->dir);
+                            "%s is a site's folder that has lost its %s; put that back, or choose "
+                            "another folder",
+                            site->dir, has(site->dir, DURE_SITE_YAML) ? "keys" : DURE_SITE_YAML);
     if (!err) err = remove_if_there(site->dir, "keys/sign.key", diag);
     if (!err) err = remove_if_there(site->dir, "keys/curve.key", diag);
     free(path);
@@ -375,11 +376,10 @@ dure_err dure_site_make(dure_site *out, const char *dir, const dure_policy *poli
     return err;
 }
 
-dure_err dure_site_open(dure_site *out, const char *dir, dure_diag *diag)
+dure_err dure_site_open_to_renew(dure_site *out, const char *dir, dure_diag *diag)
 {
     char *yaml = NULL;
     init(out);
-    /* A folder without its key is told so below. */
     if (!has(dir, DURE_SITE_YAML)) {
         return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
                              "%s is no site's folder; make one with 'dure join INVITATION %s'", dir,
@@ -390,10 +390,18 @@ dure_err dure_site_open(dure_site *out, const char *dir, dure_diag *diag)
     if (!err) err = with_path(&yaml, dir, DURE_SITE_YAML);
     if (!err) err = dure_policy_read(&out->policy, yaml, diag);
     if (!err) err = read_invitation(out, diag);
-    if (!err) err = load_keys(out, diag);
     if (!err) err = read_roster(out, diag);
     if (!err) err = read_state(out, diag);
     free(yaml);
+    if (err) dure_site_close(out);
+    return err;
+}
+
+dure_err dure_site_open(dure_site *out, const char *dir, dure_diag *diag)
+{
+    dure_err err = dure_site_open_to_renew(out, dir, diag);
+    if (err) return err;
+    err = load_keys(out, diag);
     if (err) dure_site_close(out);
     return err;
 }

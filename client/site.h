@@ -81,6 +81,8 @@ DURE_MUST_USE dure_err dure_site_make(dure_site *out, const char *dir, const dur
 /* Opens and locks. DURE_ERR_BUSY when another process uses the folder; DURE_ERR_NOT_FOUND when it
  * is no site's. */
 DURE_MUST_USE dure_err dure_site_open(dure_site *out, const char *dir, dure_diag *diag);
+/* The same without keys, which may be lost, for dure_site_renew(). */
+DURE_MUST_USE dure_err dure_site_open_to_renew(dure_site *out, const char *dir, dure_diag *diag);
 void dure_site_close(dure_site *site); /* wipes the keys; idempotent */
 
 /* New keys under another invitation for the same site, plan and coordinator: made in DIR/keys.new,

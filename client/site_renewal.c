@@ -7,9 +7,7 @@
 
 #include "crypto/wipe.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -148,6 +146,7 @@ dure_err dure_site_adopt(dure_site *site, dure_diag *diag)
 {
     char *keys = dure_site_path(site, "keys"), *fresh = dure_site_path(site, NEW_KEYS);
     dure_err err = keys && fresh ? leave_round(site, diag) : DURE_ERR_NOMEM;
+    if (!err) err = dure_dir_make(keys, diag); /* lost, perhaps */
     if (!err && renameat2(AT_FDCWD, fresh, AT_FDCWD, keys, RENAME_EXCHANGE))
         err = dure_file_errno(diag, "put the new keys in the place of", keys);
     if (!err) err = sync_folder(site->dir, diag);

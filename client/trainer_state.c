@@ -2,7 +2,6 @@
 #include "client/trainer_int.h"
 #include "common/file.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define FILE_MAX_BYTES ((size_t)1 << 33)

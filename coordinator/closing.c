@@ -2,7 +2,6 @@
 #include "coordinator/coordinator_int.h"
 
 #include "common/clock.h"
-#include "common/log.h"
 #include "federation/global_adapter.h"
 #include "federation/server_step.h"
 #include "registry/blob.h"

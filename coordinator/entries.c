@@ -3,7 +3,6 @@
 #include "federation/invitation.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 dure_err dure_entries_genesis(dure_event *out, const dure_terms *terms,

@@ -69,17 +69,33 @@ static const char *why_absent(const dure_site_state *s)
                                              : " (its policy forbids the round)";
 }
 
-/* Too few are here: who of the roster is not, or that too few have joined at all. */
+/* No member has the name of the revoked site `i`: it was sent away, or has not renewed its keys. */
+static bool is_gone(const dure_coordinator *c, size_t i)
+{
+    const char *name = dure_roster_at(c->roster, i)->join.invitation.name;
+    for (size_t k = i + 1; k < dure_roster_count(c->roster); k++)
+        if (strcmp(dure_roster_at(c->roster, k)->join.invitation.name, name) == 0) return false;
+    return dure_roster_at(c->roster, i)->revoked;
+}
+
+/* Too few are here: who of the roster is not, or that too few are in it at all. */
 static void say_absent(char text[DURE_MSG_TEXT_SIZE], const dure_coordinator *c, uint32_t present,
                        uint64_t now_ms)
 {
     const size_t size = DURE_MSG_TEXT_SIZE, joined = dure_roster_in_force(c->roster);
     const uint32_t needed = c->folder.settings.terms.cohort.min_sites;
-    const char *comma = "; missing: ";
+    const char *comma = "; revoked: ";
     int at = snprintf(text, size, "waiting for sites: %u of at least %u are here", present, needed);
     if (joined < needed)
-        at += snprintf(text + at, size - (size_t)at, ", and only %zu have joined: invite more",
+        at += snprintf(text + at, size - (size_t)at, ", and only %zu are members: invite more",
                        joined);
+    for (size_t i = 0; joined < needed && i < dure_roster_count(c->roster); i++) {
+        if (!is_gone(c, i) || at < 0 || (size_t)at >= size) continue;
+        at += snprintf(text + at, size - (size_t)at, "%s%s", comma,
+                       dure_roster_at(c->roster, i)->join.invitation.name);
+        comma = ", ";
+    }
+    comma = "; missing: ";
     for (size_t i = 0; i < dure_roster_count(c->roster) && at > 0 && (size_t)at < size; i++) {
         const dure_roster_member *m = dure_roster_at(c->roster, i);
         if (m->revoked || dure_coordinator_site_present(c, i, now_ms)) continue;

@@ -4,7 +4,6 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* A chunk takes 26 s at 60 kbit/s, below which no connection lives; one that is under way must not

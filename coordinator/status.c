@@ -1,12 +1,11 @@
-/* DIR/status.json: what `dure status` shows of a running coordinator, rewritten when something
- * changed and at most once a second. */
+/* DIR/status.json: what `dure status` shows of a running coordinator: once a second while a round
+ * runs or when something happened, else every ten. */
 #include "coordinator/coordinator_int.h"
 
 #include "common/clock.h"
 #include "common/json.h"
 
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 enum { STATUS_MS = 1000, STATUS_IDLE_MS = 10000 };
@@ -45,11 +44,12 @@ static json_t *status_json(const dure_coordinator *c, uint64_t now_ms)
                      (json_int_t)present, "sites_needed", (json_int_t)needed, "sites", sites);
 }
 
-/* A running round changes it all the time, by heartbeats; an idle one says that it is alive. */
+/* In a round sites move or fall silent, which is no event. */
 dure_err dure_coordinator_write_status(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
 {
     const uint64_t age = dure_elapsed_ms(now_ms, c->status_ms);
-    if (age < (c->status_stale ? STATUS_MS : STATUS_IDLE_MS) && c->status_ms) return DURE_OK;
+    const bool moves = c->status_stale || c->state == DURE_LOOP_RUNNING;
+    if (age < (moves ? STATUS_MS : STATUS_IDLE_MS) && c->status_ms) return DURE_OK;
     json_t *status = status_json(c, now_ms);
     char *path = dure_folder_path(&c->folder, DURE_FOLDER_STATUS);
     dure_err err = status && path ? dure_json_write(path, status, 0644, diag) : DURE_ERR_NOMEM;

@@ -23,3 +23,13 @@ const dure_algorithms *dure_algorithms_get(void)
     if (pthread_once(&once, fetch) != 0 || !complete) return NULL;
     return &algorithms;
 }
+
+OSSL_PARAM dure_param_bytes(const char *key, dure_span bytes)
+{
+    static uint8_t nothing;
+    union {
+        const uint8_t *in;
+        void *out;
+    } data = {.in = bytes.n > 0 ? bytes.data : &nothing};
+    return OSSL_PARAM_construct_octet_string(key, data.out, bytes.n);
+}

@@ -4,20 +4,8 @@
 #include "crypto/wipe.h"
 
 #include <openssl/core_names.h>
-#include <openssl/params.h>
 
 enum { OUTPUT_MAX = 255 * 32 };
-
-/* OSSL_PARAM takes a pointer to non-const that the KDF only reads, and refuses NULL. */
-static OSSL_PARAM octets(const char *key, dure_span bytes)
-{
-    static uint8_t nothing;
-    union {
-        const uint8_t *in;
-        void *out;
-    } data = {.in = bytes.n > 0 ? bytes.data : &nothing};
-    return OSSL_PARAM_construct_octet_string(key, data.out, bytes.n);
-}
 
 dure_err dure_hkdf(uint8_t *out, size_t n, dure_span salt, dure_span ikm, dure_span info)
 {
@@ -28,10 +16,10 @@ dure_err dure_hkdf(uint8_t *out, size_t n, dure_span salt, dure_span ikm, dure_s
     OSSL_PARAM params[5];
     size_t k = 0;
     params[k++] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
-    params[k++] = octets(OSSL_KDF_PARAM_KEY, ikm);
+    params[k++] = dure_param_bytes(OSSL_KDF_PARAM_KEY, ikm);
     /* Without the parameter the salt is empty, which the RFC defines as 32 zero bytes. */
-    if (salt.n > 0) params[k++] = octets(OSSL_KDF_PARAM_SALT, salt);
-    if (info.n > 0) params[k++] = octets(OSSL_KDF_PARAM_INFO, info);
+    if (salt.n > 0) params[k++] = dure_param_bytes(OSSL_KDF_PARAM_SALT, salt);
+    if (info.n > 0) params[k++] = dure_param_bytes(OSSL_KDF_PARAM_INFO, info);
     params[k] = OSSL_PARAM_construct_end();
     dure_err err = DURE_OK;
     if (!context || EVP_KDF_derive(context, out, n, params) != 1) {

@@ -1,12 +1,11 @@
 #include "crypto/kem.h"
 
+#include "crypto/algorithms_int.h"
 #include "crypto/wipe.h"
 
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
-#include <openssl/evp.h>
-#include <openssl/params.h>
 #include <pthread.h>
 
 /* By name, so that a program that was built with older headers finds it, too. */
@@ -35,21 +34,12 @@ const char *dure_kem_library(void)
     return OpenSSL_version(OPENSSL_VERSION);
 }
 
-/* OSSL_PARAM takes a pointer to non-const that is only read. */
-static OSSL_PARAM octets(const char *key, const uint8_t *bytes, size_t n)
-{
-    union {
-        const uint8_t *in;
-        void *out;
-    } data = {.in = bytes};
-    return OSSL_PARAM_construct_octet_string(key, data.out, n);
-}
-
 /* A key from its seed or, with EVP_PKEY_PUBLIC_KEY, from its public bytes. NULL if it is none. */
 static EVP_PKEY *import(int selection, const char *name, const uint8_t *bytes, size_t n)
 {
     EVP_PKEY *key = NULL;
-    OSSL_PARAM params[2] = {octets(name, bytes, n), OSSL_PARAM_construct_end()};
+    OSSL_PARAM params[2] = {dure_param_bytes(name, dure_span_of(bytes, n)),
+                            OSSL_PARAM_construct_end()};
     EVP_PKEY_CTX *context = EVP_PKEY_CTX_new_from_name(NULL, ALGORITHM, NULL);
     ERR_set_mark();
     if (context && (EVP_PKEY_fromdata_init(context) != 1 ||

@@ -9,7 +9,6 @@
 
 #include <assert.h>
 #include <stdbool.h>
-#include <string.h>
 
 __extension__ typedef unsigned __int128 wide;
 

@@ -2,7 +2,6 @@
 
 #include "dp/accountant_zcdp.h"
 
-#include <float.h>
 #include <math.h>
 
 const double dure_rdp_orders[DURE_RDP_ORDERS] = {

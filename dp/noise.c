@@ -5,7 +5,6 @@
 #include "dp/noise_table.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #define SCALE_NUM_BITS 44

@@ -6,7 +6,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 dure_err dure_global_adapter_layout(dure_lora_layout *out, const dure_terms *terms, dure_diag *diag)
 {

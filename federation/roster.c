@@ -1,6 +1,5 @@
 #include "federation/roster.h"
 
-#include "common/clock.h"
 #include "crypto/wipe.h"
 
 #include <stdlib.h>

@@ -3,7 +3,6 @@
 #include "common/file.h"
 #include "common/yaml.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* As the file groups things for a reader. */

@@ -5,7 +5,6 @@
 #include "crypto/wipe.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static const char magic[] = "dure-ledger-export-1\n";
 enum { MAGIC_BYTES = sizeof magic - 1, FILE_MODE = 0644 };

@@ -4,7 +4,6 @@
 #include "common/file.h"
 #include "common/json.h"
 #include "crypto/rng.h"
-#include "crypto/wipe.h"
 #include "ledger/site_ledger_int.h"
 
 #include <fcntl.h>

@@ -1,12 +1,9 @@
 /* The tables of the page. */
-#include "common/clock.h"
-#include "crypto/wipe.h"
 #include "dp/noise_share.h"
 #include "ledger/statement_int.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 typedef unsigned long long ull;
 

@@ -2,7 +2,6 @@
 #include "kernels/dequant.h"
 #include "model/adapter_int.h"
 #include "model/arch.h"
-#include "model/gguf.h"
 
 #include <math.h>
 #include <stdlib.h>

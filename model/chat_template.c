@@ -2,7 +2,6 @@
 
 #include "model/chat_family.h"
 
-#include <stdio.h>
 #include <string.h>
 
 static const dure_chat_frame chatml = {.begin = "<|im_start|>",

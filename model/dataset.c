@@ -4,7 +4,6 @@
 #include "model/conversation.h"
 #include "model/dataset_int.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,7 +4,6 @@
 #include "model/transformer_dora.h"
 #include "model/transformer_int.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

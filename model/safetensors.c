@@ -2,7 +2,6 @@
 
 #include "model/gguf.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

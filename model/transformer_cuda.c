@@ -5,7 +5,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Gradients of this many bytes, or of one document, are held at a time. */
 static const size_t gradient_bytes = (size_t)1 << 30;

@@ -4,7 +4,6 @@
 #include "kernels/dequant.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 enum { PAD = 8 };
 

@@ -5,7 +5,6 @@
 #include "crypto/rng.h"
 #include "net/socket_int.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -185,9 +184,7 @@ static dure_err poll_once(dure_envelope *out, dure_dealer *dealer)
                  "endpoint=%s reason=\"%s\"", dealer->endpoint, dealer->status.reason);
         return DURE_ERR_NET;
     }
-    err = dure_socket_recv(out, NULL, 0, NULL, dealer->socket);
-    if (!err) dealer->status.last_message_ms = dure_clock_monotonic_ms();
-    return err;
+    return dure_socket_recv(out, NULL, 0, NULL, dealer->socket);
 }
 
 dure_err dure_dealer_recv(dure_envelope *out, dure_dealer *dealer, uint32_t timeout_ms)

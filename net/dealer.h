@@ -31,10 +31,9 @@ typedef struct dure_dealer dure_dealer;
 
 typedef struct dure_dealer_status {
     bool connected;
-    uint64_t since_ms;        /* monotonic: connected, or not connected, since */
-    uint64_t last_message_ms; /* monotonic: the last message received, 0: none yet */
-    uint32_t connects;        /* handshakes that succeeded; a change means a new connection */
-    char reason[160];         /* why not connected: one sentence */
+    uint64_t since_ms; /* monotonic: connected, or not connected, since */
+    uint32_t connects; /* handshakes that succeeded; a change means a new connection */
+    char reason[160];  /* why not connected: one sentence */
 } dure_dealer_status;
 
 /* Returns at once, before any connection. The caller owns *out, dure_dealer_close(&d).

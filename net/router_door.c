@@ -4,7 +4,6 @@
 #include "common/log.h"
 #include "common/thread.h"
 #include "crypto/wipe.h"
-#include "net/socket_int.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

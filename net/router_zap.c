@@ -2,7 +2,6 @@
 
 #include "common/thread.h"
 #include "crypto/wipe.h"
-#include "net/socket_int.h"
 
 #include <errno.h>
 #include <stdlib.h>

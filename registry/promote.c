@@ -3,7 +3,6 @@
 
 #include "registry/blob.h"
 
-#include <stdio.h>
 #include <string.h>
 
 /* Version behind an alias, 0 for none. */

@@ -3,7 +3,6 @@
 
 #include "crypto/wipe.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #define FRAME_MAX (320u * 1024)

@@ -11,7 +11,6 @@
 
 #include "crypto/wipe.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 /* What a recovered secret must match. */

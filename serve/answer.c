@@ -1,11 +1,8 @@
 #include "serve/answer.h"
 
-#include "serve/text_stream.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define TOKEN_TEXT_SIZE 1024
 

@@ -1,6 +1,5 @@
 #include "serve/api.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -11,7 +11,6 @@
  * that knows nothing of ledgers, and what the ledger says is spent must be no less. */
 #include "owner.h"
 
-#include "common/clock.h"
 #include "dp/accountant_pld.h"
 #include "ledger/site_ledger.h"
 #include "support/check.h"

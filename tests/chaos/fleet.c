@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 enum { RECORDS = 60, JOIN_LIVES = 4 };
 
@@ -135,7 +134,6 @@ static void begin(fleet *f, uint32_t process, const char *out, const char *err, 
     p->armed = plan != NULL;
     p->full = plan && strstr(plan, ":full");
     snprintf(p->log, sizeof p->log, "%s", err);
-    p->killed = false;
     p->pid = village_spawn(&f->v, out, err, arguments);
 }
 

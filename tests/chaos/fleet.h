@@ -17,7 +17,6 @@ typedef struct fleet_process {
     bool armed;    /* will die by itself at a point */
     bool full;     /* or its disk will be full */
     char log[32];  /* where its words go */
-    bool killed;   /* by us: its end is no surprise */
 } fleet_process;
 
 typedef struct fleet {

@@ -7,8 +7,6 @@
 #include "fleet.h"
 #include "verdict.h"
 
-#include "common/clock.h"
-#include "common/file.h"
 #include "support/check.h"
 #include "support/tcp_proxy.h"
 

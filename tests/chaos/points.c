@@ -60,12 +60,15 @@ static void *real(const char *name)
     return found;
 }
 
-/* The next function of that name as one of this type; ISO C has no cast between the two. */
+/* The next function of that name as one of this type; ISO C has no cast between the two. Any of
+ * libzmq's threads may be the first to ask. */
 #define REAL(type, name)                                                                           \
-    static type *next;                                                                             \
+    static type *_Atomic known;                                                                    \
+    type *next = known;                                                                            \
     if (!next) {                                                                                   \
         void *found = real(name);                                                                  \
         memcpy(&next, &found, sizeof next);                                                        \
+        known = next;                                                                              \
     }
 
 typedef ssize_t write_fn(int, const void *, size_t);

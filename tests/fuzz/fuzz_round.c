@@ -14,7 +14,6 @@
 #include "support/round_config.h"
 #include "support/seeded_rng.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,4 @@
 /* `dure eval` and `dure generate` from the outside, on a tiny model. */
-#include "common/file.h"
 #include "common/json.h"
 #include "model/adapter_file.h"
 #include "support/check.h"
@@ -9,7 +8,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { RECORDS = 12 };

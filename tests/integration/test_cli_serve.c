@@ -4,7 +4,6 @@
 
 #include "common/clock.h"
 #include "common/file.h"
-#include "common/json.h"
 #include "federation/settings.h"
 #include "model/adapter_file.h"
 #include "model/shape.h"

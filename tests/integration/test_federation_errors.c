@@ -259,7 +259,7 @@ static void test_federation_errors_missing_keys_are_told_with_the_fix(void **sta
         snprintf(path, sizeof path, "site/keys/%s.key", keys[i]);
         snprintf(sentence, sizeof sentence,
                  "%s: there is no such file or folder; check the path; put the site's keys back "
-                 "from a copy, or join with a new invitation",
+                 "from a copy, or ask for new ones: 'dure site renew'",
                  path);
         assert_int_equal(rename(temp_dir_file(&p.dir, path), temp_dir_file(&p.dir, "away")), 0);
         check_refused("client run site", 1, sentence);
@@ -292,7 +292,7 @@ static void test_federation_errors_of_privacy_are_told_with_the_fix(void **state
     replace("site/site.yaml", "/others", "/ledger");
     assert_int_equal(remove(temp_dir_file(&p.dir, "site/keys/curve.key")), 0);
     check_refused("client check site", 1,
-                  "put the site's keys back from a copy, or join with a new invitation");
+                  "put the site's keys back from a copy, or ask for new ones");
 }
 
 static void test_federation_errors_one_client_a_folder(void **state)

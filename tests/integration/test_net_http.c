@@ -4,7 +4,6 @@
 #include "net/http.h"
 #include "support/check.h"
 #include "support/http_client.h"
-#include "support/tcp_proxy.h"
 #include "support/temp_dir.h"
 
 #include <pthread.h>

@@ -2,7 +2,6 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "model/adapter_file.h"
-#include "model/tokenizer.h"
 #include "model/transformer.h"
 #include "serve/server.h"
 #include "support/check.h"

@@ -20,6 +20,22 @@ void temp_dir_remove(temp_dir *dir)
     if (dure_dir_remove(dir->path, NULL)) fprintf(stderr, "cannot remove %s\n", dir->path);
 }
 
+temp_dir test_dir;
+
+int test_dir_setup(void **state)
+{
+    (void)state;
+    temp_dir_make(&test_dir);
+    return 0;
+}
+
+int test_dir_teardown(void **state)
+{
+    (void)state;
+    temp_dir_remove(&test_dir);
+    return 0;
+}
+
 const char *temp_dir_file(const temp_dir *dir, const char *name)
 {
     static char paths[8][512];

@@ -4,7 +4,6 @@
 #include "ledger/export.h"
 #include "support/check.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

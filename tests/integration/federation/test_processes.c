@@ -7,7 +7,6 @@
 #include "common/file.h"
 #include "support/check.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

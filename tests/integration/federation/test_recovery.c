@@ -3,7 +3,6 @@
 #include "village.h"
 
 #include "common/clock.h"
-#include "common/file.h"
 #include "support/check.h"
 
 #include <stdio.h>

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 
 static real_sites r;
 
@@ -125,6 +124,38 @@ static void test_renewal_that_is_cut_off_goes_on(void **state)
     real_sites_wait_for(&r, "round_done", 1, 60);
 }
 
+/* It is written once a second. */
+static void status_comes_to_say(const char *text)
+{
+    for (uint32_t i = 0; i < 200; i++) {
+        must("status fed");
+        if (strstr(r.v.output, text)) return;
+        dure_clock_sleep_ms(100);
+    }
+    village_says(&r.v, text);
+}
+
+static void test_renewal_helps_a_site_that_lost_its_keys(void **state)
+{
+    (void)state;
+    village_make_training(&r.v, 3, 0, 1, 3);
+    village_start(&r.v);
+    real_sites_join(&r);
+    in_folder("rm -r place0/keys");
+    refuses("client run place0 --threads 1", "'dure site renew'");
+    must("site renew fed/admin site0 -o new0.invitation");
+    real_sites_wait_for(&r, "site_revoked", 1, 20);
+    for (uint32_t i = 1; i < r.v.n; i++)
+        real_site_start(&r, i);
+    status_comes_to_say("2 of at least 3 are here, and only 2 are members: invite more; revoked: "
+                        "site0\n");
+    must("client renew place0 new0.invitation");
+    status_comes_to_say("2 of at least 3 are here; missing: site0\n");
+    if (strstr(r.v.output, "revoked")) fail_msg("%s", r.v.output);
+    real_site_start(&r, 0);
+    real_sites_wait_for(&r, "round_done", 1, 60);
+}
+
 /* The coordinator knows how long the ledger of a site of this name must be, whatever its keys. */
 static void test_renewal_does_not_forget_what_was_spent(void **state)
 {
@@ -150,6 +181,7 @@ int main(void)
         cmocka_unit_test_teardown(test_renewed_keys_take_the_place_of_the_old_ones, teardown),
         cmocka_unit_test_teardown(test_renewal_is_for_the_same_site_alone, teardown),
         cmocka_unit_test_teardown(test_renewal_that_is_cut_off_goes_on, teardown),
+        cmocka_unit_test_teardown(test_renewal_helps_a_site_that_lost_its_keys, teardown),
         cmocka_unit_test_teardown(test_renewal_does_not_forget_what_was_spent, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

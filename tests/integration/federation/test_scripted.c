@@ -3,7 +3,6 @@
 #include "village.h"
 
 #include "common/clock.h"
-#include "common/file.h"
 #include "support/check.h"
 
 #include <sqlite3.h>
@@ -79,6 +78,46 @@ static void test_three_sites_sum_two_rounds(void **state)
     assert_int_equal(village_run(&v, "status fed"), 0);
     village_says(&v, "2 of 2 done");
     dure_buf_fini(&adapter);
+}
+
+static bool all_keep_their_updates(village *w)
+{
+    for (uint32_t i = 0; i < w->n; i++)
+        if (!w->sites[i].mask_ready) return false;
+    return true;
+}
+
+static bool never(village *w)
+{
+    (void)w;
+    return false;
+}
+
+static json_int_t status_updated(void)
+{
+    json_t *status = json_load_file(temp_dir_file(&v.dir, "fed/coordinator/status.json"), 0, NULL);
+    const json_int_t updated = json_integer_value(json_object_get(status, "updated"));
+    json_decref(status);
+    return updated;
+}
+
+/* Nothing happens, but sites move or fall silent. */
+static void test_status_is_fresh_while_a_round_runs(void **state)
+{
+    (void)state;
+    village_make(&v, 3, 0, 1);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].hold = true;
+    village_start(&v);
+    village_join(&v);
+    go(all_keep_their_updates, "no round came to its updates");
+    village_go(&v, never, 1500);
+    const json_int_t before = status_updated();
+    village_go(&v, never, 3000);
+    assert_true(status_updated() > before);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].hold = false;
+    go(has_one, "the round did not end");
 }
 
 static void test_a_site_that_dies_while_training_is_left_out(void **state)
@@ -551,6 +590,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_three_sites_sum_two_rounds, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_status_is_fresh_while_a_round_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_site_that_dies_while_training_is_left_out, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_seven_sites_lose_two_and_still_sum, setup, teardown),

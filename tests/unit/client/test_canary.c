@@ -6,8 +6,6 @@
  * With --table no test is made: each trainer is audited once and its figures are printed. */
 #include "client/canary.h"
 #include "dp/noise.h"
-#include "dp/quantize.h"
-#include "dp/sample.h"
 #include "unit/client/trainer_fixture.h"
 
 #include <math.h>

@@ -6,7 +6,6 @@
 #include "common/file.h"
 #include "dp/calibrate.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,6 @@
 #include "federation/global_adapter.h"
 #include "federation/round_config.h"
 #include "model/base_digest.h"
-#include "secagg/transcript.h"
 #include "support/check.h"
 #include "support/tiny_model.h"
 #include "unit/client/stage.h"

@@ -1,6 +1,5 @@
 /* The checks of a site before a round, against a coordinator that lies. */
 #include "federation/global_adapter.h"
-#include "federation/round_config.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
 #include "unit/client/stage.h"

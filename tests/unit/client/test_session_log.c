@@ -1,12 +1,10 @@
 /* The site's copy of the log, what it answers to a coordinator that lost it, and what the root may
  * take back: against a coordinator that lies. */
 #include "common/clock.h"
-#include "common/file.h"
 #include "ledger/event.h"
 #include "support/check.h"
 #include "unit/client/stage.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,6 @@
 #include "support/check.h"
 #include "unit/client/stage.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,6 @@
 #include "support/seeded_rng.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { N = 60000, LIMIT = 1 << 24 };

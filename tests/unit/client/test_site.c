@@ -4,12 +4,10 @@
 #include "unit/federation/fixture.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static temp_dir dir;
 static fixture f;
 
 static void make(dure_site *site)
@@ -29,26 +27,12 @@ static void make(dure_site *site)
                           .max_clip = 1,
                           .n_bases = 1};
     dure_diag diag = {0};
-    snprintf(policy.ledger, sizeof policy.ledger, "%s", temp_dir_file(&dir, "ledger"));
+    snprintf(policy.ledger, sizeof policy.ledger, "%s", temp_dir_file(&test_dir, "ledger"));
     fixture_make(&f);
     fixture_invite(&invitation, &invite, &f, "ash");
-    if (dure_site_make(site, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag)) {
+    if (dure_site_make(site, temp_dir_file(&test_dir, "ash"), &policy, &invitation, &diag)) {
         fail_msg("%s", diag.text);
     }
-}
-
-static int setup(void **state)
-{
-    (void)state;
-    temp_dir_make(&dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    temp_dir_remove(&dir);
-    return 0;
 }
 
 static void test_site_opens_as_it_was_left(void **state)
@@ -77,7 +61,7 @@ static void test_site_opens_as_it_was_left(void **state)
     dure_put_raw(&s->round_config, "config", 6);
     assert_ok(dure_site_save_state(&site, NULL));
     dure_site_close(&site);
-    if (dure_site_open(&again, temp_dir_file(&dir, "ash"), &diag)) fail_msg("%s", diag.text);
+    if (dure_site_open(&again, temp_dir_file(&test_dir, "ash"), &diag)) fail_msg("%s", diag.text);
     s = &again.state;
     assert_memory_equal(again.sign.public_, sign_public, 32);
     assert_true(s->joined && s->reserved);
@@ -108,23 +92,23 @@ static void test_site_reads_older_state_and_keeps_a_copy(void **state)
     site.state.steps_used = 12;
     assert_ok(dure_site_save_state(&site, NULL));
     dure_site_close(&site);
-    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&dir, "ash"));
+    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&test_dir, "ash"));
     assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
     bytes.data[4 + strlen("DURE/1/site-state") + 3] = 2;
     bytes.n -= 8;
     assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
-    assert_ok(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL));
+    assert_ok(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL));
     assert_int_equal(site.state.steps_used, 12);
     dure_site_close(&site);
-    snprintf(path, sizeof path, "%s/state.bin.old", temp_dir_file(&dir, "ash"));
+    snprintf(path, sizeof path, "%s/state.bin.old", temp_dir_file(&test_dir, "ash"));
     assert_ok(dure_file_read(&kept, path, 1 << 20, NULL));
     assert_int_equal(kept.n, bytes.n);
     assert_memory_equal(kept.data, bytes.data, bytes.n);
     dure_buf_fini(&kept);
     bytes.data[4 + strlen("DURE/1/site-state") + 3] = 9; /* of a newer Dure */
-    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&dir, "ash"));
+    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&test_dir, "ash"));
     assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
-    assert_err(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL), DURE_ERR_FORMAT);
+    assert_err(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL), DURE_ERR_FORMAT);
     dure_buf_fini(&bytes);
 }
 
@@ -134,10 +118,10 @@ static void test_site_folder_serves_one_process(void **state)
     dure_site site, second;
     dure_diag diag = {0};
     make(&site);
-    assert_err(dure_site_open(&second, temp_dir_file(&dir, "ash"), &diag), DURE_ERR_BUSY);
+    assert_err(dure_site_open(&second, temp_dir_file(&test_dir, "ash"), &diag), DURE_ERR_BUSY);
     assert_non_null(strstr(diag.text, "another process uses"));
     dure_site_close(&site);
-    assert_ok(dure_site_open(&second, temp_dir_file(&dir, "ash"), NULL));
+    assert_ok(dure_site_open(&second, temp_dir_file(&test_dir, "ash"), NULL));
     dure_site_close(&second);
 }
 
@@ -150,9 +134,10 @@ static void test_site_folder_is_never_overwritten(void **state)
     dure_policy policy = site.policy;
     dure_invitation invitation = site.invitation;
     dure_site_close(&site);
-    assert_err(dure_site_make(&second, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag),
-               DURE_ERR_EXISTS);
-    assert_err(dure_site_open(&second, temp_dir_file(&dir, "elsewhere"), &diag),
+    assert_err(
+        dure_site_make(&second, temp_dir_file(&test_dir, "ash"), &policy, &invitation, &diag),
+        DURE_ERR_EXISTS);
+    assert_err(dure_site_open(&second, temp_dir_file(&test_dir, "elsewhere"), &diag),
                DURE_ERR_NOT_FOUND);
     assert_non_null(strstr(diag.text, "dure join"));
 }
@@ -167,12 +152,12 @@ static void test_site_making_that_was_cut_off_is_begun_again(void **state)
         make(&site);
         dure_site_close(&site);
         for (size_t i = 0; i < n; i++)
-            assert_int_equal(unlink(temp_dir_file(&dir, written[i])), 0);
+            assert_int_equal(unlink(temp_dir_file(&test_dir, written[i])), 0);
         make(&site);
         dure_site_close(&site);
-        assert_ok(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL));
+        assert_ok(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL));
         dure_site_close(&site);
-        assert_int_equal(unlink(temp_dir_file(&dir, "ash/site.yaml")), 0);
+        assert_int_equal(unlink(temp_dir_file(&test_dir, "ash/site.yaml")), 0);
     }
 }
 
@@ -187,11 +172,35 @@ static void test_site_that_lost_its_policy_keeps_its_keys(void **state)
     dure_policy policy = site.policy;
     dure_invitation invitation = site.invitation;
     dure_site_close(&site);
-    assert_int_equal(unlink(temp_dir_file(&dir, "ash/site.yaml")), 0);
-    assert_err(dure_site_make(&second, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag),
-               DURE_ERR_EXISTS);
+    assert_int_equal(unlink(temp_dir_file(&test_dir, "ash/site.yaml")), 0);
+    assert_err(
+        dure_site_make(&second, temp_dir_file(&test_dir, "ash"), &policy, &invitation, &diag),
+        DURE_ERR_EXISTS);
     assert_non_null(strstr(diag.text, "lost its site.yaml"));
-    assert_int_equal(access(temp_dir_file(&dir, "ash/keys/sign.key"), F_OK), 0);
+    assert_int_equal(access(temp_dir_file(&test_dir, "ash/keys/sign.key"), F_OK), 0);
+}
+
+static void test_site_that_lost_its_keys_can_renew_them(void **state)
+{
+    (void)state;
+    dure_site site, second;
+    dure_diag diag = {0};
+    make(&site);
+    site.state.joined = true;
+    assert_ok(dure_site_save_state(&site, NULL));
+    dure_policy policy = site.policy;
+    dure_invitation invitation = site.invitation;
+    dure_site_close(&site);
+    assert_int_equal(unlink(temp_dir_file(&test_dir, "ash/keys/sign.key")), 0);
+    assert_err(
+        dure_site_make(&second, temp_dir_file(&test_dir, "ash"), &policy, &invitation, &diag),
+        DURE_ERR_EXISTS);
+    assert_non_null(strstr(diag.text, "lost its keys"));
+    assert_err(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), &diag), DURE_ERR_NOT_FOUND);
+    assert_non_null(strstr(diag.text, "'dure client renew'"));
+    assert_ok(dure_site_open_to_renew(&site, temp_dir_file(&test_dir, "ash"), NULL));
+    assert_true(site.state.joined);
+    dure_site_close(&site);
 }
 
 static void test_site_keys_are_for_the_owner_alone(void **state)
@@ -204,7 +213,7 @@ static void test_site_keys_are_for_the_owner_alone(void **state)
     dure_site_close(&site);
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         struct stat info;
-        assert_int_equal(stat(temp_dir_file(&dir, files[i]), &info), 0);
+        assert_int_equal(stat(temp_dir_file(&test_dir, files[i]), &info), 0);
         assert_int_equal(info.st_mode & 0777, 0600);
     }
 }
@@ -216,13 +225,13 @@ static void test_site_state_is_refused_when_damaged(void **state)
     make(&site);
     dure_site_close(&site);
     char path[512];
-    snprintf(path, sizeof path, "%s", temp_dir_file(&dir, "ash/state.bin"));
+    snprintf(path, sizeof path, "%s", temp_dir_file(&test_dir, "ash/state.bin"));
     dure_buf bytes;
     assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
     for (size_t n = 0; n < bytes.n; n += 1 + bytes.n / 37) {
         dure_diag diag = {0};
         assert_ok(dure_file_write_atomic(path, (dure_span){bytes.data, n}, 0600, NULL));
-        assert_err(dure_site_open(&site, temp_dir_file(&dir, "ash"), &diag), DURE_ERR_FORMAT);
+        assert_err(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), &diag), DURE_ERR_FORMAT);
         assert_non_null(strstr(diag.text, "state.bin"));
     }
     dure_buf_fini(&bytes);
@@ -271,7 +280,7 @@ static void test_site_restored_from_a_backup_follows_the_ledger(void **state)
     dure_buf backup;
     char path[512];
     make(&site);
-    snprintf(path, sizeof path, "%s", temp_dir_file(&dir, "ash/state.bin"));
+    snprintf(path, sizeof path, "%s", temp_dir_file(&test_dir, "ash/state.bin"));
     assert_ok(dure_site_open_ledger(&ledger, &site, NULL));
     assert_ok(dure_site_ledger_create_source(ledger, "records", site.policy.budget, 1000, NULL));
     dure_reservation_id *id = &site.state.reservation;
@@ -289,7 +298,7 @@ static void test_site_restored_from_a_backup_follows_the_ledger(void **state)
     dure_site_ledger_close(&ledger);
     dure_site_close(&site);
     assert_ok(dure_file_write_atomic(path, dure_buf_span(&backup), 0600, NULL));
-    assert_ok(dure_site_open(&site, temp_dir_file(&dir, "ash"), NULL));
+    assert_ok(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL));
     assert_int_equal(site.state.steps_used, 40);
     assert_ok(dure_site_open_ledger(&ledger, &site, NULL)); /* it contains the older head */
     assert_ok(dure_site_follow_ledger(&site, ledger, NULL));
@@ -300,7 +309,7 @@ static void test_site_restored_from_a_backup_follows_the_ledger(void **state)
     dure_site_close(&site);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, test_dir_setup, test_dir_teardown)
 
 int main(void)
 {
@@ -311,6 +320,7 @@ int main(void)
         TEST(test_site_folder_is_never_overwritten),
         TEST(test_site_making_that_was_cut_off_is_begun_again),
         TEST(test_site_that_lost_its_policy_keeps_its_keys),
+        TEST(test_site_that_lost_its_keys_can_renew_them),
         TEST(test_site_keys_are_for_the_owner_alone),
         TEST(test_site_state_is_refused_when_damaged),
         TEST(test_site_refuses_an_older_ledger),

@@ -2,7 +2,6 @@
 #include "unit/client/trainer_fixture.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Room for any sum of these tests. */

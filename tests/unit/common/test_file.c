@@ -8,26 +8,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static temp_dir dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    temp_dir_make(&dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    temp_dir_remove(&dir);
-    return 0;
-}
-
 static void test_file_atomic_write_replaces_and_sets_the_mode(void **state)
 {
     (void)state;
-    const char *path = temp_dir_file(&dir, "a");
+    const char *path = temp_dir_file(&test_dir, "a");
     dure_diag diag = {0};
     assert_ok(dure_file_write_atomic(path, dure_span_of_text("one"), 0600, &diag));
     assert_ok(dure_file_write_atomic(path, dure_span_of_text("two"), 0600, &diag));
@@ -46,9 +30,10 @@ static void test_file_read_names_what_is_missing_or_too_large(void **state)
     (void)state;
     dure_buf read;
     dure_diag diag = {0};
-    assert_err(dure_file_read(&read, temp_dir_file(&dir, "none"), 10, &diag), DURE_ERR_NOT_FOUND);
+    assert_err(dure_file_read(&read, temp_dir_file(&test_dir, "none"), 10, &diag),
+               DURE_ERR_NOT_FOUND);
     assert_non_null(strstr(diag.text, "none"));
-    const char *path = temp_dir_file(&dir, "big");
+    const char *path = temp_dir_file(&test_dir, "big");
     assert_ok(dure_file_write_atomic(path, dure_span_of_text("0123456789"), 0600, &diag));
     assert_err(dure_file_read(&read, path, 9, &diag), DURE_ERR_LIMIT);
     assert_non_null(strstr(diag.text, "9 bytes"));
@@ -66,7 +51,7 @@ static void test_file_full_disk_is_said_so(void **state)
 static void test_file_lock_keeps_a_second_process_out(void **state)
 {
     (void)state;
-    const char *path = temp_dir_file(&dir, "lock");
+    const char *path = temp_dir_file(&test_dir, "lock");
     dure_lock lock;
     assert_ok(dure_lock_acquire(&lock, path, NULL));
     pid_t child = fork();
@@ -86,14 +71,14 @@ static void test_file_lock_keeps_a_second_process_out(void **state)
 static void test_file_folders_are_made_and_removed_whole(void **state)
 {
     (void)state;
-    const char *path = temp_dir_file(&dir, "x/y/z");
+    const char *path = temp_dir_file(&test_dir, "x/y/z");
     dure_diag diag = {0};
     assert_ok(dure_dir_make(path, &diag));
     assert_ok(dure_dir_make(path, &diag));
-    assert_ok(dure_file_write_atomic(temp_dir_file(&dir, "x/y/z/f"), dure_span_of_text("1"), 0600,
-                                     &diag));
-    assert_err(dure_dir_make(temp_dir_file(&dir, "x/y/z/f"), &diag), DURE_ERR_IO);
-    assert_ok(dure_dir_remove(temp_dir_file(&dir, "x"), &diag));
+    assert_ok(dure_file_write_atomic(temp_dir_file(&test_dir, "x/y/z/f"), dure_span_of_text("1"),
+                                     0600, &diag));
+    assert_err(dure_dir_make(temp_dir_file(&test_dir, "x/y/z/f"), &diag), DURE_ERR_IO);
+    assert_ok(dure_dir_remove(temp_dir_file(&test_dir, "x"), &diag));
     assert_false(dure_file_exists(path));
 }
 
@@ -106,5 +91,5 @@ int main(void)
         cmocka_unit_test(test_file_lock_keeps_a_second_process_out),
         cmocka_unit_test(test_file_folders_are_made_and_removed_whole),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

@@ -2,8 +2,6 @@
 #include "support/check.h"
 #include "support/temp_dir.h"
 
-#include "crypto/rng.h"
-
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

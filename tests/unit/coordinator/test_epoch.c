@@ -8,22 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static temp_dir dir;
-
-static int setup(void **state)
-{
-    (void)state;
-    temp_dir_make(&dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    temp_dir_remove(&dir);
-    return 0;
-}
-
 static dure_event_epoch make_epoch(void)
 {
     dure_event_epoch epoch = {.epoch = 3, .kept.n = 7, .lost_n = 12, .reason = "\"the\" disk\\"};
@@ -36,7 +20,7 @@ static dure_event_epoch make_epoch(void)
 static void test_epoch_file_holds_the_statement(void **state)
 {
     (void)state;
-    const char *path = temp_dir_file(&dir, "loss");
+    const char *path = temp_dir_file(&test_dir, "loss");
     const dure_event_epoch epoch = make_epoch();
     dure_event_epoch back;
     for (int is_signed = 0; is_signed < 2; is_signed++) {
@@ -63,7 +47,7 @@ static void refuse_altered(const char *from, const char *to)
     bool is_signed;
     dure_diag diag = {{0}};
     const dure_event_epoch epoch = make_epoch();
-    snprintf(path, sizeof path, "%s", temp_dir_file(&dir, "loss"));
+    snprintf(path, sizeof path, "%s", temp_dir_file(&test_dir, "loss"));
     assert_ok(dure_epoch_write(path, &epoch, true, NULL));
     assert_ok(dure_file_read(&file, path, 4096, NULL));
     char *at = memmem(file.data, file.n, from, strlen(from));
@@ -105,21 +89,24 @@ static void test_epoch_file_is_bounded(void **state)
     reason[sizeof reason - 1] = 0;
     refuse_altered("\\\"the\\\" disk\\\\", reason);
     memset(big, ' ', sizeof big);
-    const char *path = temp_dir_file(&dir, "big");
+    const char *path = temp_dir_file(&test_dir, "big");
     dure_event_epoch back;
     bool is_signed;
     assert_ok(dure_file_write_atomic(path, dure_span_of(big, sizeof big), 0600, NULL));
     assert_int_not_equal(dure_epoch_read(&back, &is_signed, path, NULL), DURE_OK);
-    assert_int_not_equal(dure_epoch_read(&back, &is_signed, temp_dir_file(&dir, "none"), NULL),
+    assert_int_not_equal(dure_epoch_read(&back, &is_signed, temp_dir_file(&test_dir, "none"), NULL),
                          DURE_OK);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_epoch_file_holds_the_statement, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_epoch_file_must_be_whole, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_epoch_file_is_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_epoch_file_holds_the_statement, test_dir_setup,
+                                        test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_epoch_file_must_be_whole, test_dir_setup,
+                                        test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_epoch_file_is_bounded, test_dir_setup,
+                                        test_dir_teardown),
     };
     return cmocka_run_group_tests_name("coordinator.epoch", tests, NULL, NULL);
 }

@@ -3,7 +3,6 @@
 #include "proto/messages.h"
 #include "unit/ledger/fixture.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static void test_history_makes_a_result_that_sites_can_verify(void **state)

@@ -1,4 +1,3 @@
-#include "common/file.h"
 #include "crypto/hash.h"
 #include "crypto/kem.h"
 #include "support/hex.h"

@@ -1,5 +1,4 @@
 #include "crypto/mask.h"
-#include "crypto/rng.h"
 #include "support/hex.h"
 
 #include <openssl/evp.h>

@@ -5,18 +5,10 @@
 #include "dp/accountant_rdp.h"
 #include "dp/gaussian.h"
 #include "dp/loss_compose.h"
-#include "support/check.h"
+#include "unit/dp/plan_of.h"
 
 #include <math.h>
 #include <stdlib.h>
-
-static dure_dp_plan plan_of(double rate, double sigma, uint64_t steps)
-{
-    dure_dp_plan plan = {.steps = steps};
-    assert_ok(dure_dp_plan_set_rate(&plan, rate, NULL));
-    assert_ok(dure_dp_plan_set_sigma(&plan, sigma, NULL));
-    return plan;
-}
 
 static double epsilon_of(const dure_dp_plan *plans, size_t n, double delta)
 {

@@ -7,7 +7,7 @@
 #include "dp/accountant_pld.h"
 #include "dp/accountant_rdp.h"
 #include "dp/gaussian.h"
-#include "support/check.h"
+#include "unit/dp/plan_of.h"
 
 #include <math.h>
 
@@ -16,14 +16,6 @@ typedef struct row {
     uint64_t steps;
     double epsilon;
 } row;
-
-static dure_dp_plan plan_of(double rate, double sigma, uint64_t steps)
-{
-    dure_dp_plan plan = {.steps = steps};
-    assert_ok(dure_dp_plan_set_rate(&plan, rate, NULL));
-    assert_ok(dure_dp_plan_set_sigma(&plan, sigma, NULL));
-    return plan;
-}
 
 static double epsilon_of(double rate, double sigma, uint64_t steps, double delta)
 {

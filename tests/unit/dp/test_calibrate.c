@@ -1,17 +1,9 @@
 #include "dp/calibrate.h"
 #include "dp/noise.h"
-#include "support/check.h"
+#include "unit/dp/plan_of.h"
 
 #include <math.h>
 #include <string.h>
-
-static dure_dp_plan plan_of(double rate, double sigma, uint64_t steps)
-{
-    dure_dp_plan plan = {.steps = steps};
-    assert_ok(dure_dp_plan_set_rate(&plan, rate, NULL));
-    assert_ok(dure_dp_plan_set_sigma(&plan, sigma, NULL));
-    return plan;
-}
 
 static double epsilon_of(const dure_dp_plan *plan, const dure_dp_history *before, double delta)
 {

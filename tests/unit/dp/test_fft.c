@@ -3,7 +3,6 @@
 #include "support/seeded_rng.h"
 
 #include <math.h>
-#include <stdlib.h>
 
 enum { MOST = 4096 };
 

@@ -1,16 +1,8 @@
 #include "dp/gaussian.h"
 #include "dp/membership.h"
-#include "support/check.h"
+#include "unit/dp/plan_of.h"
 
 #include <math.h>
-
-static dure_dp_plan plan_of(double rate, double sigma, uint64_t steps)
-{
-    dure_dp_plan plan = {.steps = steps};
-    assert_ok(dure_dp_plan_set_rate(&plan, rate, NULL));
-    assert_ok(dure_dp_plan_set_sigma(&plan, sigma, NULL));
-    return plan;
-}
 
 static double most(const dure_dp_plan *plan, double fpr)
 {

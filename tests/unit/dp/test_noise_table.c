@@ -1,6 +1,5 @@
 /* The tables against the distributions that docs/noise.md says they have: every entry, in 128-bit
  * floats, by other formulas than those that made them. */
-#include "dp/noise_exact.h"
 #include "dp/noise_table.h"
 #include "support/check.h"
 #include "support/seeded_rng.h"

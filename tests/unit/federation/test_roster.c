@@ -150,8 +150,9 @@ static void test_a_join_declares_a_rate_and_noise_that_can_be(void **state)
     REFUSES(d->n_pub *= 2, "sampling rate");
     REFUSES(d->sigma_num = 0, "does not fit the federation's privacy mode");
     REFUSES(d->sigma_den = 1, "does not fit the federation's privacy mode");
-    REFUSES(site.join.invitation.terms.training.privacy_mode = DURE_PRIVACY_NONE,
-            "does not fit the federation's privacy mode");
+    REFUSES(
+        (site.join.invitation.terms.training.privacy_mode = DURE_PRIVACY_NONE, d->sigma_den = 1),
+        "does not fit the federation's privacy mode");
 #undef REFUSES
 }
 

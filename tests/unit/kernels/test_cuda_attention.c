@@ -5,7 +5,6 @@
 #include "support/check.h"
 #include "support/gpu.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -4,8 +4,6 @@
 #include "kernels/cuda/language.h"
 #include "support/check.h"
 
-#include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

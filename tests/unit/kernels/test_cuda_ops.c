@@ -1,7 +1,6 @@
 /* The GPU's kernels against plain C. Those with barriers run twice, with the order of blocks and
  * threads reversed the second time. Inputs are exact in bfloat16, so what differs is the
  * rounding of results (2^-8 for bfloat16) and of sums. */
-#include "kernels/cross_entropy.h"
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/dequant.h"
 #include "kernels/cuda/dropout.h"

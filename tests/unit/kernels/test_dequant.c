@@ -5,7 +5,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_WEIGHTS = 4096, MAX_BYTES = 8192, N_TYPES = 16 };

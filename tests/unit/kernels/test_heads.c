@@ -4,7 +4,6 @@
 #include "support/check.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 3, HEADS = 5, DIM = 24, LD = HEADS * DIM, FIRST = 2 * DIM, N = 2 * DIM, SLACK = 16 };

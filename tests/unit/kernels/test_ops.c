@@ -7,7 +7,6 @@
 #include "support/check.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MOST = 3016 }; /* the longest, and room to see that nothing behind it is touched */

@@ -3,7 +3,6 @@
 #include "support/check.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { ROWS = 5, HEADS = 3, DIM = 8, HEAD = 10, LD = HEADS * HEAD, POSITIONS = 600 };

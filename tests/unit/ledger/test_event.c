@@ -1,7 +1,5 @@
 #include "fixture.h"
 
-#include "crypto/wipe.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,5 @@
 /* The budget ledger's file: crashes, damage, other processes, older copies. */
 #include "common/file.h"
-#include "common/json.h"
 #include "ledger/site_ledger.h"
 #include "support/check.h"
 #include "support/temp_dir.h"

@@ -1,9 +1,7 @@
-#include "common/file.h"
 #include "fixture.h"
 #include "ledger/verify.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Stands for federation/: the roster in the export is the byte 'R'. */

@@ -2,7 +2,6 @@
 #include "fixture.h"
 #include "ledger/witness.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static dure_witness *open_witness(const fixture *f)

@@ -1,6 +1,5 @@
 #include "support/check.h"
 
-#include "common/file.h"
 #include "common/json.h"
 #include "model/adapter_file.h"
 #include "model/adapter_int.h"

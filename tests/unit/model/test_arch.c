@@ -9,7 +9,6 @@
 #include "support/tiny_model.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct opened {

@@ -1,7 +1,6 @@
 #include "support/check.h"
 
 #include "model/dataset.h"
-#include "model/gguf_write.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 

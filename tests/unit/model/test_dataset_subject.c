@@ -3,7 +3,6 @@
 #include "support/check.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static dure_err parse(dure_dataset *out, dataset_desk *f, const char *name, const char *text,

@@ -9,7 +9,6 @@
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

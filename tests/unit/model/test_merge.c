@@ -2,7 +2,6 @@
 
 #include "common/file.h"
 #include "kernels/compute.h"
-#include "model/gguf_write.h"
 #include "model/merge.h"
 #include "model/shape.h"
 #include "support/temp_dir.h"
