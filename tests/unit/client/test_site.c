@@ -191,13 +191,14 @@ static void test_site_that_lost_its_keys_can_renew_them(void **state)
     dure_policy policy = site.policy;
     dure_invitation invitation = site.invitation;
     dure_site_close(&site);
-    assert_int_equal(unlink(temp_dir_file(&dir, "ash/keys/sign.key")), 0);
-    assert_err(dure_site_make(&second, temp_dir_file(&dir, "ash"), &policy, &invitation, &diag),
-               DURE_ERR_EXISTS);
+    assert_int_equal(unlink(temp_dir_file(&test_dir, "ash/keys/sign.key")), 0);
+    assert_err(
+        dure_site_make(&second, temp_dir_file(&test_dir, "ash"), &policy, &invitation, &diag),
+        DURE_ERR_EXISTS);
     assert_non_null(strstr(diag.text, "lost its keys"));
-    assert_err(dure_site_open(&site, temp_dir_file(&dir, "ash"), &diag), DURE_ERR_NOT_FOUND);
+    assert_err(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), &diag), DURE_ERR_NOT_FOUND);
     assert_non_null(strstr(diag.text, "'dure client renew'"));
-    assert_ok(dure_site_open_to_renew(&site, temp_dir_file(&dir, "ash"), NULL));
+    assert_ok(dure_site_open_to_renew(&site, temp_dir_file(&test_dir, "ash"), NULL));
     assert_true(site.state.joined);
     dure_site_close(&site);
 }
