@@ -64,6 +64,7 @@ static void job_free(job *j)
 /* Writes what the stream has room for. */
 static dure_flow flush(job *j)
 {
+    if (dure_buf_err(&j->outbox)) return DURE_FLOW_STOP; /* a part of the answer is missing */
     while (j->outbox_at < j->outbox.n) {
         size_t n = j->outbox.n - j->outbox_at;
         if (n > WRITE_BYTES) n = WRITE_BYTES;
@@ -238,6 +239,7 @@ static void on_end(void *state, dure_end how)
         give_echo(c);
         if (rest.n) give_text(c, rest, NULL);
         give_text(c, dure_span_of(NULL, 0), c->finish);
+        if (dure_buf_err(&c->text)) how = DURE_END_FAILED;
     }
     if (how > j->how) j->how = how;
     if (--j->n_running == 0) finish_job(j);
