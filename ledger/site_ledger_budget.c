@@ -249,6 +249,13 @@ dure_err dure_ledger_least_noise(dure_dp_plan *plan, const dure_site_ledger *led
                             "give it more noise, or fix the clip",
                             source->name, source->budget.epsilon, source->budget.delta,
                             (unsigned long long)plan->steps, dure_dp_plan_count_sigma(plan));
+    else if (!err && least == 0 && r.n_plans == 0)
+        err = dure_diag_set(diag, DURE_ERR_BUDGET,
+                            "the privacy budget of '%s', epsilon %.4g at delta %.3g, does not "
+                            "allow %llu steps, whatever the noise; take fewer steps or a smaller "
+                            "batch",
+                            source->name, source->budget.epsilon, source->budget.delta,
+                            (unsigned long long)plan->steps);
     else if (!err && least == 0)
         err =
             dure_diag_set(diag, DURE_ERR_BUDGET,

@@ -96,10 +96,23 @@ static dure_err take_line(dure_site_ledger *ledger, dure_span line)
     return err;
 }
 
+/* How every line begins, as far as it was written. */
+static bool begins_a_line(const uint8_t *data, size_t n)
+{
+    static const char begin[] = "{\"entry\":{";
+    return strncmp((const char *)data, begin, n < sizeof begin - 1 ? n : sizeof begin - 1) == 0;
+}
+
 static dure_err take_lines(dure_site_ledger *ledger, const uint8_t *data, size_t n, dure_diag *diag)
 {
     size_t at = 0;
     const uint8_t *end;
+    /* What a crash left of the first line is written over; a file of somebody else must not be. */
+    if (ledger->n_chain == 0 && !memchr(data, '\n', n) && !begins_a_line(data, n))
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "%s is no privacy ledger; name the right file with --ledger, or a new "
+                             "one",
+                             ledger->path);
     while (at < n && (end = memchr(data + at, '\n', n - at))) {
         size_t length = (size_t)(end - (data + at));
         dure_err err = take_line(ledger, dure_span_of(data + at, length));
@@ -107,8 +120,9 @@ static dure_err take_lines(dure_site_ledger *ledger, const uint8_t *data, size_t
             return dure_diag_set(diag, err,
                                  "entry %zu of the privacy ledger %s is damaged or was altered; "
                                  "nothing is spent on a ledger that does not verify, so restore "
-                                 "the newest good copy",
-                                 ledger->n_chain + 1, ledger->path);
+                                 "the newest good copy%s",
+                                 ledger->n_chain + 1, ledger->path,
+                                 ledger->n_chain ? "" : ", or name the right file with --ledger");
         if (err) return dure_diag_set(diag, err, "cannot read the privacy ledger %s", ledger->path);
         at += length + 1;
         ledger->read_at += length + 1;

@@ -610,13 +610,17 @@ static void change_steps(dure_event_round *round)
     plan->steps = plan->steps > 1 ? plan->steps - 1 : 2;
 }
 
-/* Half the sampling rate; of a whole site, which is never sampled, another number of records. */
+/* Half the sampling rate; of whole sites, which are never sampled, one parameter fewer. */
 static void change_batch(dure_event_round *round)
 {
     dure_dp_plan *plan = &round->members[1].plan;
-    const uint64_t n = plan->n_pub;
-    assert_ok(is_of_sites(round) ? dure_dp_plan_set_batch(plan, n + 1, n + 1, NULL)
-                                 : dure_dp_plan_set_batch(plan, plan->batch / 2, n, NULL));
+    if (!is_of_sites(round)) {
+        assert_ok(dure_dp_plan_set_batch(plan, plan->batch / 2, plan->n_pub, NULL));
+        return;
+    }
+    round->sum.n_words--;
+    for (uint32_t i = 0; i < round->n_members; i++)
+        round->members[i].plan.n_params--;
 }
 
 static void change_clip(dure_event_round *round)
@@ -752,7 +756,7 @@ const copy_kind copy_kinds[] = {
     {"noise inflated, signed by everybody", NULL, inflate_second},
     {"another unit of privacy, signed by everybody", NULL, change_unit},
     {"another number of steps, signed by everybody", NULL, change_steps},
-    {"another batch, signed by everybody", NULL, change_batch},
+    {"another batch or adapter, signed by everybody", NULL, change_batch},
     {"another clip, signed by everybody", NULL, change_clip},
     {"another grid, signed by everybody", NULL, change_grid},
     {"another collusion, signed by everybody", NULL, change_collusion},

@@ -108,6 +108,25 @@ static void test_calibrate_history_of_many_kinds_is_bounded(void **state)
     assert_true(one == 0);
 }
 
+/* At a delta that is none nothing holds, and no error may look like a small epsilon. */
+static void test_calibrate_refuses_what_is_no_delta(void **state)
+{
+    (void)state;
+    static const double wrong[] = {0, -1e-5, 1, 2, NAN, INFINITY};
+    const dure_dp_plan plans[] = {plan_of(0.01, 1, 10), plan_of(1, 1, 1)};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        for (size_t k = 0; k < 2; k++) {
+            double epsilon = 0;
+            bool fits = true;
+            assert_err(dure_calibrate_epsilon(&epsilon, &plans[k], NULL, wrong[i]), DURE_ERR_USAGE);
+            assert_true(isinf(epsilon));
+            assert_err(dure_calibrate_fits(&fits, &plans[k], NULL, (dure_privacy){8, wrong[i]}),
+                       DURE_ERR_USAGE);
+            assert_false(fits);
+        }
+    }
+}
+
 /* The noise sampler's part comes off delta first. */
 static void test_calibrate_charges_the_sampler(void **state)
 {
@@ -164,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_calibrate_steps_is_the_most_that_fits),
         cmocka_unit_test(test_calibrate_steps_refuses_when_none_fits),
         cmocka_unit_test(test_calibrate_history_of_many_kinds_is_bounded),
+        cmocka_unit_test(test_calibrate_refuses_what_is_no_delta),
         cmocka_unit_test(test_calibrate_charges_the_sampler),
         cmocka_unit_test(test_calibrate_refuses_targets_out_of_range),
         cmocka_unit_test(test_calibrate_epsilon_without_noise_is_infinite),

@@ -170,6 +170,30 @@ static size_t line_of(const dure_buf *text, size_t at)
     return line;
 }
 
+/* A slip in --ledger must not cost a file: only what may be the rest of a first line is cut off. */
+static void test_ledger_file_leaves_other_files_alone(void **state)
+{
+    fixture *f = *state;
+    static const char *const others[] = {"words", "{",      "{\"entry\":[]}", "{\"prompt\":\"x\"}",
+                                         "\n",    "words\n"};
+    dure_site_ledger *ledger = NULL;
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        replace(f, others[i], strlen(others[i]));
+        dure_err err = dure_site_ledger_open(&ledger, f->path, &f->diag);
+        dure_site_ledger_close(&ledger);
+        dure_buf text = contents(f);
+        if (i == 1) { /* it may be the rest of a first line */
+            assert_ok(err);
+            assert_true(text.n > 100);
+        } else {
+            assert_int_equal(err, DURE_ERR_FORMAT);
+            assert_non_null(strstr(f->diag.text, "with --ledger"));
+            assert_true(text.n == strlen(others[i]) && !memcmp(text.data, others[i], text.n));
+        }
+        dure_buf_fini(&text);
+    }
+}
+
 static void test_ledger_file_names_the_entry_with_a_flipped_byte(void **state)
 {
     fixture *f = *state;
@@ -524,6 +548,7 @@ int main(void)
 #define ROW(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         ROW(test_ledger_file_keeps_every_step_of_a_killed_process),
         ROW(test_ledger_file_survives_a_torn_tail),
+        ROW(test_ledger_file_leaves_other_files_alone),
         ROW(test_ledger_file_names_the_entry_with_a_flipped_byte),
         ROW(test_ledger_file_refuses_removed_and_swapped_lines),
         ROW(test_ledger_file_shows_a_rolled_back_copy),
