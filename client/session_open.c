@@ -158,15 +158,38 @@ dure_err session_read_note(dure_note **out, const dure_session *s, dure_span tex
     return err ? err : dure_note_verify(note, origin, s->site.invitation.coordinator_sign, diag);
 }
 
+/* Whether this site can tell without a proof that a shown log is the one that it has verified, or
+ * the beginning of it, which its copy has. A proof begins where the site's last HELLO stood, and
+ * that may have crossed with what has brought the site further since. */
+static dure_err is_known(bool *known, const dure_session *s, const dure_merkle_head *shown)
+{
+    dure_merkle_head own = dure_witness_head(s->witness);
+    const dure_leaf_log *copy = s->copy.log;
+    *known = false;
+    if (shown->n == 0 || shown->n > own.n) return DURE_OK;
+    if (shown->n < own.n) {
+        if (!copy || dure_leaf_log_size(copy) < shown->n) return DURE_OK;
+        dure_err err = dure_leaf_log_head(&own, copy, shown->n);
+        if (err) return err;
+    }
+    *known = dure_hash_equal(&own.root, &shown->root);
+    return DURE_OK;
+}
+
 dure_err session_check_history(dure_session *s, const dure_merkle_head *shown, dure_span note,
                                const dure_merkle_proof *consistency, dure_diag *diag)
 {
+    static const dure_merkle_proof none = {.n = 0};
     dure_merkle_head seen = dure_witness_head(s->witness);
+    bool known;
+    dure_err err = is_known(&known, s, shown);
+    if (err) return err;
     if (shown->n >= seen.n) {
-        dure_err err = dure_witness_update(s->witness, note, consistency, diag);
+        err = dure_witness_update(s->witness, note, known ? &none : consistency, diag);
         return err ? err : session_settle_log(s, diag);
     }
     /* The empty log is a part of every log and says nothing: nobody signs it. */
+    if (known) return DURE_OK;
     if (shown->n && !dure_merkle_verify_consistency(&seen, shown, consistency)) return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_AUTH,
                          "the coordinator shows a log that the one this site has seen does not "

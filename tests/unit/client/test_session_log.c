@@ -64,6 +64,22 @@ static void test_copy_keeps_the_entries_of_the_checkpoint(void **state)
     assert_ok(session_tick_log(st->s, dure_clock_monotonic_ms(), NULL));
 }
 
+/* Which the site was shown before, whatever proof comes with it now. */
+static void test_copy_tells_the_beginning_of_the_log_without_a_proof(void **state)
+{
+    (void)state;
+    const dure_merkle_proof none = {.n = 0};
+    dure_merkle_head head = {.n = 2};
+    verify_log(4);
+    send_entries(0, 4, 0);
+    assert_ok(dure_leaf_log_head(&head, st->s->copy.log, 2));
+    assert_ok(session_check_history(st->s, &head, dure_buf_span(&st->note), &none, NULL));
+    head.root.b[0] ^= 1;
+    assert_err(session_check_history(st->s, &head, dure_buf_span(&st->note), &none, NULL),
+               DURE_ERR_AUTH);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 4);
+}
+
 static void test_copy_keeps_nothing_else(void **state)
 {
     (void)state;
@@ -325,6 +341,7 @@ int main(void)
 #define ON_STAGE(test) cmocka_unit_test_setup_teardown(test, setup, stage_teardown)
     const struct CMUnitTest tests[] = {
         ON_STAGE(test_copy_keeps_the_entries_of_the_checkpoint),
+        ON_STAGE(test_copy_tells_the_beginning_of_the_log_without_a_proof),
         ON_STAGE(test_copy_keeps_nothing_else),
         ON_STAGE(test_copy_waits_for_the_checkpoint_of_what_comes_ahead),
         ON_STAGE(test_copy_passes_over_what_was_not_asked_for),

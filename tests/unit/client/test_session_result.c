@@ -184,6 +184,26 @@ static void test_session_follows_the_log_while_it_fetches_the_sum(void **state)
     outcome_fini(&other);
 }
 
+/* A HELLO that says two entries crosses with the result that brings the third: the result comes
+ * again, with the proof from two on. */
+static void test_session_takes_a_result_again_that_crossed_with_its_hello(void **state)
+{
+    (void)state;
+    outcome first = {0}, grown = {0}, again = {0};
+    dure_diag diag = {0};
+    pretend_summed();
+    make_result_in(&first, 2, NULL);
+    make_result_in(&grown, 3, NULL);
+    make_result_in(&again, 3, NULL);
+    assert_ok(session_on_result(st->s, &first.msg, &diag));
+    assert_ok(session_on_result(st->s, &grown.msg, &diag));
+    if (session_on_result(st->s, &again.msg, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 3);
+    outcome_fini(&first);
+    outcome_fini(&grown);
+    outcome_fini(&again);
+}
+
 static void test_session_refuses_an_adapter_that_does_not_follow(void **state)
 {
     (void)state;
@@ -499,6 +519,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_session_follows_the_sum_to_the_same_adapter),
         TEST(test_session_follows_the_log_while_it_fetches_the_sum),
+        TEST(test_session_takes_a_result_again_that_crossed_with_its_hello),
         TEST(test_session_refuses_an_adapter_that_does_not_follow),
         TEST(test_session_refuses_other_survivors),
         TEST(test_session_refuses_the_entry_of_another_round),
