@@ -57,7 +57,8 @@ const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
 
-/* Memory taken on a GPU so far; 0 on the CPU. A pass takes all that later ones of its kind need. */
+/* Memory that weights, adapter and passes have taken on a GPU so far; 0 on the CPU. A pass takes
+ * all that later ones of its kind need. */
 size_t dure_transformer_device_bytes(const dure_transformer *t);
 
 /* The threads it computes with, for the work between passes; not during a pass. A sink is between

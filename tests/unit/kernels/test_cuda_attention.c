@@ -91,6 +91,29 @@ static size_t cut(dure_cuda_tile *tiles, uint32_t dim)
     return n;
 }
 
+/* q, k and v of `rows` rows beside each other, and room for what comes out. */
+static dure_cuda_attention arguments(const kind *k, const float *qkv, size_t rows,
+                                     const dure_cuda_tile *tiles, size_t n_tiles)
+{
+    size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
+    size_t ld = width + 2 * width_kv;
+    uint16_t *at = gpu_new_bf16(gpu, qkv, rows * ld);
+    return (dure_cuda_attention){.tiles = gpu_new(gpu, tiles, n_tiles * sizeof *tiles),
+                                 .n_tiles = n_tiles,
+                                 .rows = rows,
+                                 .q = at,
+                                 .k = at + width,
+                                 .v = at + width + width_kv,
+                                 .ld = ld,
+                                 .heads = k->heads,
+                                 .heads_kv = k->heads_kv,
+                                 .dim = k->dim,
+                                 .window = k->window,
+                                 .scale = 0.3f,
+                                 .out = gpu_new(gpu, NULL, 2 * rows * width),
+                                 .lse = gpu_new(gpu, NULL, 4 * rows * k->heads)};
+}
+
 static void run_gpu(results *to, const kind *k, const float *q, const float *kv, const float *dout)
 {
     size_t width = (size_t)k->heads * k->dim, width_kv = (size_t)k->heads_kv * k->dim;
@@ -102,28 +125,14 @@ static void run_gpu(results *to, const kind *k, const float *q, const float *kv,
         memcpy(all + r * ld + width, kv + r * width_kv, width_kv * 4);
         memcpy(all + r * ld + width + width_kv, kv + n_kv + r * width_kv, width_kv * 4);
     }
-    uint16_t *qkv = gpu_new_bf16(gpu, all, ROWS * ld);
+    dure_cuda_attention args = arguments(k, all, ROWS, tiles, cut(tiles, k->dim));
     float *dqkv = gpu_new(gpu, NULL, ROWS * ld * 4);
-    dure_cuda_attention args = {.n_tiles = cut(tiles, k->dim),
-                                .rows = ROWS,
-                                .q = qkv,
-                                .k = qkv + width,
-                                .v = qkv + width + width_kv,
-                                .ld = ld,
-                                .heads = k->heads,
-                                .heads_kv = k->heads_kv,
-                                .dim = k->dim,
-                                .window = k->window,
-                                .scale = 0.3f,
-                                .out = gpu_new(gpu, NULL, 2 * n),
-                                .lse = gpu_new(gpu, NULL, 4 * ROWS * k->heads),
-                                .dout = gpu_new_bf16(gpu, dout, n),
-                                .delta = gpu_new(gpu, NULL, 4 * ROWS * k->heads),
-                                .dq = dqkv,
-                                .dk = dqkv + width,
-                                .dv = dqkv + width + width_kv,
-                                .ldd = ld};
-    args.tiles = gpu_new(gpu, tiles, args.n_tiles * sizeof *tiles);
+    args.dout = gpu_new_bf16(gpu, dout, n);
+    args.delta = gpu_new(gpu, NULL, 4 * ROWS * k->heads);
+    args.dq = dqkv;
+    args.dk = dqkv + width;
+    args.dv = dqkv + width + width_kv;
+    args.ldd = ld;
     dure_cuda_attention_forward(gpu, &args);
     dure_cuda_attention_backward(gpu, &args);
     gpu_read_bf16(to->out, gpu, args.out, n);
@@ -212,24 +221,10 @@ static void check_pieces(const kind *k)
         dure_cuda_tile tiles[ROWS];
         size_t n_tiles, row = 0;
         size_t rows = gather(all, tiles, &n_tiles, caches, k, q, kv, cuts[i], cuts[i + 1]);
-        uint16_t *qkv = gpu_new_bf16(gpu, all, rows * ld);
-        dure_cuda_attention args = {.tiles = gpu_new(gpu, tiles, n_tiles * sizeof *tiles),
-                                    .n_tiles = n_tiles,
-                                    .rows = rows,
-                                    .q = qkv,
-                                    .k = qkv + width,
-                                    .v = qkv + width + width_kv,
-                                    .ld = ld,
-                                    .heads = k->heads,
-                                    .heads_kv = k->heads_kv,
-                                    .dim = k->dim,
-                                    .window = k->window,
-                                    .scale = 0.3f,
-                                    .out = gpu_new(gpu, NULL, 2 * rows * width),
-                                    .lse = gpu_new(gpu, NULL, 4 * rows * k->heads),
-                                    .caches = gpu_new(gpu, caches, sizeof caches),
-                                    .n_caches = DOCS,
-                                    .layer = 1};
+        dure_cuda_attention args = arguments(k, all, rows, tiles, n_tiles);
+        args.caches = gpu_new(gpu, caches, sizeof caches);
+        args.n_caches = DOCS;
+        args.layer = 1;
         dure_cuda_attention_forward(gpu, &args);
         gpu_read_bf16(out, gpu, args.out, rows * width);
         for (size_t d = 0, first = 0; d < DOCS; first += lengths[d++]) {
