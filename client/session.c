@@ -92,6 +92,7 @@ static dure_err send_hello(dure_session *s, uint64_t now_ms, dure_diag *diag)
     if (s->ledger) dure_site_ledger_head(&chain_head, &h->chain_length, s->ledger);
     memcpy(h->chain_head, chain_head.b, sizeof h->chain_head);
     s->hello_ms = now_ms;
+    session_note_start(s, &head);
     return session_send(NULL, s, &msg, NULL, diag);
 }
 

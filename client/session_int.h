@@ -59,6 +59,15 @@ typedef struct log_copy {
     dure_hash sum_digest;
 } log_copy;
 
+/* Where a proof of the coordinator may begin although the site stands elsewhere by now: what its
+ * last HELLOs said, and what messages showed that were passed over. */
+enum { SESSION_STARTS = 4 };
+typedef struct proof_starts {
+    dure_merkle_head heads[SESSION_STARTS]; /* the newest at (n - 1) % SESSION_STARTS */
+    uint32_t n;                             /* of all times */
+    uint32_t passed_over;                   /* messages, since one was taken */
+} proof_starts;
+
 struct dure_session {
     dure_session_opts opts;
     dure_site site;
@@ -75,6 +84,7 @@ struct dure_session {
     session_round round;
     download load;
     log_copy copy;
+    proof_starts starts;
 
     uint32_t connects; /* handshakes greeted with HELLO */
     uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
@@ -119,9 +129,13 @@ DURE_MUST_USE dure_err session_read_note(dure_note **out, const dure_session *s,
                                          dure_diag *diag);
 void session_take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES],
                         size_t n);
+/* A proof may begin at `head`: HELLO said so. */
+void session_note_start(dure_session *s, const dure_merkle_head *head);
 /* The log `shown`, whose note was verified, against the last that this site has verified: either
  * may be the newer, and the proof leads from the older to it. A newer one is stored. DURE_ERR_AUTH
- * unless one extends the other, and for the empty log once the site has seen any. */
+ * unless one extends the other, and for the empty log once the site has seen any.
+ * DURE_ERR_CANCELLED: the proof begins where an earlier HELLO stood. The message says nothing about
+ * the log of now and is passed over; HELLO, which is due then, brings it again. */
 DURE_MUST_USE dure_err session_check_history(dure_session *s, const dure_merkle_head *shown,
                                              dure_span note, const dure_merkle_proof *consistency,
                                              dure_diag *diag);

@@ -225,6 +225,7 @@ dure_err session_on_new_epoch(dure_session *s, const dure_msg_new_epoch *e, dure
         return DURE_OK;
     }
     const uint64_t kept = dure_witness_head(s->witness).n;
+    s->starts = (proof_starts){.n = 0}; /* they may be of what is lost */
     s->greet_ms = dure_clock_monotonic_ms();
     if (kept == before) return DURE_OK; /* known, or nothing that this site has seen is lost */
     session_report(s, "new_epoch",

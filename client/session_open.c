@@ -1,6 +1,7 @@
 /* The checks of a new round, before anything is sent or drawn for it. */
 #include "client/session_int.h"
 
+#include "common/clock.h"
 #include "crypto/wipe.h"
 #include "federation/global_adapter.h"
 #include "federation/round_config.h"
@@ -159,8 +160,7 @@ dure_err session_read_note(dure_note **out, const dure_session *s, dure_span tex
 }
 
 /* Whether this site can tell without a proof that a shown log is the one that it has verified, or
- * the beginning of it, which its copy has. A proof begins where the site's last HELLO stood, and
- * that may have crossed with what has brought the site further since. */
+ * the beginning of it, which its copy has. */
 static dure_err is_known(bool *known, const dure_session *s, const dure_merkle_head *shown)
 {
     dure_merkle_head own = dure_witness_head(s->witness);
@@ -176,24 +176,57 @@ static dure_err is_known(bool *known, const dure_session *s, const dure_merkle_h
     return DURE_OK;
 }
 
+static bool leads(const dure_merkle_head *from, const dure_merkle_head *to,
+                  const dure_merkle_proof *proof)
+{
+    /* The empty log is a part of every log and says nothing: nobody signs it. */
+    if (from->n == 0) return proof->n == 0;
+    return dure_merkle_verify_consistency(to, from, proof) == DURE_OK;
+}
+
+void session_note_start(dure_session *s, const dure_merkle_head *head)
+{
+    s->starts.heads[s->starts.n++ % SESSION_STARTS] = *head;
+}
+
+/* The proof begins where the site's last HELLO stood, and that may have crossed with what has
+ * brought the site further since. A coordinator that shows two logs can use this only to be asked
+ * again, a few times. */
+static bool has_crossed(dure_session *s, const dure_merkle_head *shown,
+                        const dure_merkle_proof *proof)
+{
+    proof_starts *starts = &s->starts;
+    bool found = false;
+    for (uint32_t i = 0; shown->n && i < SESSION_STARTS && i < starts->n && !found; i++) {
+        const dure_merkle_head *start = &starts->heads[i];
+        found = start->n > shown->n ? leads(shown, start, proof) : leads(start, shown, proof);
+    }
+    if (!found || starts->passed_over >= SESSION_STARTS) return false;
+    starts->passed_over++;
+    session_note_start(s, shown); /* where the coordinator goes on until it is asked again */
+    s->greet_ms = dure_clock_monotonic_ms();
+    return true;
+}
+
 dure_err session_check_history(dure_session *s, const dure_merkle_head *shown, dure_span note,
                                const dure_merkle_proof *consistency, dure_diag *diag)
 {
     static const dure_merkle_proof none = {.n = 0};
-    dure_merkle_head seen = dure_witness_head(s->witness);
+    const dure_merkle_head seen = dure_witness_head(s->witness);
     bool known;
     dure_err err = is_known(&known, s, shown);
     if (err) return err;
     if (shown->n >= seen.n) {
         err = dure_witness_update(s->witness, note, known ? &none : consistency, diag);
-        return err ? err : session_settle_log(s, diag);
+        if (!err) err = session_settle_log(s, diag);
+    } else if (!known && (shown->n == 0 || !leads(shown, &seen, consistency))) {
+        err = dure_diag_set(diag, DURE_ERR_AUTH,
+                            "the coordinator shows a log that the one this site has seen does not "
+                            "extend: it was forked or rewritten");
     }
-    /* The empty log is a part of every log and says nothing: nobody signs it. */
-    if (known) return DURE_OK;
-    if (shown->n && !dure_merkle_verify_consistency(&seen, shown, consistency)) return DURE_OK;
-    return dure_diag_set(diag, DURE_ERR_AUTH,
-                         "the coordinator shows a log that the one this site has seen does not "
-                         "extend: it was forked or rewritten");
+    if (!err) s->starts.passed_over = 0;
+    if (err != DURE_ERR_AUTH || !has_crossed(s, shown, consistency)) return err;
+    return dure_diag_set(diag, DURE_ERR_CANCELLED, "the message crossed with the site's HELLO");
 }
 
 static dure_err check_cited(dure_session *s, const dure_config *config, const dure_note *note,
@@ -429,7 +462,9 @@ dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
         return dure_err_is_local(err) ? err : DURE_OK; /* only our own failures end the session */
     }
     err = check_round(s, config, &self, open, &why);
-    if (err && dure_err_is_local(err)) {
+    if (err == DURE_ERR_CANCELLED) {
+        err = DURE_OK; /* HELLO brings it again */
+    } else if (err && dure_err_is_local(err)) {
         dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     } else if (err) {
         err = refuse(s, config, &hash, err, &why, diag);

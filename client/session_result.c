@@ -347,7 +347,7 @@ static dure_err on_repeat(dure_session *s, const dure_msg_result *r, dure_diag *
     return check_inclusion(&s->round.outdated, s, r, diag);
 }
 
-dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
+static dure_err take_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
     const dure_msg_result *r = &(*msg)->u.result;
     const dure_site_state *state = &s->site.state;
@@ -367,4 +367,10 @@ dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
     *msg = NULL;
     if (!can_follow(s)) return finish(s, diag);
     return session_download(s, DOWNLOAD_SUM, r->sum_digest, diag);
+}
+
+dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
+{
+    dure_err err = take_result(s, msg, diag);
+    return err == DURE_ERR_CANCELLED ? DURE_OK : err; /* HELLO brings it again */
 }

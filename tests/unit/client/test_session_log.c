@@ -5,6 +5,7 @@
 #include "support/check.h"
 #include "unit/client/stage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,6 +79,70 @@ static void test_copy_tells_the_beginning_of_the_log_without_a_proof(void **stat
     assert_err(session_check_history(st->s, &head, dure_buf_span(&st->note), &none, NULL),
                DURE_ERR_AUTH);
     assert_int_equal(dure_witness_head(st->s->witness).n, 4);
+}
+
+/* ---- proofs that begin elsewhere ---- */
+
+/* A log of n entries, the first `same` of them those of stage_cite(), is shown with the proof from
+ * `from` on. */
+static dure_err show(uint64_t n, uint64_t from, uint64_t same, dure_merkle_head *head)
+{
+    char name[16];
+    dure_leaf_log *log = NULL;
+    dure_merkle_proof proof = {.n = 0};
+    snprintf(name, sizeof name, "log%llu", (unsigned long long)same);
+    assert_ok(dure_leaf_log_open(&log, temp_dir_file(&st->dir, name), DURE_LEAF_LOG_WRITE, NULL));
+    for (uint64_t i = dure_leaf_log_size(log); i < 8; i++) {
+        const uint8_t leaf[2] = {(uint8_t)i, i < same ? 0 : 9};
+        assert_ok(dure_leaf_log_append(&(uint64_t){0}, log, dure_span_of(leaf, 2), NULL));
+    }
+    dure_checkpoint checkpoint;
+    dure_checkpoint_origin(checkpoint.origin, "village", &st->s->federation_id);
+    assert_ok(dure_leaf_log_head(&checkpoint.head, log, n));
+    assert_ok(dure_leaf_log_consistency(&proof, log, n, from));
+    dure_leaf_log_close(&log);
+    dure_buf note;
+    dure_buf_init(&note, DURE_NOTE_MAX);
+    assert_ok(dure_checkpoint_sign(&note, &checkpoint, &st->f.coordinator_sign));
+    if (head) *head = checkpoint.head;
+    st->s->greet_ms = 0;
+    dure_err err =
+        session_check_history(st->s, &checkpoint.head, dure_buf_span(&note), &proof, NULL);
+    dure_buf_fini(&note);
+    return err;
+}
+
+/* HELLO said two entries, and crossed with the result that brought the third. */
+static void hello_crosses(void)
+{
+    dure_merkle_head two;
+    assert_ok(show(2, 0, 8, &two));
+    session_note_start(st->s, &two);
+    assert_ok(show(3, 2, 8, NULL));
+}
+
+static void test_site_asks_again_after_a_proof_from_its_last_hello(void **state)
+{
+    (void)state;
+    hello_crosses();
+    assert_err(show(5, 2, 8, NULL), DURE_ERR_CANCELLED);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 3);
+    assert_true(st->s->greet_ms);
+    assert_err(show(6, 5, 8, NULL), DURE_ERR_CANCELLED); /* sent before the HELLO was read */
+    assert_ok(show(6, 3, 8, NULL));
+    assert_int_equal(dure_witness_head(st->s->witness).n, 6);
+}
+
+/* That is no way to show it another log: nothing of it is taken, and not many are passed over. */
+static void test_site_takes_no_other_log_by_a_proof_from_its_last_hello(void **state)
+{
+    (void)state;
+    hello_crosses();
+    assert_err(show(5, 3, 2, NULL), DURE_ERR_AUTH);
+    for (int i = 0; i < SESSION_STARTS; i++)
+        assert_err(show(5, 2, 2, NULL), DURE_ERR_CANCELLED);
+    assert_err(show(5, 2, 2, NULL), DURE_ERR_AUTH);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 3);
 }
 
 static void test_copy_keeps_nothing_else(void **state)
@@ -342,6 +407,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_STAGE(test_copy_keeps_the_entries_of_the_checkpoint),
         ON_STAGE(test_copy_tells_the_beginning_of_the_log_without_a_proof),
+        ON_STAGE(test_site_asks_again_after_a_proof_from_its_last_hello),
+        ON_STAGE(test_site_takes_no_other_log_by_a_proof_from_its_last_hello),
         ON_STAGE(test_copy_keeps_nothing_else),
         ON_STAGE(test_copy_waits_for_the_checkpoint_of_what_comes_ahead),
         ON_STAGE(test_copy_passes_over_what_was_not_asked_for),
