@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "cli/text.h"
+#include "client/trainer.h"
 #include "crypto/hash.h"
 #include "model/base_digest.h"
 #include "model/chat_template.h"
@@ -11,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_TYPES = 64, TRAIN_ROWS = 512, TRAIN_RANK = 8, HEAD_ROWS = 256 };
+enum { MAX_TYPES = 64, TRAIN_TOKENS = 512, TRAIN_RANK = 16 };
 
 typedef struct type_total {
     uint32_t type;
@@ -23,15 +24,15 @@ typedef struct facts {
     uint64_t parameters, bytes;
     type_total types[MAX_TYPES];
     size_t n_types;
-    bool supported; /* shape and tokenizer are known */
+    bool supported; /* shape, tensors and tokenizer are known */
     dure_diag why;  /* when not */
     bool has_shape;
     dure_model_shape shape;
     const char *tokenizer;
-    size_t n_tokens;   /* 0: the tokenizer is not supported */
-    const char *chat;  /* NULL: not known; plain texts need none */
-    dure_diag no_chat; /* why */
-    uint64_t memory_bytes;
+    size_t n_tokens;                    /* 0: the tokenizer is not supported */
+    const char *chat;                   /* NULL: not known; plain texts need none */
+    dure_diag no_chat;                  /* why */
+    uint64_t memory_bytes, least_bytes; /* to train; 0: not known */
     char digest[65];
 } facts;
 
@@ -49,21 +50,29 @@ static void count_types(facts *f, const dure_gguf *g)
     }
 }
 
-/* What `dure train` holds at once: the mapped file, float32 activations of every layer for one
- * pass, the same again for one layer's gradients, the head's logits for a block of labels, and
- * the adapter on all matrices with its gradient and two moments. */
-static uint64_t training_bytes(const dure_model_shape *s, uint64_t file_bytes)
+/* What `dure train` would take: the quickest way, and the one that takes least. */
+static dure_err expect_training(facts *f, const dure_gguf *g, dure_diag *diag)
 {
-    uint64_t d = s->n_embd, q = (uint64_t)s->n_head * s->head_dim;
-    uint64_t kv = (uint64_t)s->n_head_kv * s->head_dim;
-    uint64_t layer = 2 * d + 2 * q + 2 * kv + s->n_head + 2 * (uint64_t)s->n_ff +
-                     (uint64_t)TRAIN_RANK * DURE_LORA_TARGETS;
-    uint64_t rows = TRAIN_ROWS * (layer * (s->n_layers + 2ull) + 3 * d + s->n_ff);
-    uint64_t head = HEAD_ROWS * ((uint64_t)s->n_vocab + 3 * d);
-    dure_lora_layout layout = {
-        .shape = *s, .rank = TRAIN_RANK, .alpha = 1, .targets = (1u << DURE_LORA_TARGETS) - 1};
-    uint64_t adapter = 4 * (uint64_t)dure_lora_count(&layout, DURE_LORA_FACTOR_BOTH);
-    return file_bytes + sizeof(float) * (rows + head + adapter);
+    dure_record record = {.n = TRAIN_TOKENS, .n_labels = TRAIN_TOKENS};
+    const dure_dataset data = {.records = &record, .n = 1, .tokens.n = TRAIN_TOKENS};
+    const dure_lora_layout layout = {.shape = f->shape,
+                                     .rank = TRAIN_RANK,
+                                     .alpha = 1,
+                                     .targets = (1u << DURE_LORA_TARGETS) - 1};
+    const dure_trainer_opts opts = {.factors = DURE_LORA_FACTOR_BOTH, .batch = 16};
+    const dure_trainer_task task = {.data = &data, .layout = &layout, .opts = &opts};
+    const dure_transformer_opts reader = {.weights = DURE_WEIGHTS_FILE};
+    dure_transformer *t = NULL;
+    dure_transformer_fit fit;
+    dure_err err = dure_transformer_new(&t, g, &reader, diag);
+    if (err) return err;
+    err = dure_trainer_expect(&fit, t, &task, UINT64_MAX, diag);
+    f->memory_bytes = fit.bytes;
+    if (!err && dure_trainer_expect(&fit, t, &task, 1, NULL) != DURE_ERR_LIMIT)
+        err = DURE_ERR_STATE;
+    f->least_bytes = fit.bytes;
+    dure_transformer_free(&t);
+    return err;
 }
 
 /* The first thing that Dure does not support becomes the reason; the rest is still shown. */
@@ -72,14 +81,9 @@ static void judge(facts *f, const dure_gguf *g)
     dure_diag other = {0};
     dure_tokenizer *t = NULL;
     dure_chat_template chat;
-    f->supported = true;
-    if (dure_model_shape_read(&f->shape, g, &f->why)) {
-        f->supported = false;
-    } else {
-        f->supported = dure_gguf_check_finite(g, &f->why) == DURE_OK;
-        f->has_shape = true;
-        f->memory_bytes = training_bytes(&f->shape, f->bytes);
-    }
+    f->has_shape = dure_model_shape_read(&f->shape, g, &f->why) == DURE_OK;
+    f->supported =
+        f->has_shape && !dure_gguf_check_finite(g, &f->why) && !expect_training(f, g, &f->why);
     dure_diag *diag = f->supported ? &f->why : &other;
     if (dure_tokenizer_new(&t, g, diag)) {
         f->supported = false;
@@ -134,11 +138,11 @@ static int print_json(const facts *f)
                             "bytes", (json_int_t)f->bytes, "tensors", types);
     if (!f->supported)
         json_object_set_new(out, "reason", dure_text_json(dure_span_of_text(f->why.text)));
-    if (f->has_shape) {
-        json_object_set_new(out, "shape", shape_json(&f->shape));
-        json_object_set_new(out, "training_memory_bytes",
-                            json_integer((json_int_t)f->memory_bytes));
-    }
+    if (f->has_shape) json_object_set_new(out, "shape", shape_json(&f->shape));
+    if (f->memory_bytes)
+        json_object_update_new(
+            out, json_pack("{s:I, s:I}", "training_memory_bytes", (json_int_t)f->memory_bytes,
+                           "training_memory_least_bytes", (json_int_t)f->least_bytes));
     json_object_set_new(out, "chat_template", f->chat ? json_string(f->chat) : json_null());
     if (f->no_chat.text[0])
         json_object_set_new(out, "chat_reason", dure_text_json(dure_span_of_text(f->no_chat.text)));
@@ -148,15 +152,22 @@ static int print_json(const facts *f)
 static void print_shape(const facts *f)
 {
     const dure_model_shape *s = &f->shape;
-    char memory[32];
-    dure_format_bytes(memory, f->memory_bytes);
     printf("architecture  %s\n", s->architecture);
     printf("shape         %u layers, %u wide, feed-forward %u, %u heads (%u of keys) of %u\n",
            s->n_layers, s->n_embd, s->n_ff, s->n_head, s->n_head_kv, s->head_dim);
     printf("vocabulary    %u tokens\n", s->n_vocab);
     printf("context       %u tokens\n", s->n_context);
-    printf("memory        about %s for training (rank %d, records of up to %d tokens)\n", memory,
-           TRAIN_RANK, TRAIN_ROWS);
+}
+
+static void print_memory(const facts *f)
+{
+    char quick[32], least[32];
+    dure_format_bytes(quick, f->memory_bytes);
+    dure_format_bytes(least, f->least_bytes);
+    printf("training      %s of memory, or %s at the least (--memory); --targets all --rank %d, "
+           "records of "
+           "up to %d tokens\n",
+           quick, least, TRAIN_RANK, TRAIN_TOKENS);
 }
 
 static void print_facts(const facts *f)
@@ -173,9 +184,15 @@ static void print_facts(const facts *f)
                bytes);
     }
     if (f->has_shape) print_shape(f);
+    if (f->memory_bytes) print_memory(f);
     if (f->n_tokens) printf("tokenizer     %s, %zu tokens\n", f->tokenizer, f->n_tokens);
     if (f->n_tokens) printf("chat template %s%s\n", f->chat ? f->chat : "none: ", f->no_chat.text);
-    printf("supported     %s%s\n", f->supported ? "yes" : "no: ", f->supported ? "" : f->why.text);
+    if (!f->supported) {
+        printf("supported     no: %s\n", f->why.text);
+    } else {
+        printf("supported     %s\n",
+               f->chat ? "yes" : "yes, for plain texts; conversations need --chat-template");
+    }
 }
 
 static int model_info(int argc, char **argv)

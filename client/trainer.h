@@ -125,6 +125,11 @@ DURE_MUST_USE dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transfor
                                         const dure_trainer_task *task, uint64_t limit_bytes,
                                         dure_diag *diag);
 
+/* The same, and leaves the model as it is. */
+DURE_MUST_USE dure_err dure_trainer_expect(dure_transformer_fit *out, dure_transformer *model,
+                                           const dure_trainer_task *task, uint64_t limit_bytes,
+                                           dure_diag *diag);
+
 /* Borrows model, data, lora and what opts points to; `lora` is trained in place. The caller owns
  * *out. DURE_ERR_USAGE with a sentence for options that do not fit; under a plan, a plan whose
  * grid does not suit the number of parameters is one. */

@@ -41,8 +41,8 @@ static size_t longest_of(size_t longest, const dure_dataset *data)
     return longest;
 }
 
-dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transformer *model,
-                          const dure_trainer_task *task, uint64_t limit_bytes, dure_diag *diag)
+dure_err dure_trainer_expect(dure_transformer_fit *out, dure_transformer *model,
+                             const dure_trainer_task *task, uint64_t limit_bytes, dure_diag *diag)
 {
     const dure_dataset *data = task->data, *eval = task->opts->eval ? task->opts->eval->data : NULL;
     dure_training_load what = {.layout = task->layout,
@@ -63,5 +63,12 @@ dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transformer *model,
     if (!limit_bytes) limit_bytes = dure_machine_memory_bytes() / 10 * 9;
     dure_err err = dure_transformer_fit_find(out, model, &what, limit_bytes, diag);
     out->seconds_per_step += step_seconds(n, task->is_private);
+    return err;
+}
+
+dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transformer *model,
+                          const dure_trainer_task *task, uint64_t limit_bytes, dure_diag *diag)
+{
+    dure_err err = dure_trainer_expect(out, model, task, limit_bytes, diag);
     return err ? err : dure_transformer_adopt(model, out);
 }

@@ -121,14 +121,13 @@ dure_err dure_coordinator_open(dure_coordinator **out, const dure_coordinator_op
     if (!err) err = dure_coordinator_begin_recovery(c);
     if (!err) err = open_router(c, diag);
     if (!err)
-        dure_coordinator_report(c, "start",
-                                json_pack("{s:s, s:s, s:I, s:I, s:I}", "federation",
-                                          c->folder.settings.terms.federation, "endpoint",
-                                          dure_router_endpoint(c->router), "sites",
-                                          (json_int_t)dure_roster_in_force(c->roster),
-                                          "rounds_done", (json_int_t)c->facts.n_done,
-                                          "rounds_planned",
-                                          (json_int_t)c->folder.settings.terms.training.rounds));
+        dure_coordinator_report(
+            c, "start",
+            json_pack("{s:s, s:s, s:I, s:I, s:I}", "federation",
+                      c->folder.settings.terms.federation, "endpoint", dure_coordinator_endpoint(c),
+                      "sites", (json_int_t)dure_roster_in_force(c->roster), "rounds_done",
+                      (json_int_t)c->facts.n_done, "rounds_planned",
+                      (json_int_t)c->folder.settings.terms.training.rounds));
     /* An unfinished round of an old copy is of a time that is over. */
     if (!err && !c->recovery.needed)
         err = dure_coordinator_resume(c, dure_clock_monotonic_ms(), diag);

@@ -112,7 +112,7 @@ typedef struct dure_event_round {
     uint64_t roster_size;
     dure_hash roster_head;
     uint64_t checkpoint_n; /* size of the checkpoint that the configuration cites; 0: none */
-    uint32_t privacy_mode; /* 1 record level, 2 client level, 3 none, 4 subject level */
+    uint32_t privacy_mode; /* dure_privacy_mode of proto/config.h */
     dure_hash base;        /* digest of the base model */
     dure_hash adapter_in;
     dure_hash adapter_out; /* zero unless CLOSED */

@@ -271,7 +271,7 @@ static void put_summary(dure_buf *out, const dure_statement *s)
         "own machine. What leaves a site is blurred with random noise first%s, and then "
         "masked so that only the sum over all sites can be read.</p>\n",
         s->n_curves, organisations(s->facts),
-        s->privacy_mode == 2 ? ", of which each site adds a share" : "");
+        s->privacy_mode == DURE_PRIVACY_CLIENT ? ", of which each site adds a share" : "");
     dure_statement_put(out, "<div class=\"facts\">\n");
     put_fact(out, s->n_curves, "sites took part");
     put_fact(out, t->closed, "rounds completed, each a release");
@@ -410,13 +410,13 @@ static void put_site_guarantee(dure_buf *out, const dure_statement *s)
 static void put_guarantee(dure_buf *out, const dure_statement *s)
 {
     dure_statement_put(out, "<h2>What is guaranteed</h2>\n");
-    if (s->privacy_mode == 1) {
+    if (s->privacy_mode == DURE_PRIVACY_RECORD) {
         put_record_guarantee(out, s);
-    } else if (s->privacy_mode == 4) {
+    } else if (s->privacy_mode == DURE_PRIVACY_SUBJECT) {
         put_subject_guarantee(out, s);
-    } else if (s->privacy_mode == 2) {
+    } else if (s->privacy_mode == DURE_PRIVACY_CLIENT) {
         put_site_guarantee(out, s);
-    } else if (s->privacy_mode == 3) {
+    } else if (s->privacy_mode == DURE_PRIVACY_NONE) {
         dure_statement_put(out, "<p><b class=\"bad\">There is no differential privacy in this "
                                 "federation.</b> Its terms and the policies of its sites say so. "
                                 "Updates are masked, so that the coordinator reads only their sum, "
@@ -471,7 +471,7 @@ static void put_not_covered(dure_buf *out, bool shared)
 static void put_trust(dure_buf *out, const dure_statement *s)
 {
     const dure_statement_terms *t = s->facts->terms;
-    const bool shared = s->privacy_mode == 2;
+    const bool shared = s->privacy_mode == DURE_PRIVACY_CLIENT;
     dure_statement_put(
         out, "<h2>Who has to be trusted</h2>\n<table class=\"pairs\"><tbody>\n"
              "<tr><th>A site, by itself</th><td>With its own records: clipping and noise happen "
@@ -518,7 +518,7 @@ dure_err dure_statement_html(dure_buf *out, const dure_statement *s)
         put_guarantee(out, s);
         dure_statement_put_budget(out, s);
         dure_statement_put_sites(out, s);
-        put_not_covered(out, s->privacy_mode == 2);
+        put_not_covered(out, s->privacy_mode == DURE_PRIVACY_CLIENT);
         dure_statement_put_incidents(out, s);
         put_trust(out, s);
         dure_statement_put_rounds(out, s);

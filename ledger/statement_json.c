@@ -207,13 +207,14 @@ json_t *dure_statement_json(const dure_statement *s)
         dure_json_from_time(s->report->totals.last_s), "shown_complete_to",
         s->report->shown_n ? json_integer((json_int_t)s->report->shown_n - 1) : json_null(),
         "dp_flavor", flavour_json(s->privacy_mode), "accounting",
-        s->privacy_mode == 2
+        s->privacy_mode == DURE_PRIVACY_CLIENT
             ? "zcdp with tau; rdp as a second opinion; summed discrete Gaussian shares, zero-out"
             : "pld; rdp as a second opinion; Poisson-subsampled Gaussian, add/remove",
         "honest_sites",
-        s->privacy_mode == 2 ? json_integer((json_int_t)s->plan.honest) : json_null(), "sites",
-        sites_json(s), "privacy_loss", losses_json(s), "membership", membership_json(s), "model",
-        terms_json(s->facts->terms), "secure_sum", sum_json(s), "releases", rounds_json(s), "acts",
-        acts_json(s), "empirical_audit", s->facts->canary, "incidents", incidents_json(s), "checks",
-        checks_json(s));
+        s->privacy_mode == DURE_PRIVACY_CLIENT ? json_integer((json_int_t)s->plan.honest)
+                                               : json_null(),
+        "sites", sites_json(s), "privacy_loss", losses_json(s), "membership", membership_json(s),
+        "model", terms_json(s->facts->terms), "secure_sum", sum_json(s), "releases", rounds_json(s),
+        "acts", acts_json(s), "empirical_audit", s->facts->canary, "incidents", incidents_json(s),
+        "checks", checks_json(s));
 }

@@ -102,14 +102,15 @@ void dure_statement_put_budget(dure_buf *out, const dure_statement *s)
     for (size_t i = 0; i < s->n_curves; i++)
         put_budget_row(out, &s->curves[i]);
     put(out, "</tbody></table></div>\n<p class=\"small soft\">Recomputed from the log with ");
-    put(out, s->privacy_mode == 2 ? "concentrated differential privacy"
-                                  : "privacy loss "
-                                    "distributions");
+    put(out, s->privacy_mode == DURE_PRIVACY_CLIENT ? "concentrated differential privacy"
+                                                    : "privacy loss "
+                                                      "distributions");
     put(out, ", and a second time with R\xc3\xa9nyi divergences, which "
              "give a coarser upper limit; composed over every round of this federation, also "
              "aborted ones in which something of the site may have left; \xce\xb4 is ");
-    put(out, s->privacy_mode == 2 ? "that of the terms, below 1/(10 \xc3\x97 the number of sites)"
-                                  : "1/(10 \xc3\x97 declared records)");
+    put(out, s->privacy_mode == DURE_PRIVACY_CLIENT
+                 ? "that of the terms, below 1/(10 \xc3\x97 the number of sites)"
+                 : "1/(10 \xc3\x97 declared records)");
     put(out, ". The upper limit that a site set for itself, "
              "over all uses of its records, is in its own ledger; the site refuses beforehand what "
              "would exceed it.</p>\n");
@@ -322,10 +323,10 @@ static const char share_words[] =
 void dure_statement_put_mechanism(dure_buf *out, const dure_statement *s)
 {
     put(out, "<h2>How it was done</h2>\n<table class=\"pairs\"><tbody>\n");
-    const bool shared = s->privacy_mode == 2;
+    const bool shared = s->privacy_mode == DURE_PRIVACY_CLIENT;
     if (s->n_rounds > 0 && shared)
         put_share_rows(out, &s->plan);
-    else if (s->n_rounds > 0 && s->privacy_mode != 3)
+    else if (s->n_rounds > 0 && s->privacy_mode != DURE_PRIVACY_NONE)
         put_noise_rows(out, s);
     if (s->facts->terms) put_model_rows(out, s->facts->terms);
     put_sum_rows(out, s);
@@ -334,7 +335,7 @@ void dure_statement_put_mechanism(dure_buf *out, const dure_statement *s)
         "<tr><th>Refusal</th><td>A site reserves the whole plan before the first noise is drawn, "
         "counts it as spent before the first byte leaves, and never refunds what is in doubt. What "
         "does not fit its budget is refused beforehand.</td></tr>\n</tbody></table>\n");
-    if (s->n_rounds > 0 && s->n_curves > 1 && s->privacy_mode != 3 && !shared)
+    if (s->n_rounds > 0 && s->n_curves > 1 && s->privacy_mode != DURE_PRIVACY_NONE && !shared)
         put(out,
             "<p class=\"small soft\">Sampling, noise and divisor are those of the first member "
             "of the last round; every site's are in the JSON form of this statement.</p>\n");

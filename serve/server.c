@@ -140,6 +140,13 @@ static bool route_matches(const struct route *route, const char *path)
     return !strcmp(path, route->path);
 }
 
+/* HEAD is GET without the body (RFC 9110, 9.3.2), which the library leaves out. */
+static bool method_matches(const struct route *route, const char *method)
+{
+    return !strcmp(method, route->method) ||
+           (!strcmp(method, "HEAD") && !strcmp(route->method, "GET"));
+}
+
 static void on_request(void *state, dure_http_exchange *x)
 {
     dure_server *server = state;
@@ -147,7 +154,7 @@ static void on_request(void *state, dure_http_exchange *x)
     dure_api_error error;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         if (!route_matches(&routes[i], path)) continue;
-        if (!strcmp(method, routes[i].method)) {
+        if (method_matches(&routes[i], method)) {
             routes[i].handle(server, x);
             return;
         }

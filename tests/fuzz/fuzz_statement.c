@@ -62,7 +62,7 @@ static void fill(page *p, char texts[N_TEXTS][TEXT_SIZE], bool verified)
                                     .n_acts = 1,
                                     .curves = &p->curve,
                                     .n_curves = 1,
-                                    .privacy_mode = 1};
+                                    .privacy_mode = DURE_PRIVACY_RECORD};
 }
 
 /* The tags of a page, one after the other, without their attributes' numbers mattering: only the

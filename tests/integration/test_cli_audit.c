@@ -85,7 +85,7 @@ static void append_round(dure_event_kind kind, uint64_t round)
     r->roster_size = dure_roster_entries(d.roster);
     r->roster_head = dure_roster_head(d.roster);
     r->checkpoint_n = round == 2 ? 4 : 0;
-    r->privacy_mode = 1;
+    r->privacy_mode = DURE_PRIVACY_RECORD;
     r->base = d.federation.terms.base.digest;
     r->adapter_in = d.adapter;
     if (kind == DURE_EVENT_CLOSED) {

@@ -13,6 +13,8 @@ static int set_up(void **state)
     program_make(&p, DURE_BINARY);
     tiny_model_write(temp_dir_file(&p.dir, "model.gguf"), &(tiny_model_opts){.seed = 5});
     tiny_model_write(temp_dir_file(&p.dir, "other.gguf"), &(tiny_model_opts){.arch = "mamba"});
+    tiny_model_write(temp_dir_file(&p.dir, "strange.gguf"),
+                     &(tiny_model_opts){.chat_template = "{{ messages }}"});
     program_put(&p, "good.jsonl",
                 "{\"prompt\":\"Hi\",\"response\":\"Hello\"}\n"
                 "{\"prompt\":\"Bye\",\"response\":\"So long\"}\n"
@@ -185,9 +187,15 @@ static void test_model_info_describes_and_judges(void **state)
     assert_int_equal(number(json_object_get(facts, "shape"), "layers"), 2);
     assert_int_equal(strlen(json_string_value(json_object_get(facts, "sha256"))), 64);
     assert_string_equal(json_string_value(json_object_get(facts, "chat_template")), "smollm2");
+    const json_int_t most = number(facts, "training_memory_bytes");
+    const json_int_t least = number(facts, "training_memory_least_bytes");
+    assert_true(0 < least && least < most);
     json_decref(facts);
     assert_int_equal(program_run(&p, "model info model.gguf"), 0);
-    program_prints(&p, "tokenizer     smollm, 272 tokens\nchat template smollm2\n");
+    program_prints(&p,
+                   "tokenizer     smollm, 272 tokens\nchat template smollm2\nsupported     yes\n");
+    assert_int_equal(program_run(&p, "model info strange.gguf"), 0);
+    program_prints(&p, "supported     yes, for plain texts; conversations need --chat-template\n");
     assert_int_equal(program_run(&p, "model info other.gguf"), 0);
     program_prints(&p, "supported     no: the architecture 'mamba' is not supported");
     assert_int_equal(program_run(&p, "model info good.jsonl"), 1);

@@ -327,6 +327,10 @@ static void test_serve_errors_are_shaped_as_openais(void **state)
     assert_int_equal(answer.status, 405);
     assert_non_null(strcasestr(answer.head, "Allow: POST"));
     http_answer_free(&answer);
+    answer = http_request(k.port, "HEAD", "/health", NULL, NULL);
+    assert_int_equal(answer.status, 200);
+    assert_int_equal(answer.body_n, 0);
+    http_answer_free(&answer);
     close_kitchen(&k);
 }
 

@@ -320,7 +320,7 @@ static void metadata(writer *w, const tiny_model_opts *o)
     key_u32(w, "tokenizer.ggml.bos_token_id", TINY_IM_START);
     key_u32(w, "tokenizer.ggml.eos_token_id", TINY_IM_END);
     key_u32(w, "tokenizer.ggml.padding_token_id", TINY_IM_END);
-    key_text(w, "tokenizer.chat_template", CHAT_TEMPLATE);
+    key_text(w, "tokenizer.chat_template", o->chat_template ? o->chat_template : CHAT_TEMPLATE);
 }
 
 static void tensors(writer *w, const tiny_model_opts *o)

@@ -35,7 +35,8 @@ typedef struct tiny_model_opts {
     bool rope_freqs;    /* a rope_freqs.weight of varied factors */
     float weight_scale; /* [1] times 1/sqrt(in) */
     const char *arch;   /* ["llama"]; qwen2, qwen3 and gemma3 have the tensors that theirs have */
-    uint32_t window;    /* [0] sliding window, in every layer but each third */
+    const char *chat_template; /* [SmolLM2's] */
+    uint32_t window;           /* [0] sliding window, in every layer but each third */
 } tiny_model_opts;
 
 /* Writes the file; aborts the test program on failure. */

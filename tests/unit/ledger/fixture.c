@@ -98,7 +98,7 @@ void fixture_round(fixture *f, dure_event_kind kind, uint64_t round)
     r->roster_size = 3;
     r->roster_head = fixture_hash(3);
     r->checkpoint_n = fixture_counting(f);
-    r->privacy_mode = 1;
+    r->privacy_mode = DURE_PRIVACY_RECORD;
     r->base = fixture_hash(0xba);
     r->adapter_in = f->adapter;
     if (closed) {

@@ -168,7 +168,7 @@ static void test_replay_says_infinite_where_there_was_no_noise(void **state)
     uint64_t n = begin(replay, &f);
     for (dure_event_kind kind = DURE_EVENT_OPENED; kind <= DURE_EVENT_CLOSED; kind++) {
         fixture_round(&f, kind, 1);
-        f.event->u.round.privacy_mode = 3;
+        f.event->u.round.privacy_mode = DURE_PRIVACY_NONE;
         f.event->u.round.members[2].plan.sigma_num = 0;
         add_next(replay, &f, &n);
     }
