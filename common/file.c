@@ -19,6 +19,7 @@ static const char *cause_text(int cause)
     case ENOTDIR:
         return "a part of the path is a file, not a folder; check the path";
     case EISDIR:
+    case EBUSY: /* "." */
         return "it is a folder; name a file";
     case EACCES:
     case EPERM:
