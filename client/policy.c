@@ -404,6 +404,10 @@ dure_err dure_policy_check_round(const dure_policy *policy, const dure_config *c
         return forbid(diag, "the round's threshold does not withstand the colluding sites",
                       "collusion");
     }
+    if (config->n_members < policy->collusion + 2) {
+        return forbid(diag, "the round has fewer than two sites beside the colluding ones",
+                      "collusion");
+    }
     return DURE_OK;
 }
 

@@ -308,6 +308,15 @@ static void test_policy_judges_the_cohort_of_a_round(void **state)
     p = sample();
     p.collusion = 3; /* 2 * 4 is not above 5 + 3 */
     assert_err(dure_policy_check_round(&p, &c, 2, NULL), DURE_ERR_POLICY);
+    p.collusion = 2; /* 2 * 3 is above 3 + 2, but one honest site hides in no sum */
+    c.n_members = c.threshold = 3;
+    dure_diag diag = {{0}};
+    assert_err(dure_policy_check_round(&p, &c, 2, &diag), DURE_ERR_POLICY);
+    assert_non_null(strstr(diag.text, "beside the colluding ones"));
+    p.collusion = 1;
+    assert_ok(dure_policy_check_round(&p, &c, 2, NULL));
+    c.n_members = 5;
+    c.threshold = 4;
     p = sample();
     c.members[2].q_k = 0; /* every record */
     assert_err(dure_policy_check_round(&p, &c, 2, NULL), DURE_ERR_POLICY);

@@ -1,5 +1,6 @@
 /* The checks of a site before a round, against a coordinator that lies. */
 #include "federation/global_adapter.h"
+#include "federation/round_config.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
 #include "unit/client/stage.h"
@@ -112,6 +113,10 @@ static void test_session_refuses_what_its_policy_forbids(void **state)
     st->s->site.policy.min_sites = 4;
     stage_open_round();
     assert_refused("min_sites");
+    st->s->site.policy.min_sites = 3;
+    st->s->site.policy.collusion = 2; /* as after an edit: the session goes on */
+    stage_open_round();
+    assert_refused("collusion");
 }
 
 static void test_session_refuses_when_the_plan_is_used(void **state)
@@ -372,26 +377,54 @@ static void test_session_refuses_a_checkpoint_without_a_quorum(void **state)
     assert_refused("cosigned");
 }
 
+enum { MORE = 3 };
+static fixture_site more[MORE];
+
 /* Sites that are in the roster and not in the round. */
 static void join_more(unsigned n, int64_t joined_s)
 {
     for (unsigned i = 0; i < n; i++) {
         char name[8];
-        fixture_site *more = calloc(1, sizeof *more);
         snprintf(name, sizeof name, "more%u", i);
-        fixture_site_make(more, &st->f, name);
-        assert_ok(dure_roster_add(st->roster, &more->join, joined_s, NULL));
-        free(more);
+        fixture_site_make(&more[i], &st->f, name);
+        assert_ok(dure_roster_add(st->roster, &more[i].join, joined_s, NULL));
     }
     stage_make_config(1);
+}
+
+/* Two of them take part, too: a round of five withstands two that lie. */
+static void seat_more(void)
+{
+    uint8_t keys[SITES + 2][32];
+    dure_round_facts facts = {.run_id = 1, .round = 1};
+    memcpy(facts.adapter_digest.b, st->config->adapter_digest, 32);
+    for (size_t i = 0; i < SITES + 2; i++)
+        memcpy(keys[i], dure_roster_at(st->roster, i)->join.sign_public, 32);
+    assert_ok(dure_round_config_make(st->config, &st->f.terms, st->roster, &facts,
+                                     (const uint8_t(*)[32])keys, SITES + 2, NULL));
+}
+
+/* The cited checkpoint with the first one's cosignature. */
+static void cosign_more(void)
+{
+    dure_note *note = calloc(1, sizeof *note);
+    dure_cosignature cosignature;
+    dure_site_key site = {.name = "more0"};
+    memcpy(site.sign_public, more[0].own.public_, 32);
+    assert_ok(dure_note_parse(note, dure_buf_span(&st->note), NULL));
+    assert_ok(dure_cosign(&cosignature, &note->checkpoint, FIXTURE_JOINED + 100, &more[0].own));
+    assert_ok(dure_cosign_append(&st->note, &cosignature, &site));
+    free(note);
 }
 
 static void test_session_counts_cosignatures_with_its_own_bound_on_lying_sites(void **state)
 {
     (void)state;
-    join_more(1, FIXTURE_JOINED);
+    join_more(MORE, FIXTURE_JOINED);
+    seat_more();
     stage_cite(4, 0, 3);
-    st->s->site.policy.collusion = 2; /* 2 * 3 is above 4 + 1, but not above 4 + 2 */
+    cosign_more();
+    st->s->site.policy.collusion = 2; /* 2 * 4 is above 6 + 1, but not above 6 + 2 */
     stage_open_round();
     assert_refused("cosigned");
     st->s->site.policy.collusion = 1;
