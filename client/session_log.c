@@ -313,7 +313,8 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* The sizes of the kept notes from `from` on, ascending; the caller frees *sizes. */
+/* The sizes of the kept notes from `from` on, ascending; the caller frees *sizes. Anything else in
+ * the folder, as what a kill left of a note, is passed over. */
 static dure_err list_notes(uint64_t **sizes, size_t *n, const char *folder, uint64_t from)
 {
     DIR *dir = opendir(folder);
@@ -322,8 +323,10 @@ static dure_err list_notes(uint64_t **sizes, size_t *n, const char *folder, uint
     *sizes = NULL;
     *n = 0;
     while (!err && dir && (entry = readdir(dir))) {
+        char canonical[24];
         const uint64_t size = strtoull(entry->d_name, NULL, 10);
-        if (size == 0 || size < from) continue;
+        snprintf(canonical, sizeof canonical, "%llu", (unsigned long long)size);
+        if (size == 0 || size < from || strcmp(canonical, entry->d_name) != 0) continue;
         uint64_t *more = realloc(*sizes, (*n + 1) * sizeof **sizes);
         if (!more) err = DURE_ERR_NOMEM;
         if (err) break;

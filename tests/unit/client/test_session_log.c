@@ -319,6 +319,22 @@ static void follow_a_result(void)
     site->steps_used = 3;
 }
 
+/* A kill in the middle of writing one leaves a file of another name beside the notes. */
+static void test_site_passes_over_what_is_no_note(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"120.tmp-4711", "0120", "+120", "note"};
+    verify_log(4);
+    char *notes = dure_site_path(&st->s->site, DURE_SITE_NOTES);
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char *path = dure_path_join(notes, names[i]);
+        assert_ok(dure_file_write_atomic(path, dure_span_of_text("half a no"), 0600, NULL));
+        free(path);
+    }
+    free(notes);
+    ask_everything();
+}
+
 static void test_site_goes_on_after_a_loss_that_the_root_signed(void **state)
 {
     (void)state;
@@ -429,6 +445,7 @@ int main(void)
         ON_STAGE(test_copy_passes_over_what_was_not_asked_for),
         ON_STAGE(test_copy_holds_little_that_is_not_verified),
         ON_STAGE(test_answering_changes_nothing_at_the_site),
+        ON_STAGE(test_site_passes_over_what_is_no_note),
         ON_STAGE(test_site_goes_on_after_a_loss_that_the_root_signed),
         ON_STAGE(test_site_keeps_a_result_that_was_not_lost),
         ON_STAGE(test_site_takes_a_loss_from_the_root_alone),
