@@ -3,6 +3,7 @@
 #include "client/share_update.h"
 #include "common/clock.h"
 #include "common/thread.h"
+#include "crypto/hkdf.h"
 #include "crypto/rng.h"
 #include "crypto/wipe.h"
 #include "federation/global_adapter.h"
@@ -33,7 +34,7 @@ struct dure_work {
     dure_attempt attempt;
     bool has_attempt;
     const dure_dp_plan *plan; /* the round's, borrowed; NULL: without privacy */
-    uint64_t n_steps, seed;
+    uint64_t n_steps;
     int32_t *units; /* NULL before the update was asked for */
 
     /* Shared with the training thread, under the lock. */
@@ -164,6 +165,21 @@ static uint32_t per_subject(const dure_work *w)
     return w->site->policy.per_subject ? w->site->policy.per_subject : DURE_PER_SUBJECT;
 }
 
+/* Of the batches' order where no noise is added to each: the site's secret, and the same after a
+ * restart, or the saved optimizer would be of another training. */
+static dure_err own_seed(uint64_t *seed, const dure_work *w)
+{
+    uint8_t bytes[8];
+    dure_err err = dure_hkdf(bytes, sizeof bytes, dure_span_of(NULL, 0),
+                             dure_span_of(w->site->sign.secret, sizeof w->site->sign.secret),
+                             dure_span_of_text("dure/work/seed/1"));
+    dure_reader r = dure_reader_of(dure_span_of(bytes, sizeof bytes));
+    *seed = 0;
+    if (!err) err = dure_take_u64(seed, &r);
+    dure_wipe(bytes, sizeof bytes);
+    return err;
+}
+
 /* The constants that the trainer has fixed must be those that the root signed. */
 static dure_err make_opts(dure_work *w, dure_diag *diag)
 {
@@ -174,8 +190,8 @@ static dure_err make_opts(dure_work *w, dure_diag *diag)
                              "the federation asks for AdamW with other constants than 0.9, 0.999 "
                              "and 1e-8, which this program does not have");
     }
-    dure_rng rng = dure_rng_system();
-    dure_err err = dure_rng_fill(&rng, &w->seed, sizeof w->seed);
+    uint64_t seed;
+    dure_err err = own_seed(&seed, w);
     w->trainer_opts = (dure_trainer_opts){.factors = DURE_LORA_FACTOR_B,
                                           .optimizer = adam ? DURE_TRAINER_ADAMW : DURE_TRAINER_SGD,
                                           .learning_rate = t->learning_rate,
@@ -183,7 +199,7 @@ static dure_err make_opts(dure_work *w, dure_diag *diag)
                                           .momentum = adam ? 0 : t->beta1,
                                           .batch = w->site->state.declared.batch,
                                           .per_subject = per_subject(w),
-                                          .seed = w->seed,
+                                          .seed = seed,
                                           .subject = &w->subject};
     return err;
 }

@@ -226,7 +226,7 @@ static int bench_teardown(void **state)
     return 0;
 }
 
-/* Trains two steps of the plan under a configuration; the update is borrowed. */
+/* Trains two steps of the plan, if it has any, under a configuration; the update is borrowed. */
 static const int32_t *train(bench *b, uint8_t configuration, uint64_t first_step)
 {
     dure_hash hash;
@@ -236,7 +236,7 @@ static const int32_t *train(bench *b, uint8_t configuration, uint64_t first_step
     memset(hash.b, configuration, sizeof hash.b);
     const dure_work_round round = {.config_hash = &hash,
                                    .adapter = dure_buf_span(&b->adapter),
-                                   .plan = &b->plan,
+                                   .plan = b->plan.steps ? &b->plan : NULL,
                                    .first_step = first_step,
                                    .n_steps = 2};
     if (dure_work_start(b->work, &round, &diag)) fail_msg("%s", diag.text);
@@ -290,6 +290,37 @@ static void test_rerun_finds_no_update_after_its_round(void **state)
     free(attempt);
 }
 
+/* Rounds of a site without noise of its own; it is started again in between. */
+static void train_two_rounds(int32_t units[N_ACTIVE], bench *b, bool restart)
+{
+    const dure_work_opts opts = {.threads = 1};
+    train(b, 1, 0);
+    assert_ok(dure_work_charge(b->work, NULL));
+    if (restart) {
+        dure_work_close(&b->work);
+        assert_ok(dure_work_open(&b->work, &b->site, &opts, NULL));
+    }
+    memcpy(units, train(b, 2, 2), N_ACTIVE * sizeof *units);
+    dure_work_drop(b->work);
+}
+
+/* Its records come in the same order, and its optimizer goes on where it was. */
+static void test_a_restart_changes_no_training_without_noise(void **state)
+{
+    bench *b = *state;
+    int32_t straight[N_ACTIVE], again[N_ACTIVE];
+    char *training = dure_site_path(&b->site, DURE_SITE_TRAINING);
+    b->plan.steps = 0;
+    train_two_rounds(straight, b, false);
+    assert_int_equal(unlink(training), 0);
+    train_two_rounds(again, b, true);
+    assert_memory_equal(straight, again, sizeof straight);
+    assert_int_equal(unlink(training), 0);
+    memcpy(again, train(b, 2, 2), sizeof again); /* without the optimizer's state */
+    assert_memory_not_equal(straight, again, sizeof straight);
+    free(training);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -301,6 +332,8 @@ int main(void)
                                         bench_teardown),
         cmocka_unit_test_setup_teardown(test_rerun_finds_no_update_after_its_round, bench_setup,
                                         bench_teardown),
+        cmocka_unit_test_setup_teardown(test_a_restart_changes_no_training_without_noise,
+                                        bench_setup, bench_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
