@@ -7,6 +7,11 @@
 
 #include <stdio.h>
 
+/* Which options are there, where their values alone do not say. */
+typedef struct given {
+    bool delta, batch;
+} given;
+
 static void say(void *state, const char *sentence)
 {
     (void)state;
@@ -45,19 +50,22 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
     return 0;
 }
 
-static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_delta)
+static int check_args(const dure_usage *u, const dure_enrol_opts *e, const given *has)
 {
     if (e->records == 0) return dure_args_refuse(u, "--records must be above 0");
     if (!(e->epsilon > 0))
         return dure_args_refuse(u, "--epsilon must be above 0; 8 is a usual choice");
-    if (with_delta && !(e->delta > 0 && e->delta < 1)) {
+    if (has->delta && !(e->delta > 0 && e->delta < 1)) {
         return dure_args_refuse(u, "--delta must be above 0 and below 1");
     }
     if (e->memory_mb > DURE_POLICY_MEMORY_MB_MAX) {
         return dure_args_refuse(u, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     }
-    if (e->collusion >= DURE_MEMBERS_MAX) {
-        return dure_args_refuse(u, "--collusion must be below %d", DURE_MEMBERS_MAX);
+    if (has->batch && (e->batch == 0 || e->batch > DURE_DP_RECORDS_MAX)) {
+        return dure_args_refuse(u, "--batch must be from 1 to the number of records");
+    }
+    if (e->collusion == 0 || e->collusion >= DURE_MEMBERS_MAX) {
+        return dure_args_refuse(u, "--collusion must be from 1 to %d", DURE_MEMBERS_MAX - 1);
     }
     return 0;
 }
@@ -65,7 +73,8 @@ static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_d
 /* The command line; one process runs one command. */
 static dure_enrol_opts o;
 static uint64_t collusion, patience_s, per_subject;
-static bool delta_given, json;
+static given has;
+static bool json;
 
 static const dure_arg args[] = {
     {.name = "INVITATION",
@@ -112,12 +121,13 @@ static const dure_arg args[] = {
     {.name = "delta",
      .kind = DURE_ARG_NUMBER,
      .out = &o.delta,
-     .given = &delta_given,
+     .given = &has.delta,
      .value = "X",
      .help = "default 1e-5, or 1/(10 N_PUB) if that is smaller"},
     {.name = "batch",
      .kind = DURE_ARG_COUNT,
      .out = &o.batch,
+     .given = &has.batch,
      .value = "B",
      .help = "records a step on average; default: what the federation proposes"},
     {.name = "ledger",
@@ -184,7 +194,7 @@ int dure_cmd_join(int argc, char **argv)
         return dure_args_refuse(&usage, "--per-subject must be at most 1000000");
     o.per_subject = (uint32_t)per_subject;
     o.patience_ms = patience_s > 1000000 ? 1000000000 : patience_s * 1000;
-    int status = check_args(&usage, &o, delta_given);
+    int status = check_args(&usage, &o, &has);
     if (status) return status;
     dure_enrolled enrolled;
     dure_diag diag = {{0}};
