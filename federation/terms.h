@@ -49,7 +49,7 @@ typedef struct dure_training_terms {
     uint32_t steps; /* local steps a round; the reserved plan is federation/plan.h's */
     double learning_rate;
     double clip;           /* C: L2 bound of one record's gradient, or of a site's whole update */
-    uint32_t grid_bits;    /* G = 2^grid_bits of the clip (decision 13) */
+    uint32_t grid_bits;    /* G = 2^grid_bits units stand for the clip */
     uint32_t batch;        /* expected batch proposed to sites; each declares its own */
     uint32_t max_length;   /* tokens of a record, longer ones are cut */
     uint32_t privacy_mode; /* dure_privacy_mode of proto/config.h */

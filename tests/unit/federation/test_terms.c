@@ -204,7 +204,7 @@ static void test_terms_say_the_delta_of_their_unit(void **state)
     assert_true(dure_federation_delta(&f.terms, &many) == 1e-5);
 }
 
-/* The table of decision 2: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
+/* 2t > n + c: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
 static void test_terms_threshold_matches_the_table(void **state)
 {
     (void)state;
