@@ -12,7 +12,8 @@
  * Sums run in registers over LINK of depth at most and are then added up: both lengths come from
  * the term's depth alone, so they are the same whatever the task's columns are. */
 enum {
-    PANEL = 192 << 10,
+    PANEL = 208 << 10,
+    NARROW_PANEL = 192 << 10, /* decides how a narrow product's sums run, so their bits */
     COLUMNS_MAX = 256,
     COLUMNS_LEAST = 32,
     DEEP_COLUMNS = 192,
@@ -24,7 +25,11 @@ enum {
     STEPS_MAX = 64,
     ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
     TURNED = 256,  /* rows of a factor turned at a time */
+    LINK_MOST = (LINK + LINK_STEP - 1) / LINK_STEP * LINK_STEP,
 };
+_Static_assert(PANEL >= COLUMNS_MAX * (LINK_MOST + JOINED),
+               "the last link of the widest task and the term that is joined to it fit");
+_Static_assert(PANEL >= NARROW_PANEL, "a narrow product's factor fits");
 
 typedef struct scratch_parts {
     void *panels;
@@ -344,7 +349,7 @@ static void run(const task *t)
         if (n && begins_apart(t, term, k) && room < apart_elements(t)) room = 0;
         step s = next_step(t, &term, &k, room);
         if (s.depth == 0 || n == STEPS_MAX) {
-            DURE_ASSERT(n > 0); /* one link of the widest task fits */
+            DURE_ASSERT(n > 0); /* one link of the widest task fits, see PANEL */
             multiply_rows(t, steps, n, first, false);
             first = false;
             n = used = 0;
@@ -533,7 +538,7 @@ static bool is_narrow(const dure_product *p)
 {
     size_t columns = dure_round_up(columns_of(p), 4);
     return p->n_terms == 1 && p->terms[0].w->type == 0 && !p->terms[0].w->packed &&
-           columns <= NARROW && columns * (depth_of(&p->terms[0]) + NARROW) <= PANEL;
+           columns <= NARROW && columns * (depth_of(&p->terms[0]) + NARROW) <= NARROW_PANEL;
 }
 
 /* The factor's columns as rows of activations, `ld` apart, in the task's panels. */
