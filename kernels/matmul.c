@@ -29,6 +29,7 @@ enum {
 };
 _Static_assert(PANEL >= COLUMNS_MAX * (LINK_MOST + JOINED),
                "the last link of the widest task and the term that is joined to it fit");
+_Static_assert(PANEL % LINK_STEP == 0, "a piece of a row ends where a block of weights does");
 _Static_assert(PANEL >= NARROW_PANEL, "a narrow product's factor fits");
 
 typedef struct scratch_parts {
@@ -634,20 +635,24 @@ void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure
 
 /* --- a few rows --- */
 
-/* One row of W times all rows of x: adds to column `at` of the tile. */
+/* One row of W times all rows of x: adds to column `at` of the tile. A row longer than the panels
+ * is taken in pieces. */
 static void few_column(float *tile, const task *t, const dure_term *term, size_t at, bool first)
 {
     const dure_weight *w = term->w;
     const float *row = t->scratch.panels, *x = t->scratch.sums;
-    if (w->type == 0)
-        row = (const float *)w->data + (t->columns.first + at) * w->in;
-    else
-        t->ops->dequant(t->scratch.panels, dure_weight_at(w, t->columns.first + at, 0), w->in,
-                        w->type);
-    for (size_t r = 0; r < t->rows.n; r++) {
-        float sum = t->ops->dot(row, x + r * w->in, w->in);
-        float *y = &tile[r * t->columns.n + at];
-        *y = first ? sum : *y + sum;
+    for (size_t k = 0; k < w->in; k += PANEL) {
+        size_t n = w->in - k < PANEL ? w->in - k : PANEL;
+        if (w->type == 0)
+            row = (const float *)w->data + (t->columns.first + at) * w->in + k;
+        else
+            t->ops->dequant(t->scratch.panels, dure_weight_at(w, t->columns.first + at, k), n,
+                            w->type);
+        for (size_t r = 0; r < t->rows.n; r++) {
+            float sum = t->ops->dot(row, x + r * w->in + k, n);
+            float *y = &tile[r * t->columns.n + at];
+            *y = first && k == 0 ? sum : *y + sum;
+        }
     }
 }
 
@@ -658,7 +663,7 @@ static void few_task(void *state, size_t index, void *scratch)
     float *tile = t.scratch.tile;
     for (size_t k = 0; k < t.p->n_terms; k++) {
         const dure_term *term = &t.p->terms[k];
-        DURE_ASSERT(!term->transposed && term->w->in <= PANEL);
+        DURE_ASSERT(!term->transposed);
         for (size_t r = 0; r < j->rows; r++)
             t.ops->load(t.scratch.sums + r * term->w->in,
                         dure_act_in(t.ops, term->x, r * term->ldx), term->w->in);

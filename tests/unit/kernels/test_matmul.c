@@ -469,6 +469,29 @@ static void test_matmul_packed_is_as_decoded(void **state)
     dure_pool_free(&c.pool);
 }
 
+/* The longest feed-forward layer that a model may have: a row that no panel holds. */
+static void test_matmul_few_takes_the_longest_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 2, OUT = 3, IN = 1 << 19 };
+    static const uint32_t types[] = {0, 12};
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
+        dure_compute c = {.ops = dure_cpu_ops_of((dure_cpu_level)level)};
+        if (!c.ops) continue;
+        assert_ok(dure_pool_new(&c.pool, 2, dure_matmul_scratch_bytes(ROWS, IN)));
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            dure_weight w = random_weight(types[t], OUT, IN);
+            float *x = random_floats(ROWS * IN), y[ROWS * OUT];
+            void *acts = acts_of(x, ROWS * IN, c.ops);
+            check_few(y, x, acts, &w, ROWS, &c);
+            free(x);
+            free(acts);
+            free_weight(&w);
+        }
+        dure_pool_free(&c.pool);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -478,6 +501,7 @@ int main(void)
         cmocka_unit_test(test_matmul_adds_terms_and_groups_products),
         cmocka_unit_test(test_matmul_joins_terms_summed_apart),
         cmocka_unit_test(test_matmul_narrow_is_right),
+        cmocka_unit_test(test_matmul_few_takes_the_longest_rows),
         cmocka_unit_test(test_matmul_packed_is_as_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
