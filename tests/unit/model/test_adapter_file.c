@@ -4,6 +4,7 @@
 #include "model/adapter_file.h"
 #include "model/adapter_int.h"
 #include "model/gguf_write.h"
+#include "model/safetensors.h"
 #include "support/temp_dir.h"
 
 #include <math.h>
@@ -593,6 +594,56 @@ static void test_safetensors_hostile_headers_are_refused(void **state)
     refuse_tensors("{}", 3, 0, DURE_ERR_FORMAT);
 }
 
+/* A DoRA adapter for `small` of q alone in layers from 1 on, as a tensors' file in which the tensor
+ * `from` (the end of a name) is called `to`. */
+static dure_err parse_misplaced(dure_diag *diag, const char *from, const char *to)
+{
+    enum { LAYERS = 2, PARTS = 3 };
+    static const uint8_t zeros[4096];
+    static const char *const suffixes[PARTS] = {"lora_A.weight", "lora_B.weight",
+                                                "lora_magnitude_vector"};
+    char names[LAYERS * PARTS][128];
+    dure_safetensor tensors[LAYERS * PARTS];
+    dure_buf b;
+    dure_lora *lora;
+    for (int i = 0; i < LAYERS * PARTS; i++) {
+        char place[64];
+        snprintf(place, sizeof place, "%d.self_attn.q_proj.%s", 1 + i / PARTS, suffixes[i % PARTS]);
+        snprintf(names[i], sizeof names[i], "base_model.model.model.layers.%s",
+                 strcmp(place, from) ? place : to);
+        tensors[i] = (dure_safetensor){.name = names[i],
+                                       .rows = i % PARTS ? 32 : 2,
+                                       .cols = (uint64_t[]){32, 2, 1}[i % PARTS],
+                                       .is_vector = i % PARTS == 2,
+                                       .data = zeros};
+    }
+    dure_buf_init(&b, 1 << 20);
+    assert_ok(dure_safetensors_encode(&b, tensors, LAYERS * PARTS, NULL));
+    dure_err err =
+        dure_adapter_parse_safetensors(&lora, NULL, dure_buf_span(&b), 1, &small.shape, diag);
+    if (!err) dure_lora_free(&lora);
+    dure_buf_fini(&b);
+    return err;
+}
+
+/* As many magnitudes as are needed, but one where nothing is adapted. */
+static void test_peft_magnitudes_belong_to_adapted_matrices(void **state)
+{
+    (void)state;
+    static const char *const elsewhere[] = {
+        "0.self_attn.q_proj.lora_magnitude_vector", /* below the first adapted layer */
+        "1.self_attn.o_proj.lora_magnitude_vector", /* of a target that is not adapted */
+        "2.mlp.down_proj.lora_magnitude_vector",
+    };
+    assert_ok(parse_misplaced(NULL, "", ""));
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+        dure_diag diag = {{0}};
+        assert_err(parse_misplaced(&diag, "2.self_attn.q_proj.lora_magnitude_vector", elsewhere[i]),
+                   DURE_ERR_UNSUPPORTED);
+        if (!strstr(diag.text, elsewhere[i])) fail_msg("'%s'", diag.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -615,6 +666,7 @@ int main(void)
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
         cmocka_unit_test(test_adapter_survives_with_a_rank_a_target),
         cmocka_unit_test(test_adapter_of_dora_survives_a_peft_folder_alone),
+        cmocka_unit_test(test_peft_magnitudes_belong_to_adapted_matrices),
         cmocka_unit_test(test_safetensors_hostile_headers_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
