@@ -11,6 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How far a round's number may be ahead of the last that this site took part in; the coordinator's
+ * bound on what sites claim is a millionth of it (coordinator/sites.c). */
+#define ROUNDS_AHEAD_MAX (UINT64_C(1) << 40)
+
 /* Whether this site knows of the result of any round. */
 static bool has_result(const dure_session *s)
 {
@@ -339,6 +343,22 @@ static dure_err check_start(const dure_session *s, const dure_config *config, du
                       : "the first round does not start from the federation's first adapter");
 }
 
+/* Numbers only grow, and disks keep them as signed ones: a leap would use them up for good. */
+static dure_err check_number(const dure_session *s, const dure_config *config, dure_diag *diag)
+{
+    const uint64_t last = s->site.state.last_round;
+    if (config->round <= last) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "round %llu was opened again, but this site took part in round %llu",
+                             (unsigned long long)config->round, (unsigned long long)last);
+    }
+    if (config->round <= INT64_MAX && config->round - last <= ROUNDS_AHEAD_MAX) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_PROTO,
+                         "round %llu leaps too far ahead of round %llu, the last one that this "
+                         "site took part in: the numbers would soon be used up",
+                         (unsigned long long)config->round, (unsigned long long)last);
+}
+
 static dure_err check_round(dure_session *s, const dure_config *config, uint32_t *self,
                             const dure_msg_open *open, dure_diag *diag)
 {
@@ -353,12 +373,7 @@ static dure_err check_round(dure_session *s, const dure_config *config, uint32_t
             err = dure_diag_set(diag, DURE_ERR_POLICY, "this site is not a member of the round");
         }
     }
-    if (!err && config->round <= s->site.state.last_round) {
-        err = dure_diag_set(diag, DURE_ERR_POLICY,
-                            "round %llu was opened again, but this site took part in round %llu",
-                            (unsigned long long)config->round,
-                            (unsigned long long)s->site.state.last_round);
-    }
+    if (!err) err = check_number(s, config, diag);
     if (!err) err = check_own(s, config, *self, diag);
     if (!err) err = check_start(s, config, diag);
     if (!err) err = dure_policy_check_round(&s->site.policy, config, *self, diag);

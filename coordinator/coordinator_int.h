@@ -22,11 +22,11 @@
 
 /* What the loop knows about a site of the roster, by its place there. */
 typedef struct dure_site_state {
-    dure_hash id;         /* routing id: hash of its CURVE key */
-    bool present;         /* said HELLO since the start, and was heard since */
-    uint64_t heard_ms;    /* last message of any kind */
-    uint64_t roster_size; /* entries it has */
-    uint64_t last_round;
+    dure_hash id;                /* routing id: hash of its CURVE key */
+    bool present;                /* said HELLO since the start, and was heard since */
+    uint64_t heard_ms;           /* last message of any kind */
+    uint64_t roster_size;        /* entries it has */
+    uint64_t last_round;         /* by its word, if that can be */
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
     dure_site_chain chain;     /* the longest budget chain that it showed, in this run or before */

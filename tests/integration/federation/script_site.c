@@ -144,7 +144,7 @@ static void say_hello(script_site *s)
 {
     dure_msg msg = {.type = DURE_MSG_HELLO,
                     .u.hello = {.version = DURE_MSG_VERSION,
-                                .last_round = s->last_round,
+                                .last_round = s->claims_round ? s->claims_round : s->last_round,
                                 .roster_size = dure_roster_entries(s->roster) +
                                                (s->lie == SCRIPT_LENGTHENS_ROSTER)}};
     dure_hash id;

@@ -63,6 +63,7 @@ typedef struct script_site {
     dure_msg_fetch fetch; /* credit that is not used yet */
     bool hold_r3;         /* A3 is not heard until the test clears it */
     uint64_t last_round, beat_ms;
+    uint64_t claims_round; /* its HELLO says so, and not last_round; 0: the truth */
     uint64_t chain_length; /* of its ledger, as it shows it; its head is that number in each byte */
     script_vice vice;
     script_lie lie;
