@@ -323,18 +323,24 @@ static dure_err first_adapter(dure_hash *out, const dure_terms *terms, dure_diag
     return err;
 }
 
+dure_err session_next_start(dure_hash *out, const dure_session *s, dure_diag *diag)
+{
+    *out = s->site.state.result_adapter;
+    return has_result(s) ? DURE_OK : first_adapter(out, &s->site.invitation.terms, diag);
+}
+
 /* A round follows the last result, which this site knows from its own part in it or from the log
  * that came before OPEN, and starts from that result's adapter, whatever the gate said. The first
  * starts from the adapter that the terms determine. */
 static dure_err check_start(const dure_session *s, const dure_config *config, dure_diag *diag)
 {
     const dure_site_state *state = &s->site.state;
-    dure_hash want = state->result_adapter;
+    dure_hash want;
     if (!dure_ct_equal(config->previous_t3, state->result_t3.b, DURE_DIGEST_BYTES)) {
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "the round does not follow the last result that this site was shown");
     }
-    dure_err err = has_result(s) ? DURE_OK : first_adapter(&want, &s->site.invitation.terms, diag);
+    dure_err err = session_next_start(&want, s, diag);
     if (err || dure_ct_equal(config->adapter_digest, want.b, DURE_DIGEST_BYTES)) return err;
     return dure_diag_set(
         diag, DURE_ERR_AUTH,

@@ -360,13 +360,13 @@ static dure_err note_round(dure_session *s, const dure_msg *msg, dure_diag *diag
 
 /* ---- after a restart: the reply of R4 and nothing else of the round ---- */
 
-/* The reply will not be repeated any more. */
+/* The reply will not be repeated any more. What the round's result is checked by stays: a result
+ * may come whatever was said before. */
 static dure_err forget_stored(dure_session *s, dure_diag *diag)
 {
     dure_site_state *state = &s->site.state;
     dure_buf_fini(&state->reply);
     dure_buf_init(&state->reply, DURE_SITE_REPLY_MAX);
-    state->round_hash = (dure_hash){{0}};
     session_drop_round(s);
     return dure_site_save_state(&s->site, diag);
 }

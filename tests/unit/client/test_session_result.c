@@ -6,6 +6,7 @@
 #include "support/check.h"
 #include "unit/client/stage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,8 @@ typedef struct outcome {
     dure_msg *msg; /* RESULT, as received */
     dure_buf sum;  /* the blob */
     dure_buf next; /* the right adapter */
+    dure_buf log;  /* the first two entries, as ENTRIES brings them */
+    uint32_t less; /* members that are not in the sum */
 } outcome;
 
 /* What an honest coordinator makes of sums of ones. */
@@ -28,9 +31,26 @@ static void make_sum(outcome *o)
     dure_buf_init(&o->sum, 4 * n);
     dure_put_raw(&o->sum, bytes, 4 * n);
     assert_ok(dure_global_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum,
-                                       SITES, NULL));
+                                       SITES - o->less, NULL));
     free(sum);
     free(bytes);
+}
+
+static void make_genesis(dure_buf *leaf)
+{
+    dure_event *event = calloc(1, sizeof *event);
+    event->kind = DURE_EVENT_GENESIS;
+    event->time_s = FIXTURE_JOINED;
+    dure_event_genesis *genesis = &event->u.genesis;
+    genesis->federation_id = st->s->federation_id;
+    snprintf(genesis->federation, sizeof genesis->federation, "village");
+    memcpy(genesis->root_public, st->f.root.public_, 32);
+    memcpy(genesis->coordinator_sign, st->f.coordinator_sign.public_, 32);
+    memset(genesis->terms.b, 0x7e, sizeof genesis->terms.b);
+    genesis->collusion = 1;
+    dure_buf_init(leaf, DURE_LEAF_MAX);
+    assert_ok(dure_event_encode(leaf, event, NULL));
+    free(event);
 }
 
 /* `twist` changes the event before it is logged, as the second of two or three entries. */
@@ -38,7 +58,7 @@ static void make_result_in(outcome *o, size_t n_leaves, void (*twist)(dure_event
 {
     dure_event *event = calloc(1, sizeof *event);
     dure_hash leaves[3], others[2], t3;
-    dure_buf leaf, note, frame;
+    dure_buf genesis, leaf, note, frame;
     memset(t3.b, 0x73, sizeof t3.b);
     make_sum(o);
     dure_round_outcome facts = {.config_hash = st->s->round.hash,
@@ -54,7 +74,11 @@ static void make_result_in(outcome *o, size_t n_leaves, void (*twist)(dure_event
     dure_buf_init(&note, DURE_NOTE_MAX);
     dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
     assert_ok(dure_event_encode(&leaf, event, NULL));
-    assert_ok(dure_merkle_leaf(&leaves[0], dure_span_of_text("genesis")));
+    make_genesis(&genesis);
+    dure_buf_init(&o->log, 2 * DURE_LEAF_MAX);
+    dure_put_bytes(&o->log, genesis.data, genesis.n);
+    dure_put_bytes(&o->log, leaf.data, leaf.n);
+    assert_ok(dure_merkle_leaf(&leaves[0], dure_buf_span(&genesis)));
     assert_ok(dure_merkle_leaf(&leaves[1], dure_buf_span(&leaf)));
     assert_ok(dure_merkle_leaf(&leaves[2], dure_span_of_text("later")));
     others[0] = leaves[0];
@@ -77,6 +101,7 @@ static void make_result_in(outcome *o, size_t n_leaves, void (*twist)(dure_event
     memcpy(msg.u.result.adapter_digest, event->u.round.adapter_out.b, 32);
     assert_ok(dure_msg_encode(&frame, &msg, NULL));
     assert_ok(dure_msg_decode(&o->msg, dure_buf_span(&frame), NULL));
+    dure_buf_fini(&genesis);
     dure_buf_fini(&leaf);
     dure_buf_fini(&note);
     dure_buf_fini(&frame);
@@ -119,34 +144,47 @@ static void outcome_fini(outcome *o)
     dure_msg_free(&o->msg);
     dure_buf_fini(&o->sum);
     dure_buf_fini(&o->next);
+    dure_buf_fini(&o->log);
+}
+
+static void assert_refuses(outcome *o, const char *says)
+{
+    dure_diag diag = {0};
+    assert_err(deliver(o, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, says)) fail_msg("\"%s\" does not say %s", diag.text, says);
+    assert_int_equal(st->n_done, 0);
+    assert_int_equal(st->s->site.state.result_index, 0); /* no round starts from it */
+}
+
+static void assert_follows(outcome *o)
+{
+    dure_diag diag = {0};
+    if (deliver(o, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->site.state.result_index, 1);
+    assert_int_equal(st->s->adapter.n, o->next.n);
+    assert_memory_equal(st->s->adapter.data, o->next.data, o->next.n);
 }
 
 static void test_session_follows_the_sum_to_the_same_adapter(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
     make_result(&o, NULL);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_follows(&o);
     assert_int_equal(st->n_done, 1);
     assert_null(st->s->round.config);
     assert_int_equal(st->s->site.state.rounds_done, 1);
     assert_int_equal(dure_witness_head(st->s->witness).n, 2);
-    assert_int_equal(st->s->adapter.n, o.next.n);
-    assert_memory_equal(st->s->adapter.data, o.next.data, o.next.n);
     outcome_fini(&o);
 }
 
 static void assert_result_refused(void (*twist)(dure_event *event), const char *says)
 {
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
     make_result(&o, twist);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, says)) fail_msg("\"%s\" does not say %s", diag.text, says);
-    assert_int_equal(st->n_done, 0);
+    assert_refuses(&o, says);
     outcome_fini(&o);
 }
 
@@ -297,43 +335,84 @@ static void test_session_leaves_the_gate_to_the_coordinator(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
     make_result(&o, twist_gate);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_follows(&o);
     assert_int_equal(st->n_done, 1);
     outcome_fini(&o);
 }
 
-/* It dropped out before the survivors were named: it cannot say that the entry counts them right,
- * and follows no sum. */
-static void test_session_does_not_follow_a_round_that_it_did_not_see_through(void **state)
+/* As it dropped out before the survivors were named: how many they are is the entry's word. */
+static void forget_survivors(void)
+{
+    st->s->site.state.signed_round = 0;
+    st->s->site.state.round_hash = (dure_hash){{0}};
+}
+
+static void test_session_follows_a_round_that_it_did_not_see_through(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
-    st->s->site.state.signed_round = 0;
-    st->s->site.state.round_hash = (dure_hash){{0}};
+    forget_survivors();
     make_result(&o, NULL);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_follows(&o);
     assert_int_equal(st->n_done, 1);
-    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
-    assert_memory_equal(st->s->adapter.data, st->adapter.data, st->adapter.n);
+    outcome_fini(&o);
+}
+
+/* A coordinator can end a round at every site before there are survivors. */
+static void test_session_refuses_another_adapter_without_having_seen_the_survivors(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    forget_survivors();
+    make_result(&o, twist_adapter);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* In the first round it is still fetching the adapter, which the coordinator need not send. */
+static void test_session_refuses_another_adapter_before_it_has_the_first(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    forget_survivors();
+    make_result(&o, twist_adapter);
+    dure_buf_fini(&st->s->adapter);
+    assert_refuses(&o, "does not follow from the sum");
     outcome_fini(&o);
 }
 
 /* ---- rounds of others ---- */
 
-/* The result of the round that is in hand, as a site sees it that is in no round. */
-static void make_others_result(outcome *o, void (*twist)(dure_event *event))
+/* As a site that was in no round. */
+static void leave_to_others(void)
 {
-    pretend_summed();
-    make_result(o, twist);
     dure_site_state *site = &st->s->site.state;
     site->signed_round = site->last_round = 0;
     site->round_hash = (dure_hash){{0}};
     session_drop_round(st->s);
+}
+
+static void make_others_result(outcome *o, void (*twist)(dure_event *event))
+{
+    pretend_summed();
+    make_result(o, twist);
+    leave_to_others();
+}
+
+/* Round 2, from where round 1 started: nothing trains in this test, so its adapter comes later. */
+static void open_the_next(void)
+{
+    const size_t n = st->s->adapter.n;
+    st->s->adapter.n = 0;
+    stage_make_config(2);
+    stage_open_round();
+    assert_int_equal(st->s->round.config->round, 2);
+    st->s->adapter.n = n;
 }
 
 static void twist_without_it(dure_event *event)
@@ -345,27 +424,126 @@ static void twist_without_it(dure_event *event)
 static void test_session_notes_a_result_of_others_and_follows_it(void **state)
 {
     (void)state;
+    outcome o = {.less = 1}, again = {.less = 1};
+    pretend_summed();
+    make_result(&o, twist_without_it);
+    make_result(&again, twist_without_it);
+    leave_to_others();
+    assert_follows(&o);
+    assert_int_equal(st->s->site.state.result_t3.b[0], 0x73);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->n_done, 0);
+    assert_ok(session_on_result(st->s, &again.msg, NULL)); /* known: nothing is fetched again */
+    assert_int_equal(st->s->load.what, DOWNLOAD_NOTHING);
+    outcome_fini(&o);
+    outcome_fini(&again);
+}
+
+static void twist_adapter_without_it(dure_event *event)
+{
+    twist_without_it(event);
+    twist_adapter(event);
+}
+
+static void test_session_refuses_another_adapter_of_a_round_of_others(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    make_others_result(&o, twist_adapter_without_it);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* It was away for a round, and has not the adapter that this one started from. */
+static void test_session_notes_a_result_that_it_cannot_follow(void **state)
+{
+    (void)state;
     outcome o = {0};
     dure_diag diag = {0};
     make_others_result(&o, twist_without_it);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
-    const dure_site_state *site = &st->s->site.state;
-    assert_int_equal(site->result_t3.b[0], 0x73);
-    assert_int_equal(site->result_index, 1);
-    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
-    assert_int_equal(st->n_done, 0);
+    st->s->adapter_digest.b[0] ^= 1;
+    if (session_on_result(st->s, &o.msg, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->load.what, DOWNLOAD_NOTHING);
+    assert_int_equal(st->s->site.state.result_index, 1);
     outcome_fini(&o);
+}
+
+static void twist_start(dure_event *event)
+{
+    twist_without_it(event);
+    event->u.round.adapter_in.b[0] ^= 1;
+}
+
+static void tell_log(const outcome *o)
+{
+    const dure_msg_entries e = {
+        .kind = DURE_ENTRIES_LOG, .n_entries = 2, .total = 2, .n_bytes = (uint32_t)o->log.n};
+    assert_ok(session_on_entries(st->s, &e, dure_buf_span(&o->log), NULL));
+}
+
+/* As if it had been away: but its copy of the log has no round in between. */
+static void test_session_refuses_a_result_that_starts_from_elsewhere(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    assert_ok(session_open_log(st->s, NULL));
+    make_others_result(&o, twist_start);
+    tell_log(&o);
+    assert_refuses(&o, "starts from another adapter");
+    outcome_fini(&o);
+}
+
+/* The next round's survivors are signed by now, and of the one before nothing is left. */
+static void be_beside_the_next(outcome *o, void (*twist)(dure_event *event))
+{
+    make_others_result(o, twist);
+    open_the_next();
+    st->s->site.state.signed_round = st->s->site.state.last_round = 2;
+}
+
+static void test_session_follows_a_result_beside_the_round_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    be_beside_the_next(&o, NULL);
+    assert_follows(&o);
+    assert_null(st->s->round.config); /* what started where that round did is over */
+    outcome_fini(&o);
+}
+
+static void test_session_refuses_another_adapter_beside_the_round_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    be_beside_the_next(&o, twist_adapter);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* What follows a result is looked at once that one is followed itself. */
+static void test_session_asks_for_a_result_again_that_came_during_a_download(void **state)
+{
+    (void)state;
+    outcome o = {0}, other = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    make_result_in(&other, 3, twist_adapter);
+    other.msg->u.result.config_hash[0] ^= 1;
+    assert_ok(session_on_result(st->s, &o.msg, NULL));
+    assert_ok(session_on_result(st->s, &other.msg, NULL));
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->s->load.what, DOWNLOAD_SUM);
+    assert_true(st->s->open_missed);
+    outcome_fini(&o);
+    outcome_fini(&other);
 }
 
 static void test_session_refuses_a_result_of_others_that_counts_it(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     make_others_result(&o, NULL);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, "took no part")) fail_msg("%s", diag.text);
-    assert_int_equal(st->s->site.state.result_index, 0);
+    assert_refuses(&o, "took no part");
     outcome_fini(&o);
 }
 
@@ -374,12 +552,10 @@ static void test_session_refuses_a_result_of_others_with_other_survivors(void **
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     make_others_result(&o, NULL);
     st->s->site.state.signed_round = st->s->site.state.last_round = 1;
     memset(st->s->site.state.signed_t3.b, 0x74, 32);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, "other survivors")) fail_msg("%s", diag.text);
+    assert_refuses(&o, "other survivors");
     outcome_fini(&o);
 }
 
@@ -420,7 +596,6 @@ static void test_session_refuses_a_result_in_a_forked_log(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     dure_merkle_proof none = {.n = 0};
     stage_cite(4, 0, 0);
     assert_ok(dure_witness_update(st->s->witness, dure_buf_span(&st->note), &none, NULL));
@@ -428,9 +603,7 @@ static void test_session_refuses_a_result_in_a_forked_log(void **state)
     stage_make_config(1);
     pretend_summed();
     make_result(&o, NULL);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, "forked")) fail_msg("%s", diag.text);
-    assert_int_equal(st->n_done, 0);
+    assert_refuses(&o, "forked");
     assert_int_equal(dure_witness_head(st->s->witness).n, 4);
     outcome_fini(&o);
 }
@@ -497,6 +670,70 @@ static void test_session_obeys_an_abort_after_a_restart_only_if_it_is_signed(voi
     assert_int_equal(site->reply.n, 0);
 }
 
+/* The coordinator calls the round over, and publishes its result all the same. */
+static void call_over(outcome *o, void (*twist)(dure_event *event))
+{
+    pretend_summed();
+    make_result(o, twist);
+    restart_after_r4();
+    assert_ok(say_abort(&st->f.coordinator_sign));
+    assert_int_equal(st->s->site.state.reply.n, 0);
+}
+
+static void test_session_follows_a_round_that_was_called_over(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    call_over(&o, NULL);
+    assert_follows(&o);
+    assert_int_equal(st->n_done, 1);
+    outcome_fini(&o);
+}
+
+static void test_session_checks_the_survivors_of_a_round_that_was_called_over(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    call_over(&o, twist_count);
+    assert_refuses(&o, "come to");
+    outcome_fini(&o);
+}
+
+static void test_session_checks_the_adapter_of_a_round_that_was_called_over(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    call_over(&o, twist_adapter);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* The coordinator opens the next round first, from where the last one started. */
+static void test_session_follows_a_stored_round_beside_the_one_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    restart_after_r4();
+    open_the_next();
+    assert_follows(&o);
+    assert_int_equal(st->n_done, 1);
+    outcome_fini(&o);
+}
+
+static void test_session_checks_a_stored_round_beside_the_one_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    make_result(&o, twist_count);
+    restart_after_r4();
+    open_the_next();
+    assert_refuses(&o, "come to");
+    outcome_fini(&o);
+}
+
 static void test_session_takes_a_result_after_a_restart(void **state)
 {
     (void)state;
@@ -529,8 +766,21 @@ int main(void)
         TEST(test_session_refuses_an_entry_with_another_number_of_survivors),
         TEST(test_session_refuses_an_entry_of_another_roster),
         TEST(test_session_leaves_the_gate_to_the_coordinator),
-        TEST(test_session_does_not_follow_a_round_that_it_did_not_see_through),
+        TEST(test_session_follows_a_round_that_it_did_not_see_through),
+        TEST(test_session_refuses_another_adapter_without_having_seen_the_survivors),
+        TEST(test_session_refuses_another_adapter_before_it_has_the_first),
         TEST(test_session_notes_a_result_of_others_and_follows_it),
+        TEST(test_session_refuses_another_adapter_of_a_round_of_others),
+        TEST(test_session_notes_a_result_that_it_cannot_follow),
+        TEST(test_session_refuses_a_result_that_starts_from_elsewhere),
+        TEST(test_session_follows_a_result_beside_the_round_in_hand),
+        TEST(test_session_refuses_another_adapter_beside_the_round_in_hand),
+        TEST(test_session_asks_for_a_result_again_that_came_during_a_download),
+        TEST(test_session_follows_a_round_that_was_called_over),
+        TEST(test_session_checks_the_survivors_of_a_round_that_was_called_over),
+        TEST(test_session_checks_the_adapter_of_a_round_that_was_called_over),
+        TEST(test_session_follows_a_stored_round_beside_the_one_in_hand),
+        TEST(test_session_checks_a_stored_round_beside_the_one_in_hand),
         TEST(test_session_refuses_a_result_of_others_that_counts_it),
         TEST(test_session_refuses_a_result_of_others_with_other_survivors),
         TEST(test_session_asks_for_a_round_again_that_came_during_a_download),
