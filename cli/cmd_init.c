@@ -30,7 +30,7 @@ typedef struct options {
     uint64_t lifetime_s, gate_records, seed;
     double alpha, learning_rate, clip, range, margin, noise, epsilon, delta;
     bool seed_given, no_dp, json, post_quantum, range_given, noise_given, epsilon_given,
-        delta_given, unit_given, clip_given, alpha_given, u_min_given;
+        delta_given, unit_given, clip_given, alpha_given;
 } options;
 
 /* ---- what the model and the evaluation file say ---- */
@@ -168,7 +168,7 @@ static void fill_terms(dure_terms *t, const options *o)
                                         .server_rate = 1};
     t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
                                     .collusion = (uint32_t)o->collusion,
-                                    .u_min = o->u_min_given ? (uint32_t)o->u_min : floor,
+                                    .u_min = o->u_min ? (uint32_t)o->u_min : floor,
                                     .share_lifetime_s = (uint32_t)o->lifetime_s,
                                     .post_quantum = o->post_quantum};
     t->grid = (dure_grid){.range = o->range, .limit = 65536, .modulus_bits = 24};
@@ -299,39 +299,6 @@ static const char *default_name(char name[DURE_NAME_SIZE], const char *dir)
     return dure_name_check(name, "", NULL) ? "federation" : name;
 }
 
-/* By the option's name. The terms and the settings, where these figures go, have the last word: of
- * some the bounds depend on others, or on the model. */
-static int check_ranges(const options *o, const dure_usage *usage)
-{
-    const struct {
-        const char *option;
-        uint64_t value, least, most;
-    } all[] = {
-        {"rounds", o->rounds, 1, 100000},
-        {"steps", o->steps, 1, 10000},
-        {"rank", o->rank, 1, 256},
-        {"first-layer", o->first_layer, 0, 4095},
-        {"batch", o->batch, 1, 1 << 20},
-        {"max-length", o->max_length, 8, 1 << 20},
-        {"min-sites", o->min_sites, 3, DURE_MEMBERS_MAX},
-        {"collusion", o->collusion, 0, DURE_MEMBERS_MAX - 2},
-        {"u-min", o->u_min_given ? o->u_min : 3, 3, DURE_MEMBERS_MAX},
-        {"share-lifetime", o->lifetime_s, 10, 7 * 24 * 3600},
-        {"gate-records", o->gate_records, 0, INT32_MAX},
-        {"seed", o->seed, 0, INT64_MAX},
-    };
-    for (size_t i = 0; i < N_ARGS(all); i++)
-        if (all[i].value < all[i].least || all[i].value > all[i].most)
-            return dure_args_refuse(usage, "--%s must be from %llu to %llu, not %llu",
-                                    all[i].option, (unsigned long long)all[i].least,
-                                    (unsigned long long)all[i].most,
-                                    (unsigned long long)all[i].value);
-    if (o->alpha_given && !(o->alpha > 0 && o->alpha <= 65536))
-        return dure_args_refuse(usage, "--alpha must be above 0 and at most 65536, not %g",
-                                o->alpha);
-    return 0;
-}
-
 /* Whoever names a unit, a budget, noise or a clip expects that something is protected. */
 static int check_no_dp(const options *o, const dure_usage *usage)
 {
@@ -384,8 +351,16 @@ static int check_shared(const options *o, const dure_usage *usage)
      .value = what,                                                                                \
      .help = words,                                                                                \
      .required = must}
-#define COUNT(flag, field, words)                                                                  \
-    {.name = flag, .kind = DURE_ARG_COUNT, .out = &asked.field, .value = "N", .help = words}
+/* The terms and the settings have the last word: of some the bounds depend on others, or on the
+ * model. */
+#define COUNT(flag, field, from, to, words)                                                        \
+    {.name = flag,                                                                                 \
+     .kind = DURE_ARG_COUNT,                                                                       \
+     .out = &asked.field,                                                                          \
+     .value = "N",                                                                                 \
+     .help = words,                                                                                \
+     .least = from,                                                                                \
+     .most = to}
 #define NUMBER(flag, field, words)                                                                 \
     {.name = flag, .kind = DURE_ARG_NUMBER, .out = &asked.field, .value = "X", .help = words}
 #define GIVEN(flag, type, field, what, words)                                                      \
@@ -410,15 +385,16 @@ static bool is_endpoint(const char *text)
 /* What the command line alone shows; the suite is settled here. */
 static int check(options *o, const dure_usage *usage)
 {
-    int refused = check_ranges(o, usage);
-    if (refused) return refused;
     if (!is_endpoint(o->endpoint))
         return dure_args_refuse(usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
                                 o->endpoint);
     if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0 &&
         strcmp(o->unit, "site") != 0)
         return dure_args_refuse(usage, "--unit must be record, subject or site, not '%s'", o->unit);
-    refused = check_no_dp(o, usage);
+    if (o->alpha_given && !(o->alpha > 0 && o->alpha <= 65536))
+        return dure_args_refuse(usage, "--alpha must be above 0 and at most 65536, not %g",
+                                o->alpha);
+    int refused = check_no_dp(o, usage);
     if (!refused) refused = check_shared(o, usage);
     if (refused) return refused;
     if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
@@ -460,26 +436,35 @@ static const dure_arg args[] = {
          false),
     TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
          false),
-    COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
-    COUNT("steps", steps, "local steps a round (4)"),
-    COUNT("rank", rank, "rank of the adapter (8)"),
+    COUNT("rounds", rounds, 1, 100000, "rounds planned; sites reserve budget for all (5)"),
+    COUNT("steps", steps, 1, 10000, "local steps a round (4)"),
+    COUNT("rank", rank, 1, 256, "rank of the adapter (8)"),
     GIVEN("alpha", NUMBER, alpha, "X", "scale of the adapter (twice the rank)"),
-    COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
-    COUNT("batch", batch, "expected records a step proposed to sites (64)"),
-    COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
+    COUNT("first-layer", first_layer, 0, 4095, "adapt this layer and those above (0)"),
+    COUNT("batch", batch, 1, 1 << 20, "expected records a step proposed to sites (64)"),
+    COUNT("max-length", max_length, 8, 1 << 20, "tokens of a record, longer ones are cut (512)"),
     NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
     GIVEN("clip", NUMBER, clip, "X",
           "bound of one record's gradient, or of a site's whole update with --unit site and "
           "then a power of two (1); of records, in doubt the smaller: docs/accounting.md"),
     GIVEN("range", NUMBER, range, "X",
           "largest change of a parameter a round, a power of two (0.0625)"),
-    COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
-    COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
-    GIVEN("u-min", COUNT, u_min, "N", "fewest sites in a sum (the larger of 3 and collusion + 2)"),
-    COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
+    COUNT("min-sites", min_sites, 3, DURE_MEMBERS_MAX, "sites that a round waits for (3)"),
+    COUNT("collusion", collusion, 0, DURE_MEMBERS_MAX - 2,
+          "sites that may collude with the coordinator (1)"),
+    COUNT("u-min", u_min, 3, DURE_MEMBERS_MAX,
+          "fewest sites in a sum (the larger of 3 and collusion + 2)"),
+    COUNT("share-lifetime", lifetime_s, 10, 7 * 24 * 3600,
+          "seconds a site keeps a round's secrets (21600)"),
     NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
-    COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
-    GIVEN("seed", COUNT, seed, "N", "of the frozen factor A, public (random)"),
+    COUNT("gate-records", gate_records, 0, INT32_MAX, "evaluation records used a round (all)"),
+    {.name = "seed",
+     .kind = DURE_ARG_COUNT,
+     .out = &asked.seed,
+     .value = "N",
+     .given = &asked.seed_given,
+     .most = INT64_MAX,
+     .help = "of the frozen factor A, public (random)"},
     GIVEN("unit", TEXT, unit, "record|subject|site",
           "what is protected: one record; one subject with all its records at a site, each of "
           "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "

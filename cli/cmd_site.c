@@ -359,6 +359,8 @@ static int site_renew(int argc, char **argv)
         {.name = "valid-hours",
          .kind = DURE_ARG_COUNT,
          .out = &hours,
+         .least = 1,
+         .most = 24 * 366,
          .value = "N",
          .help = "hours until it expires (168)"},
         dure_json_arg(&json),
@@ -370,8 +372,6 @@ static int site_renew(int argc, char **argv)
                               "dure site renew fed/admin north -o north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (hours == 0 || hours > 24 * 366)
-        return dure_args_refuse(&usage, "--valid-hours must be from 1 to %d", 24 * 366);
     char path[4096];
     snprintf(path, sizeof path, out ? "%s" : "%s.invitation", out ? out : name);
     desk d;

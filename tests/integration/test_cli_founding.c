@@ -43,13 +43,14 @@ static void test_init_names_the_option_and_its_range(void **state)
     static const struct {
         const char *options, *sentence;
     } rows[] = {
-        {"--rounds 9999999999", "--rounds must be from 1 to 100000, not 9999999999"},
-        {"--rounds 0", "--rounds must be from 1 to 100000, not 0"},
-        {"--seed 9999999999999999999", "--seed must be from 0 to 9223372036854775807, not"},
-        {"--u-min 0", "--u-min must be from 3 to 100, not 0"},
+        {"--rounds 9999999999", "--rounds needs a whole number from 1 to 100000, not '9999999999'"},
+        {"--rounds 0", "--rounds needs a whole number from 1 to 100000, not '0'"},
+        {"--seed 9999999999999999999",
+         "--seed needs a whole number from 0 to 9223372036854775807, not '"},
+        {"--u-min 0", "--u-min needs a whole number from 3 to 100, not '0'"},
         {"--alpha 0", "--alpha must be above 0 and at most 65536, not 0"},
         {"--alpha=-5", "--alpha must be above 0 and at most 65536, not -5"},
-        {"--batch 1048577", "--batch must be from 1 to 1048576, not 1048577"},
+        {"--batch 1048577", "--batch needs a whole number from 1 to 1048576, not '1048577'"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char arguments[512];
