@@ -7,11 +7,6 @@
 
 #include <stdio.h>
 
-/* Which options are there, where their values alone do not say. */
-typedef struct given {
-    bool delta, batch;
-} given;
-
 static void say(void *state, const char *sentence)
 {
     (void)state;
@@ -50,22 +45,16 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
     return 0;
 }
 
-static int check_args(const dure_usage *u, const dure_enrol_opts *e, const given *has)
+static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_delta)
 {
     if (e->records == 0) return dure_args_refuse(u, "--records must be above 0");
     if (!(e->epsilon > 0))
         return dure_args_refuse(u, "--epsilon must be above 0; 8 is a usual choice");
-    if (has->delta && !(e->delta > 0 && e->delta < 1)) {
+    if (with_delta && !(e->delta > 0 && e->delta < 1)) {
         return dure_args_refuse(u, "--delta must be above 0 and below 1");
     }
     if (e->memory_mb > DURE_POLICY_MEMORY_MB_MAX) {
         return dure_args_refuse(u, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
-    }
-    if (has->batch && (e->batch == 0 || e->batch > DURE_DP_RECORDS_MAX)) {
-        return dure_args_refuse(u, "--batch must be from 1 to the number of records");
-    }
-    if (e->collusion == 0 || e->collusion >= DURE_MEMBERS_MAX) {
-        return dure_args_refuse(u, "--collusion must be from 1 to %d", DURE_MEMBERS_MAX - 1);
     }
     return 0;
 }
@@ -73,8 +62,7 @@ static int check_args(const dure_usage *u, const dure_enrol_opts *e, const given
 /* The command line; one process runs one command. */
 static dure_enrol_opts o;
 static uint64_t collusion, patience_s, per_subject;
-static given has;
-static bool json;
+static bool delta_given, json;
 
 static const dure_arg args[] = {
     {.name = "INVITATION",
@@ -121,13 +109,14 @@ static const dure_arg args[] = {
     {.name = "delta",
      .kind = DURE_ARG_NUMBER,
      .out = &o.delta,
-     .given = &has.delta,
+     .given = &delta_given,
      .value = "X",
      .help = "default 1e-5, or 1/(10 N_PUB) if that is smaller"},
     {.name = "batch",
      .kind = DURE_ARG_COUNT,
      .out = &o.batch,
-     .given = &has.batch,
+     .least = 1,
+     .most = DURE_DP_RECORDS_MAX,
      .value = "B",
      .help = "records a step on average; default: what the federation proposes"},
     {.name = "ledger",
@@ -144,6 +133,8 @@ static const dure_arg args[] = {
     {.name = "collusion",
      .kind = DURE_ARG_COUNT,
      .out = &collusion,
+     .least = 1,
+     .most = DURE_MEMBERS_MAX - 1,
      .value = "C",
      .help = "other sites that may collude with the coordinator; default 1"},
     {.name = "accept-no-privacy",
@@ -158,6 +149,8 @@ static const dure_arg args[] = {
     {.name = "per-subject",
      .kind = DURE_ARG_COUNT,
      .out = &per_subject,
+     .least = 1,
+     .most = 1000000,
      .value = "K",
      .help = "where the federation protects subjects: records that one gives a step at most, in "
              "turn; default 8"},
@@ -189,12 +182,10 @@ int dure_cmd_join(int argc, char **argv)
     per_subject = 0;
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    o.collusion = collusion > UINT32_MAX ? UINT32_MAX : (uint32_t)collusion;
-    if (per_subject > 1000000)
-        return dure_args_refuse(&usage, "--per-subject must be at most 1000000");
+    o.collusion = (uint32_t)collusion;
     o.per_subject = (uint32_t)per_subject;
     o.patience_ms = patience_s > 1000000 ? 1000000000 : patience_s * 1000;
-    int status = check_args(&usage, &o, &has);
+    int status = check_args(&usage, &o, delta_given);
     if (status) return status;
     dure_enrolled enrolled;
     dure_diag diag = {{0}};

@@ -73,6 +73,9 @@ void demo_path(char path[DEMO_PATH], const demo *d, const char *name);
 DURE_MUST_USE dure_err demo_command(json_t **answer, const demo *d, const char *const *argv,
                                     dure_diag *diag);
 
+/* That the model opens, that it reads the records of d->data, and that none of them is in d->out,
+ * which a run replaces (demo_inputs.c). */
+DURE_MUST_USE dure_err demo_check_inputs(const demo *d, dure_diag *diag);
 /* The federation, from its founding to the last round (demo_federation.c). */
 DURE_MUST_USE dure_err demo_federation(demo *d, dure_diag *diag);
 /* What the model says of the shared evaluation set and of each site's held-out records, without and

@@ -355,7 +355,8 @@ static void test_errors_init_leaves_what_is_there(void **state)
     assert_true(program_has(&p, "notes"));
     check_refused(INIT("other", ""), 2, "--endpoint must look like tcp://HOST:PORT, not 'tcp://");
     check_refused(INIT("other", "99999"), 2, "must look like tcp://HOST:PORT");
-    check_refused(INIT("other", "7001 --min-sites 2"), 2, "must be from 3 to 100");
+    check_refused(INIT("other", "7001 --min-sites 2"), 2,
+                  "--min-sites needs a whole number from 3 to 100");
     check_refused(INIT("other", "7001 --rank 0"), 2, "rank");
     assert_false(program_has(&p, "other"));
     assert_int_equal(program_run(&p, "invite fed/admin north -o n.invitation"), 0);

@@ -149,8 +149,9 @@ static void test_federation_errors_join_refuses_before_anything_is_reserved(void
     check_refused("join fed.invitation site --data data.jsonl --source s --records 1000 --epsilon "
                   "8 --delta 0.01 --model model.gguf",
                   2, "delta 0.01 is too large for 1000 records");
-    check_refused(JOIN "--batch 0", 2, "--batch must be from 1 to the number of records");
-    check_refused(JOIN "--collusion 0", 2, "--collusion must be from 1 to 99");
+    check_refused(JOIN "--batch 0", 2, "--batch needs a whole number from 1 to ");
+    check_refused(JOIN "--collusion 0", 2,
+                  "--collusion needs a whole number from 1 to 99, not '0'");
     check_refused("join fed.invitation", 2, "DIR is missing: give the site's folder");
     check_refused("client run site", 1, "site is no site's folder; make one with 'dure join");
     assert_false(program_has(&p, "site"));

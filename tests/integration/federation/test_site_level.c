@@ -201,7 +201,7 @@ static void test_init_finds_the_shared_noise(void **state)
         {"--unit site --noise 1 --clip 0.3", "power of two", 2},
         {"--unit site --noise 400", "more honest sites", 2},
         {"--unit client", "record, subject or site", 2},
-        {"--unit site --noise 1 --u-min 2", "u_min", 2},
+        {"--unit site --noise 1 --u-min 2", "--u-min needs a whole number from 3 to 100", 2},
         {"--unit site --noise 1 --delta 0.002", "--delta must be above 0", 2},
         {"--delta 0.0001", "are for --unit site", 2},
     };
