@@ -419,6 +419,12 @@ dure_err dure_job_start(const dure_job_context *context, dure_http_exchange *x,
     if (request->chat && !context->chat)
         return dure_api_refuse(error, 400, "messages",
                                "this model has no chat template: use /v1/completions");
+    const size_t most = dure_scheduler_prompts_max(context->scheduler);
+    if (!request->chat && request->n_prompts > most)
+        return dure_api_refuse(error, 400, "prompt",
+                               "%zu prompts in one request; this server takes at most %zu (its "
+                               "--slots plus its --queue): send them in parts",
+                               request->n_prompts, most);
     job *j = calloc(1, sizeof *j);
     if (!j) return out_of_memory(error);
     j->context = *context;

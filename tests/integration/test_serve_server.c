@@ -567,6 +567,25 @@ static void test_serve_full_queue_is_503_with_retry_after(void **state)
     close_kitchen(&k);
 }
 
+/* Prompts that could never wait all together are not a matter of trying again. */
+static void test_serve_more_prompts_than_can_wait_are_refused_for_good(void **state)
+{
+    (void)state;
+    kitchen k;
+    open_kitchen(&k, narrow);
+    json_t *answer = post(k.port, TEXT_PATH,
+                          "{\"model\":\"tiny\",\"prompt\":[\"a\",\"b\"],\"max_tokens\":1}", 200);
+    assert_int_equal(json_array_size(json_object_get(answer, "choices")), 2);
+    json_decref(answer);
+    static const char three[] =
+        "{\"model\":\"tiny\",\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":1}";
+    expect_error(k.port, TEXT_PATH, three, 400, "", "prompt");
+    answer = post(k.port, TEXT_PATH, three, 400);
+    assert_non_null(strstr(text_at(json_object_get(answer, "error"), "message"), "at most 2"));
+    json_decref(answer);
+    close_kitchen(&k);
+}
+
 static void test_serve_client_that_leaves_frees_its_slot(void **state)
 {
     (void)state;
@@ -690,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_serve_what_fails_its_check_is_not_offered),
         cmocka_unit_test(test_serve_many_at_once_say_what_each_says_alone),
         cmocka_unit_test(test_serve_full_queue_is_503_with_retry_after),
+        cmocka_unit_test(test_serve_more_prompts_than_can_wait_are_refused_for_good),
         cmocka_unit_test(test_serve_client_that_leaves_frees_its_slot),
         cmocka_unit_test(test_serve_slow_reader_stops_nobody),
         cmocka_unit_test(test_serve_drain_lets_running_requests_end),
