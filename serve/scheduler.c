@@ -373,6 +373,11 @@ uint32_t dure_scheduler_positions(const dure_scheduler *scheduler)
     return scheduler->positions;
 }
 
+size_t dure_scheduler_prompts_max(const dure_scheduler *scheduler)
+{
+    return (size_t)scheduler->n_slots + scheduler->queue_capacity;
+}
+
 dure_err dure_scheduler_submit(dure_scheduler *scheduler, dure_prompt *prompts)
 {
     size_t n = 0;
