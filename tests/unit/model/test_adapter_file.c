@@ -560,6 +560,7 @@ static void refuse_tensors(const char *header, uint64_t length, size_t n_data, d
 }
 
 #define Q_A "\"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight\":"
+#define Q_B "\"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight\":"
 
 static void test_safetensors_hostile_headers_are_refused(void **state)
 {
@@ -582,6 +583,10 @@ static void test_safetensors_hostile_headers_are_refused(void **state)
         {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[-256,0]}}",
          DURE_ERR_FORMAT},
         {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}",
+         DURE_ERR_FORMAT},
+        /* Each inside the file, but the same bytes twice. */
+        {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}," Q_B
+         "{\"dtype\":\"F32\",\"shape\":[32,2],\"data_offsets\":[0,256]}}",
          DURE_ERR_FORMAT},
         {"{\"\\n\":{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}}",
          DURE_ERR_FORMAT},
