@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_HEADER = 16 << 20, MAX_TENSORS = 16384 };
+enum { MAX_TENSORS = 16384 };
 
 static uint64_t load_u64(const uint8_t *p)
 {
@@ -107,7 +107,7 @@ dure_err dure_safetensors_parse(dure_safetensors *out, dure_span bytes, dure_dia
 {
     *out = (dure_safetensors){0};
     uint64_t n_header = bytes.n >= 8 ? load_u64(bytes.data) : 0;
-    if (bytes.n < 8 || n_header > bytes.n - 8 || n_header > MAX_HEADER)
+    if (bytes.n < 8 || n_header > bytes.n - 8 || n_header > DURE_SAFETENSORS_HEADER_MAX)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "this is not a safetensors file, or it ends too early");
     json_error_t error;
@@ -162,7 +162,7 @@ dure_err dure_safetensors_encode(dure_buf *out, const dure_safetensor *tensors, 
                                  const json_t *metadata)
 {
     dure_buf header;
-    dure_buf_init(&header, MAX_HEADER);
+    dure_buf_init(&header, DURE_SAFETENSORS_HEADER_MAX);
     dure_err err = make_header(&header, tensors, n, metadata);
     uint8_t length[8];
     for (int i = 0; i < 8; i++)

@@ -10,6 +10,9 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+/* Bytes of a header; a longer one is refused. */
+enum { DURE_SAFETENSORS_HEADER_MAX = 16 << 20 };
+
 /* A matrix of the file, or a vector: its cols are 1. */
 typedef struct dure_safetensor {
     const char *name; /* borrowed */
