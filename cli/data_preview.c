@@ -89,7 +89,9 @@ int dure_data_preview(int argc, char **argv)
          .kind = DURE_ARG_COUNT,
          .out = &n,
          .value = "N",
-         .help = "how many to show (3)"},
+         .help = "how many to show (3)",
+         .least = 1,
+         .most = UINT32_MAX},
         {.name = "line",
          .kind = DURE_ARG_COUNT,
          .out = &first_line,
@@ -116,6 +118,9 @@ int dure_data_preview(int argc, char **argv)
         if (o.json) json_array_append_new(list, record);
         shown++;
     }
+    if (!err && !shown)
+        err = dure_diag_set(&diag, DURE_ERR_NOT_FOUND, "%s has no record from line %llu on", o.data,
+                            (unsigned long long)first_line);
     int status = err ? dure_fail("data preview", err, &diag) : 0;
     if (!err && o.json) status = dure_print_json(json_incref(list));
     json_decref(list);

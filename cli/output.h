@@ -14,6 +14,8 @@ int dure_fail(const char *command, dure_err err, const dure_diag *diag);
 /* Prints `value` as one line of JSON on stdout, flushes, and drops the reference. Returns 0, or 1
  * when stdout is closed or the value is NULL (out of memory). */
 int dure_print_json(json_t *value);
+/* The same of an event: its name, the time, and `facts`, which stay the caller's. */
+int dure_print_event(const char *name, const json_t *facts);
 
 /* True when stderr is a terminal (progress bars), and when colour may be used on it. */
 bool dure_on_terminal(void);
