@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const dure_lora_layout small = {
     .shape = {.architecture = "llama",
@@ -542,6 +543,45 @@ static void test_adapter_of_dora_survives_a_peft_folder_alone(void **state)
     temp_dir_remove(&dir);
 }
 
+/* What is written is read again, however large; a file that no adapter of the base can fill is not
+ * taken into memory. */
+static void test_peft_file_is_as_large_as_an_adapter_can_be(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    dure_diag diag = {{0}};
+    const dure_model_shape of_8b = {.architecture = "llama",
+                                    .n_layers = 32,
+                                    .n_embd = 4096,
+                                    .n_ff = 14336,
+                                    .n_head = 32,
+                                    .n_head_kv = 8,
+                                    .head_dim = 128};
+    /* 256 times the in and out features of the seven matrices, and their magnitudes. */
+    assert_int_equal(dure_lora_count_most(&of_8b), 32 * (256 * 81920 + 43008));
+    dure_lora_layout layout = small;
+    layout.rank = 32;
+    layout.ranks[DURE_LORA_K] = layout.ranks[DURE_LORA_V] = 16;
+    layout.targets = (1u << DURE_LORA_TARGETS) - 1;
+    layout.first_layer = 0;
+    layout.dora = true;
+    assert_ok(dure_lora_layout_check(&layout, NULL));
+    assert_int_equal(dure_lora_count_most(&layout.shape),
+                     dure_lora_count(&layout, DURE_LORA_FACTOR_BOTH));
+    dure_lora *lora = make(&layout), *back;
+    temp_dir_make(&dir);
+    assert_ok(dure_adapter_save_peft(dir.path, lora, "base", NULL, NULL));
+    assert_ok(dure_adapter_load_peft(&back, NULL, dir.path, &layout.shape, NULL));
+    assert_same(lora, back);
+    const char *path = temp_dir_file(&dir, "adapter_model.safetensors");
+    assert_int_equal(truncate(path, (off_t)(lora->n * sizeof(float)) + (17 << 20)), 0);
+    dure_lora_free(&back);
+    assert_err(dure_adapter_load_peft(&back, NULL, dir.path, &layout.shape, &diag), DURE_ERR_LIMIT);
+    assert_null(back);
+    dure_lora_free(&lora);
+    temp_dir_remove(&dir);
+}
+
 static void refuse_tensors(const char *header, uint64_t length, size_t n_data, dure_err err)
 {
     size_t n = 8 + strlen(header) + n_data;
@@ -560,6 +600,7 @@ static void refuse_tensors(const char *header, uint64_t length, size_t n_data, d
 }
 
 #define Q_A "\"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight\":"
+#define Q_B "\"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight\":"
 
 static void test_safetensors_hostile_headers_are_refused(void **state)
 {
@@ -582,6 +623,10 @@ static void test_safetensors_hostile_headers_are_refused(void **state)
         {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[-256,0]}}",
          DURE_ERR_FORMAT},
         {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}",
+         DURE_ERR_FORMAT},
+        /* Each inside the file, but the same bytes twice. */
+        {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}," Q_B
+         "{\"dtype\":\"F32\",\"shape\":[32,2],\"data_offsets\":[0,256]}}",
          DURE_ERR_FORMAT},
         {"{\"\\n\":{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}}",
          DURE_ERR_FORMAT},
@@ -666,6 +711,7 @@ int main(void)
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
         cmocka_unit_test(test_adapter_survives_with_a_rank_a_target),
         cmocka_unit_test(test_adapter_of_dora_survives_a_peft_folder_alone),
+        cmocka_unit_test(test_peft_file_is_as_large_as_an_adapter_can_be),
         cmocka_unit_test(test_peft_magnitudes_belong_to_adapted_matrices),
         cmocka_unit_test(test_safetensors_hostile_headers_are_refused),
     };
