@@ -66,7 +66,7 @@ enum { SESSION_STARTS = 4 };
 typedef struct proof_starts {
     dure_merkle_head heads[SESSION_STARTS]; /* the newest at (n - 1) % SESSION_STARTS */
     uint32_t n;                             /* of all times */
-    uint32_t passed_over;                   /* messages, since one was taken */
+    uint32_t passed_over;                   /* messages, since the log that was seen grew */
 } proof_starts;
 
 struct dure_session {
@@ -90,9 +90,10 @@ struct dure_session {
     uint32_t connects; /* handshakes greeted with HELLO */
     uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
     uint64_t bytes_sent;
-    uint64_t greet_ms; /* HELLO is due then; 0: it is not */
-    bool open_missed;  /* a round was opened while the last one's sum was being fetched */
-    bool all_done;     /* the coordinator said that no round will follow */
+    uint64_t greet_ms;  /* HELLO is due then; 0: it is not */
+    bool open_missed;   /* a round was opened while the last one's result was being taken */
+    bool result_missed; /* a result was passed over; what comes right behind it follows it */
+    bool all_done;      /* the coordinator said that no round will follow */
     bool away;
     volatile sig_atomic_t stop;
 };

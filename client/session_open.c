@@ -2,6 +2,7 @@
 #include "client/session_int.h"
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "crypto/wipe.h"
 #include "federation/global_adapter.h"
 #include "federation/round_config.h"
@@ -195,7 +196,7 @@ void session_note_start(dure_session *s, const dure_merkle_head *head)
 
 /* The proof begins where the site's last HELLO stood, and that may have crossed with what has
  * brought the site further since. A coordinator that shows two logs can use this only to be asked
- * again, a few times. */
+ * again, a few times until the log grows. */
 static bool has_crossed(dure_session *s, const dure_merkle_head *shown,
                         const dure_merkle_proof *proof)
 {
@@ -207,6 +208,9 @@ static bool has_crossed(dure_session *s, const dure_merkle_head *shown,
     }
     if (!found || starts->passed_over >= SESSION_STARTS) return false;
     starts->passed_over++;
+    dure_log(DURE_LOG_WARN, "client", "message_passed_over",
+             "entries=%llu times=%u why=\"its proof begins at an earlier HELLO\"",
+             (unsigned long long)shown->n, starts->passed_over);
     session_note_start(s, shown); /* where the coordinator goes on until it is asked again */
     s->greet_ms = dure_clock_monotonic_ms();
     return true;
@@ -228,7 +232,8 @@ dure_err session_check_history(dure_session *s, const dure_merkle_head *shown, d
                             "the coordinator shows a log that the one this site has seen does not "
                             "extend: it was forked or rewritten");
     }
-    if (!err) s->starts.passed_over = 0;
+    if (!err) s->result_missed = false;
+    if (dure_witness_head(s->witness).n > seen.n) s->starts.passed_over = 0;
     if (err != DURE_ERR_AUTH || !has_crossed(s, shown, consistency)) return err;
     return dure_diag_set(diag, DURE_ERR_CANCELLED, "the message crossed with the site's HELLO");
 }
@@ -463,9 +468,11 @@ dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
     dure_hash hash;
     uint32_t self = 0;
     dure_diag why = {{0}};
-    if (s->round.result) {
-        /* The last round's sum is still being fetched: this round is asked for after it. */
+    if (s->round.result || s->result_missed) {
+        /* The last round's sum is still being fetched, or its result comes again: this round is
+         * asked for after it. Once for each result, should that one not come. */
         s->open_missed = true;
+        s->result_missed = false;
         return DURE_OK;
     }
     dure_err err = dure_round_config_hash(&hash, open->config);

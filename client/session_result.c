@@ -423,7 +423,8 @@ static dure_err take_result(dure_session *s, dure_msg **msg, dure_diag *diag)
         first = &s->round.result->u.result;
         if (dure_ct_equal(r->config_hash, first->config_hash, sizeof first->config_hash))
             return on_repeat(s, r, diag);
-        s->open_missed = true; /* it follows the one whose sum is being fetched: after that */
+        /* It follows the one whose sum is being fetched: it is asked for after that. */
+        s->open_missed = s->result_missed = true;
         return DURE_OK;
     }
     if (!in_hand && state->round_config.n &&
@@ -446,5 +447,7 @@ static dure_err take_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
     dure_err err = take_result(s, msg, diag);
-    return err == DURE_ERR_CANCELLED ? DURE_OK : err; /* HELLO brings it again */
+    if (err != DURE_ERR_CANCELLED) return err;
+    s->result_missed = true; /* HELLO brings it again */
+    return DURE_OK;
 }

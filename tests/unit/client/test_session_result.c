@@ -1,169 +1,10 @@
 /* The checks of a site after a round, against a coordinator that lies. */
-#include "federation/global_adapter.h"
-#include "federation/server_step.h"
-#include "ledger/round_event.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
-#include "unit/client/stage.h"
+#include "unit/client/outcome.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct outcome {
-    dure_msg *msg; /* RESULT, as received */
-    dure_buf sum;  /* the blob */
-    dure_buf next; /* the right adapter */
-    dure_buf log;  /* the first two entries, as ENTRIES brings them */
-    uint32_t less; /* members that are not in the sum */
-} outcome;
-
-/* What an honest coordinator makes of sums of ones. */
-static void make_sum(outcome *o)
-{
-    size_t n = (size_t)st->f.terms.layout.n_active;
-    int32_t *sum = calloc(n, sizeof *sum);
-    uint8_t *bytes = calloc(n, 4);
-    for (size_t i = 0; i < n; i++) {
-        sum[i] = (int32_t)(i % 7) - 3;
-    }
-    dure_server_step_sum_put(bytes, sum, n);
-    dure_buf_init(&o->sum, 4 * n);
-    dure_put_raw(&o->sum, bytes, 4 * n);
-    assert_ok(dure_global_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum,
-                                       SITES - o->less, NULL));
-    free(sum);
-    free(bytes);
-}
-
-static void make_genesis(dure_buf *leaf)
-{
-    dure_event *event = calloc(1, sizeof *event);
-    event->kind = DURE_EVENT_GENESIS;
-    event->time_s = FIXTURE_JOINED;
-    dure_event_genesis *genesis = &event->u.genesis;
-    genesis->federation_id = st->s->federation_id;
-    snprintf(genesis->federation, sizeof genesis->federation, "village");
-    memcpy(genesis->root_public, st->f.root.public_, 32);
-    memcpy(genesis->coordinator_sign, st->f.coordinator_sign.public_, 32);
-    memset(genesis->terms.b, 0x7e, sizeof genesis->terms.b);
-    genesis->collusion = 1;
-    dure_buf_init(leaf, DURE_LEAF_MAX);
-    assert_ok(dure_event_encode(leaf, event, NULL));
-    free(event);
-}
-
-/* `twist` changes the event before it is logged, as the second of two or three entries. */
-static void make_result_in(outcome *o, size_t n_leaves, void (*twist)(dure_event *event))
-{
-    dure_event *event = calloc(1, sizeof *event);
-    dure_hash leaves[3], others[2], t3;
-    dure_buf genesis, leaf, note, frame;
-    memset(t3.b, 0x73, sizeof t3.b);
-    make_sum(o);
-    dure_round_outcome facts = {.config_hash = st->s->round.hash,
-                                .t3 = t3,
-                                .u2 = dure_members_first(SITES),
-                                .u3 = dure_members_first(SITES)};
-    assert_ok(dure_hash_bytes(&facts.sum, dure_buf_span(&o->sum)));
-    assert_ok(dure_hash_bytes(&facts.adapter_out, dure_buf_span(&o->next)));
-    dure_round_event_make(event, DURE_EVENT_CLOSED, st->s->round.config, &facts, FIXTURE_JOINED);
-    event->index = 1;
-    if (twist) twist(event);
-    dure_buf_init(&leaf, DURE_LEAF_MAX);
-    dure_buf_init(&note, DURE_NOTE_MAX);
-    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
-    assert_ok(dure_event_encode(&leaf, event, NULL));
-    make_genesis(&genesis);
-    dure_buf_init(&o->log, 2 * DURE_LEAF_MAX);
-    dure_put_bytes(&o->log, genesis.data, genesis.n);
-    dure_put_bytes(&o->log, leaf.data, leaf.n);
-    assert_ok(dure_merkle_leaf(&leaves[0], dure_buf_span(&genesis)));
-    assert_ok(dure_merkle_leaf(&leaves[1], dure_buf_span(&leaf)));
-    assert_ok(dure_merkle_leaf(&leaves[2], dure_span_of_text("later")));
-    others[0] = leaves[0];
-    others[1] = leaves[2];
-    dure_checkpoint checkpoint = {.head.n = n_leaves};
-    dure_checkpoint_origin(checkpoint.origin, "village", &st->s->federation_id);
-    assert_ok(dure_merkle_root(&checkpoint.head.root, leaves, n_leaves));
-    assert_ok(dure_checkpoint_sign(&note, &checkpoint, &st->f.coordinator_sign));
-    dure_msg msg = {.type = DURE_MSG_RESULT,
-                    .u.result = {.leaf = dure_buf_span(&leaf),
-                                 .leaf_index = 1,
-                                 .checkpoint = dure_buf_span(&note),
-                                 .inclusion = (const uint8_t(*)[32])others,
-                                 .n_inclusion = n_leaves - 1,
-                                 .consistency = (const uint8_t(*)[32]) & leaves[2],
-                                 .n_consistency = n_leaves - 2}};
-    memcpy(msg.u.result.config_hash, st->s->round.hash.b, 32);
-    memcpy(msg.u.result.t3, event->u.round.t3.b, 32);
-    memcpy(msg.u.result.sum_digest, event->u.round.result.b, 32);
-    memcpy(msg.u.result.adapter_digest, event->u.round.adapter_out.b, 32);
-    assert_ok(dure_msg_encode(&frame, &msg, NULL));
-    assert_ok(dure_msg_decode(&o->msg, dure_buf_span(&frame), NULL));
-    dure_buf_fini(&genesis);
-    dure_buf_fini(&leaf);
-    dure_buf_fini(&note);
-    dure_buf_fini(&frame);
-    free(event);
-}
-
-static void make_result(outcome *o, void (*twist)(dure_event *event))
-{
-    make_result_in(o, 2, twist);
-}
-
-/* As after R4: the update was charged, and this T3 was signed. */
-static void pretend_summed(void)
-{
-    stage_open_round();
-    assert_non_null(st->s->round.config);
-    dure_buf_init(&st->s->adapter, st->adapter.n);
-    dure_put_raw(&st->s->adapter, st->adapter.data, st->adapter.n);
-    assert_ok(dure_hash_bytes(&st->s->adapter_digest, dure_buf_span(&st->adapter)));
-    st->s->round.charged = true;
-    st->s->site.state.steps_used = 3;
-    st->s->site.state.signed_round = 1;
-    memset(st->s->site.state.signed_t3.b, 0x73, 32);
-    st->s->site.state.round_hash = st->s->round.hash;
-    st->s->site.state.round_u2 = dure_members_first(SITES);
-    st->s->site.state.round_u3 = dure_members_first(SITES);
-}
-
-static dure_err deliver(outcome *o, dure_diag *diag)
-{
-    dure_err err = session_on_result(st->s, &o->msg, diag);
-    dure_msg_free(&o->msg);
-    if (err || st->s->load.what != DOWNLOAD_SUM) return err;
-    dure_put_raw(&st->s->load.bytes, o->sum.data, o->sum.n);
-    return session_on_sum(st->s, diag);
-}
-
-static void outcome_fini(outcome *o)
-{
-    dure_msg_free(&o->msg);
-    dure_buf_fini(&o->sum);
-    dure_buf_fini(&o->next);
-    dure_buf_fini(&o->log);
-}
-
-static void assert_refuses(outcome *o, const char *says)
-{
-    dure_diag diag = {0};
-    assert_err(deliver(o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, says)) fail_msg("\"%s\" does not say %s", diag.text, says);
-    assert_int_equal(st->n_done, 0);
-    assert_int_equal(st->s->site.state.result_index, 0); /* no round starts from it */
-}
-
-static void assert_follows(outcome *o)
-{
-    dure_diag diag = {0};
-    if (deliver(o, &diag)) fail_msg("%s", diag.text);
-    assert_int_equal(st->s->site.state.result_index, 1);
-    assert_int_equal(st->s->adapter.n, o->next.n);
-    assert_memory_equal(st->s->adapter.data, o->next.data, o->next.n);
-}
 
 static void test_session_follows_the_sum_to_the_same_adapter(void **state)
 {
@@ -538,6 +379,63 @@ static void test_session_asks_for_a_result_again_that_came_during_a_download(voi
     outcome_fini(&other);
 }
 
+/* HELLO said two entries and crossed with what brought the third; the result comes with the log of
+ * two, and right behind it the round that follows it. */
+static void cross_with_hello(outcome *late, outcome *again)
+{
+    outcome first = {.less = 1};
+    const dure_merkle_proof none = {.n = 0};
+    dure_merkle_proof proof = {.n = 1};
+    pretend_summed();
+    make_result(&first, twist_without_it);
+    make_result(late, twist_without_it);
+    make_result_in(again, 3, twist_without_it);
+    leave_to_others();
+    const dure_msg_result *r = &again->msg->u.result;
+    memcpy(proof.nodes[0].b, r->consistency[0], 32);
+    assert_ok(dure_witness_update(st->s->witness, first.msg->u.result.checkpoint, &none, NULL));
+    const dure_merkle_head two = dure_witness_head(st->s->witness);
+    session_note_start(st->s, &two);
+    assert_ok(dure_witness_update(st->s->witness, r->checkpoint, &proof, NULL));
+    outcome_fini(&first);
+    assert_ok(session_on_result(st->s, &late->msg, NULL));
+    assert_int_equal(st->s->load.what, DOWNLOAD_NOTHING);
+    assert_true(st->s->greet_ms);
+    stage_make_config(2);
+    memset(st->config->previous_t3, 0x73, 32);
+    stage_open_round();
+    assert_string_not_equal(st->event, "round_refused"); /* nobody is told anything */
+    assert_true(st->s->open_missed);
+}
+
+static void test_session_leaves_a_round_behind_a_result_that_crossed(void **state)
+{
+    (void)state;
+    outcome late = {.less = 1}, again = {.less = 1};
+    cross_with_hello(&late, &again);
+    assert_follows(&again);
+    memcpy(st->config->adapter_digest, st->s->adapter_digest.b, 32);
+    const size_t n = st->s->adapter.n;
+    st->s->adapter.n = 0;
+    stage_open_round(); /* it is looked at: this one cites no log */
+    st->s->adapter.n = n;
+    if (!strstr(st->why, "without the result")) fail_msg("%s", st->why);
+    outcome_fini(&late);
+    outcome_fini(&again);
+}
+
+/* Were the result not sent again, the site would ignore rounds for ever. */
+static void test_session_leaves_one_round_alone_behind_a_result(void **state)
+{
+    (void)state;
+    outcome late = {.less = 1}, again = {.less = 1};
+    cross_with_hello(&late, &again);
+    stage_open_round();
+    if (!strstr(st->why, "does not follow the last result")) fail_msg("%s", st->why);
+    outcome_fini(&late);
+    outcome_fini(&again);
+}
+
 static void test_session_refuses_a_result_of_others_that_counts_it(void **state)
 {
     (void)state;
@@ -781,6 +679,8 @@ int main(void)
         TEST(test_session_checks_the_adapter_of_a_round_that_was_called_over),
         TEST(test_session_follows_a_stored_round_beside_the_one_in_hand),
         TEST(test_session_checks_a_stored_round_beside_the_one_in_hand),
+        TEST(test_session_leaves_a_round_behind_a_result_that_crossed),
+        TEST(test_session_leaves_one_round_alone_behind_a_result),
         TEST(test_session_refuses_a_result_of_others_that_counts_it),
         TEST(test_session_refuses_a_result_of_others_with_other_survivors),
         TEST(test_session_asks_for_a_round_again_that_came_during_a_download),
