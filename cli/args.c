@@ -108,7 +108,13 @@ static dure_args_result store(const dure_usage *usage, const dure_arg *a, source
     errno = 0;
     if (a->kind == DURE_ARG_COUNT) {
         unsigned long long value = isdigit((unsigned char)text[0]) ? strtoull(text, &end, 10) : 0;
-        if (!end || *end || errno) return wrong_value(usage, from, "a whole number", text);
+        const uint64_t most = a->most ? a->most : UINT64_MAX;
+        char range[80] = "a whole number";
+        if (a->most)
+            snprintf(range, sizeof range, "a whole number from %llu to %llu",
+                     (unsigned long long)a->least, (unsigned long long)a->most);
+        if (!end || *end || errno || value < a->least || value > most)
+            return wrong_value(usage, from, range, text);
         *(uint64_t *)a->out = value;
     } else if (a->kind == DURE_ARG_NUMBER) {
         /* Hexadecimal is strtod's idea: 0x10 for an epsilon of 10 would be a slip. */

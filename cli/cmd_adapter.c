@@ -3,10 +3,12 @@
 #include "cli/adapter.h"
 #include "cli/args.h"
 #include "cli/commands.h"
+#include "cli/federation.h"
 #include "cli/output.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/json.h"
+#include "coordinator/founding.h"
 #include "coordinator/releases.h"
 #include "crypto/wipe.h"
 #include "federation/settings.h"
@@ -37,16 +39,14 @@ static dure_err read_root(uint8_t root_public[32], const char *dir, const char *
 dure_err dure_adapter_desk_open(dure_adapter_desk *desk, const char *dir, const char *root_hex,
                                 dure_diag *diag)
 {
-    *desk = (dure_adapter_desk){0};
-    char *inner = dure_path_join(dir, "coordinator");
-    if (inner && dure_file_exists(inner)) {
-        desk->dir = inner;
-    } else {
-        free(inner);
-        desk->dir = strdup(dir);
-    }
-    if (!desk->dir) return DURE_ERR_NOMEM;
-    dure_err err = read_root(desk->root_public, desk->dir, root_hex, diag);
+    *desk = (dure_adapter_desk){.dir = dure_federation_part(dir, "coordinator")};
+    char *root_key = desk->dir ? dure_path_join(desk->dir, DURE_ADMIN_ROOT_KEY) : NULL;
+    dure_err err = root_key ? DURE_OK : DURE_ERR_NOMEM;
+    if (!err && dure_file_exists(root_key)) /* no registry is to be made beside it */
+        err = dure_diag_set(diag, DURE_ERR_NOT_FOUND,
+                            "%s is the admin's folder: give the coordinator's", desk->dir);
+    free(root_key);
+    if (!err) err = read_root(desk->root_public, desk->dir, root_hex, diag);
     return err ? err : dure_registry_open(&desk->registry, desk->dir, diag);
 }
 
@@ -235,7 +235,9 @@ static dure_err enter_in_log(dure_adapter_desk *desk, dure_diag *diag)
         return dure_diag_prefix(diag, err,
                                 "it is done, but the ledger has no entry of it yet; the next "
                                 "'dure coordinator run' makes one");
-    if (waits) fprintf(stderr, "The running coordinator enters it in the ledger.\n");
+    if (waits)
+        fprintf(stderr, "The running coordinator enters it in the ledger; if none runs, the next "
+                        "'dure coordinator run' does.\n");
     return DURE_OK;
 }
 
@@ -331,7 +333,7 @@ static dure_err verify_all(json_t *results, dure_adapter_desk *desk, const char 
                            const dure_hash *base, dure_diag *diag)
 {
     dure_version *all = NULL;
-    size_t n = 1;
+    size_t n = 1, verified = 0;
     dure_err first = DURE_OK, err = DURE_OK;
     if (name) {
         all = malloc(sizeof *all);
@@ -342,6 +344,7 @@ static dure_err verify_all(json_t *results, dure_adapter_desk *desk, const char 
     for (size_t i = 0; !err && i < n; i++) {
         dure_diag why = {0};
         if (!name && !all[i].is_signed) continue;
+        verified++;
         dure_err bad = dure_registry_verify(desk->registry, &all[i], desk->root_public, base, &why);
         if (results)
             json_array_append_new(results,
@@ -356,6 +359,7 @@ static dure_err verify_all(json_t *results, dure_adapter_desk *desk, const char 
         }
     }
     free(all);
+    if (!err && verified == 0) fprintf(stderr, "no version is signed yet: nothing to verify\n");
     return err ? err : first;
 }
 

@@ -2,6 +2,7 @@
 #include "cli/args.h"
 #include "cli/audit.h"
 #include "cli/commands.h"
+#include "cli/federation.h"
 #include "cli/output.h"
 #include "common/file.h"
 #include "coordinator/folder.h"
@@ -10,15 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* DIR, or DIR/coordinator where that is what DIR holds. */
-static char *coordinator_dir(const char *dir)
-{
-    char *inner = dure_path_join(dir, "coordinator");
-    if (inner && dure_file_exists(inner)) return inner;
-    free(inner);
-    return strdup(dir);
-}
 
 /* The roster's bytes as the coordinator keeps them; none yet is fine. */
 static dure_err read_roster(dure_buf *out, const char *dir, dure_diag *diag)
@@ -36,7 +28,7 @@ static dure_err export_to(const char *file, uint64_t *n_entries, const char *giv
 {
     dure_journal *journal = NULL;
     dure_buf roster = {0};
-    char *dir = coordinator_dir(given);
+    char *dir = dure_federation_part(given, "coordinator");
     char *ledger = dir ? dure_path_join(dir, DURE_FOLDER_LEDGER) : NULL;
     dure_err err = ledger ? DURE_OK : DURE_ERR_NOMEM;
     if (!err && !dure_file_exists(ledger))

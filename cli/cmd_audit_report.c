@@ -207,5 +207,8 @@ int dure_cmd_audit_report(int argc, char **argv)
                               "dure audit report fed.dure -o fed.html --json fed.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (!strcmp(r.html, r.source.file) ||
+        (r.json && (!strcmp(r.json, r.html) || !strcmp(r.json, r.source.file))))
+        return dure_args_refuse(&usage, "--out and --json must be two files, and neither FILE");
     return run_report(&r, &usage);
 }

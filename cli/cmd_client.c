@@ -109,9 +109,7 @@ static void on_event(void *state, const char *name, const json_t *facts)
         say(name, facts);
         return;
     }
-    json_t *line = json_pack("{s:s, s:f}", "event", name, "time", (double)dure_clock_wall_s());
-    if (line && facts) json_object_update(line, (json_t *)(uintptr_t)facts);
-    (void)dure_print_json(line);
+    (void)dure_print_event(name, facts);
 }
 
 static dure_err run(const options *o, dure_diag *diag)
@@ -291,7 +289,8 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .kind = DURE_ARG_COUNT,
          .out = &o->threads,
          .value = "N",
-         .help = "default: the physical cores"},
+         .help = "default: the physical cores",
+         .most = DURE_POOL_MAX_THREADS},
         {.name = "memory",
          .kind = DURE_ARG_COUNT,
          .out = &o->memory,
@@ -320,9 +319,6 @@ static int parse(options *o, int argc, char **argv, bool is_run)
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (o->memory > DURE_POLICY_MEMORY_MB_MAX) {
         return dure_args_refuse(&usage, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
-    }
-    if (o->threads > DURE_POOL_MAX_THREADS) {
-        return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
     }
     int status = dure_device_check(&o->on, o->device, &usage);
     if (status) return status;

@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/file.h"
 #include "coordinator/folder.h"
+#include "kernels/threads.h"
 #include "model/base_digest.h"
 
 #if defined(__GLIBC__)
@@ -83,9 +84,7 @@ static void on_event(void *state, const char *name, const json_t *facts)
         print_words(name, facts);
         return;
     }
-    json_t *line = json_pack("{s:s, s:I}", "event", name, "time", (json_int_t)dure_clock_wall_s());
-    if (line && facts) json_object_update(line, (json_t *)(uintptr_t)facts);
-    (void)dure_print_json(line);
+    (void)dure_print_event(name, facts);
 }
 
 /* The gate would judge by another model than the one that the sites train. */
@@ -174,7 +173,8 @@ static int coordinator_run(int argc, char **argv)
          .kind = DURE_ARG_COUNT,
          .out = &o.threads,
          .value = "N",
-         .help = "threads of the gate's evaluation (the physical cores)"},
+         .help = "threads of the gate's evaluation (the physical cores)",
+         .most = DURE_POOL_MAX_THREADS},
         {.name = "no-gate",
          .kind = DURE_ARG_FLAG,
          .out = &o.no_gate,
@@ -183,12 +183,14 @@ static int coordinator_run(int argc, char **argv)
          .kind = DURE_ARG_COUNT,
          .out = &o.silence_s,
          .value = "SECONDS",
-         .help = "a site not heard for so long has left the round (30)"},
+         .help = "a site not heard for so long has left the round (30)",
+         .most = 86400},
         {.name = "answer",
          .kind = DURE_ARG_COUNT,
          .out = &o.answer_s,
          .value = "SECONDS",
-         .help = "a site heard but without its answer is not waited for (120)"},
+         .help = "a site heard but without its answer is not waited for (120)",
+         .most = 86400},
         {.name = "json",
          .kind = DURE_ARG_FLAG,
          .out = &o.json,
@@ -198,9 +200,6 @@ static int coordinator_run(int argc, char **argv)
                               N_ARGS(args), "dure coordinator run fed/coordinator"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (o.silence_s > 86400 || o.answer_s > 86400 || o.threads > 256)
-        return dure_args_refuse(&usage, "--silence and --answer are at most 86400 seconds, "
-                                        "--gate-threads at most 256");
     dure_diag diag = {{0}};
     char *dir = dure_federation_part(o.dir, "coordinator");
     dure_err err = dir ? run(&o, dir, &diag) : DURE_ERR_NOMEM;

@@ -33,7 +33,7 @@ static const char mark[] = "dure-demo";
 void demo_path(char path[DEMO_PATH], const demo *d, const char *name)
 {
     const int n = snprintf(path, DEMO_PATH, "%s/%s", d->out, name);
-    DURE_ASSERT(n > 0 && n < DEMO_PATH); /* start_over() refused a folder that leaves no room */
+    DURE_ASSERT(n > 0 && n < DEMO_PATH); /* find_folder() refused a folder that leaves no room */
 }
 
 dure_err demo_command(json_t **answer, const demo *d, const char *const *argv, dure_diag *diag)
@@ -57,8 +57,8 @@ dure_err demo_command(json_t **answer, const demo *d, const char *const *argv, d
     return err;
 }
 
-/* Removes the last demo's folder, never another one. */
-static dure_err start_over(demo *d, const char *out, dure_diag *diag)
+/* The run's folder, which is the last demo's if it is there, never another one. */
+static dure_err find_folder(demo *d, const char *out, dure_diag *diag)
 {
     char path[PATH_MAX], here[PATH_MAX];
     if (!getcwd(here, sizeof here)) return dure_file_errno(diag, "find", "the present folder");
@@ -68,16 +68,21 @@ static dure_err start_over(demo *d, const char *out, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_USAGE, "the path of %s is too long", out);
     memcpy(d->out, path, (size_t)n + 1);
     demo_path(path, d, mark);
-    if (dure_file_exists(d->out)) {
-        if (!dure_file_exists(path))
-            return dure_diag_set(diag, DURE_ERR_EXISTS,
-                                 "%s exists and is not a demo's; name another folder with --out",
-                                 d->out);
-        dure_err err = dure_dir_remove(d->out, diag);
-        if (err) return err;
-    }
+    if (dure_file_exists(d->out) && !dure_file_exists(path))
+        return dure_diag_set(diag, DURE_ERR_EXISTS,
+                             "%s exists and is not a demo's; name another folder with --out",
+                             d->out);
+    return DURE_OK;
+}
+
+/* Removes the last demo's folder. */
+static dure_err start_over(const demo *d, dure_diag *diag)
+{
+    char path[DEMO_PATH];
+    dure_err err = dure_dir_remove(d->out, diag);
+    if (err) return err;
     demo_path(path, d, "logs");
-    dure_err err = dure_dir_make(path, diag);
+    err = dure_dir_make(path, diag);
     demo_path(path, d, mark);
     return err ? err : dure_file_write_atomic(path, dure_span_of_text("1\n"), 0644, diag);
 }
@@ -102,8 +107,6 @@ static dure_err prepare(demo *d, const char *model, const char *data, const char
     if (!data)
         return dure_diag_set(diag, DURE_ERR_NOT_FOUND,
                              "the demo's records are not installed; name their folder with --data");
-    if (!dure_file_exists(model))
-        return dure_diag_set(diag, DURE_ERR_NOT_FOUND, "there is no model file %s", model);
     if (strlen(model) >= DEMO_PATH || strlen(data) >= DEMO_PATH - 64)
         return dure_diag_set(diag, DURE_ERR_USAGE, "a path is too long");
     snprintf(d->model, sizeof d->model, "%s", model);
@@ -115,8 +118,9 @@ static dure_err prepare(demo *d, const char *model, const char *data, const char
     }
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     d->threads = cores > DEMO_SITES ? (uint64_t)cores / DEMO_SITES : 1;
-    setenv("OMP_WAIT_POLICY", "passive", 1); /* the children share the cores */
-    return start_over(d, out, diag);
+    dure_err err = find_folder(d, out, diag);
+    if (!err) err = demo_check_inputs(d, diag);
+    return err ? err : start_over(d, diag);
 }
 
 static void stop_children(demo *d)

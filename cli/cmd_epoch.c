@@ -8,6 +8,7 @@
 #include "federation/invitation.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct options {
@@ -77,7 +78,9 @@ static int epoch_draft(int argc, char **argv)
     const dure_epoch_opts opts = {o.keep, o.lost, o.reason};
     dure_event_epoch epoch;
     dure_diag diag = {{0}};
-    dure_err err = dure_epoch_draft(&epoch, o.dir, &opts, &diag);
+    char *dir = dure_federation_part(o.dir, "coordinator");
+    dure_err err = dir ? dure_epoch_draft(&epoch, dir, &opts, &diag) : DURE_ERR_NOMEM;
+    free(dir);
     if (!err) err = dure_epoch_write(o.out, &epoch, false, &diag);
     if (err) return dure_fail("epoch draft", err, &diag);
     return print_epoch(o.out, &epoch,
@@ -165,7 +168,9 @@ static int epoch_take(int argc, char **argv)
         err = dure_diag_set(&diag, DURE_ERR_USAGE,
                             "%s is not signed; 'dure epoch sign' does that with the root's key",
                             o.file);
-    if (!err) err = dure_epoch_take(o.dir, &epoch, &diag);
+    char *dir = dure_federation_part(o.dir, "coordinator");
+    if (!err) err = dir ? dure_epoch_take(dir, &epoch, &diag) : DURE_ERR_NOMEM;
+    free(dir);
     if (err) return dure_fail("epoch take", err, &diag);
     return print_epoch(o.file, &epoch, "Start the coordinator: it tells the sites.", o.json);
 }

@@ -119,9 +119,10 @@ static int check(options *o, const dure_usage *usage)
 {
     int status = dure_device_check(&o->on, o->device, usage);
     if (status) return status;
-    if (o->threads > 256) return dure_args_refuse(usage, "--threads must be at most 256");
-    if (o->max_tokens == 0 || o->max_tokens > 1 << 24)
-        return dure_args_refuse(usage, "--max-tokens must be at least 1");
+    if (o->any_base && !o->adapter) return dure_args_refuse(usage, "--any-base is about --adapter");
+    if (o->raw && (o->system || o->chat_template))
+        return dure_args_refuse(usage, "--raw writes no conversation: leave out --system and "
+                                       "--chat-template");
     if (o->temperature < 0 || o->top_p < 0 || o->top_p > 1)
         return dure_args_refuse(usage, "--temperature is at least 0 and --top-p from 0 to 1");
     return 0;
@@ -154,7 +155,9 @@ int dure_cmd_generate(int argc, char **argv)
          .kind = DURE_ARG_COUNT,
          .out = &o.max_tokens,
          .value = "N",
-         .help = "most tokens to generate (256)"},
+         .help = "most tokens to generate (256)",
+         .least = 1,
+         .most = 1 << 24},
         {.name = "temperature",
          .kind = DURE_ARG_NUMBER,
          .out = &o.temperature,

@@ -30,7 +30,7 @@ typedef struct options {
     uint64_t lifetime_s, gate_records, seed;
     double alpha, learning_rate, clip, range, margin, noise, epsilon, delta;
     bool seed_given, no_dp, json, post_quantum, range_given, noise_given, epsilon_given,
-        delta_given;
+        delta_given, unit_given, clip_given, alpha_given;
 } options;
 
 /* ---- what the model and the evaluation file say ---- */
@@ -95,7 +95,7 @@ static dure_err fill_layout(dure_settings *s, const options *o, dure_diag *diag)
                                          .n_vocab = b->n_vocab,
                                          .n_context = b->n_context},
                                .rank = (uint32_t)o->rank,
-                               .alpha = (float)(o->alpha > 0 ? o->alpha : 2.0 * (double)o->rank),
+                               .alpha = (float)(o->alpha_given ? o->alpha : 2.0 * (double)o->rank),
                                .first_layer = (uint32_t)o->first_layer};
     snprintf(layout.shape.architecture, sizeof layout.shape.architecture, "%s", b->architecture);
     dure_err err = dure_lora_targets_parse(&layout.targets, o->targets, diag);
@@ -150,13 +150,11 @@ static dure_err fill_shares(dure_terms *t, const options *o, dure_diag *diag)
 
 static void fill_terms(dure_terms *t, const options *o)
 {
-    const uint32_t floor = o->collusion + 2 > 3 ? (uint32_t)o->collusion + 2 : 3;
     snprintf(t->federation, sizeof t->federation, "%s", o->name);
     t->training = (dure_training_terms){.rounds = (uint32_t)o->rounds,
                                         .steps = (uint32_t)o->steps,
                                         .learning_rate = o->learning_rate,
                                         .clip = o->clip,
-                                        .grid_bits = dure_terms_grid_bits(t->layout.n_active),
                                         .batch = (uint32_t)o->batch,
                                         .max_length = (uint32_t)o->max_length,
                                         .privacy_mode = mode_of(o),
@@ -168,7 +166,8 @@ static void fill_terms(dure_terms *t, const options *o)
                                         .server_rate = 1};
     t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
                                     .collusion = (uint32_t)o->collusion,
-                                    .u_min = o->u_min ? (uint32_t)o->u_min : floor,
+                                    .u_min = o->u_min ? (uint32_t)o->u_min
+                                                      : dure_members_least((uint32_t)o->collusion),
                                     .share_lifetime_s = (uint32_t)o->lifetime_s,
                                     .post_quantum = o->post_quantum};
     t->grid = (dure_grid){.range = o->range, .limit = 65536, .modulus_bits = 24};
@@ -194,7 +193,8 @@ static dure_err fill_settings(dure_settings *s, const options *o, dure_diag *dia
     if (!err) err = fill_layout(s, o, diag);
     if (err) return err;
     fill_terms(&s->terms, o);
-    if (protects_site(o)) err = fill_shares(&s->terms, o, diag);
+    err = dure_dp_grid_bits(&s->terms.training.grid_bits, s->terms.layout.n_active, diag);
+    if (!err && protects_site(o)) err = fill_shares(&s->terms, o, diag);
     if (err) return err;
     snprintf(s->endpoint, sizeof s->endpoint, "%s", o->endpoint);
     s->gate_margin = o->margin;
@@ -299,15 +299,49 @@ static const char *default_name(char name[DURE_NAME_SIZE], const char *dir)
     return dure_name_check(name, "", NULL) ? "federation" : name;
 }
 
-/* Counts travel as 32 bits; what is out of a field's own range the terms name themselves. */
-static bool counts_fit(const options *o)
+/* Whoever names a unit, a budget, noise or a clip expects that something is protected. */
+static int check_no_dp(const options *o, const dure_usage *usage)
 {
-    const uint64_t all[] = {o->rounds, o->steps,      o->rank,        o->first_layer,
-                            o->batch,  o->max_length, o->min_sites,   o->collusion,
-                            o->u_min,  o->lifetime_s, o->gate_records};
-    for (size_t i = 0; i < N_ARGS(all); i++)
-        if (all[i] > INT32_MAX) return false;
-    return o->seed <= INT64_MAX;
+    const struct {
+        const char *option;
+        bool given;
+    } all[] = {{"--unit", o->unit_given},
+               {"--epsilon", o->epsilon_given},
+               {"--delta", o->delta_given},
+               {"--noise", o->noise_given},
+               {"--clip", o->clip_given}};
+    char text[64] = "";
+    size_t n = 0;
+    for (size_t i = 0; o->no_dp && i < N_ARGS(all); i++)
+        if (all[i].given)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s", n ? ", " : "", all[i].option);
+    return n ? dure_args_refuse(usage, "--no-dp protects nobody: leave out %s", text) : 0;
+}
+
+/* What belongs to shared noise is there with it, and only with it. */
+static int check_shared(const options *o, const dure_usage *usage)
+{
+    int exponent;
+    if (protects_site(o) ? o->noise_given == o->epsilon_given
+                         : o->noise_given || o->epsilon_given || o->delta_given)
+        return dure_args_refuse(usage, protects_site(o)
+                                           ? "with --unit site give --epsilon or --noise"
+                                           : "--epsilon, --delta and --noise are for --unit site; "
+                                             "other sites choose their own when they join");
+    if (!protects_site(o)) return 0;
+    if (!(o->delta > 0 && o->delta <= DURE_DP_SITE_DELTA_MAX))
+        return dure_args_refuse(usage,
+                                "--delta must be above 0 and, with --unit site, at most %g: one in "
+                                "ten times the sites that a federation can have",
+                                DURE_DP_SITE_DELTA_MAX);
+    if (o->range_given)
+        return dure_args_refuse(usage, "with --unit site the range follows from --clip");
+    if (!(o->clip > 0 && frexp(o->clip, &exponent) == 0.5))
+        return dure_args_refuse(usage,
+                                "with --unit site the clip is a power of two such as 0.5, "
+                                "not %g",
+                                o->clip);
+    return 0;
 }
 
 #define TEXT(flag, field, what, words, must)                                                       \
@@ -317,10 +351,25 @@ static bool counts_fit(const options *o)
      .value = what,                                                                                \
      .help = words,                                                                                \
      .required = must}
-#define COUNT(flag, field, words)                                                                  \
-    {.name = flag, .kind = DURE_ARG_COUNT, .out = &asked.field, .value = "N", .help = words}
+/* The terms and the settings have the last word: of some the bounds depend on others, or on the
+ * model. */
+#define COUNT(flag, field, from, to, words)                                                        \
+    {.name = flag,                                                                                 \
+     .kind = DURE_ARG_COUNT,                                                                       \
+     .out = &asked.field,                                                                          \
+     .value = "N",                                                                                 \
+     .help = words,                                                                                \
+     .least = from,                                                                                \
+     .most = to}
 #define NUMBER(flag, field, words)                                                                 \
     {.name = flag, .kind = DURE_ARG_NUMBER, .out = &asked.field, .value = "X", .help = words}
+#define GIVEN(flag, type, field, what, words)                                                      \
+    {.name = flag,                                                                                 \
+     .kind = DURE_ARG_##type,                                                                      \
+     .out = &asked.field,                                                                          \
+     .value = what,                                                                                \
+     .given = &asked.field##_given,                                                                \
+     .help = words}
 
 /* "tcp://HOST:PORT" with a port that a socket can have: it goes into every invitation. */
 static bool is_endpoint(const char *text)
@@ -336,32 +385,18 @@ static bool is_endpoint(const char *text)
 /* What the command line alone shows; the suite is settled here. */
 static int check(options *o, const dure_usage *usage)
 {
-    if (!counts_fit(o)) return dure_args_refuse(usage, "a count is too large");
     if (!is_endpoint(o->endpoint))
         return dure_args_refuse(usage, "--endpoint must look like tcp://HOST:PORT, not '%s'",
                                 o->endpoint);
     if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0 &&
         strcmp(o->unit, "site") != 0)
         return dure_args_refuse(usage, "--unit must be record, subject or site, not '%s'", o->unit);
-    if (protects_site(o) ? o->noise_given == o->epsilon_given
-                         : o->noise_given || o->epsilon_given || o->delta_given)
-        return dure_args_refuse(usage, protects_site(o)
-                                           ? "with --unit site give --epsilon or --noise"
-                                           : "--epsilon, --delta and --noise are for --unit site; "
-                                             "other sites choose their own when they join");
-    if (protects_site(o) && !(o->delta > 0 && o->delta <= DURE_DP_SITE_DELTA_MAX))
-        return dure_args_refuse(usage,
-                                "--delta must be above 0 and, with --unit site, at most %g: one in "
-                                "ten times the sites that a federation can have",
-                                DURE_DP_SITE_DELTA_MAX);
-    if (protects_site(o) && o->range_given)
-        return dure_args_refuse(usage, "with --unit site the range follows from --clip");
-    int exponent;
-    if (protects_site(o) && !(o->clip > 0 && frexp(o->clip, &exponent) == 0.5))
-        return dure_args_refuse(usage,
-                                "with --unit site the clip is a power of two such as 0.5, "
-                                "not %g",
-                                o->clip);
+    if (o->alpha_given && !(o->alpha > 0 && o->alpha <= 65536))
+        return dure_args_refuse(usage, "--alpha must be above 0 and at most 65536, not %g",
+                                o->alpha);
+    int refused = check_no_dp(o, usage);
+    if (!refused) refused = check_shared(o, usage);
+    if (refused) return refused;
     if (!o->suite) o->suite = dure_kem_available() ? "hybrid" : "x25519";
     o->post_quantum = strcmp(o->suite, "hybrid") == 0;
     if (!o->post_quantum && strcmp(o->suite, "x25519") != 0)
@@ -401,58 +436,45 @@ static const dure_arg args[] = {
          false),
     TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down (q,v)",
          false),
-    COUNT("rounds", rounds, "rounds planned; sites reserve budget for all (5)"),
-    COUNT("steps", steps, "local steps a round (4)"),
-    COUNT("rank", rank, "rank of the adapter (8)"),
-    NUMBER("alpha", alpha, "scale of the adapter (twice the rank)"),
-    COUNT("first-layer", first_layer, "adapt this layer and those above (0)"),
-    COUNT("batch", batch, "expected records a step proposed to sites (64)"),
-    COUNT("max-length", max_length, "tokens of a record, longer ones are cut (512)"),
+    COUNT("rounds", rounds, 1, 100000, "rounds planned; sites reserve budget for all (5)"),
+    COUNT("steps", steps, 1, 10000, "local steps a round (4)"),
+    COUNT("rank", rank, 1, 256, "rank of the adapter (8)"),
+    GIVEN("alpha", NUMBER, alpha, "X", "scale of the adapter (twice the rank)"),
+    COUNT("first-layer", first_layer, 0, 4095, "adapt this layer and those above (0)"),
+    COUNT("batch", batch, 1, 1 << 20, "expected records a step proposed to sites (64)"),
+    COUNT("max-length", max_length, 8, 1 << 20, "tokens of a record, longer ones are cut (512)"),
     NUMBER("learning-rate", learning_rate, "of the sites' AdamW (0.001)"),
-    NUMBER("clip", clip,
-           "bound of one record's gradient, or of a site's whole update with --unit site and "
-           "then a power of two (1); of records, in doubt the smaller: docs/accounting.md"),
-    {.name = "range",
-     .kind = DURE_ARG_NUMBER,
-     .out = &asked.range,
-     .value = "X",
-     .given = &asked.range_given,
-     .help = "largest change of a parameter a round, a power of two (0.0625)"},
-    COUNT("min-sites", min_sites, "sites that a round waits for (3)"),
-    COUNT("collusion", collusion, "sites that may collude with the coordinator (1)"),
-    COUNT("u-min", u_min, "fewest sites in a sum (the larger of 3 and collusion + 2)"),
-    COUNT("share-lifetime", lifetime_s, "seconds a site keeps a round's secrets (21600)"),
+    GIVEN("clip", NUMBER, clip, "X",
+          "bound of one record's gradient, or of a site's whole update with --unit site and "
+          "then a power of two (1); of records, in doubt the smaller: docs/accounting.md"),
+    GIVEN("range", NUMBER, range, "X",
+          "largest change of a parameter a round, a power of two (0.0625)"),
+    COUNT("min-sites", min_sites, 3, DURE_MEMBERS_MAX, "sites that a round waits for (3)"),
+    COUNT("collusion", collusion, 0, DURE_MEMBERS_MAX - 2,
+          "sites that may collude with the coordinator (1)"),
+    COUNT("u-min", u_min, 3, DURE_MEMBERS_MAX,
+          "fewest sites in a sum (the larger of 3 and collusion + 2)"),
+    COUNT("share-lifetime", lifetime_s, 10, 7 * 24 * 3600,
+          "seconds a site keeps a round's secrets (21600)"),
     NUMBER("gate-margin", margin, "nats a token a candidate may be worse by (0)"),
-    COUNT("gate-records", gate_records, "evaluation records used a round (all)"),
+    COUNT("gate-records", gate_records, 0, INT32_MAX, "evaluation records used a round (all)"),
     {.name = "seed",
      .kind = DURE_ARG_COUNT,
      .out = &asked.seed,
      .value = "N",
-     .help = "of the frozen factor A, public (random)",
-     .given = &asked.seed_given},
-    TEXT("unit", unit, "record|subject|site",
-         "what is protected: one record; one subject with all its records at a site, each of "
-         "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
-         "honest sites share, which suits 50 to 100 small sites (record)",
-         false),
-    {.name = "epsilon",
-     .kind = DURE_ARG_NUMBER,
-     .out = &asked.epsilon,
-     .value = "E",
-     .given = &asked.epsilon_given,
-     .help = "with --unit site: of all rounds, which finds the noise"},
-    {.name = "delta",
-     .kind = DURE_ARG_NUMBER,
-     .out = &asked.delta,
-     .value = "X",
-     .given = &asked.delta_given,
-     .help = "with --unit site: that every epsilon is stated at (0.00001)"},
-    {.name = "noise",
-     .kind = DURE_ARG_NUMBER,
-     .out = &asked.noise,
-     .value = "X",
-     .given = &asked.noise_given,
-     .help = "with --unit site, in place of --epsilon: of a sum, over the clip"},
+     .given = &asked.seed_given,
+     .most = INT64_MAX,
+     .help = "of the frozen factor A, public (random)"},
+    GIVEN("unit", TEXT, unit, "record|subject|site",
+          "what is protected: one record; one subject with all its records at a site, each of "
+          "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
+          "honest sites share, which suits 50 to 100 small sites (record)"),
+    GIVEN("epsilon", NUMBER, epsilon, "E",
+          "with --unit site: of all rounds, which finds the noise"),
+    GIVEN("delta", NUMBER, delta, "X",
+          "with --unit site: that every epsilon is stated at (0.00001)"),
+    GIVEN("noise", NUMBER, noise, "X",
+          "with --unit site, in place of --epsilon: of a sum, over the clip"),
     {.name = "no-dp",
      .kind = DURE_ARG_FLAG,
      .out = &asked.no_dp,

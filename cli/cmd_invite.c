@@ -73,6 +73,8 @@ int dure_cmd_invite(int argc, char **argv)
         {.name = "valid-hours",
          .kind = DURE_ARG_COUNT,
          .out = &o.hours,
+         .least = 1,
+         .most = 24 * 366,
          .value = "N",
          .help = "hours until it expires (168)"},
         dure_json_arg(&o.json),
@@ -82,8 +84,6 @@ int dure_cmd_invite(int argc, char **argv)
                               "dure invite fed/admin north -o north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (o.hours == 0 || o.hours > 24 * 366)
-        return dure_args_refuse(&usage, "--valid-hours must be from 1 to %d", 24 * 366);
     char path[4096];
     snprintf(path, sizeof path, "%s", o.out ? o.out : "");
     if (!o.out) snprintf(path, sizeof path, "%s.invitation", o.name);

@@ -56,9 +56,6 @@ static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_d
     if (e->memory_mb > DURE_POLICY_MEMORY_MB_MAX) {
         return dure_args_refuse(u, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     }
-    if (e->collusion >= DURE_MEMBERS_MAX) {
-        return dure_args_refuse(u, "--collusion must be below %d", DURE_MEMBERS_MAX);
-    }
     return 0;
 }
 
@@ -118,6 +115,8 @@ static const dure_arg args[] = {
     {.name = "batch",
      .kind = DURE_ARG_COUNT,
      .out = &o.batch,
+     .least = 1,
+     .most = DURE_DP_RECORDS_MAX,
      .value = "B",
      .help = "records a step on average; default: what the federation proposes"},
     {.name = "ledger",
@@ -134,6 +133,8 @@ static const dure_arg args[] = {
     {.name = "collusion",
      .kind = DURE_ARG_COUNT,
      .out = &collusion,
+     .least = 1,
+     .most = DURE_MEMBERS_MAX - 1,
      .value = "C",
      .help = "other sites that may collude with the coordinator; default 1"},
     {.name = "accept-no-privacy",
@@ -148,6 +149,8 @@ static const dure_arg args[] = {
     {.name = "per-subject",
      .kind = DURE_ARG_COUNT,
      .out = &per_subject,
+     .least = 1,
+     .most = 1000000,
      .value = "K",
      .help = "where the federation protects subjects: records that one gives a step at most, in "
              "turn; default 8"},
@@ -179,9 +182,7 @@ int dure_cmd_join(int argc, char **argv)
     per_subject = 0;
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    o.collusion = collusion > UINT32_MAX ? UINT32_MAX : (uint32_t)collusion;
-    if (per_subject > 1000000)
-        return dure_args_refuse(&usage, "--per-subject must be at most 1000000");
+    o.collusion = (uint32_t)collusion;
     o.per_subject = (uint32_t)per_subject;
     o.patience_ms = patience_s > 1000000 ? 1000000000 : patience_s * 1000;
     int status = check_args(&usage, &o, delta_given);

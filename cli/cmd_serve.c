@@ -69,7 +69,7 @@ static dure_err offer_named(desk *d, const char *list, dure_diag *diag)
         *equals = 0;
         const dure_server_adapter adapter = {.name = piece, .path = equals + 1};
         dure_err err = dure_server_offer(d->server, &adapter, diag);
-        if (err) return err;
+        if (err) return dure_diag_prefix(diag, err, "%s", adapter.path);
     }
     return DURE_OK;
 }
@@ -151,7 +151,7 @@ static void refresh(desk *d, bool always)
 
 static dure_err open_registry(desk *d, const options *o, dure_diag *diag)
 {
-    const char *list = o->aliases;
+    const char *list = o->aliases ? o->aliases : "champion";
     dure_err err = dure_adapter_desk_open(&d->registry, o->dir, o->root, diag);
     while (!err && d->n_aliases < ALIASES_MAX &&
            next_piece(d->aliases[d->n_aliases].name, sizeof d->aliases[0].name, &list))
@@ -245,11 +245,12 @@ static int serve(const options *o)
 }
 
 #define TEXT_ARG(n, o, v, h) {.name = n, .kind = DURE_ARG_TEXT, .out = o, .value = v, .help = h}
-#define COUNT_ARG(n, o, v, h) {.name = n, .kind = DURE_ARG_COUNT, .out = o, .value = v, .help = h}
+#define COUNT_ARG(n, o, m, h)                                                                      \
+    {.name = n, .kind = DURE_ARG_COUNT, .out = o, .value = "N", .help = h, .most = m}
 
 int dure_cmd_serve(int argc, char **argv)
 {
-    options o = {.listen = LISTEN_DEFAULT, .aliases = "champion"};
+    options o = {.listen = LISTEN_DEFAULT};
     const dure_arg args[] = {
         {.name = "DIR/coordinator",
          .kind = DURE_ARG_OPERAND,
@@ -270,11 +271,12 @@ int dure_cmd_serve(int argc, char **argv)
          .kind = DURE_ARG_FLAG,
          .out = &o.insecure,
          .help = "allow another address without keys and TLS, behind a proxy"},
-        COUNT_ARG("threads", &o.threads, "N", "threads (the physical cores)"),
+        dure_threads_arg(&o.threads),
         dure_device_arg(&o.device),
-        COUNT_ARG("slots", &o.slots, "N", "prompts answered at once (4)"),
-        COUNT_ARG("queue", &o.queue, "N", "prompts that may wait (64)"),
-        COUNT_ARG("context", &o.context, "N", "tokens of a prompt and its answer (the model's)"),
+        COUNT_ARG("slots", &o.slots, 256, "prompts answered at once (4)"),
+        COUNT_ARG("queue", &o.queue, 65536, "prompts that may wait (64)"),
+        COUNT_ARG("context", &o.context, 1 << 24,
+                  "tokens of a prompt and its answer (the model's)"),
         {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print the URL as JSON"},
     };
     const dure_usage usage = {"serve", "an OpenAI-compatible server for a model and its adapters",
@@ -285,8 +287,8 @@ int dure_cmd_serve(int argc, char **argv)
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
     if (!o.dir && !o.model)
         return dure_args_refuse(&usage, "give --model or a coordinator's folder");
-    if (o.threads > 256 || o.slots > 256 || o.queue > 65536 || o.context > 1 << 24)
-        return dure_args_refuse(&usage, "--threads and --slots are at most 256, --queue 65536");
+    if (!o.dir && (o.root || o.aliases))
+        return dure_args_refuse(&usage, "--root and --alias are about a coordinator's folder");
     int status = dure_device_check(&o.on, o.device, &usage);
     return status ? status : serve(&o);
 }

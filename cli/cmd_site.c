@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { INVITED_MAX = 1000 };
+enum { INVITED_MAX = 4000 };
 
 typedef struct invited {
     char name[DURE_NAME_SIZE], organisation[DURE_NAME_SIZE];
@@ -73,8 +73,16 @@ static dure_err read_invited(desk *d, dure_diag *diag)
     dure_err err = folder && d->all ? DURE_OK : DURE_ERR_NOMEM;
     DIR *dir = err ? NULL : opendir(folder);
     const struct dirent *entry;
-    while (!err && dir && d->n < INVITED_MAX && (entry = readdir(dir))) {
+    while (!err && dir && (entry = readdir(dir))) {
         if (!is_record(entry->d_name)) continue;
+        if (d->n == INVITED_MAX) {
+            /* Whoever is not read could not be revoked. */
+            err = dure_diag_set(diag, DURE_ERR_LIMIT,
+                                "%s has more than %d records of invitations; move those of sites "
+                                "that never joined or were revoked to another folder",
+                                folder, INVITED_MAX);
+            break;
+        }
         char *path = dure_path_join(folder, entry->d_name);
         err = path ? read_one(&d->all[d->n], path, diag) : DURE_ERR_NOMEM;
         if (!err) d->n++;
@@ -351,6 +359,8 @@ static int site_renew(int argc, char **argv)
         {.name = "valid-hours",
          .kind = DURE_ARG_COUNT,
          .out = &hours,
+         .least = 1,
+         .most = 24 * 366,
          .value = "N",
          .help = "hours until it expires (168)"},
         dure_json_arg(&json),
@@ -362,8 +372,6 @@ static int site_renew(int argc, char **argv)
                               "dure site renew fed/admin north -o north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
     if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
-    if (hours == 0 || hours > 24 * 366)
-        return dure_args_refuse(&usage, "--valid-hours must be from 1 to %d", 24 * 366);
     char path[4096];
     snprintf(path, sizeof path, out ? "%s" : "%s.invitation", out ? out : name);
     desk d;
@@ -383,7 +391,7 @@ int dure_cmd_site(int argc, char **argv)
 {
     static const dure_verb verbs[] = {
         {"list", site_list, "who is invited, in, and revoked"},
-        {"revoke", site_revoke, "a site takes part no more, from the next round on"},
+        {"revoke", site_revoke, "put a site out at once"},
         {"renew", site_renew, "an invitation with which a site takes new keys"},
     };
     const dure_verbs table = {.command = "site",

@@ -5,6 +5,7 @@
 #include "cli/train_plan.h"
 #include "cli/train_report.h"
 #include "cli/train_setup.h"
+#include "cli/writable.h"
 #include "client/private_run.h"
 #include "common/clock.h"
 #include "common/file.h"
@@ -14,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 /* How often the state of a run is saved, so that a killed one loses no more than this. */
 #define SAVE_EVERY_S 30.0
@@ -27,12 +27,12 @@ typedef struct training {
     dure_trainer *trainer;
     dure_train_report report;
     dure_lock lock;
+    dure_new_folder out;
     char *run_folder, *key_path, *state_path, *lock_path, *adapter_path;
     double saved_at_s;
     uint64_t steps_taken;
     uint64_t best_step; /* whose factors the adapter has; 0: the last step's */
     double best_loss;
-    bool made_out;   /* the folder was not there before */
     bool went_wrong; /* without privacy: its state is of no use to any other run */
     dure_diag diag;
 } training;
@@ -41,8 +41,7 @@ typedef struct training {
 
 static dure_err make_paths(training *t)
 {
-    t->made_out = !dure_file_exists(t->o->out);
-    dure_err err = dure_dir_make(t->o->out, &t->diag);
+    dure_err err = dure_new_folder_make(&t->out, t->o->out, &t->diag);
     if (err) return err;
     t->run_folder = dure_path_join(t->o->out, "unfinished");
     /* What tells that the folder has an adapter. */
@@ -295,16 +294,20 @@ static int show_plan(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     const dure_private_run_opts opts = private_opts(t);
+    if (!err) err = dure_new_folder_make(&t->out, t->o->out, &t->diag);
+    if (!err) err = dure_train_report_check(t->o, &t->diag);
     if (!err) err = dure_train_plan_print(&t->s, t->o, t->o->no_dp ? NULL : &opts, &t->diag);
     return err ? dure_fail("train", err, &t->diag) : 0;
 }
 
-/* The order of client/private_run.h: reserve, train, spend, write, erase. */
+/* The order of client/private_run.h: reserve, train, spend, write, erase. Before it comes all that
+ * bad input can stop. */
 static int run(training *t)
 {
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     if (!err) err = make_paths(t);
     if (!err && had_ended(t)) return put_away(t);
+    if (!err) err = dure_train_report_check(t->o, &t->diag);
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);
@@ -328,7 +331,7 @@ static void clean_up(training *t)
     if (t->lock.fd >= 0 && (t->went_wrong || (!dure_private_run_exists(t->key_path) &&
                                               !dure_file_exists(t->state_path))))
         (void)!dure_dir_remove(t->run_folder, NULL);
-    if (t->made_out) (void)!rmdir(t->o->out); /* fails, as it should, when something is in it */
+    dure_new_folder_fini(&t->out);
     dure_trainer_free(&t->trainer);
     dure_private_run_fini(&t->private_run);
     dure_train_setup_fini(&t->s);

@@ -15,11 +15,12 @@
 
 enum { DEMO_SITES = 3, DEMO_PATH = 1024, DEMO_NAME = 32 };
 
-/* What is trained, and how long. docs/operations.md tells how such figures are chosen. */
+/* What is trained, and how long. "Choosing rank, batch and steps" in README.md tells how such
+ * figures are chosen. */
 typedef struct demo_plan {
     uint64_t rounds, steps; /* local steps a round */
     uint64_t batch;         /* expected records a step and site */
-    uint64_t rank, first_layer;
+    uint64_t rank;
     const char *targets, *alpha, *learning_rate, *epsilon;
     const char *fields; /* of the answer's JSON, scored by exact match */
 } demo_plan;
@@ -73,6 +74,9 @@ void demo_path(char path[DEMO_PATH], const demo *d, const char *name);
 DURE_MUST_USE dure_err demo_command(json_t **answer, const demo *d, const char *const *argv,
                                     dure_diag *diag);
 
+/* That the model opens, that it reads the records of d->data, and that none of them is in d->out,
+ * which a run replaces (demo_inputs.c). */
+DURE_MUST_USE dure_err demo_check_inputs(const demo *d, dure_diag *diag);
 /* The federation, from its founding to the last round (demo_federation.c). */
 DURE_MUST_USE dure_err demo_federation(demo *d, dure_diag *diag);
 /* What the model says of the shared evaluation set and of each site's held-out records, without and

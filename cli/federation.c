@@ -1,5 +1,6 @@
 #include "cli/federation.h"
 
+#include "cli/writable.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "common/json.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -80,18 +82,34 @@ void dure_admin_close(dure_admin *admin)
 }
 
 /* What the admin keeps of an invitation: enough to list and to revoke it, not to use it. */
-static dure_err remember(const dure_admin *admin, const dure_invitation *inv, dure_diag *diag)
+static dure_err remember(const char *path, const dure_invitation *inv, dure_diag *diag)
+{
+    char hex[65];
+    dure_hex_encode(hex, inv->invite_public, 32);
+    json_t *record = json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", inv->name, "organisation",
+                               inv->organisation, "invite_public", hex, "issued",
+                               (json_int_t)inv->issued_s, "expires", (json_int_t)inv->expires_s);
+    dure_err err = record ? dure_json_write(path, record, 0644, diag) : DURE_ERR_NOMEM;
+    json_decref(record);
+    return err;
+}
+
+/* Remembered first, since an invitation that the admin does not know could not be revoked; and
+ * forgotten again when nobody can have got it. */
+static dure_err hand_out(const dure_admin *admin, const dure_invitation *inv,
+                         const dure_sign_key *key, const char *path, dure_diag *diag)
 {
     char hex[65], file[160];
     dure_hex_encode(hex, inv->invite_public, 32);
     snprintf(file, sizeof file, "%s/%s-%.8s.json", DURE_ADMIN_INVITATIONS, inv->name, hex);
-    char *path = dure_path_join(admin->dir, file);
-    json_t *record = json_pack("{s:s, s:s, s:s, s:I, s:I}", "name", inv->name, "organisation",
-                               inv->organisation, "invite_public", hex, "issued",
-                               (json_int_t)inv->issued_s, "expires", (json_int_t)inv->expires_s);
-    dure_err err = path && record ? dure_json_write(path, record, 0644, diag) : DURE_ERR_NOMEM;
-    json_decref(record);
-    free(path);
+    char *record = dure_path_join(admin->dir, file);
+    if (!record) return DURE_ERR_NOMEM;
+    dure_err err = remember(record, inv, diag);
+    if (!err) {
+        err = dure_invitation_write(path, inv, key, diag);
+        if (err) (void)!unlink(record);
+    }
+    free(record);
     return err;
 }
 
@@ -101,6 +119,7 @@ dure_err dure_admin_invite(dure_invitation *inv, const dure_admin *admin,
     dure_sign_key key;
     dure_err err = dure_name_check(guest->name, "the site's name", diag);
     if (!err) err = dure_name_check(guest->organisation, "the organisation", diag);
+    if (!err && !dure_file_exists(path)) err = dure_writable_file(path, diag);
     if (err) return err;
     *inv = (dure_invitation){.issued_s = dure_clock_wall_s(), .terms = admin->settings.terms};
     inv->expires_s = inv->issued_s + (int64_t)guest->hours * 3600;
@@ -111,9 +130,7 @@ dure_err dure_admin_invite(dure_invitation *inv, const dure_admin *admin,
     memcpy(inv->coordinator_curve, admin->coordinator_curve, 32);
     err = dure_sign_generate(&key);
     if (!err) err = dure_invitation_sign(inv, &key, &admin->root, diag);
-    /* Remembered first: an invitation that the admin does not know could not be revoked. */
-    if (!err) err = remember(admin, inv, diag);
-    if (!err) err = dure_invitation_write(path, inv, &key, diag);
+    if (!err) err = hand_out(admin, inv, &key, path, diag);
     dure_wipe(&key, sizeof key);
     return err;
 }

@@ -136,5 +136,6 @@ dure_arg dure_threads_arg(uint64_t *threads)
                       .kind = DURE_ARG_COUNT,
                       .out = threads,
                       .value = "N",
-                      .help = "threads (the physical cores)"};
+                      .help = "threads (the physical cores)",
+                      .most = DURE_POOL_MAX_THREADS};
 }

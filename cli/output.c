@@ -28,15 +28,22 @@ int dure_print_json(json_t *value)
     return failed ? 1 : 0;
 }
 
+int dure_print_event(const char *name, const json_t *facts)
+{
+    json_t *line = json_pack("{s:s, s:I}", "event", name, "time", (json_int_t)dure_clock_wall_s());
+    if (line && facts) json_object_update(line, (json_t *)(uintptr_t)facts);
+    return dure_print_json(line);
+}
+
 bool dure_on_terminal(void)
 {
     return isatty(STDERR_FILENO) == 1;
 }
 
-bool dure_colour(void)
+bool dure_colour(FILE *stream)
 {
     const char *term = getenv("TERM");
-    return dure_on_terminal() && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
+    return isatty(fileno(stream)) == 1 && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
 }
 
 void dure_progress_start(dure_progress *p, const char *what, const char *unit, uint64_t total_steps,

@@ -27,6 +27,7 @@ typedef struct question {
     const char *model, *targets, *factor, *html, *unit;
     bool rate_given, noise_given, epsilon_given, steps_given, batch_given, records_given;
     bool delta_given, params_given, honest_given, sites_given, clip_noise_given, json;
+    bool rank_given, targets_given, first_layer_given, factor_given;
 } question;
 
 bool dure_plan_is_of_site(const dure_plan_answer *answer)
@@ -93,6 +94,9 @@ static dure_err set_delta(dure_plan_answer *a, const question *q, dure_diag *dia
                              "--unit site take %g or less, 1 / (10 x 100 sites)",
                              a->delta, 1 / a->delta, DURE_DP_SITE_DELTA_MAX);
     }
+    if (q->delta_given && !(q->delta > 0 && q->delta < 1))
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--delta must be above 0 and below 1, not %g",
+                             q->delta);
     double most = q->records_given && q->records ? 1 / (10 * (double)q->records) : 1;
     a->delta = q->delta_given ? q->delta : fmin(1e-5, most);
     if (a->delta <= most * (1 + 1e-12)) return DURE_OK;
@@ -115,9 +119,9 @@ static dure_err count_of_model(dure_plan_answer *a, const question *q, dure_diag
     size_t k = 0;
     while (k < 3 && strcmp(q->factor, choices[k].name) != 0)
         k++;
-    if (k == 3 || q->rank > 256 || q->first_layer > UINT32_MAX)
-        return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "--factor is a, b or both, --rank 1 to 256, --first-layer a layer");
+    if (k == 3)
+        return dure_diag_set(diag, DURE_ERR_USAGE, "--factor must be a, b or both, not '%s'",
+                             q->factor);
     dure_err err = dure_gguf_open(&gguf, q->model, NULL, diag);
     if (!err) err = dure_model_shape_read(&layout.shape, gguf, diag);
     if (!err) err = dure_lora_targets_parse(&layout.targets, q->targets, diag);
@@ -137,12 +141,11 @@ static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *di
     if (q->params_given && q->model)
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "give --params or --model, which says how many they are");
-    if (q->params_given && q->params == 0)
-        return dure_diag_set(diag, DURE_ERR_USAGE, "--params must be above 0");
+    if (!q->model && (q->rank_given || q->targets_given || q->first_layer_given || q->factor_given))
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "--rank, --targets, --first-layer and --factor are about --model");
     a->n_params = q->params;
     a->sites = q->sites;
-    if (q->sites == 0 || q->sites > 1000000)
-        return dure_diag_set(diag, DURE_ERR_USAGE, "--sites must be 1 to 1000000");
     dure_err err = q->model ? count_of_model(a, q, diag) : DURE_OK;
     if (!err && a->n_params) err = dure_dp_grid_bits(&a->plan.grid_bits, a->n_params, diag);
     if (err || !dure_plan_is_of_site(a)) return err;
@@ -151,15 +154,12 @@ static dure_err set_params(dure_plan_answer *a, const question *q, dure_diag *di
     return dure_dp_grid_bits(&a->plan.grid_bits, a->plan.n_params, diag);
 }
 
-/* delta(epsilon) of the plan alone. */
 /* Two of noise, steps and epsilon are given; this finds the third. */
 static dure_err solve(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
     dure_privacy target = {q->epsilon_given ? q->epsilon : 1, a->delta};
     dure_err err = dure_privacy_check(target, diag);
     if (err) return err;
-    if (q->steps_given && (q->steps == 0 || q->steps > DURE_DP_STEPS_MAX))
-        return dure_diag_set(diag, DURE_ERR_USAGE, "--steps must be 1 to %u", DURE_DP_STEPS_MAX);
     a->plan.steps = q->steps;
     if (q->noise_given && q->noise == 0)
         return dure_diag_set(diag, DURE_ERR_USAGE,
@@ -339,6 +339,16 @@ static question q = {.rank = 8, .targets = "q,v", .factor = "both", .sites = 1, 
      .value = shown,                                                                               \
      .help = words}
 
+#define COUNT(option, member, shown, from, to, words)                                              \
+    {.name = option,                                                                               \
+     .kind = DURE_ARG_COUNT,                                                                       \
+     .out = &q.member,                                                                             \
+     .given = &q.member##_given,                                                                   \
+     .value = shown,                                                                               \
+     .help = words,                                                                                \
+     .least = from,                                                                                \
+     .most = to}
+
 static const dure_arg args[] = {
     HEADING("How records are chosen"),
     GIVEN("sample-rate", NUMBER, rate, "Q", "probability that a record enters a step"),
@@ -350,7 +360,7 @@ static const dure_arg args[] = {
 
     HEADING("Two of these; the third is the answer"),
     GIVEN("noise", NUMBER, noise, "X", "noise multiplier: standard deviation over the clip"),
-    GIVEN("steps", COUNT, steps, "T",
+    COUNT("steps", steps, "T", 1, DURE_DP_STEPS_MAX,
           "steps in all: rounds times steps of a round; with --unit site the rounds"),
     GIVEN("epsilon", NUMBER, epsilon, "E", "the most privacy loss"),
 
@@ -365,13 +375,15 @@ static const dure_arg args[] = {
            "a site's records by noise shared among the sites; default record"),
 
     HEADING("Whether it can learn (with --batch)"),
-    GIVEN("params", COUNT, params, "D", "trained parameters, or --model and what is adapted:"),
+    COUNT("params", params, "D", 1, UINT64_MAX,
+          "trained parameters, or --model and what is adapted:"),
     OPTION("model", TEXT, model, "FILE", "the base model, GGUF"),
-    OPTION("rank", COUNT, rank, "R", "default 8"),
-    OPTION("targets", TEXT, targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
-    OPTION("first-layer", COUNT, first_layer, "N", "adapt layers from this one on; default 0"),
-    OPTION("factor", TEXT, factor, "a|b|both", "which factor is trained; default both"),
-    GIVEN("sites", COUNT, sites, "N",
+    COUNT("rank", rank, "R", 1, 256, "default 8"),
+    GIVEN("targets", TEXT, targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
+    COUNT("first-layer", first_layer, "N", 0, UINT32_MAX,
+          "adapt layers from this one on; default 0"),
+    GIVEN("factor", TEXT, factor, "a|b|both", "which factor is trained; default both"),
+    COUNT("sites", sites, "N", 1, 1000000,
           "sites that train alike and are averaged; default 1, with --unit site those of --honest"),
 
     HEADING("The answer"),

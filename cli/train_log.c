@@ -1,5 +1,6 @@
 #include "cli/train_log.h"
 
+#include "cli/writable.h"
 #include "common/file.h"
 
 #include <errno.h>
@@ -65,19 +66,36 @@ static size_t kept_bytes(bool *ours, dure_span text, const char *out, uint64_t s
     return at;
 }
 
+/* The whole file, and how much of it stays. The caller ends *text in every case. */
+static dure_err read_ours(dure_buf *text, size_t *n_kept, const char *path, const char *out,
+                          uint64_t steps_taken, dure_diag *diag)
+{
+    bool ours = false;
+    dure_err err = dure_file_read(text, path, MAX_LOG_BYTES, diag);
+    if (err) return err;
+    *n_kept = kept_bytes(&ours, dure_buf_span(text), out, steps_taken);
+    if (!text->n || ours) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_EXISTS,
+                         "%s is there and is not the log of a run into %s; choose another --log",
+                         path, out);
+}
+
+dure_err dure_train_log_check(const char *path, const char *out, dure_diag *diag)
+{
+    dure_buf text = {0};
+    size_t n_kept = 0;
+    dure_err err = DURE_OK;
+    if (dure_file_exists(path)) err = read_ours(&text, &n_kept, path, out, 0, diag);
+    dure_buf_fini(&text);
+    return err ? err : dure_writable_file(path, diag);
+}
+
 static dure_err cut(const char *path, const char *out, uint64_t steps_taken, dure_diag *diag)
 {
-    dure_buf text;
-    bool ours = false;
-    dure_err err = dure_file_read(&text, path, MAX_LOG_BYTES, diag);
-    if (err) return err;
-    size_t n = kept_bytes(&ours, dure_buf_span(&text), out, steps_taken);
-    if (text.n && !ours)
-        err = dure_diag_set(diag, DURE_ERR_EXISTS,
-                            "%s is there and is not the log of a run into %s; choose another --log",
-                            path, out);
-    else
-        err = dure_file_write_atomic(path, dure_span_of(text.data, n), 0600, diag);
+    dure_buf text = {0};
+    size_t n_kept = 0;
+    dure_err err = read_ours(&text, &n_kept, path, out, steps_taken, diag);
+    if (!err) err = dure_file_write_atomic(path, dure_span_of(text.data, n_kept), 0600, diag);
     dure_buf_fini(&text);
     return err;
 }

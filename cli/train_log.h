@@ -16,6 +16,8 @@ typedef struct dure_train_log {
     char *path; /* owned */
 } dure_train_log;
 
+/* That it could be opened; nothing is written. Errors as those of open. */
+DURE_MUST_USE dure_err dure_train_log_check(const char *path, const char *out, dure_diag *diag);
 /* `out` names the run; `steps_taken` lines are kept. DURE_ERR_EXISTS if the file is there and is
  * not the log of that run: it is never written over. */
 DURE_MUST_USE dure_err dure_train_log_open(dure_train_log *log, const char *path, const char *out,

@@ -1,6 +1,7 @@
 #include "cli/train_report.h"
 
 #include "cli/text.h"
+#include "cli/writable.h"
 #include "common/clock.h"
 #include "common/json.h"
 #include "dp/calibrate.h"
@@ -11,6 +12,15 @@
 #include <string.h>
 
 enum { MAX_SAMPLE_BYTES = 1 << 20 };
+
+dure_err dure_train_report_check(const dure_train_options *o, dure_diag *diag)
+{
+    dure_err err = DURE_OK;
+    if (o->log) err = dure_train_log_check(o->log, o->out, diag);
+    if (err) return dure_diag_prefix(diag, err, "--log");
+    if (o->tensorboard) err = dure_writable_folder(o->tensorboard, diag);
+    return err ? dure_diag_prefix(diag, err, "--tensorboard") : DURE_OK;
+}
 
 dure_err dure_train_report_start(dure_train_report *r, uint64_t taken, dure_diag *diag)
 {

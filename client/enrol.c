@@ -100,7 +100,7 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
                            DURE_POLICY_MODE(of_mode(e, DURE_PRIVACY_SUBJECT) ? DURE_PRIVACY_SUBJECT
                                                                              : DURE_PRIVACY_RECORD),
                        .collusion = collusion,
-                       .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
+                       .min_sites = dure_members_least(collusion),
                        .max_rate = 1,
                        .max_clip = t->training.clip,
                        .max_steps = (uint64_t)t->training.rounds * t->training.steps,
@@ -132,14 +132,15 @@ static dure_err check_model(const enrolment *e, dure_diag *diag)
                          e->policy.model, e->policy.federation, hex);
 }
 
-/* A site that would be refused its memory later, with the plan reserved, is told now. */
-static dure_err check_memory(const enrolment *e, dure_diag *diag)
+/* A site that would be refused its records, model or memory later, with the plan reserved, is told
+ * now. */
+static dure_err check_work(const enrolment *e, dure_diag *diag)
 {
-    if (!e->policy.memory_mb) return DURE_OK;
     dure_site *site = calloc(1, sizeof *site);
     if (!site) return DURE_ERR_NOMEM;
     site->policy = e->policy;
     site->invitation = e->invitation;
+    site->state.declared = e->declared;
     dure_err err = dure_work_check(site, diag);
     free(site);
     return err;
@@ -152,13 +153,17 @@ static dure_err read_invitation(enrolment *e, dure_diag *diag)
     return err;
 }
 
+static uint64_t asked_batch(const enrolment *e)
+{
+    return e->opts->batch ? e->opts->batch : e->invitation.terms.training.batch;
+}
+
 /* q and L as declared, and the noise where it is the terms'. */
 static dure_err shape_plan(enrolment *e, dure_diag *diag)
 {
     const dure_training_terms *t = &e->invitation.terms.training;
     dure_dp_plan rate = {0};
-    dure_err err = dure_dp_plan_set_batch(&rate, e->opts->batch ? e->opts->batch : t->batch,
-                                          e->opts->records, diag);
+    dure_err err = dure_dp_plan_set_batch(&rate, asked_batch(e), e->opts->records, diag);
     e->declared = (dure_declared){.n_pub = rate.n_pub,
                                   .q_k = rate.full ? 0 : rate.q_k,
                                   .batch = (uint32_t)rate.batch,
@@ -179,11 +184,41 @@ static dure_err find_noise(enrolment *e, dure_diag *diag)
     return err;
 }
 
+/* A budget never changes once the ledger has it, so it is not put there for a plan that it does not
+ * allow. Where the noise is the site's own, there is always enough. */
+static dure_err check_new_source(const enrolment *e, dure_diag *diag)
+{
+    dure_source_status source;
+    const dure_privacy budget = e->policy.budget;
+    bool fits = true;
+    double epsilon = INFINITY;
+    if (!of_mode(e, DURE_PRIVACY_CLIENT)) return DURE_OK;
+    dure_err err = dure_site_ledger_source(&source, e->ledger, e->policy.source, NULL);
+    if (err != DURE_ERR_NOT_FOUND) return err;
+    if (budget.delta > DURE_DP_SITE_DELTA_MAX) {
+        return dure_diag_set(diag, DURE_ERR_USAGE,
+                             "--delta must be at most %g in a federation that protects whole "
+                             "sites: one in ten times the sites that it can have",
+                             DURE_DP_SITE_DELTA_MAX);
+    }
+    err = dure_calibrate_fits(&fits, &e->plan, NULL, budget);
+    if (err || fits) return err;
+    err = dure_calibrate_epsilon(&epsilon, &e->plan, NULL, budget.delta);
+    return err ? err
+               : dure_diag_set(diag, DURE_ERR_BUDGET,
+                               "the federation's plan, %llu rounds with noise %.4g, spends epsilon "
+                               "%.4g at delta %.3g, and '%s' would have %.4g; give it a larger "
+                               "--epsilon, or ask the admin for fewer rounds or more noise",
+                               (unsigned long long)e->plan.steps, dure_dp_plan_sigma(&e->plan),
+                               epsilon, budget.delta, e->policy.source, budget.epsilon);
+}
+
 static dure_err find_plan(enrolment *e, dure_diag *diag)
 {
     dure_err err = shape_plan(e, diag);
     if (err || without_privacy(e)) return err;
     err = dure_site_ledger_open(&e->ledger, e->policy.ledger, diag);
+    if (!err) err = check_new_source(e, diag);
     if (!err) {
         err = dure_site_ledger_create_source(e->ledger, e->policy.source, e->policy.budget,
                                              e->policy.records, diag);
@@ -221,30 +256,50 @@ static dure_err reserve(enrolment *e, dure_diag *diag)
     return err ? err : reserve_as_kept(e, diag);
 }
 
-static dure_err start_new(enrolment *e, dure_diag *diag)
+/* Of the folder what was made here. A ledger that was put in it stays. */
+static void remove_folder(const enrolment *e)
+{
+    static const char *const made[] = {DURE_SITE_YAML, "keys", "federation.bin", "state.bin",
+                                       "lock"};
+    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
+        char *path = dure_path_join(e->opts->dir, made[i]);
+        if (path) (void)!dure_dir_remove(path, NULL);
+        free(path);
+    }
+    (void)!rmdir(e->opts->dir);
+}
+
+/* All that can be refused comes before the ledger names a source, since a budget never changes. */
+static dure_err check_new(enrolment *e, dure_diag *diag)
 {
     dure_err err = make_policy(e, diag);
     if (!err) err = check_model(e, diag);
-    if (!err) err = check_memory(e, diag);
-    /* Before the ledger names a source for terms that are refused. */
     if (!err) err = shape_plan(e, diag);
     if (!err) {
         err = dure_policy_check_terms(&e->policy, &e->invitation.terms,
                                       without_privacy(e) ? NULL : &e->plan, diag);
     }
-    if (!err) err = find_plan(e, diag);
-    if (!err) {
-        err = dure_site_make(&e->site, e->opts->dir, &e->policy, &e->invitation, diag);
-        e->site_open = !err;
-    }
-    if (!err) {
-        e->fresh = true;
-        err = reserve(e, diag);
-    }
-    return err;
+    return err ? err : check_work(e, diag);
 }
 
-/* The settings of the command, as site.yaml keeps them; the rules may have been edited there. */
+static dure_err start_new(enrolment *e, dure_diag *diag)
+{
+    dure_err err = check_new(e, diag);
+    if (err) return err;
+    err = dure_site_make(&e->site, e->opts->dir, &e->policy, &e->invitation, diag);
+    if (err) return err;
+    e->site_open = true;
+    err = find_plan(e, diag);
+    if (err) { /* nobody was told the keys */
+        remove_folder(e);
+        return err;
+    }
+    e->fresh = true;
+    return reserve(e, diag);
+}
+
+/* The settings of the command, as site.yaml keeps them; the rules may have been edited there. The
+ * batch is in the state, once it is declared. */
 static bool same_settings(const dure_policy *a, const dure_policy *b)
 {
     return strcmp(a->data, b->data) == 0 && strcmp(a->model, b->model) == 0 &&
@@ -304,6 +359,13 @@ static dure_err take_up(enrolment *e, dure_diag *diag)
                              "%s is left from a join with other settings, which its site.yaml "
                              "keeps; repeat that command, or choose another folder",
                              e->opts->dir);
+    }
+    const uint32_t batch = e->site.state.declared.batch;
+    if (batch && batch != asked_batch(e)) {
+        return dure_diag_set(diag, DURE_ERR_EXISTS,
+                             "%s is left from a join with --batch %u; repeat that command, or "
+                             "choose another folder",
+                             e->opts->dir, batch);
     }
     e->policy = e->site.policy;
     return take_up_plan(e, diag);
@@ -498,11 +560,9 @@ static dure_err connect_and_join(enrolment *e, dure_diag *diag)
 }
 
 /* Refused for good: nothing was drawn and nothing but the record left, so the reservation goes, and
- * of the folder what was made here. A ledger that was put in it stays. */
+ * the folder. */
 static void undo(enrolment *e)
 {
-    static const char *const made[] = {DURE_SITE_YAML, "keys", "federation.bin", "state.bin",
-                                       "lock"};
     dure_site_state *s = &e->site.state;
     if (s->reserved && e->ledger) {
         (void)!dure_site_ledger_release(e->ledger, &s->reservation, NULL);
@@ -511,12 +571,7 @@ static void undo(enrolment *e)
     s->declared = (dure_declared){.n_pub = 0};
     s->reserved = false;
     (void)!dure_site_save_state(&e->site, NULL);
-    for (size_t i = 0; i < sizeof made / sizeof made[0]; i++) {
-        char *path = dure_path_join(e->opts->dir, made[i]);
-        if (path) (void)!dure_dir_remove(path, NULL);
-        free(path);
-    }
-    (void)!rmdir(e->opts->dir);
+    remove_folder(e);
 }
 
 static dure_err fill(dure_enrolled *out, const enrolment *e)

@@ -1,7 +1,8 @@
 /* `dure join`: from an invitation to a member of the federation.
  *
- *   check terms against the policy -> name the source, find the noise -> make keys and folder
- *   -> reserve the whole plan -> send Join -> Joined: done / Refused: release, remove the folder
+ *   check terms, model and records against the policy -> make keys and folder -> name the source,
+ *   find the noise -> reserve the whole plan -> send Join -> Joined: done / Refused: release,
+ * remove the folder
  *
  * Killed anywhere, the same command goes on: keys and reservation are in the folder, and a
  * coordinator that had said Joined already is asked with HELLO. Nothing but the join record leaves
@@ -19,8 +20,8 @@ typedef struct dure_enrol_opts {
     const char *ledger; /* NULL: the owner's (dure_site_ledger_path) */
     uint64_t records;   /* N_pub */
     uint64_t batch;     /* L; 0: what the federation proposes */
-    /* That training may take, for site.yaml. It is then made sure of before anything is made or
-     * reserved; 0: it is not, and `dure client` takes nine tenths of the machine's. */
+    /* That training may take, for site.yaml; 0: nine tenths of the machine's. It is made sure of
+     * before anything is made or reserved. */
     uint64_t memory_mb;
     double epsilon, delta; /* delta 0: 1e-5, or 1 / (10 N_pub) if that is smaller */
     uint32_t collusion;    /* c_site; 0: 1 */
@@ -44,7 +45,7 @@ typedef struct dure_enrolled {
 } dure_enrolled;
 
 /* DURE_ERR_EXPIRED, DURE_ERR_AUTH: the invitation; DURE_ERR_LIMIT: memory_mb; DURE_ERR_POLICY: the
- * terms; DURE_ERR_BUDGET: the plan; DURE_ERR_STATE: refused by the coordinator, with its sentence;
- * DURE_ERR_TIMEOUT. A renewal keeps what the site declared, reserved and spent; cut off, the same
- * call goes on. */
+ * terms; DURE_ERR_FORMAT: no usable record; DURE_ERR_BUDGET: the plan; DURE_ERR_STATE: refused by
+ * the coordinator, with its sentence; DURE_ERR_TIMEOUT. A renewal keeps what the site declared,
+ * reserved and spent; cut off, the same call goes on. */
 DURE_MUST_USE dure_err dure_enrol(dure_enrolled *out, const dure_enrol_opts *opts, dure_diag *diag);

@@ -123,8 +123,8 @@ static dure_err check_unit(const dure_work *w, dure_diag *diag)
         return DURE_OK;
     return dure_diag_set(diag, DURE_ERR_POLICY,
                          "records of %s have a \"subject\", and this federation protects single "
-                         "records: if that will do, set ignore_subjects: true under data in "
-                         "site.yaml",
+                         "records: if that will do, join with --ignore-subjects, or set "
+                         "ignore_subjects: true under data in site.yaml",
                          p->data);
 }
 

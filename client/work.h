@@ -38,8 +38,8 @@ typedef struct dure_work_facts {
  * behind is erased. The caller owns *out. */
 DURE_MUST_USE dure_err dure_work_open(dure_work **out, const dure_site *site,
                                       const dure_work_opts *opts, dure_diag *diag);
-/* Whether that would go well, before the site has a folder: of `site` it looks at the policy and
- * the invitation alone, and leaves the base's digest to the caller. */
+/* Whether that would go well, before the site has a folder: of `site` it looks at the policy,
+ * the invitation and the declared batch alone, and leaves the base's digest to the caller. */
 DURE_MUST_USE dure_err dure_work_check(const dure_site *site, dure_diag *diag);
 void dure_work_close(dure_work **work); /* stops the thread; NULL-safe, nulls */
 dure_work_facts dure_work_facts_of(const dure_work *work);

@@ -84,9 +84,6 @@ static dure_err fill(dure_event_epoch *out, const desk *d, const dure_epoch_opts
     *out = (dure_event_epoch){.federation_id = d->folder.federation_id,
                               .epoch = next_number(d, keep),
                               .lost_n = opts->lost ? opts->lost : known};
-    if (strlen(opts->reason) >= sizeof out->reason)
-        return dure_diag_set(diag, DURE_ERR_USAGE, "--reason has more than %zu bytes",
-                             sizeof out->reason - 1);
     snprintf(out->reason, sizeof out->reason, "%s", opts->reason);
     return dure_leaf_log_head(&out->kept, dure_journal_log(d->journal), keep);
 }
@@ -95,7 +92,9 @@ dure_err dure_epoch_draft(dure_event_epoch *out, const char *dir, const dure_epo
                           dure_diag *diag)
 {
     desk d;
-    dure_err err = desk_open(&d, dir, diag);
+    dure_err err = dure_event_check_reason(opts->reason, diag);
+    if (err) return dure_diag_prefix(diag, err, "--reason");
+    err = desk_open(&d, dir, diag);
     if (!err) err = fill(out, &d, opts, diag);
     desk_close(&d);
     return err;
@@ -134,8 +133,8 @@ static dure_err take_fields(dure_event_epoch *out, bool *is_signed, const json_t
     if (!err) err = dure_json_hex(out->kept.root.b, DURE_HASH_BYTES, file, "kept_root", diag);
     if (!err) err = dure_json_u64(&out->lost_n, file, "lost", diag);
     if (!err) err = dure_json_text(&reason, file, "reason", diag);
-    if (!err && strlen(reason) >= sizeof out->reason)
-        err = dure_diag_set(diag, DURE_ERR_FORMAT, "its \"reason\" is too long");
+    if (!err && dure_event_check_reason(reason, diag))
+        err = dure_diag_prefix(diag, DURE_ERR_FORMAT, "its \"reason\"");
     if (!err) snprintf(out->reason, sizeof out->reason, "%s", reason);
     if (!err && *is_signed)
         err = dure_json_hex(out->signature, sizeof out->signature, file, "signature", diag);

@@ -207,10 +207,13 @@ dure_err dure_coordinator_act(dure_coordinator *c, dure_secagg_actions *actions,
         const dure_secagg_server *sum = dure_round_sum(c->now.round);
         c->now.u2 = dure_secagg_server_set(sum, 2);
         c->now.u3 = dure_secagg_server_set(sum, 3);
-        report_state(c, now_ms);
     }
-    for (size_t i = 0; !err && i < actions->n && c->now.round; i++)
+    for (size_t i = 0; !err && i < actions->n && c->now.round; i++) {
+        /* A state is told once what it rests on is stored. */
+        if (actions->items[i].kind != DURE_SECAGG_PERSIST) report_state(c, now_ms);
         err = act_one(c, &actions->items[i], now_ms, diag);
+    }
+    if (!err && c->now.round) report_state(c, now_ms);
     return err;
 }
 

@@ -62,8 +62,7 @@ static dure_err check_name(const char *name, const char *what, dure_diag *diag)
                          "%s must be 1 to 64 letters, digits, '.', '_' or '-'", what);
 }
 
-/* Control characters in a reason could forge lines of a report. */
-static dure_err check_reason(const char *reason, dure_diag *diag)
+dure_err dure_event_check_reason(const char *reason, dure_diag *diag)
 {
     size_t n = strnlen(reason, DURE_EVENT_REASON_SIZE);
     bool fine = n < DURE_EVENT_REASON_SIZE;
@@ -202,7 +201,7 @@ static dure_err check_round(const dure_event *event, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_USAGE,
                              "an aborted round has a reason, and only an aborted one");
     }
-    dure_err err = check_reason(round->reason, diag);
+    dure_err err = dure_event_check_reason(round->reason, diag);
     if (!err) err = check_gate(&round->gate, diag);
     for (uint32_t i = 0; !err && i < round->n_members; i++)
         err = check_member(round, i, most[kind], diag);
@@ -222,7 +221,7 @@ static dure_err check_epoch(const dure_event *event, dure_diag *diag)
             "a new epoch is numbered from 1, follows directly on what is kept, and "
             "cannot keep more than there was");
     }
-    return check_reason(epoch->reason, diag);
+    return dure_event_check_reason(epoch->reason, diag);
 }
 
 static dure_err check(const dure_event *event, dure_diag *diag)
@@ -250,7 +249,7 @@ static dure_err check(const dure_event *event, dure_diag *diag)
         return check_round(event, diag);
     case DURE_EVENT_PROMOTED:
     case DURE_EVENT_ROLLED_BACK:
-        return check_reason(event->u.release.reason, diag);
+        return dure_event_check_reason(event->u.release.reason, diag);
     case DURE_EVENT_NEW_EPOCH:
         return check_epoch(event, diag);
     }

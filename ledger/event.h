@@ -164,6 +164,9 @@ DURE_MUST_USE dure_err dure_event_encode(dure_buf *out, const dure_event *event,
  * zero. */
 DURE_MUST_USE dure_err dure_event_decode(dure_event *out, dure_span leaf, dure_diag *diag);
 
+/* DURE_ERR_USAGE unless it is one line: control characters could forge lines of a report. */
+DURE_MUST_USE dure_err dure_event_check_reason(const char *reason, dure_diag *diag);
+
 /* "genesis", "round closed", ...; static. */
 const char *dure_event_kind_text(dure_event_kind kind);
 /* Members whose part is at least `part`. */

@@ -60,7 +60,8 @@ dure_err dure_http_keys_read(dure_http_keys **out, const char *path, dure_diag *
     if (stat(path, &info)) return dure_file_errno(diag, "open", path);
     if (info.st_mode & S_IRWXO)
         return dure_diag_set(diag, DURE_ERR_AUTH,
-                             "%s holds API keys but everybody may read it: 'chmod o= ' it", path);
+                             "%s holds API keys but everybody may read it: run 'chmod o= %s'", path,
+                             path);
     dure_buf file;
     dure_err err = dure_file_read(&file, path, KEY_FILE_BYTES_MAX, diag);
     if (err) return err;

@@ -205,6 +205,10 @@ static dure_err bind_endpoint(dure_router *router, const char *endpoint, dure_di
             return dure_diag_set(diag, DURE_ERR_BUSY,
                                  "%s is in use by another program: stop it, or choose another port",
                                  endpoint);
+        if (errno == EINVAL || errno == EPROTONOSUPPORT)
+            return dure_diag_set(diag, DURE_ERR_USAGE,
+                                 "cannot listen on %s: it must look like tcp://ADDRESS:PORT",
+                                 endpoint);
         return dure_diag_set(diag, DURE_ERR_NET, "cannot listen on %s: %s", endpoint,
                              zmq_strerror(errno));
     }

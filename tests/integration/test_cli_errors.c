@@ -355,7 +355,8 @@ static void test_errors_init_leaves_what_is_there(void **state)
     assert_true(program_has(&p, "notes"));
     check_refused(INIT("other", ""), 2, "--endpoint must look like tcp://HOST:PORT, not 'tcp://");
     check_refused(INIT("other", "99999"), 2, "must look like tcp://HOST:PORT");
-    check_refused(INIT("other", "7001 --min-sites 2"), 2, "must be from 3 to 100");
+    check_refused(INIT("other", "7001 --min-sites 2"), 2,
+                  "--min-sites needs a whole number from 3 to 100");
     check_refused(INIT("other", "7001 --rank 0"), 2, "rank");
     assert_false(program_has(&p, "other"));
     assert_int_equal(program_run(&p, "invite fed/admin north -o n.invitation"), 0);
@@ -495,10 +496,19 @@ static void test_errors_wrong_command_lines_exit_2(void **state)
         {"generate", 2, "--model is missing"},
         {"generate --model model.gguf --prompt x --device gpu", 2, "auto, cpu, cuda or cuda:N"},
         {"generate --model model.gguf", 2, "--prompt is missing: give what the user says"},
-        {"generate --model model.gguf --prompt x --max-tokens 0", 2, "must be at least 1"},
+        {"generate --model model.gguf --prompt x --max-tokens 0", 2,
+         "--max-tokens needs a whole number from 1 to 16777216, not '0'"},
+        {"generate --model model.gguf --prompt x --raw --system y", 2, "leave out --system"},
+        {"generate --model model.gguf --prompt x --any-base", 2, "--any-base is about --adapter"},
+        {"eval --model model.gguf --data data.jsonl --any-base", 2, "is about --adapter"},
+        {"eval --model model.gguf --data data.jsonl --threads 257", 2, "from 0 to 256, not '257'"},
+        {"audit canary --model model.gguf --threads 257", 2, "from 0 to 256, not '257'"},
         {"generate --model model.gguf --prompt x --max-tokens x", 2, "needs a whole number"},
         {"generate --model model.gguf --prompt x --temperature -1", 2, "--temperature is at least"},
         {"serve", 2, "give --model or a coordinator's folder"},
+        {"serve --model model.gguf --root 00", 2, "are about a coordinator's folder"},
+        {"serve --model model.gguf --context 99999999", 2, "--context needs a whole number"},
+        {"serve --model model.gguf --adapter a=data.jsonl", 1, "data.jsonl: this is not a GGUF"},
         {"serve --model model.gguf --device cuda:", 2, "auto, cpu, cuda or cuda:N"},
         {"serve --model model.gguf --listen nonsense", 2, "write 127.0.0.1:8080 or [::1]:8080"},
         {"serve --model model.gguf --listen 0.0.0.0:8000", 1, "give --api-key-file, --tls-cert"},
@@ -508,10 +518,19 @@ static void test_errors_wrong_command_lines_exit_2(void **state)
         {"init", 2, "DIR is missing"},
         {"invite", 2, "DIR is missing: give the admin folder"},
         {"coordinator run", 2, "DIR is missing"},
+        {"epoch draft fed --reason \"$(printf 'a\\nb')\"", 2,
+         "--reason: a reason must be one line"},
         {"audit verify", 2, "FILE is missing"},
         {"adapter promote", 2, "DIR is missing"},
         {"data check --data data.jsonl", 2, "--model is missing"},
+        {"audit report a.dure -o a.dure", 2, "must be two files, and neither FILE"},
+        {"audit report a.dure -o b --json b", 2, "must be two files, and neither FILE"},
         {"privacy plan", 2, "give two of --noise, --steps and --epsilon"},
+        {"privacy plan --sample-rate 0.1 --noise 1 --steps 10 --delta 2", 2,
+         "--delta must be above 0 and below 1"},
+        {"privacy plan --sample-rate 0.1 --noise 1 --steps 10 --targets v", 2, "are about --model"},
+        {"data preview --data data.jsonl --model model.gguf --line 9999", 1,
+         "data.jsonl has no record from line 9999 on"},
         {"nonsense", 2, "there is no command 'nonsense'; 'dure --help' lists them"},
         {"model nonsense", 2, "there is no 'nonsense'"},
         {"data nonsense", 2, "there is no 'nonsense'"},
@@ -540,6 +559,7 @@ static void test_errors_json_outputs_are_json(void **state)
         "site list fed/admin --json",
         "status fed --json",
         "adapter list fed --json",
+        "adapter list fed/admin --json",
         "audit export fed -o fed.dure --json",
         "audit verify fed.dure --json",
     };
@@ -547,6 +567,9 @@ static void test_errors_json_outputs_are_json(void **state)
         if (program_run(&p, "%s", commands[i])) fail_msg("%s: %s", commands[i], p.err);
         json_decref(program_json(&p));
     }
+    assert_int_equal(rename(temp_dir_file(&p.dir, "fed/admin"), temp_dir_file(&p.dir, "desk")), 0);
+    assert_int_equal(program_run(&p, "adapter list desk"), 1);
+    program_says(&p, "is the admin's folder: give the coordinator's");
     assert_int_equal(program_run(&p, PRIVATE "--epsilon 8 --data data.jsonl --out a --json"), 0);
     json_t *line = program_last_json(&p);
     assert_non_null(json_object_get(line, "summary"));

@@ -40,10 +40,59 @@ static void test_train_writes_no_adapter_that_it_cannot_pay_for(void **state)
     free(words);
 }
 
+/* Refused with these words, and nothing is made, named or reserved. */
+static void refuses(const char *arguments, const char *words)
+{
+    assert_int_equal(program_run(&desk, "%s", arguments), 1);
+    program_says(&desk, words);
+    assert_false(is_there("own") || is_there("new") || is_there("spare"));
+}
+
+/* Outputs that cannot be opened are found before the plan is reserved, so that the next try may
+ * have another batch, and a dry run finds them too. */
+static void test_train_spends_nothing_when_it_cannot_write(void **state)
+{
+    (void)state;
+    static const char *const outputs[][2] = {
+        {"--log missing/x", "--log: cannot create missing/x: "},
+        {"--log held.jsonl", "--log: held.jsonl is there and is not the log of a run"},
+        {"--tensorboard held.jsonl", "--tensorboard: held.jsonl is a file, not a folder"},
+        {"--tensorboard held.jsonl/below", "--tensorboard: cannot create the folder held.jsonl/"},
+    };
+    static const char run[] = PRIVATE "--steps 5 --ledger own --out new/a/b ";
+    char arguments[512];
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
+        snprintf(arguments, sizeof arguments, "%s%s", run, outputs[i][0]);
+        refuses(arguments, outputs[i][1]);
+        snprintf(arguments, sizeof arguments, "%s%s --dry-run", run, outputs[i][0]);
+        refuses(arguments, outputs[i][1]);
+    }
+    refuses(TRAIN "--source s --records 1000 --epsilon 8 --steps 2 --ledger own --out held.jsonl",
+            "held.jsonl is a file, not a folder");
+}
+
+/* A dry run that finds all in order leaves nothing; the run itself then has all of it. */
+static void test_train_dry_run_leaves_no_output_behind(void **state)
+{
+    (void)state;
+    static const char run[] =
+        PRIVATE "--steps 3 --ledger own --out new/a --log new/a/log --tensorboard spare/board ";
+    char arguments[512];
+    snprintf(arguments, sizeof arguments, "%s--dry-run", run);
+    desk_run(arguments);
+    assert_false(is_there("own") || is_there("new") || is_there("spare"));
+    desk_run(run);
+    assert_true(is_there("new/a/log") && is_there("new/a/adapter.gguf") && is_there("spare/board"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_train_writes_no_adapter_that_it_cannot_pay_for),
+#define ROW(name) cmocka_unit_test_setup_teardown(name, desk_set_up, desk_tear_down)
+        ROW(test_train_writes_no_adapter_that_it_cannot_pay_for),
+        ROW(test_train_spends_nothing_when_it_cannot_write),
+        ROW(test_train_dry_run_leaves_no_output_behind),
+#undef ROW
     };
-    return cmocka_run_group_tests_name("cli.train_spend", tests, desk_set_up, desk_tear_down);
+    return cmocka_run_group_tests_name("cli.train_spend", tests, NULL, NULL);
 }

@@ -149,9 +149,35 @@ static void test_federation_errors_join_refuses_before_anything_is_reserved(void
     check_refused("join fed.invitation site --data data.jsonl --source s --records 1000 --epsilon "
                   "8 --delta 0.01 --model model.gguf",
                   2, "delta 0.01 is too large for 1000 records");
+    check_refused(JOIN "--batch 0", 2, "--batch needs a whole number from 1 to ");
+    check_refused(JOIN "--collusion 0", 2,
+                  "--collusion needs a whole number from 1 to 99, not '0'");
     check_refused("join fed.invitation", 2, "DIR is missing: give the site's folder");
     check_refused("client run site", 1, "site is no site's folder; make one with 'dure join");
     assert_false(program_has(&p, "site"));
+}
+
+/* A budget is for life, so it is fixed for a join that can go through alone: afterwards the same
+ * source is declared with other figures, in the same ledger. */
+static void test_federation_errors_join_fixes_no_budget_for_what_is_refused(void **state)
+{
+    (void)state;
+#define WITH(files) "join fed.invitation " files " --source notes --records 1000 --timeout 4 "
+    program_put(&p, "empty", "");
+    program_put(&p, "junk", "no record\n");
+    program_put(&p, "people", "{\"subject\":1,\"prompt\":\"x\",\"response\":\"y\"}\n");
+    check_refused(WITH("site --data empty --model model.gguf") "--epsilon 20", 1, "empty");
+    check_refused(WITH("site --data junk --model model.gguf") "--epsilon 20", 1,
+                  "none of its 1 records leaves a response to learn from");
+    check_refused(WITH("site --data fed --model model.gguf") "--epsilon 20", 1, "fed: ");
+    check_refused(WITH("site --data people --model model.gguf") "--epsilon 20", 1,
+                  "join with --ignore-subjects");
+    check_refused(WITH("junk --data data.jsonl --model model.gguf") "--epsilon 20", 1,
+                  "junk is a file, not a folder");
+    assert_false(program_has(&p, "site") || program_has(&p, "ledger"));
+    start_coordinator();
+    run_well(JOIN);
+#undef WITH
 }
 
 static void test_federation_errors_an_expired_invitation_is_told_without_the_network(void **state)
@@ -175,6 +201,7 @@ static void test_federation_errors_an_absent_coordinator_is_waited_for(void **st
     program_says(&p, "did not answer (nothing answers there yet); the same command goes on when");
     check_refused("join fed.invitation site " HOLDINGS "--model model.gguf --collusion 2", 1,
                   "site is left from a join with other settings, which its site.yaml keeps");
+    check_refused(JOIN "--batch 32", 1, "site is left from a join with --batch 16; repeat that");
     start_coordinator();
     run_well(JOIN);
     stop(&coordinator);
@@ -343,6 +370,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_federation_errors_join_refuses_before_anything_is_reserved),
+        TEST(test_federation_errors_join_fixes_no_budget_for_what_is_refused),
         TEST(test_federation_errors_an_expired_invitation_is_told_without_the_network),
         TEST(test_federation_errors_an_absent_coordinator_is_waited_for),
         TEST(test_federation_errors_an_invitation_works_once),

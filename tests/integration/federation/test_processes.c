@@ -270,9 +270,14 @@ static void test_a_site_says_that_single_records_will_do(void **state)
     (void)state;
     village_make_training(&r.v, 3, 0, 1, 3);
     village_start(&r.v);
-    join_with_people(0, "");
-    assert_int_equal(village_run(&r.v, "client check place0"), 1);
+    write_people(0);
+    assert_int_equal(village_run(&r.v,
+                                 "join site0.invitation place0 --data site0.jsonl --source "
+                                 "records0 --records 10 --model base.gguf --epsilon 50 --delta "
+                                 "0.001 --ledger ledger0"),
+                     1);
     village_says(&r.v, "have a \"subject\", and this federation protects single records");
+    in_folder("test ! -e place0 && test ! -e ledger0");
     join_with_people(1, "--ignore-subjects");
     assert_int_equal(village_run(&r.v, "client check place1"), 0);
 }

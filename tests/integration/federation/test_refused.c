@@ -243,7 +243,7 @@ static void test_wrong_folders_are_named(void **state)
     assert_int_equal(village_run(&v, "init fed3 --model base.gguf --eval eval.jsonl --endpoint "
                                      "tcp://127.0.0.1:1 --min-sites 2"),
                      2);
-    village_says(&v, "cohort.min_sites");
+    village_says(&v, "--min-sites needs a whole number from 3 to 100");
     assert_int_equal(village_run(&v, "coordinator"), 2);
     assert_int_equal(village_run(&v, "site"), 2);
 }

@@ -161,21 +161,26 @@ static void test_a_site_has_to_agree_to_shared_noise(void **state)
     char line[512];
     static const struct {
         const char *options, *words;
+        int status;
     } wrong[] = {
-        {"--epsilon 50 --delta 0.001", "dure join --accept-site-level"},
-        {"--epsilon 50 --delta 0.001 --accept-no-privacy", "policy.modes forbids it"},
+        {"--epsilon 50 --delta 0.001", "dure join --accept-site-level", 1},
+        {"--epsilon 50 --delta 0.001 --accept-no-privacy", "policy.modes forbids it", 1},
         {"--epsilon 50 --delta 0.001 --accept-site-level --collusion 2",
-         "sized for 1 colluding sites, not for the 2 of this site"},
-        {"--epsilon 0.5 --delta 0.001 --accept-site-level", "with noise "},
+         "sized for 1 colluding sites, not for the 2 of this site", 1},
+        {"--epsilon 0.5 --delta 0.001 --accept-site-level", "with noise ", 1},
+        {"--epsilon 50 --delta 0.0015 --accept-site-level", "--delta must be at most 0.001", 2},
     };
     village_make_of_sites(&r.v, SITES, U_MIN, 1, STEPS);
     real_sites_records(&r);
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         snprintf(line, sizeof line, "%s%s", join, wrong[i].options);
-        must_say(line, 1, wrong[i].words);
+        must_say(line, wrong[i].status, wrong[i].words);
         assert_false(dure_file_exists(temp_dir_file(&r.v.dir, "place0")));
         if (i < 3) assert_false(dure_file_exists(temp_dir_file(&r.v.dir, "ledger0")));
     }
+    /* The budget that did not hold was not fixed either. */
+    snprintf(line, sizeof line, "%s--epsilon 50 --delta 0.001 --accept-site-level", join);
+    must_say(line, 1, "did not answer");
 }
 
 /* What `dure init` makes of it, and what it refuses. */
@@ -196,7 +201,7 @@ static void test_init_finds_the_shared_noise(void **state)
         {"--unit site --noise 1 --clip 0.3", "power of two", 2},
         {"--unit site --noise 400", "more honest sites", 2},
         {"--unit client", "record, subject or site", 2},
-        {"--unit site --noise 1 --u-min 2", "u_min", 2},
+        {"--unit site --noise 1 --u-min 2", "--u-min needs a whole number from 3 to 100", 2},
         {"--unit site --noise 1 --delta 0.002", "--delta must be above 0", 2},
         {"--delta 0.0001", "are for --unit site", 2},
     };

@@ -6,7 +6,7 @@
 
 typedef struct options {
     const char *operand, *text;
-    uint64_t count;
+    uint64_t count, few;
     double number;
     bool flag, given;
 } options;
@@ -14,11 +14,22 @@ typedef struct options {
 static dure_args_result parse(options *o, int argc, const char *const *words)
 {
     const dure_arg args[] = {
-        {"FILE", DURE_ARG_OPERAND, &o->operand, NULL, "a file", true, NULL, 0},
-        {"text", DURE_ARG_TEXT, &o->text, "T", "a text", false, &o->given, 't'},
-        {"count", DURE_ARG_COUNT, &o->count, "N", "a count", false, NULL, 0},
-        {"number", DURE_ARG_NUMBER, &o->number, "X", "a number", false, NULL, 0},
-        {"flag", DURE_ARG_FLAG, &o->flag, NULL, "a flag", false, NULL, 0},
+        {.name = "FILE", .kind = DURE_ARG_OPERAND, .out = &o->operand, .required = true},
+        {.name = "text",
+         .kind = DURE_ARG_TEXT,
+         .out = &o->text,
+         .value = "T",
+         .given = &o->given,
+         .letter = 't'},
+        {.name = "count", .kind = DURE_ARG_COUNT, .out = &o->count, .value = "N"},
+        {.name = "few",
+         .kind = DURE_ARG_COUNT,
+         .out = &o->few,
+         .value = "N",
+         .least = 2,
+         .most = 9},
+        {.name = "number", .kind = DURE_ARG_NUMBER, .out = &o->number, .value = "X"},
+        {.name = "flag", .kind = DURE_ARG_FLAG, .out = &o->flag},
     };
     const dure_usage usage = {"test", "A test.", args, sizeof args / sizeof args[0], "dure test f"};
     char *argv[16];
@@ -42,6 +53,18 @@ static void test_args_takes_every_form(void **state)
     assert_int_equal(o.count, 7);
     assert_true(o.number == -2.5);
     assert_true(o.flag && o.given);
+}
+
+static void test_args_keeps_a_count_within_its_range(void **state)
+{
+    (void)state;
+    options o = {0};
+    assert_int_equal(PARSE(&o, "test", "f", "--few", "2"), DURE_ARGS_RUN);
+    assert_int_equal(PARSE(&o, "test", "f", "--few", "9"), DURE_ARGS_RUN);
+    assert_int_equal(PARSE(&o, "test", "f", "--few", "1"), DURE_ARGS_WRONG);
+    assert_int_equal(PARSE(&o, "test", "f", "--few", "10"), DURE_ARGS_WRONG);
+    assert_int_equal(PARSE(&o, "test", "f", "--count", "0"), DURE_ARGS_RUN);
+    assert_int_equal(PARSE(&o, "test", "f", "--count", "18446744073709551615"), DURE_ARGS_RUN);
 }
 
 static void test_args_double_dash_ends_the_options(void **state)
@@ -101,6 +124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_args_takes_every_form),
+        cmocka_unit_test(test_args_keeps_a_count_within_its_range),
         cmocka_unit_test(test_args_double_dash_ends_the_options),
         cmocka_unit_test(test_args_refuses_what_is_wrong),
         cmocka_unit_test(test_args_help_wins),

@@ -6,6 +6,7 @@
 #include "model/base_digest.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
+#include "support/tiny_model.h"
 #include "unit/federation/fixture.h"
 
 #include <stdio.h>
@@ -63,12 +64,16 @@ static int setup(void **state)
     dure_invitation inv;
     dure_diag diag = {0};
     temp_dir_make(&dir);
-    write_text(base, "base.gguf", "any file has a digest");
-    write_text(data, "data.jsonl", "{}\n");
+    write_text(data, "data.jsonl", "{\"prompt\":\"a\",\"response\":\"b\"}\n");
+    snprintf(base, sizeof base, "%s", temp_dir_file(&dir, "base.gguf"));
     snprintf(invitation, sizeof invitation, "%s", temp_dir_file(&dir, "ash.invitation"));
     snprintf(folder, sizeof folder, "%s", temp_dir_file(&dir, "ash"));
     snprintf(ledger, sizeof ledger, "%s", temp_dir_file(&dir, "ledger"));
     fixture_make(&f);
+    f.terms.base.n_vocab = TINY_VOCAB;
+    f.terms.base.n_context = 256;
+    f.terms.training.max_length = 256;
+    tiny_model_write(base, &(tiny_model_opts){.n_embd = 32, .n_ff = 64, .n_context = 256});
     assert_ok(dure_base_digest(&f.terms.base.digest, base, NULL));
     fixture_invite(&inv, &invite, &f, "ash");
     snprintf(inv.endpoint, sizeof inv.endpoint, "tcp://127.0.0.1:1");
@@ -88,18 +93,23 @@ static int teardown(void **state)
     return 0;
 }
 
+static dure_enrol_opts usual(void)
+{
+    return (dure_enrol_opts){.invitation = invitation,
+                             .dir = folder,
+                             .data = data,
+                             .source = "records",
+                             .model = base,
+                             .ledger = ledger,
+                             .records = RECORDS,
+                             .epsilon = 5,
+                             .patience_ms = 1};
+}
+
 static dure_err enrol(dure_diag *diag)
 {
     dure_enrolled enrolled;
-    const dure_enrol_opts opts = {.invitation = invitation,
-                                  .dir = folder,
-                                  .data = data,
-                                  .source = "records",
-                                  .model = base,
-                                  .ledger = ledger,
-                                  .records = RECORDS,
-                                  .epsilon = 5,
-                                  .patience_ms = 1};
+    const dure_enrol_opts opts = usual();
     return dure_enrol(&enrolled, &opts, diag);
 }
 
@@ -189,6 +199,35 @@ static void test_enrol_does_not_count_on_a_plan_that_was_not_reserved(void **sta
     assert_non_null(strstr(diag.text, "used up"));
 }
 
+/* What the command can see is wrong is refused before the ledger names a source, and leaves no
+ * folder: the same source may then be declared with other figures. */
+static void check_refused(const dure_enrol_opts *opts, dure_err expected, const char *words)
+{
+    dure_enrolled enrolled;
+    dure_diag diag = {0};
+    assert_err(dure_enrol(&enrolled, opts, &diag), expected);
+    if (!strstr(diag.text, words)) fail_msg("%s", diag.text);
+    assert_false(dure_file_exists(ledger));
+    assert_false(dure_site_there(folder));
+}
+
+static void test_enrol_refuses_records_before_it_fixes_a_budget(void **state)
+{
+    (void)state;
+    char other[300];
+    dure_enrol_opts opts = usual();
+    opts.data = other;
+    write_text(other, "empty", "");
+    check_refused(&opts, DURE_ERR_FORMAT, "empty");
+    write_text(other, "junk", "no record\n");
+    check_refused(&opts, DURE_ERR_FORMAT, "none of its 1 records leaves a response");
+    snprintf(other, sizeof other, "%s", dir.path);
+    check_refused(&opts, DURE_ERR_IO, dir.path);
+    opts = usual();
+    opts.dir = data;
+    check_refused(&opts, DURE_ERR_IO, "data.jsonl is a file, not a folder");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -197,6 +236,7 @@ int main(void)
         TEST(test_enrol_cut_off_before_a_step_goes_on),
         TEST(test_enrol_cut_off_after_a_step_goes_on),
         TEST(test_enrol_does_not_count_on_a_plan_that_was_not_reserved),
+        TEST(test_enrol_refuses_records_before_it_fixes_a_budget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
