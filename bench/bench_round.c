@@ -169,17 +169,17 @@ static void forget_peak(pid_t pid)
     if (!file || fputs("5", file) < 0 || fclose(file)) die("the peak of memory cannot be reset");
 }
 
-/* The most memory the process has held, in MB. */
+/* The most memory the process has held, in MB of a million bytes; the kernel counts in KiB. */
 static double peak_mb(pid_t pid)
 {
     char path[64], line[256];
-    double kb = 0;
+    double kib = 0;
     snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
     FILE *status = fopen(path, "r");
     while (status && fgets(line, sizeof line, status))
-        if (strncmp(line, "VmHWM:", 6) == 0) kb = atof(line + 6);
+        if (strncmp(line, "VmHWM:", 6) == 0) kib = atof(line + 6);
     if (status) (void)fclose(status);
-    return kb / 1024;
+    return kib * 1024 / 1e6;
 }
 
 /* ---- sites ---- */
@@ -398,7 +398,7 @@ static void print_times(const table *t, const figures *f)
 
 static void print_sizes(const table *t, const figures *f)
 {
-    const double limit_mb = 3 * f->vector_bytes / (1 << 20) + 64;
+    const double limit_mb = 3 * f->vector_bytes / 1e6 + 64;
     static const char limit[] = "3_packed_adapters_and_64_mb";
     print(t, "coordinator_peak_mb_vectors", f->upload_peak_mb, f->upload_peak_mb / limit_mb, limit);
     print(t, "coordinator_peak_mb_sum", f->sum_peak_mb, f->sum_peak_mb / limit_mb, limit);

@@ -27,7 +27,7 @@ typedef struct dure_arg {
     dure_arg_kind kind;
     void *out;         /* written only when the option is given: preset it to the default */
     const char *value; /* what the value is called in --help; NULL for flags */
-    const char *help;  /* one line; NULL hides nothing: every option is shown */
+    const char *help;  /* one line, never NULL: every option is shown */
     bool required;
     bool *given;          /* set when the option appears; may be NULL */
     char letter;          /* a short form, as in -o FILE; 0: none */

@@ -11,7 +11,7 @@
 
 typedef struct dure_audit_federation {
     dure_roster *roster;     /* all of the export's; NULL until the founding was checked */
-    dure_roster *version;    /* its first `n_version` entries */
+    dure_roster *version;    /* the entries taken so far */
     const dure_terms *terms; /* borrowed from the roster; NULL while nobody joined */
     uint64_t *steps;         /* in sums so far, a number for each of dure_roster_at() */
 } dure_audit_federation;

@@ -8,16 +8,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Runs in the child between fork and exec: async-signal-safe calls only, but for putenv, which is
- * safe because the forking process starts children from its only cli/ thread. */
-static _Noreturn void become(char **argv, const dure_child_opts *opts, int out, int log,
-                             pid_t parent)
+/* Runs in the child between fork and exec: async-signal-safe calls only. */
+static _Noreturn void become(char **argv, int out, int log, pid_t parent)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != parent) _exit(127); /* the parent died before the line above */
@@ -25,10 +22,6 @@ static _Noreturn void become(char **argv, const dure_child_opts *opts, int out, 
     if (nothing >= 0) dup2(nothing, STDIN_FILENO);
     dup2(out, STDOUT_FILENO);
     if (log >= 0) dup2(log, STDERR_FILENO);
-    for (const char *const *e = opts ? opts->environ : NULL; e && *e; e++) {
-        char *copy = strdup(*e);
-        if (copy) putenv(copy);
-    }
     signal(SIGPIPE, SIG_DFL);
     execv("/proc/self/exe", argv);
     _exit(127);
@@ -55,7 +48,7 @@ dure_err dure_child_start(dure_child *child, const char *const *argv, const dure
     if (pipe2(pipes, O_CLOEXEC) == 0) {
         fflush(NULL);
         pid = fork();
-        if (pid == 0) become(words, opts, pipes[1], log, parent);
+        if (pid == 0) become(words, pipes[1], log, parent);
         close(pipes[1]);
         if (pid < 0) close(pipes[0]);
     }

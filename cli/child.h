@@ -21,8 +21,6 @@ typedef struct dure_child {
 
 typedef struct dure_child_opts {
     const char *log_path; /* stderr goes to this file (created); NULL: to our own stderr */
-    const char *const
-        *environ; /* "NAME=value" entries added to ours, NULL-terminated; may be NULL */
 } dure_child_opts;
 
 /* Runs `dure ARGS...` (argv without the program, NULL-terminated) from /proc/self/exe. */

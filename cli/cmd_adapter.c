@@ -235,7 +235,9 @@ static dure_err enter_in_log(dure_adapter_desk *desk, dure_diag *diag)
         return dure_diag_prefix(diag, err,
                                 "it is done, but the ledger has no entry of it yet; the next "
                                 "'dure coordinator run' makes one");
-    if (waits) fprintf(stderr, "The running coordinator enters it in the ledger.\n");
+    if (waits)
+        fprintf(stderr, "The running coordinator enters it in the ledger; if none runs, the next "
+                        "'dure coordinator run' does.\n");
     return DURE_OK;
 }
 

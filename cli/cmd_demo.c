@@ -118,7 +118,6 @@ static dure_err prepare(demo *d, const char *model, const char *data, const char
     }
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     d->threads = cores > DEMO_SITES ? (uint64_t)cores / DEMO_SITES : 1;
-    setenv("OMP_WAIT_POLICY", "passive", 1); /* the children share the cores */
     dure_err err = find_folder(d, out, diag);
     if (!err) err = demo_check_inputs(d, diag);
     return err ? err : start_over(d, diag);

@@ -150,13 +150,11 @@ static dure_err fill_shares(dure_terms *t, const options *o, dure_diag *diag)
 
 static void fill_terms(dure_terms *t, const options *o)
 {
-    const uint32_t floor = o->collusion + 2 > 3 ? (uint32_t)o->collusion + 2 : 3;
     snprintf(t->federation, sizeof t->federation, "%s", o->name);
     t->training = (dure_training_terms){.rounds = (uint32_t)o->rounds,
                                         .steps = (uint32_t)o->steps,
                                         .learning_rate = o->learning_rate,
                                         .clip = o->clip,
-                                        .grid_bits = dure_terms_grid_bits(t->layout.n_active),
                                         .batch = (uint32_t)o->batch,
                                         .max_length = (uint32_t)o->max_length,
                                         .privacy_mode = mode_of(o),
@@ -168,7 +166,8 @@ static void fill_terms(dure_terms *t, const options *o)
                                         .server_rate = 1};
     t->cohort = (dure_cohort_terms){.min_sites = (uint32_t)o->min_sites,
                                     .collusion = (uint32_t)o->collusion,
-                                    .u_min = o->u_min ? (uint32_t)o->u_min : floor,
+                                    .u_min = o->u_min ? (uint32_t)o->u_min
+                                                      : dure_members_least((uint32_t)o->collusion),
                                     .share_lifetime_s = (uint32_t)o->lifetime_s,
                                     .post_quantum = o->post_quantum};
     t->grid = (dure_grid){.range = o->range, .limit = 65536, .modulus_bits = 24};
@@ -194,7 +193,8 @@ static dure_err fill_settings(dure_settings *s, const options *o, dure_diag *dia
     if (!err) err = fill_layout(s, o, diag);
     if (err) return err;
     fill_terms(&s->terms, o);
-    if (protects_site(o)) err = fill_shares(&s->terms, o, diag);
+    err = dure_dp_grid_bits(&s->terms.training.grid_bits, s->terms.layout.n_active, diag);
+    if (!err && protects_site(o)) err = fill_shares(&s->terms, o, diag);
     if (err) return err;
     snprintf(s->endpoint, sizeof s->endpoint, "%s", o->endpoint);
     s->gate_margin = o->margin;

@@ -391,7 +391,7 @@ int dure_cmd_site(int argc, char **argv)
 {
     static const dure_verb verbs[] = {
         {"list", site_list, "who is invited, in, and revoked"},
-        {"revoke", site_revoke, "a site takes part no more, from the next round on"},
+        {"revoke", site_revoke, "put a site out at once"},
         {"renew", site_renew, "an invitation with which a site takes new keys"},
     };
     const dure_verbs table = {.command = "site",

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 /* A run of tokens that are all learned from, or all not; returns its end. */
 static size_t segment_end(dure_document doc, size_t at)
@@ -31,12 +30,6 @@ static void put_segment(dure_buf *out, const dure_text_model *m, dure_document d
     }
 }
 
-static bool colour_on_stdout(void)
-{
-    const char *term = getenv("TERM");
-    return isatty(STDOUT_FILENO) == 1 && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
-}
-
 static void print_segment(bool learned, bool colour, dure_span text)
 {
     const char *prefix = learned ? "  learned | " : "  masked  | ";
@@ -50,7 +43,7 @@ static json_t *preview_record(const dure_text_model *m, const dure_dataset *data
 {
     dure_document doc = dure_dataset_document(data, i);
     const dure_record *record = &data->records[i];
-    bool colour = colour_on_stdout();
+    bool colour = dure_colour(stdout);
     json_t *segments = json ? json_array() : NULL;
     if (!json)
         printf("line %u: %zu tokens, %u labels\n", record->line, record->n, record->n_labels);

@@ -15,11 +15,12 @@
 
 enum { DEMO_SITES = 3, DEMO_PATH = 1024, DEMO_NAME = 32 };
 
-/* What is trained, and how long. docs/operations.md tells how such figures are chosen. */
+/* What is trained, and how long. "Choosing rank, batch and steps" in README.md tells how such
+ * figures are chosen. */
 typedef struct demo_plan {
     uint64_t rounds, steps; /* local steps a round */
     uint64_t batch;         /* expected records a step and site */
-    uint64_t rank, first_layer;
+    uint64_t rank;
     const char *targets, *alpha, *learning_rate, *epsilon;
     const char *fields; /* of the answer's JSON, scored by exact match */
 } demo_plan;

@@ -14,15 +14,13 @@ enum { SILENCE_MS = 180000 }; /* nothing heard from any process for so long: som
 
 static dure_err found(demo *d, const char *endpoint, dure_diag *diag)
 {
-    char dir[DEMO_PATH], eval[DEMO_PATH + 32], rounds[24], steps[24], batch[24], rank[24],
-        first[24];
+    char dir[DEMO_PATH], eval[DEMO_PATH + 32], rounds[24], steps[24], batch[24], rank[24];
     demo_path(dir, d, "federation");
     snprintf(eval, sizeof eval, "%s/eval.jsonl", d->data);
     snprintf(rounds, sizeof rounds, "%llu", (unsigned long long)d->plan.rounds);
     snprintf(steps, sizeof steps, "%llu", (unsigned long long)d->plan.steps);
     snprintf(batch, sizeof batch, "%llu", (unsigned long long)d->plan.batch);
     snprintf(rank, sizeof rank, "%llu", (unsigned long long)d->plan.rank);
-    snprintf(first, sizeof first, "%llu", (unsigned long long)d->plan.first_layer);
     const char *const argv[] = {"init",
                                 dir,
                                 "--model",
@@ -45,8 +43,6 @@ static dure_err found(demo *d, const char *endpoint, dure_diag *diag)
                                 d->plan.alpha,
                                 "--targets",
                                 d->plan.targets,
-                                "--first-layer",
-                                first,
                                 "--learning-rate",
                                 d->plan.learning_rate,
                                 "--range",

@@ -4,7 +4,6 @@
 #include "common/json.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 static json_t *site_json(const demo_site *s)
 {
@@ -38,7 +37,7 @@ static json_t *summary_json(const demo *d)
 
 static const char *tint(const char *code)
 {
-    return isatty(STDOUT_FILENO) && dure_colour() ? code : "";
+    return dure_colour(stdout) ? code : "";
 }
 
 static void print_sites(const demo *d)

@@ -40,10 +40,10 @@ bool dure_on_terminal(void)
     return isatty(STDERR_FILENO) == 1;
 }
 
-bool dure_colour(void)
+bool dure_colour(FILE *stream)
 {
     const char *term = getenv("TERM");
-    return dure_on_terminal() && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
+    return isatty(fileno(stream)) == 1 && !getenv("NO_COLOR") && term && strcmp(term, "dumb") != 0;
 }
 
 void dure_progress_start(dure_progress *p, const char *what, const char *unit, uint64_t total_steps,

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Prints "dure COMMAND: sentence" on stderr and returns the exit status for `err`:
  * 2 for DURE_ERR_USAGE, else 1. */
@@ -17,9 +18,10 @@ int dure_print_json(json_t *value);
 /* The same of an event: its name, the time, and `facts`, which stay the caller's. */
 int dure_print_event(const char *name, const json_t *facts);
 
-/* True when stderr is a terminal (progress bars), and when colour may be used on it. */
+/* Whether stderr is a terminal (progress bars). */
 bool dure_on_terminal(void);
-bool dure_colour(void);
+/* Whether `stream` is a terminal that shows colours, and NO_COLOR does not forbid them. */
+bool dure_colour(FILE *stream);
 
 /* A progress bar with rate and ETA on a terminal, one line a step elsewhere. */
 typedef struct dure_progress {

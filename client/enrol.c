@@ -100,7 +100,7 @@ static dure_err make_policy(enrolment *e, dure_diag *diag)
                            DURE_POLICY_MODE(of_mode(e, DURE_PRIVACY_SUBJECT) ? DURE_PRIVACY_SUBJECT
                                                                              : DURE_PRIVACY_RECORD),
                        .collusion = collusion,
-                       .min_sites = collusion + 2 > 3 ? collusion + 2 : 3,
+                       .min_sites = dure_members_least(collusion),
                        .max_rate = 1,
                        .max_clip = t->training.clip,
                        .max_steps = (uint64_t)t->training.rounds * t->training.steps,

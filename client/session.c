@@ -87,7 +87,8 @@ static dure_err send_hello(dure_session *s, uint64_t now_ms, dure_diag *diag)
     memcpy(h->federation_id, s->federation_id.b, sizeof h->federation_id);
     memcpy(h->checkpoint_root, head.root.b, sizeof h->checkpoint_root);
     const dure_hash *round = s->round.config ? &s->round.hash : &s->site.state.round_hash;
-    memcpy(h->config_hash, round->b, sizeof h->config_hash);
+    if (s->round.config || s->site.state.reply.n)
+        memcpy(h->config_hash, round->b, sizeof h->config_hash);
     dure_hash chain_head = {{0}};
     if (s->ledger) dure_site_ledger_head(&chain_head, &h->chain_length, s->ledger);
     memcpy(h->chain_head, chain_head.b, sizeof h->chain_head);
@@ -353,7 +354,7 @@ static bool plan_is_used(const dure_session *s)
 static bool finished(dure_session *s, uint64_t now_ms, dure_err *err, dure_diag *diag)
 {
     if (!s->opts.exit_when_done) return false;
-    bool busy = s->round.config != NULL;
+    bool busy = s->round.config || s->round.result;
     const dure_dealer_status *status = dure_dealer_status_of(s->dealer);
     const bool copied = session_log_is_whole(s) || !status->connected;
     if (!busy && (s->all_done || plan_is_used(s)) && copied) return true;

@@ -19,17 +19,18 @@ typedef struct session_round {
     dure_buf encoding;   /* of config */
     dure_hash hash;      /* H_C */
     uint32_t self;
-    dure_secagg_client *client; /* owned; NULL after a restart that found a stored reply */
-    bool mask_ready;            /* A2 was accepted: the update may be masked */
-    bool charged;               /* masked and paid for: chunks may leave */
-    bool summed;                /* R4 was given */
-    uint32_t n_summed;          /* |U3|, once the result is there; 0: not known, nothing cosigned */
-    bool outdated;              /* the result's checkpoint is older than one seen: not cosigned */
-    dure_msg_fetch fetch;       /* asked for before it could be served */
+    dure_secagg_client *client;  /* owned; NULL after a restart that found a stored reply */
+    bool mask_ready;             /* A2 was accepted: the update may be masked */
+    bool charged;                /* masked and paid for: chunks may leave */
+    bool summed;                 /* R4 was given */
+    uint32_t n_summed;           /* |U3|, once the result is there */
+    bool outdated;               /* the result's checkpoint is older than one seen: not cosigned */
+    dure_msg_fetch fetch;        /* asked for before it could be served */
     uint32_t sent_from, sent_to; /* chunks that went over the present connection */
     uint64_t sent_ms;            /* the last of them */
-    dure_msg *result;            /* owned; waits for the sum to be downloaded */
-    double loss;                 /* mean over the round's steps, for the owner's screen */
+    dure_msg *result; /* owned; waits for the sum to be downloaded. Without config: of a round that
+                         this site was not in, or has forgotten */
+    double loss;      /* mean over the round's steps, for the owner's screen */
     uint32_t n_losses;
 } session_round;
 
@@ -65,7 +66,7 @@ enum { SESSION_STARTS = 4 };
 typedef struct proof_starts {
     dure_merkle_head heads[SESSION_STARTS]; /* the newest at (n - 1) % SESSION_STARTS */
     uint32_t n;                             /* of all times */
-    uint32_t passed_over;                   /* messages, since one was taken */
+    uint32_t passed_over;                   /* messages, since the log that was seen grew */
 } proof_starts;
 
 struct dure_session {
@@ -89,9 +90,10 @@ struct dure_session {
     uint32_t connects; /* handshakes greeted with HELLO */
     uint64_t heard_ms, hello_ms, beat_ms, away_said_ms, progress_ms, waiting_ms;
     uint64_t bytes_sent;
-    uint64_t greet_ms; /* HELLO is due then; 0: it is not */
-    bool open_missed;  /* a round was opened while the last one's sum was being fetched */
-    bool all_done;     /* the coordinator said that no round will follow */
+    uint64_t greet_ms;  /* HELLO is due then; 0: it is not */
+    bool open_missed;   /* a round was opened while the last one's result was being taken */
+    bool result_missed; /* a result was passed over; what comes right behind it follows it */
+    bool all_done;      /* the coordinator said that no round will follow */
     bool away;
     volatile sig_atomic_t stop;
 };
@@ -127,6 +129,9 @@ DURE_MUST_USE dure_err session_make_refusal(dure_msg *out, const dure_session *s
 /* A checkpoint's note, with the coordinator's signature verified; free() *out, also on error. */
 DURE_MUST_USE dure_err session_read_note(dure_note **out, const dure_session *s, dure_span text,
                                          dure_diag *diag);
+/* The adapter that the round after the last known result starts from; before any, the one that the
+ * terms determine. */
+DURE_MUST_USE dure_err session_next_start(dure_hash *out, const dure_session *s, dure_diag *diag);
 void session_take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES],
                         size_t n);
 /* A proof may begin at `head`: HELLO said so. */
@@ -175,6 +180,10 @@ DURE_MUST_USE dure_err session_on_entries(dure_session *s, const dure_msg_entrie
  * forgotten. */
 DURE_MUST_USE dure_err session_on_new_epoch(dure_session *s, const dure_msg_new_epoch *e,
                                             dure_diag *diag);
+/* The copy has all between the last result that this site knows (or the log's beginning) and entry
+ * `index`, and no round was closed there. */
+DURE_MUST_USE dure_err session_follows_directly(bool *directly, const dure_session *s,
+                                                uint64_t index, dure_diag *diag);
 /* The copy lacks nothing that can be had. */
 bool session_log_is_whole(const dure_session *s);
 /* Keeps the sum that led to the present adapter, for a coordinator that loses it. */

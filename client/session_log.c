@@ -122,6 +122,26 @@ dure_err session_settle_log(dure_session *s, dure_diag *diag)
     return pending && c->have == dure_witness_head(s->witness).n ? keep(s, diag) : DURE_OK;
 }
 
+dure_err session_follows_directly(bool *directly, const dure_session *s, uint64_t index,
+                                  dure_diag *diag)
+{
+    const dure_leaf_log *log = s->copy.log;
+    const uint64_t last = s->site.state.result_index;
+    dure_event *event = calloc(1, sizeof *event);
+    dure_err err = event ? DURE_OK : DURE_ERR_NOMEM;
+    *directly = log && dure_leaf_log_size(log) >= index;
+    for (uint64_t i = last ? last + 1 : 0; !err && *directly && i < index; i++) {
+        dure_buf leaf;
+        err = dure_leaf_log_read(&leaf, log, i, diag);
+        if (err) break;
+        err = dure_event_decode(event, dure_buf_span(&leaf), diag);
+        dure_buf_fini(&leaf);
+        *directly = !err && event->kind != DURE_EVENT_CLOSED;
+    }
+    free(event);
+    return err;
+}
+
 bool session_log_is_whole(const dure_session *s)
 {
     return s->copy.given_up || s->copy.have >= dure_witness_head(s->witness).n;

@@ -2,6 +2,7 @@
 #include "client/session_int.h"
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "crypto/wipe.h"
 #include "federation/global_adapter.h"
 #include "federation/round_config.h"
@@ -10,6 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* How far a round's number may be ahead of the last that this site took part in; the coordinator's
+ * bound on what sites claim is a millionth of it (coordinator/sites.c). */
+#define ROUNDS_AHEAD_MAX (UINT64_C(1) << 40)
 
 /* Whether this site knows of the result of any round. */
 static bool has_result(const dure_session *s)
@@ -191,7 +196,7 @@ void session_note_start(dure_session *s, const dure_merkle_head *head)
 
 /* The proof begins where the site's last HELLO stood, and that may have crossed with what has
  * brought the site further since. A coordinator that shows two logs can use this only to be asked
- * again, a few times. */
+ * again, a few times until the log grows. */
 static bool has_crossed(dure_session *s, const dure_merkle_head *shown,
                         const dure_merkle_proof *proof)
 {
@@ -203,6 +208,9 @@ static bool has_crossed(dure_session *s, const dure_merkle_head *shown,
     }
     if (!found || starts->passed_over >= SESSION_STARTS) return false;
     starts->passed_over++;
+    dure_log(DURE_LOG_WARN, "client", "message_passed_over",
+             "entries=%llu times=%u why=\"its proof begins at an earlier HELLO\"",
+             (unsigned long long)shown->n, starts->passed_over);
     session_note_start(s, shown); /* where the coordinator goes on until it is asked again */
     s->greet_ms = dure_clock_monotonic_ms();
     return true;
@@ -224,7 +232,8 @@ dure_err session_check_history(dure_session *s, const dure_merkle_head *shown, d
                             "the coordinator shows a log that the one this site has seen does not "
                             "extend: it was forked or rewritten");
     }
-    if (!err) s->starts.passed_over = 0;
+    if (!err) s->result_missed = false;
+    if (dure_witness_head(s->witness).n > seen.n) s->starts.passed_over = 0;
     if (err != DURE_ERR_AUTH || !has_crossed(s, shown, consistency)) return err;
     return dure_diag_set(diag, DURE_ERR_CANCELLED, "the message crossed with the site's HELLO");
 }
@@ -319,24 +328,46 @@ static dure_err first_adapter(dure_hash *out, const dure_terms *terms, dure_diag
     return err;
 }
 
+dure_err session_next_start(dure_hash *out, const dure_session *s, dure_diag *diag)
+{
+    *out = s->site.state.result_adapter;
+    return has_result(s) ? DURE_OK : first_adapter(out, &s->site.invitation.terms, diag);
+}
+
 /* A round follows the last result, which this site knows from its own part in it or from the log
  * that came before OPEN, and starts from that result's adapter, whatever the gate said. The first
  * starts from the adapter that the terms determine. */
 static dure_err check_start(const dure_session *s, const dure_config *config, dure_diag *diag)
 {
     const dure_site_state *state = &s->site.state;
-    dure_hash want = state->result_adapter;
+    dure_hash want;
     if (!dure_ct_equal(config->previous_t3, state->result_t3.b, DURE_DIGEST_BYTES)) {
         return dure_diag_set(diag, DURE_ERR_AUTH,
                              "the round does not follow the last result that this site was shown");
     }
-    dure_err err = has_result(s) ? DURE_OK : first_adapter(&want, &s->site.invitation.terms, diag);
+    dure_err err = session_next_start(&want, s, diag);
     if (err || dure_ct_equal(config->adapter_digest, want.b, DURE_DIGEST_BYTES)) return err;
     return dure_diag_set(
         diag, DURE_ERR_AUTH,
         has_result(s) ? "the round follows the last result but does not start from its "
                         "adapter"
                       : "the first round does not start from the federation's first adapter");
+}
+
+/* Numbers only grow, and disks keep them as signed ones: a leap would use them up for good. */
+static dure_err check_number(const dure_session *s, const dure_config *config, dure_diag *diag)
+{
+    const uint64_t last = s->site.state.last_round;
+    if (config->round <= last) {
+        return dure_diag_set(diag, DURE_ERR_POLICY,
+                             "round %llu was opened again, but this site took part in round %llu",
+                             (unsigned long long)config->round, (unsigned long long)last);
+    }
+    if (config->round <= INT64_MAX && config->round - last <= ROUNDS_AHEAD_MAX) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_PROTO,
+                         "round %llu leaps too far ahead of round %llu, the last one that this "
+                         "site took part in: the numbers would soon be used up",
+                         (unsigned long long)config->round, (unsigned long long)last);
 }
 
 static dure_err check_round(dure_session *s, const dure_config *config, uint32_t *self,
@@ -353,12 +384,7 @@ static dure_err check_round(dure_session *s, const dure_config *config, uint32_t
             err = dure_diag_set(diag, DURE_ERR_POLICY, "this site is not a member of the round");
         }
     }
-    if (!err && config->round <= s->site.state.last_round) {
-        err = dure_diag_set(diag, DURE_ERR_POLICY,
-                            "round %llu was opened again, but this site took part in round %llu",
-                            (unsigned long long)config->round,
-                            (unsigned long long)s->site.state.last_round);
-    }
+    if (!err) err = check_number(s, config, diag);
     if (!err) err = check_own(s, config, *self, diag);
     if (!err) err = check_start(s, config, diag);
     if (!err) err = dure_policy_check_round(&s->site.policy, config, *self, diag);
@@ -442,9 +468,11 @@ dure_err session_on_open(dure_session *s, const dure_msg *msg, dure_diag *diag)
     dure_hash hash;
     uint32_t self = 0;
     dure_diag why = {{0}};
-    if (s->round.result) {
-        /* The last round's sum is still being fetched: this round is asked for after it. */
+    if (s->round.result || s->result_missed) {
+        /* The last round's sum is still being fetched, or its result comes again: this round is
+         * asked for after it. Once for each result, should that one not come. */
         s->open_missed = true;
+        s->result_missed = false;
         return DURE_OK;
     }
     dure_err err = dure_round_config_hash(&hash, open->config);

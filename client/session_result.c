@@ -96,9 +96,8 @@ static dure_err check_whole(dure_session *s, const dure_msg_result *r, const dur
     memcpy(outcome.t3.b, r->t3, sizeof outcome.t3.b);
     memcpy(outcome.adapter_out.b, r->adapter_digest, sizeof outcome.adapter_out.b);
     memcpy(outcome.sum.b, r->sum_digest, sizeof outcome.sum.b);
-    bool known = own_view(&outcome, s);
-    if (!known) logged_view(&outcome, &event->u.round);
-    s->round.n_summed = known ? (uint32_t)dure_members_count(&outcome.u3) : 0;
+    if (!own_view(&outcome, s)) logged_view(&outcome, &event->u.round);
+    s->round.n_summed = (uint32_t)dure_members_count(&outcome.u3);
     dure_round_event_make(want, DURE_EVENT_CLOSED, s->round.config, &outcome, event->time_s);
     want->index = r->leaf_index;
     dure_err err = dure_event_encode(&leaf, want, diag);
@@ -276,6 +275,23 @@ static dure_err finish(dure_session *s, dure_diag *diag)
     return err;
 }
 
+/* The same for a round that this site was not in: it says that the log extends what it saw, and
+ * follows its result. */
+static dure_err accept_others(dure_session *s, const dure_msg_result *r, bool outdated,
+                              dure_diag *diag)
+{
+    note_result(&s->site.state, r);
+    dure_err err = dure_site_save_state(&s->site, diag);
+    return err || outdated ? err : cosign(s, diag);
+}
+
+static dure_err finish_others(dure_session *s, dure_diag *diag)
+{
+    dure_err err = accept_others(s, &s->round.result->u.result, s->round.outdated, diag);
+    session_drop_round(s);
+    return err;
+}
+
 dure_err session_on_sum(dure_session *s, dure_diag *diag)
 {
     const dure_msg_result *r = &s->round.result->u.result;
@@ -288,17 +304,28 @@ dure_err session_on_sum(dure_session *s, dure_diag *diag)
     }
     if (!err) err = session_keep_sum(s, dure_buf_span(&s->load.bytes), diag);
     if (!err) err = store_adapter(s, &next, &digest, diag);
-    if (!err) err = finish(s, diag);
+    if (!err) err = s->round.config ? finish(s, diag) : finish_others(s, diag);
     dure_buf_fini(&next);
     return err;
 }
 
-/* The sum can be followed only from the adapter that the round started from, and by who knows how
- * many it sums. Otherwise the entry is verified and the adapter comes with the next round. */
-static bool can_follow(const dure_session *s)
+/* The sum can be followed only from the adapter that the round started from; a site without it
+ * verifies the entry, and the adapter comes with the next round. The first one is made here: it
+ * follows from the terms, and before the first result no coordinator has to be asked for it. */
+static dure_err can_follow(bool *can, dure_session *s, const uint8_t adapter_in[32],
+                           dure_diag *diag)
 {
-    return s->round.n_summed && s->adapter.n &&
-           dure_ct_equal(s->adapter_digest.b, s->round.config->adapter_digest, DURE_DIGEST_BYTES);
+    dure_buf first;
+    dure_hash digest;
+    *can = s->adapter.n && dure_ct_equal(s->adapter_digest.b, adapter_in, DURE_DIGEST_BYTES);
+    if (s->adapter.n) return DURE_OK;
+    dure_err err = dure_global_adapter_first(&first, &s->site.invitation.terms, diag);
+    if (err) return err;
+    err = dure_hash_bytes(&digest, dure_buf_span(&first));
+    *can = !err && dure_ct_equal(digest.b, adapter_in, DURE_DIGEST_BYTES);
+    if (*can) err = store_adapter(s, &first, &digest, diag);
+    dure_buf_fini(&first);
+    return err;
 }
 
 /* ---- the result of a round that this site was not in, or not to its end ---- */
@@ -319,21 +346,58 @@ static dure_err check_my_part(const dure_session *s, const dure_event_round *e, 
     return DURE_OK;
 }
 
-/* The log alone is checked: what the next round has to start from is in it, and whoever cosigns
- * says that it extends what he saw. */
-static dure_err on_others_result(dure_session *s, const dure_msg_result *r, dure_diag *diag)
+/* A result that directly follows the last one that this site knows starts from that one's adapter.
+ * Others may have come in between while it was away; it learns of the last of them alone. */
+static dure_err check_start(const dure_session *s, const dure_msg_result *r,
+                            const dure_event_round *e, dure_diag *diag)
 {
-    bool outdated = false;
+    bool directly = false;
+    dure_hash start;
+    dure_err err = session_follows_directly(&directly, s, r->leaf_index, diag);
+    if (err || !directly) return err;
+    err = session_next_start(&start, s, diag);
+    if (err || dure_hash_equal(&start, &e->adapter_in)) return err;
+    return wrong(diag, "its log entry starts from another adapter than the result before left");
+}
+
+/* Whoever was in the round checks the sum, but a coordinator can see to it that nobody was to its
+ * end. So all who hold the adapter that the round started from follow the sum to the next one. A
+ * round in hand is over then, whether it was this one's or was opened beside it. */
+static dure_err follow_others(dure_session *s, dure_msg **msg, const dure_event_round *e,
+                              dure_diag *diag)
+{
+    dure_round_outcome outcome;
+    dure_err err = session_give_up(s, "the result of another round came", diag);
+    if (err) return err;
+    logged_view(&outcome, e);
+    s->round.n_summed = (uint32_t)dure_members_count(&outcome.u3);
+    s->round.result = *msg;
+    *msg = NULL;
+    return session_download(s, DOWNLOAD_SUM, s->round.result->u.result.sum_digest, diag);
+}
+
+/* What the next round has to start from is in the log. Nothing is followed from an entry that is
+ * known already, or older. */
+static dure_err on_others_result(dure_session *s, dure_msg **msg, dure_diag *diag)
+{
+    const dure_msg_result *r = &(*msg)->u.result;
+    const bool news = r->leaf_index > s->site.state.result_index;
+    bool outdated = false, follow = false;
     dure_event *event = calloc(1, sizeof *event);
     dure_err err = event ? dure_event_decode(event, r->leaf, diag) : DURE_ERR_NOMEM;
     if (!err) err = check_event(r, event, diag);
     if (!err) err = check_my_part(s, &event->u.round, diag);
     if (!err) err = check_inclusion(&outdated, s, r, diag);
+    if (!err && !outdated && news) {
+        err = check_start(s, r, &event->u.round, diag);
+        if (!err) err = can_follow(&follow, s, event->u.round.adapter_in.b, diag);
+    }
+    if (!err && follow)
+        err = follow_others(s, msg, &event->u.round, diag);
+    else if (!err && !outdated)
+        err = accept_others(s, r, false, diag);
     free(event);
-    if (err || outdated) return err;
-    note_result(&s->site.state, r);
-    err = dure_site_save_state(&s->site, diag);
-    return err ? err : cosign(s, diag);
+    return err;
 }
 
 /* While the sum comes: the same result in the log as it is by then. What the coordinator sends next
@@ -349,28 +413,41 @@ static dure_err on_repeat(dure_session *s, const dure_msg_result *r, dure_diag *
 
 static dure_err take_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
-    const dure_msg_result *r = &(*msg)->u.result;
+    const dure_msg_result *r = &(*msg)->u.result, *first;
     const dure_site_state *state = &s->site.state;
+    const bool in_hand =
+        s->round.config && dure_ct_equal(r->config_hash, s->round.hash.b, DURE_DIGEST_BYTES);
+    bool follow = false;
     dure_err err = DURE_OK;
-    if (!s->round.config && state->round_config.n &&
+    if (s->round.result) {
+        first = &s->round.result->u.result;
+        if (dure_ct_equal(r->config_hash, first->config_hash, sizeof first->config_hash))
+            return on_repeat(s, r, diag);
+        /* It follows the one whose sum is being fetched: it is asked for after that. */
+        s->open_missed = s->result_missed = true;
+        return DURE_OK;
+    }
+    if (!in_hand && state->round_config.n &&
         dure_ct_equal(r->config_hash, state->round_hash.b, DURE_DIGEST_BYTES)) {
-        err = session_revive(s, diag);
+        err = session_give_up(s, "the result of an earlier round came", diag);
+        if (!err) err = session_revive(s, diag);
         if (err) return err;
+    } else if (!in_hand) {
+        return on_others_result(s, msg, diag);
     }
-    if (!s->round.config || !dure_ct_equal(r->config_hash, s->round.hash.b, DURE_DIGEST_BYTES)) {
-        return on_others_result(s, r, diag);
-    }
-    if (s->round.result) return on_repeat(s, r, diag);
     err = check_leaf(s, r, diag);
+    if (!err) err = can_follow(&follow, s, s->round.config->adapter_digest, diag);
     if (err) return err;
     s->round.result = *msg;
     *msg = NULL;
-    if (!can_follow(s)) return finish(s, diag);
-    return session_download(s, DOWNLOAD_SUM, r->sum_digest, diag);
+    if (!follow) return finish(s, diag);
+    return session_download(s, DOWNLOAD_SUM, s->round.result->u.result.sum_digest, diag);
 }
 
 dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
     dure_err err = take_result(s, msg, diag);
-    return err == DURE_ERR_CANCELLED ? DURE_OK : err; /* HELLO brings it again */
+    if (err != DURE_ERR_CANCELLED) return err;
+    s->result_missed = true; /* HELLO brings it again */
+    return DURE_OK;
 }

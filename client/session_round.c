@@ -293,13 +293,27 @@ static dure_err charge(dure_session *s, dure_diag *diag)
     return err;
 }
 
+/* Nothing has left, so nothing is paid. Where masking has ended the round, its abort is among the
+ * actions; unless it failed for a reason of this machine's, the session goes on without it. */
+static dure_err not_masked(dure_session *s, dure_secagg_actions *actions, dure_err err,
+                           const dure_diag *why, dure_diag *diag)
+{
+    const char *text = why->text[0] ? why->text : dure_err_text(err);
+    dure_log(DURE_LOG_WARN, "client", "update_not_masked", "why=\"%s\"", text);
+    dure_err last = act(s, actions, diag);
+    dure_secagg_actions_fini(actions);
+    if (last) return last;
+    const bool ended = !s->round.client;
+    return ended && !dure_err_is_local(err) ? DURE_OK : dure_diag_set(diag, err, "%s", text);
+}
+
 /* Both the shares (A2) and the update are there. */
 static dure_err mask(dure_session *s, dure_diag *diag)
 {
     const int32_t *units = NULL;
     size_t n = 0;
     dure_secagg_actions actions = {0};
-    dure_diag why = {{0}};
+    dure_diag why = {{0}}, refused = {{0}}; /* what the work says stays here */
     dure_err err = dure_work_update(&units, &n, s->work, &why);
     s->round.mask_ready = false;
     if (err == DURE_ERR_LIMIT) { /* a share of noise too long for a word: nothing has left */
@@ -309,8 +323,9 @@ static dure_err mask(dure_session *s, dure_diag *diag)
     if (err) return dure_diag_set(diag, err, "%s", why.text[0] ? why.text : dure_err_text(err));
     if (dure_work_lost(s->work, &why))
         session_report(s, "training_lost", json_pack("{s:s}", "why", why.text));
-    err = dure_secagg_client_update(&actions, s->round.client, units, n, diag);
-    if (!err) err = charge(s, diag);
+    err = dure_secagg_client_update(&actions, s->round.client, units, n, &refused);
+    if (err) return not_masked(s, &actions, err, &refused, diag);
+    err = charge(s, diag);
     if (!err) err = act(s, &actions, diag);
     dure_secagg_actions_fini(&actions);
     return err;
@@ -345,13 +360,13 @@ static dure_err note_round(dure_session *s, const dure_msg *msg, dure_diag *diag
 
 /* ---- after a restart: the reply of R4 and nothing else of the round ---- */
 
-/* The reply will not be repeated any more. */
+/* The reply will not be repeated any more. What the round's result is checked by stays: a result
+ * may come whatever was said before. */
 static dure_err forget_stored(dure_session *s, dure_diag *diag)
 {
     dure_site_state *state = &s->site.state;
     dure_buf_fini(&state->reply);
     dure_buf_init(&state->reply, DURE_SITE_REPLY_MAX);
-    state->round_hash = (dure_hash){{0}};
     session_drop_round(s);
     return dure_site_save_state(&s->site, diag);
 }

@@ -51,9 +51,9 @@ typedef struct dure_site_state {
     uint64_t rounds_done;  /* results verified */
     uint64_t signed_round; /* the round of the only T3 signed in it, and that T3 */
     dure_hash signed_t3;
-    dure_hash round_hash;  /* H_C of the round in which R4 was given; zero: none */
-    dure_buf round_config; /* its C, and the R4 frame: to be repeated until the result */
-    dure_buf reply;
+    dure_hash round_hash; /* H_C of the last round in which R4 was given, until its result; zero: */
+    dure_buf round_config; /* none. Its C; and the R4 frame, */
+    dure_buf reply;        /* to be repeated until the result, or until the round is called over */
     dure_members round_u2, round_u3; /* its members that shared, and that were summed */
     dure_hash result_t3;             /* of the last result that was verified, its adapter, and */
     dure_hash result_adapter;        /* the entry of the log that closed its round; */

@@ -54,6 +54,9 @@ bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient);
 /* Adds a gradient to t->total; false if it is not finite. */
 bool dure_trainer_add_plain(dure_trainer *t, const float *gradient);
 
+/* Of the file of dure_trainer_save(). */
+size_t dure_trainer_state_bytes(const dure_trainer *t);
+
 DURE_MUST_USE dure_err dure_trainer_eval_check(const dure_trainer_eval *eval, dure_diag *diag);
 DURE_MUST_USE dure_err dure_trainer_eval_init(dure_trainer *t);
 void dure_trainer_eval_fini(dure_trainer *t);

@@ -4,8 +4,6 @@
 
 #include <string.h>
 
-#define FILE_MAX_BYTES ((size_t)1 << 33)
-
 /* magic, digest of the options, step, optimizer's step, first loss, best loss, best step,
  * evaluations since, the clip (of a plan that adapts it), factors, moments m and v, the best
  * factors (with an evaluation alone), SHA-256 of all before it. */
@@ -128,6 +126,17 @@ static bool adapts(const dure_trainer *t)
     return t->opts.plan && t->opts.plan->adaptive.count_sigma_num > 0;
 }
 
+static size_t head_bytes(const dure_trainer *t)
+{
+    return HEAD_BYTES + (adapts(t) ? sizeof(double) : 0);
+}
+
+size_t dure_trainer_state_bytes(const dure_trainer *t)
+{
+    size_t floats = t->lora->n + (t->opts.eval ? 3 : 2) * t->n;
+    return head_bytes(t) + floats * sizeof(float) + DURE_HASH_BYTES;
+}
+
 static dure_err put_head(dure_buf *head, const dure_trainer *t)
 {
     dure_hash options;
@@ -173,7 +182,7 @@ static dure_err write_state(const char *path, const dure_trainer *t, dure_span h
 dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_diag *diag)
 {
     dure_buf head;
-    dure_buf_init(&head, HEAD_BYTES + 8);
+    dure_buf_init(&head, head_bytes(trainer));
     dure_err err = put_head(&head, trainer);
     if (err)
         dure_diag_set(diag, err, "cannot save the state of the run to %s: %s", path,
@@ -188,7 +197,6 @@ dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_d
 static dure_err check_state(const dure_trainer *t, const dure_buf *file)
 {
     dure_hash options, sum;
-    size_t floats = t->lora->n + (t->opts.eval ? 3 : 2) * t->n;
     if (file->n < HEAD_BYTES + sizeof sum.b) return DURE_ERR_FORMAT;
     size_t body = file->n - sizeof sum.b;
     dure_err err = dure_hash_bytes(&sum, dure_span_of(file->data, body));
@@ -199,8 +207,7 @@ static dure_err check_state(const dure_trainer *t, const dure_buf *file)
     err = options_hash(&options, t->lora, &t->opts);
     if (err) return err;
     if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
-    size_t head = HEAD_BYTES + (adapts(t) ? sizeof(double) : 0);
-    return body == head + floats * sizeof(float) ? DURE_OK : DURE_ERR_FORMAT;
+    return file->n == dure_trainer_state_bytes(t) ? DURE_OK : DURE_ERR_FORMAT;
 }
 
 static dure_err take_state(dure_trainer *t, const dure_buf *file)
@@ -226,9 +233,10 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
 dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag)
 {
     dure_buf file;
-    dure_err err = dure_file_read(&file, path, FILE_MAX_BYTES, diag);
-    if (err) return err;
-    err = check_state(trainer, &file);
+    dure_err err = dure_file_read(&file, path, dure_trainer_state_bytes(trainer), diag);
+    bool larger = err == DURE_ERR_LIMIT; /* than this run's ever is: another's */
+    if (err && !larger) return err;
+    err = larger ? DURE_ERR_STATE : check_state(trainer, &file);
     if (!err)
         err = take_state(trainer, &file);
     else if (err == DURE_ERR_STATE)

@@ -1,5 +1,5 @@
 /* Base64 (RFC 4648, section 4), on one line and with padding; the reader accepts only what the
- * writer writes, so every value has one text. */
+ * writer writes, so every value has one text. Whoever breaks lines does so around it. */
 #pragma once
 
 #include "common/buf.h"

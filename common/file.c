@@ -156,6 +156,16 @@ dure_err dure_file_sync_folder(const char *path, dure_diag *diag)
     return sync_folder_of(path) ? dure_file_errno(diag, "sync the folder of", path) : DURE_OK;
 }
 
+/* One that is not synced does not stay, so that the next try makes and syncs it. */
+static dure_err make_folder(const char *path, dure_diag *diag)
+{
+    if (mkdir(path, 0700))
+        return errno == EEXIST ? DURE_OK : dure_file_errno(diag, "create the folder", path);
+    dure_err err = dure_file_sync_folder(path, diag);
+    if (err) rmdir(path);
+    return err;
+}
+
 dure_err dure_dir_make(const char *path, dure_diag *diag)
 {
     char part[4096];
@@ -167,8 +177,8 @@ dure_err dure_dir_make(const char *path, dure_diag *diag)
         if (part[i] != '/' && part[i] != 0) continue;
         char kept = part[i];
         part[i] = 0;
-        if (mkdir(part, 0700) && errno != EEXIST)
-            return dure_file_errno(diag, "create the folder", part);
+        dure_err err = make_folder(part, diag);
+        if (err) return err;
         part[i] = kept;
     }
     struct stat info;

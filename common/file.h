@@ -35,7 +35,8 @@ void dure_file_writer_fini(dure_file_writer *w);
 /* Syncs the folder that `path` lies in: a new file outlives a power cut only after that. */
 DURE_MUST_USE dure_err dure_file_sync_folder(const char *path, dure_diag *diag);
 
-/* Creates `path` and its parents (mode 0700 where missing); fine if it is there. */
+/* Creates `path` and its parents (mode 0700 where missing), each synced in the folder that names
+ * it; fine if it is there. */
 DURE_MUST_USE dure_err dure_dir_make(const char *path, dure_diag *diag);
 /* Removes a folder and all below it; fine if it is not there. Does not follow links. */
 DURE_MUST_USE dure_err dure_dir_remove(const char *path, dure_diag *diag);

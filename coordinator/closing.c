@@ -115,22 +115,18 @@ out:
 
 /* ---- the new adapter ---- */
 
-/* The leaf that closes this round: where it is, or where it will be. */
-static dure_err closed_leaf(uint64_t *index, dure_buf *leaf, dure_coordinator *c, dure_diag *diag)
+dure_err dure_coordinator_closed_leaf(uint64_t *index, dure_buf *leaf, const dure_coordinator *c,
+                                      dure_diag *diag)
 {
     const dure_leaf_log *log = dure_journal_log(c->journal);
-    const uint64_t n = dure_leaf_log_size(log);
+    bool there = false;
     dure_event *event = calloc(1, sizeof *event);
+    dure_buf_init(leaf, DURE_LEAF_MAX);
     if (!event) return DURE_ERR_NOMEM;
-    dure_err err = dure_leaf_log_read(leaf, log, n - 1, diag);
-    if (!err) err = dure_event_decode(event, dure_buf_span(leaf), diag);
-    const bool there = !err && event->kind == DURE_EVENT_CLOSED &&
-                       dure_hash_equal(&event->u.round.h_c, &c->now.row.config_hash);
-    *index = there ? n - 1 : n;
-    if (!there) {
-        dure_buf_fini(leaf);
-        dure_buf_init(leaf, DURE_LEAF_MAX);
-    }
+    dure_err err = dure_coordinator_last_said(&there, event, c, diag);
+    there = !err && there && event->kind == DURE_EVENT_CLOSED;
+    *index = there ? event->index : dure_leaf_log_size(log);
+    if (there) err = dure_leaf_log_read(leaf, log, *index, diag);
     free(event);
     return err;
 }
@@ -151,7 +147,7 @@ static dure_err register_version(dure_coordinator *c, dure_span file, dure_diag 
                                 .round = c->now.row.round,
                                 .base = c->folder.settings.terms.base.digest,
                                 .created_s = dure_clock_wall_s()};
-    dure_err err = closed_leaf(&candidate.ledger_index, &leaf, c, diag);
+    dure_err err = dure_coordinator_closed_leaf(&candidate.ledger_index, &leaf, c, diag);
     dure_buf_fini(&leaf);
     if (!err) err = dure_registry_add(&c->gating.version, c->registry, &candidate, file, diag);
     return err;
@@ -363,7 +359,7 @@ typedef struct result_parts {
 
 static dure_err close_leaf(dure_coordinator *c, result_parts *parts, dure_diag *diag)
 {
-    dure_err err = closed_leaf(&parts->index, &parts->leaf, c, diag);
+    dure_err err = dure_coordinator_closed_leaf(&parts->index, &parts->leaf, c, diag);
     if (err || parts->leaf.n > 0) return err;
     const dure_round_outcome outcome = {.config_hash = c->now.row.config_hash,
                                         .t3 = c->now.row.t3,

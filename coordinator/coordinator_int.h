@@ -22,11 +22,11 @@
 
 /* What the loop knows about a site of the roster, by its place there. */
 typedef struct dure_site_state {
-    dure_hash id;         /* routing id: hash of its CURVE key */
-    bool present;         /* said HELLO since the start, and was heard since */
-    uint64_t heard_ms;    /* last message of any kind */
-    uint64_t roster_size; /* entries it has */
-    uint64_t last_round;
+    dure_hash id;                /* routing id: hash of its CURVE key */
+    bool present;                /* said HELLO since the start, and was heard since */
+    uint64_t heard_ms;           /* last message of any kind */
+    uint64_t roster_size;        /* entries it has */
+    uint64_t last_round;         /* by its word, if that can be */
     dure_merkle_head checkpoint; /* the last one it verified */
     uint64_t bytes_in, bytes_out;
     dure_site_chain chain;     /* the longest budget chain that it showed, in this run or before */
@@ -186,6 +186,10 @@ DURE_MUST_USE dure_err dure_coordinator_resume(dure_coordinator *c, uint64_t now
                                                dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_send_open(dure_coordinator *c, uint32_t member,
                                                   dure_diag *diag);
+/* Whether the last leaf about a round is about the round in hand; `event` holds it then. A crash
+ * may have come between the log and the store, and a promotion after it. */
+DURE_MUST_USE dure_err dure_coordinator_last_said(bool *found, dure_event *event,
+                                                  const dure_coordinator *c, dure_diag *diag);
 void dure_coordinator_forget_round(dure_coordinator *c);
 /* How many sites are here, and how many the next round needs; what is waited for. */
 void dure_coordinator_waiting(uint32_t *present, uint32_t *needed, char text[DURE_MSG_TEXT_SIZE],
@@ -208,6 +212,10 @@ bool dure_coordinator_member_of(uint32_t *member, const dure_coordinator *c, siz
 DURE_MUST_USE dure_err dure_coordinator_sum(dure_coordinator *c, dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_take_up_sum(dure_coordinator *c, dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_tick_gate(dure_coordinator *c, dure_diag *diag);
+/* The leaf that closes the round in hand: where it is, or where it will be, with `leaf` empty. The
+ * caller ends `leaf`. */
+DURE_MUST_USE dure_err dure_coordinator_closed_leaf(uint64_t *index, dure_buf *leaf,
+                                                    const dure_coordinator *c, dure_diag *diag);
 DURE_MUST_USE dure_err dure_coordinator_on_cosign(dure_coordinator *c, size_t site,
                                                   const dure_msg *msg, dure_diag *diag);
 

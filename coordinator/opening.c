@@ -282,10 +282,8 @@ static dure_err log_roster(dure_coordinator *c, dure_event *event, dure_diag *di
     return append_event(c, event, diag);
 }
 
-/* Whether the last leaf about a round is about the round in hand; `event` holds it then. A crash
- * may have come between the log and the store. */
-static dure_err find_last_said(bool *found, dure_event *event, const dure_coordinator *c,
-                               dure_diag *diag)
+dure_err dure_coordinator_last_said(bool *found, dure_event *event, const dure_coordinator *c,
+                                    dure_diag *diag)
 {
     const dure_leaf_log *log = dure_journal_log(c->journal);
     bool of_a_round = false;
@@ -307,7 +305,7 @@ static dure_err find_last_said(bool *found, dure_event *event, const dure_coordi
 static dure_err log_opened(dure_coordinator *c, dure_event *event, dure_diag *diag)
 {
     bool found = false;
-    dure_err err = find_last_said(&found, event, c, diag);
+    dure_err err = dure_coordinator_last_said(&found, event, c, diag);
     if (err || found) return err;
     const dure_round_outcome outcome = {.config_hash = c->now.row.config_hash};
     dure_round_event_make(event, DURE_EVENT_OPENED, c->now.config, &outcome, dure_clock_wall_s());
@@ -485,7 +483,7 @@ static dure_err resume_round(dure_coordinator *c, uint64_t now_ms, dure_diag *di
 /* The log ended the round and the store was not told any more: *ended, and told now. */
 static dure_err settle_aborted(bool *ended, dure_coordinator *c, dure_event *event, dure_diag *diag)
 {
-    dure_err err = find_last_said(ended, event, c, diag);
+    dure_err err = dure_coordinator_last_said(ended, event, c, diag);
     *ended = !err && *ended && event->kind == DURE_EVENT_ABORTED;
     if (!*ended) return err;
     err = dure_store_fail_round(c->store, c->now.row.round, event->u.round.reason, event->time_s,

@@ -88,17 +88,30 @@ bool dure_coordinator_is_behind(const dure_coordinator *c, const dure_msg_hello 
 
 bool dure_coordinator_asks_guests(const dure_coordinator *c)
 {
-    const uint64_t at_ms = c->recovery.guest_ms;
-    return at_ms && dure_elapsed_ms(dure_clock_monotonic_ms(), at_ms) < ANSWER_MS;
+    const dure_recovery *r = &c->recovery;
+    const bool waits = r->guest_ms && !r->guest_wrong &&
+                       dure_elapsed_ms(dure_clock_monotonic_ms(), r->guest_ms) < ANSWER_MS;
+    return waits || is_busy(r);
+}
+
+/* Anyone can claim to have seen more, under a new key each time. So a question holds up the other
+ * guests for ANSWER_MS, and no question does for as long after it: they are answered then. */
+static void hold_guests(dure_recovery *r, const dure_hash *peer)
+{
+    const uint64_t now_ms = dure_clock_monotonic_ms();
+    if (r->guest_ms && dure_elapsed_ms(now_ms, r->guest_ms) < 2 * ANSWER_MS) return;
+    r->guest_ms = now_ms;
+    r->guest = *peer;
+    r->guest_wrong = false;
 }
 
 dure_err dure_coordinator_ask_back(dure_coordinator *c, const dure_hash *peer, bool member,
                                    const dure_msg_hello *h, dure_diag *diag)
 {
-    if (!member) c->recovery.guest_ms = dure_clock_monotonic_ms();
     if (is_busy(&c->recovery) || is_doubted(&c->recovery, peer)) return DURE_OK;
     dure_log(DURE_LOG_INFO, "coordinator", "is_behind", "claimed_log=%llu claimed_roster=%llu",
              (unsigned long long)h->checkpoint_size, (unsigned long long)h->roster_size);
+    if (!member) hold_guests(&c->recovery, peer);
     if (h->checkpoint_size > dure_journal_newest(c->journal))
         return ask(c, peer, DURE_ENTRIES_CHECKPOINT, 0, diag);
     return member ? ask(c, peer, DURE_ENTRIES_ROSTER, dure_roster_entries(c->roster), diag)
@@ -112,6 +125,7 @@ static dure_err refuse(dure_coordinator *c, const dure_hash *peer, const char *n
     const char *text = why->text[0] ? why->text : dure_err_text(err);
     if (dure_err_is_local(err)) return dure_diag_set(diag, err, "%s", text);
     doubt(&c->recovery, peer);
+    if (dure_hash_equal(peer, &c->recovery.guest)) c->recovery.guest_wrong = true;
     dure_coordinator_report(c, "recovery_refused",
                             json_pack("{s:s, s:s}", "site", name, "why", text));
     return DURE_OK;

@@ -58,7 +58,9 @@ typedef struct dure_recovery {
     dure_hash source; /* who is asked, but for FILES */
     char source_name[DURE_NAME_SIZE];
     uint64_t asked_ms;
-    uint64_t guest_ms; /* when a guest was asked last; 0: never */
+    uint64_t guest_ms; /* when a guest was asked last so that others wait; 0: never */
+    dure_hash guest;   /* who */
+    bool guest_wrong;  /* and its answer was */
     dure_buf note;     /* the newer checkpoint, which has `head` */
     dure_merkle_head head;
     dure_roster *roster;  /* owned; the source's, not confirmed yet */
@@ -87,8 +89,8 @@ bool dure_coordinator_is_behind(const struct dure_coordinator *c, const dure_msg
 DURE_MUST_USE dure_err dure_coordinator_ask_back(struct dure_coordinator *c, const dure_hash *peer,
                                                  bool member, const dure_msg_hello *hello,
                                                  dure_diag *diag);
-/* Somebody who is no member (yet) was asked just now: guests are not refused before that is
- * settled. */
+/* Somebody who is no member (yet) was asked just now, or a proved log is being read: guests are not
+ * refused before that is settled, by an answer or for want of one. */
 bool dure_coordinator_asks_guests(const struct dure_coordinator *c);
 /* Entries from a peer, named as logs may call it; `member`: as above. */
 DURE_MUST_USE dure_err dure_coordinator_on_entries(struct dure_coordinator *c,

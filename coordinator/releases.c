@@ -96,17 +96,30 @@ dure_err dure_releases_log(size_t *n, dure_registry *registry, dure_journal *jou
     return next == DURE_ERR_NOT_FOUND ? DURE_OK : next;
 }
 
-static dure_err log_locked(const char *dir, const char *ledger, dure_registry *registry,
-                           dure_diag *diag)
+/* From the sum to the result the next entry is the round's own, and the run that ends it will make
+ * both. */
+static dure_err is_between(bool *between, dure_store *store, dure_diag *diag)
+{
+    dure_round_row row;
+    dure_err err = dure_store_unfinished(&row, store, diag);
+    *between = !err && row.status == DURE_STORED_SUMMED;
+    return err == DURE_ERR_NOT_FOUND ? DURE_OK : err;
+}
+
+static dure_err log_locked(bool *waits, const char *dir, const char *ledger,
+                           dure_registry *registry, dure_diag *diag)
 {
     dure_store *store = NULL;
     dure_store_facts facts;
     dure_journal *journal = NULL;
     size_t n = 0;
     dure_err err = dure_store_open_read(&store, dir, diag);
-    if (!err) err = dure_store_facts_get(&facts, store, diag);
+    if (!err) err = is_between(waits, store, diag);
+    if (err || *waits) goto out;
+    err = dure_store_facts_get(&facts, store, diag);
     if (!err) err = dure_journal_open(&journal, ledger, DURE_LEAF_LOG_WRITE, diag);
     if (!err) err = dure_releases_log(&n, registry, journal, facts.run_id, diag);
+out:
     dure_journal_close(&journal);
     dure_store_close(&store);
     return err;
@@ -127,7 +140,7 @@ dure_err dure_releases_log_folder(bool *waits, const char *dir, dure_registry *r
         err = DURE_OK;
         goto out;
     }
-    if (!err) err = log_locked(dir, ledger, registry, diag);
+    if (!err) err = log_locked(waits, dir, ledger, registry, diag);
 out:
     if (lock.fd >= 0) dure_lock_release(&lock);
     free(lock_path);

@@ -18,7 +18,8 @@
  * of run `run_id` made gets no entry. */
 DURE_MUST_USE dure_err dure_releases_log(size_t *n, dure_registry *registry, dure_journal *journal,
                                          uint64_t run_id, dure_diag *diag);
-/* The same for the coordinator's folder `dir` when no coordinator runs there. *waits: one runs, and
- * will do it. A folder without a log is left alone. */
+/* The same for the coordinator's folder `dir` when no coordinator runs there. *waits: one runs and
+ * will do it, or the next one will, once it has entered the result of a round that has its sum. A
+ * folder without a log is left alone. */
 DURE_MUST_USE dure_err dure_releases_log_folder(bool *waits, const char *dir,
                                                 dure_registry *registry, dure_diag *diag);

@@ -90,7 +90,17 @@ static dure_err ask_again(dure_coordinator *c, uint64_t now_ms, dure_diag *diag)
     return err ? err : ask_all(c, now_ms, diag);
 }
 
-/* Takes a member out that broke the protocol: its spool goes, the round goes on without it. */
+/* Its spool goes, unless the vector is whole: then it may be in the sum, or in U3 on its way there,
+ * and the others' shares have been given for it. */
+static void discard(dure_coordinator *c, uint32_t member)
+{
+    dure_hash root;
+    if (!dure_members_has(&c->now.u3, member) &&
+        !dure_aggregate_root(&root, c->now.aggregate, member))
+        dure_aggregate_discard(c->now.aggregate, member);
+}
+
+/* Takes a member out that broke the protocol: the round goes on without it. */
 static dure_err expel(dure_coordinator *c, uint32_t member, const char *why, uint64_t now_ms,
                       dure_diag *diag)
 {
@@ -98,7 +108,7 @@ static dure_err expel(dure_coordinator *c, uint32_t member, const char *why, uin
     dure_coordinator_report(c, "site_dropped",
                             json_pack("{s:I, s:s, s:s}", "round", (json_int_t)c->now.row.round,
                                       "site", name_of(c, member), "why", why));
-    dure_aggregate_discard(c->now.aggregate, member);
+    discard(c, member);
     dure_err err = dure_round_drop(&actions, c->now.round, member);
     if (!err) err = dure_coordinator_act(c, &actions, now_ms, diag);
     dure_secagg_actions_fini(&actions);
@@ -197,10 +207,13 @@ dure_err dure_coordinator_act(dure_coordinator *c, dure_secagg_actions *actions,
         const dure_secagg_server *sum = dure_round_sum(c->now.round);
         c->now.u2 = dure_secagg_server_set(sum, 2);
         c->now.u3 = dure_secagg_server_set(sum, 3);
-        report_state(c, now_ms);
     }
-    for (size_t i = 0; !err && i < actions->n && c->now.round; i++)
+    for (size_t i = 0; !err && i < actions->n && c->now.round; i++) {
+        /* A state is told once what it rests on is stored. */
+        if (actions->items[i].kind != DURE_SECAGG_PERSIST) report_state(c, now_ms);
         err = act_one(c, &actions->items[i], now_ms, diag);
+    }
+    if (!err && c->now.round) report_state(c, now_ms);
     return err;
 }
 
@@ -258,12 +271,13 @@ static dure_err note_progress(dure_coordinator *c, uint32_t member, const dure_m
     return note_chain(c, member, &chain, diag);
 }
 
-/* A member whose R0 shows an older copy of its ledger than before is out of the round. */
+/* A member whose R0 shows an older copy of its ledger than before is out of the round. Once it has
+ * paid, its own R0 is older than what is known of it: one that comes again says nothing. */
 static dure_err check_ledger(bool *old, dure_coordinator *c, uint32_t member, const dure_msg *msg,
                              uint64_t now_ms, dure_diag *diag)
 {
     *old = false;
-    if (msg->type != DURE_MSG_ADVERTISE ||
+    if (msg->type != DURE_MSG_ADVERTISE || dure_round_state_of(c->now.round) != DURE_ROUND_KEYS ||
         memcmp(msg->u.advertise.config_hash, c->now.row.config_hash.b, DURE_DIGEST_BYTES) != 0)
         return DURE_OK;
     const dure_site_chain chain = chain_of(msg);

@@ -13,6 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Far more than failed rounds ever lead; what a site puts up with is a million times as much
+ * (client/session_open.c), or a liar could lock out those that are away for some rounds. */
+#define ROUNDS_AHEAD_MAX (UINT64_C(1) << 20)
+
 enum {
     REVOCATION_MAX_BYTES = 256,
     UNWILLING_MS = 600000, /* before a site is asked again that refused a round */
@@ -375,12 +379,27 @@ static dure_err settle_old_round(dure_coordinator *c, size_t site, const dure_ha
     return repeat_result(c, site, &row, diag);
 }
 
+/* The next round's number is above every claim, so one site could use up all numbers: a claim too
+ * far ahead counts for nothing. */
+static uint64_t believable_round(dure_coordinator *c, size_t site, uint64_t claimed)
+{
+    if (claimed <= c->facts.last_round || claimed - c->facts.last_round <= ROUNDS_AHEAD_MAX)
+        return claimed;
+    char number[24];
+    snprintf(number, sizeof number, "%llu", (unsigned long long)claimed);
+    dure_coordinator_report(c, "site_claims_round",
+                            json_pack("{s:s, s:s, s:I}", "site",
+                                      dure_roster_at(c->roster, site)->join.invitation.name,
+                                      "claims", number, "last", (json_int_t)c->facts.last_round));
+    return 0;
+}
+
 /* Remembers what the site has. */
 static void take_note(dure_coordinator *c, size_t site, const dure_msg_hello *h)
 {
     dure_site_state *s = &c->sites[site];
     s->roster_size = h->roster_size;
-    s->last_round = h->last_round;
+    s->last_round = believable_round(c, site, h->last_round);
     s->checkpoint.n = h->checkpoint_size;
     memcpy(s->checkpoint.root.b, h->checkpoint_root, sizeof s->checkpoint.root.b);
     /* Its folder may have been put back to an older copy since it cosigned the result. */

@@ -1,9 +1,9 @@
 /* What the coordinator must not forget, in DIR/state.db (SQLite, WAL, synchronous = FULL; the
  * registry keeps its tables in the same file).
  *
- * Every function that writes has synced when it returns: decision 5 asks that A1 to A4 are on disk
- * before their first byte leaves, so that a coordinator that was killed repeats exactly what it had
- * said. A round's row goes
+ * Every function that writes has synced when it returns: A1 to A4 are on disk before their first
+ * byte leaves, so that a coordinator that was killed repeats exactly what it had said
+ * (docs/protocol.md, section 7). A round's row goes
  *
  *   OPEN --sum written--> SUMMED --logged, result ready--> DONE
  *     `-----too few sites, or abandoned-----> FAILED

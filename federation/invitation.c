@@ -1,5 +1,6 @@
 #include "federation/invitation.h"
 
+#include "common/base64.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "crypto/wipe.h"
@@ -134,56 +135,38 @@ dure_err dure_invitation_take(dure_invitation *out, dure_reader *r, dure_diag *d
     return DURE_OK;
 }
 
-/* Base64 (RFC 4648, section 4) in lines of 64 characters. */
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+/* ---- the file: base64 in lines of 64 characters ---- */
 
-static void put_base64(dure_buf *out, dure_span bytes)
+enum { LINE_BYTES = 48, DIGITS_MAX = (DURE_INVITATION_MAX_BYTES + 2) / 3 * 4 };
+
+static void put_lines(dure_buf *out, dure_span bytes)
 {
-    size_t column = 0;
-    for (size_t i = 0; i < bytes.n; i += 3) {
+    for (size_t i = 0; i < bytes.n; i += LINE_BYTES) {
         const size_t left = bytes.n - i;
-        const uint32_t group = (uint32_t)bytes.data[i] << 16 |
-                               (left > 1 ? (uint32_t)bytes.data[i + 1] << 8 : 0) |
-                               (left > 2 ? (uint32_t)bytes.data[i + 2] : 0);
-        const char text[4] = {alphabet[group >> 18 & 63], alphabet[group >> 12 & 63],
-                              left > 1 ? alphabet[group >> 6 & 63] : '=',
-                              left > 2 ? alphabet[group & 63] : '='};
-        dure_put_raw(out, text, sizeof text);
-        column += 4;
-        if (column == 64 || left <= 3) {
-            dure_put_raw(out, "\n", 1);
-            column = 0;
-        }
+        dure_base64_put(out, bytes.data + i, left < LINE_BYTES ? left : LINE_BYTES);
+        dure_put_raw(out, "\n", 1);
     }
 }
 
-static int digit_of(uint8_t c)
+/* White space is skipped, since mail programs break and indent lines as they like. */
+static dure_err take_lines(uint8_t out[DURE_INVITATION_MAX_BYTES], size_t *n, dure_span lines)
 {
-    const char *at = c ? strchr(alphabet, c) : NULL;
-    return at ? (int)(at - alphabet) : -1;
-}
-
-/* Appends the bytes; white space is skipped, padding may only end the text. */
-static dure_err take_base64(dure_buf *out, dure_span text)
-{
-    uint32_t group = 0;
-    size_t digits = 0, padding = 0;
-    for (size_t i = 0; i < text.n; i++) {
-        const uint8_t c = text.data[i];
+    uint8_t digits[DIGITS_MAX];
+    size_t n_digits = 0;
+    dure_err err = DURE_OK;
+    *n = 0;
+    for (size_t i = 0; !err && i < lines.n; i++) {
+        const uint8_t c = lines.data[i];
         if (c == '\n' || c == '\r' || c == ' ' || c == '\t') continue;
-        const int digit = digit_of(c);
-        if (c == '=')
-            padding++;
-        else if (digit < 0 || padding > 0)
-            return DURE_ERR_FORMAT;
-        group = group << 6 | (c == '=' ? 0 : (uint32_t)digit);
-        if (++digits % 4 != 0) continue;
-        if (padding > 2) return DURE_ERR_FORMAT;
-        const uint8_t bytes[3] = {(uint8_t)(group >> 16), (uint8_t)(group >> 8), (uint8_t)group};
-        dure_put_raw(out, bytes, 3 - padding);
-        group = 0;
+        if (n_digits < sizeof digits)
+            digits[n_digits++] = c;
+        else
+            err = DURE_ERR_LIMIT;
     }
-    return digits % 4 != 0 ? DURE_ERR_FORMAT : dure_buf_err(out);
+    if (!err)
+        err = dure_base64_take(out, n, DURE_INVITATION_MAX_BYTES, dure_span_of(digits, n_digits));
+    dure_wipe(digits, sizeof digits);
+    return err;
 }
 
 static void put_heading(dure_buf *out, const dure_invitation *inv)
@@ -208,7 +191,7 @@ dure_err dure_invitation_write(const char *path, const dure_invitation *inv,
     if (err) goto out;
     put_heading(&text, inv);
     dure_put_raw(&text, marker_begin, strlen(marker_begin));
-    put_base64(&text, dure_buf_span(&bytes));
+    put_lines(&text, dure_buf_span(&bytes));
     dure_put_format(&text, "%s\n", marker_end);
     err = dure_buf_err(&text);
     if (err) goto out;
@@ -245,8 +228,8 @@ static dure_err take_file(dure_invitation *inv, dure_sign_key *invite, dure_span
 dure_err dure_invitation_parse(dure_invitation *out, dure_sign_key *invite, dure_span text,
                                const char *name, dure_diag *diag)
 {
-    dure_buf bytes;
-    dure_buf_init(&bytes, DURE_INVITATION_MAX_BYTES);
+    uint8_t bytes[DURE_INVITATION_MAX_BYTES] = {0};
+    size_t n = 0;
     memset(invite, 0, sizeof *invite);
     memset(out, 0, sizeof *out);
     dure_err err;
@@ -262,15 +245,15 @@ dure_err dure_invitation_parse(dure_invitation *out, dure_sign_key *invite, dure
                             "-----BEGIN DURE INVITATION-----", marker_end);
         goto out;
     }
-    err = take_base64(&bytes, dure_span_of(begin, (size_t)(end - begin)));
+    err = take_lines(bytes, &n, dure_span_of(begin, (size_t)(end - begin)));
     if (err) {
-        err = dure_diag_set(diag, DURE_ERR_FORMAT,
-                            "%s is damaged: what stands between the marker lines is not base64",
-                            name);
+        err = dure_diag_set(
+            diag, DURE_ERR_FORMAT,
+            "%s is damaged: what stands between the marker lines is no invitation in base64", name);
         goto out;
     }
     dure_diag inner = {0};
-    err = take_file(out, invite, dure_buf_span(&bytes), &inner);
+    err = take_file(out, invite, dure_span_of(bytes, n), &inner);
     if (err)
         dure_diag_set(diag, err, "%s: %s", name,
                       inner.text[0] ? inner.text : "the invitation is cut short or malformed");
@@ -279,8 +262,7 @@ out:
         dure_wipe(invite, sizeof *invite);
         memset(out, 0, sizeof *out);
     }
-    if (bytes.data) dure_wipe(bytes.data, bytes.capacity);
-    dure_buf_fini(&bytes);
+    dure_wipe(bytes, sizeof bytes);
     return err;
 }
 

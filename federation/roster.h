@@ -1,7 +1,9 @@
 /* Who is in the federation: a hash chain of joins and revocations that verifies from the root key.
  *
  *   entry 0:  head_0 = H("DURE/1/roster", root_public)
- *   entry i:  head_i = H("DURE/1/roster-entry", head_(i-1), kind, bytes)
+ *   entry i:  head_i = H("DURE/1/roster-entry", head_(i-1), entry_i)
+ *
+ * An entry is a byte for its kind and what follows (docs/ledger.md, section 6).
  *
  * A join is a root-signed invitation and a join record that both the invitation's key and the
  * site's own key signed. A revocation is signed by the root. So the coordinator can neither add a
@@ -25,8 +27,8 @@
 #define DURE_ROSTER_ENTRY_MAX_BYTES 4096
 #define DURE_ROSTER_MAX_BYTES (DURE_ROSTER_MAX_ENTRIES * (DURE_ROSTER_ENTRY_MAX_BYTES + 4u) + 64)
 
-/* What a site declares in public when it joins; nothing of it is computed from its data later
- * (decision 15). */
+/* What a site declares in public when it joins. Nothing of it is computed from its data later: what
+ * is public must not depend on a record. */
 typedef struct dure_declared {
     uint64_t n_pub;     /* its own rounded figure of how many records it has */
     uint64_t q_k;       /* a record is sampled with probability q_k / 2^64; 0: always */
@@ -63,7 +65,8 @@ DURE_MUST_USE dure_err dure_join_decode(dure_join *out, dure_span invitation, du
 typedef struct dure_revocation {
     uint8_t invite_public[32];
     int64_t revoked_s;
-    uint8_t signature[64]; /* by the root, label "DURE/1/revocation", with the federation id */
+    /* By the root, label "DURE/1/revocation": over its own key, the invitation's and the time. */
+    uint8_t signature[64];
 } dure_revocation;
 DURE_MUST_USE dure_err dure_revocation_sign(dure_revocation *revocation, const dure_sign_key *root);
 void dure_revocation_put(dure_buf *out, const dure_revocation *revocation);

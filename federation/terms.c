@@ -18,8 +18,6 @@ enum {
     MAX_LENGTH = 1 << 20,
     MAX_LIFETIME_S = 7 * 24 * 3600,
     MIN_LIFETIME_S = 10,
-    MIN_GRID_BITS = 14,
-    MAX_GRID_BITS = 24,
 };
 
 /* The same fields: which suite the federation has is in the version alone. */
@@ -47,15 +45,6 @@ dure_err dure_name_check(const char *name, const char *what, dure_diag *diag)
                          "%s \"%.*s\" must be 1 to %d letters, digits, '-', '_' or '.', beginning "
                          "with a letter or digit",
                          what, (int)n, name, DURE_NAME_SIZE - 1);
-}
-
-uint32_t dure_terms_grid_bits(uint64_t n_active)
-{
-    /* sqrt(d)/2 <= 2^g / 128 is d <= 2^(2 (g - 6)), in integers. */
-    uint32_t bits = MIN_GRID_BITS;
-    while (bits < MAX_GRID_BITS && n_active > (UINT64_C(1) << (2 * (bits - 6))))
-        bits++;
-    return bits;
 }
 
 uint32_t dure_terms_threshold(uint32_t n_sites, uint32_t collusion)
@@ -111,14 +100,17 @@ static dure_err check_base(const dure_base *b, const dure_layout_terms *l, dure_
 
 static dure_err check_training(const dure_training_terms *t, uint64_t n_active, dure_diag *diag)
 {
+    uint32_t grid_bits;
+    dure_err err = dure_dp_grid_bits(&grid_bits, n_active, diag);
+    if (err) return err;
     const bound bounds[] = {
         {"training.rounds", t->rounds, 1, MAX_ROUNDS},
         {"training.steps", t->steps, 1, MAX_STEPS},
         {"training.batch", t->batch, 1, MAX_BATCH},
         {"training.max_length", t->max_length, 8, MAX_LENGTH},
-        {"training.grid_bits", t->grid_bits, dure_terms_grid_bits(n_active), MAX_GRID_BITS},
+        {"training.grid_bits", t->grid_bits, grid_bits, DURE_DP_GRID_BITS_MAX},
     };
-    dure_err err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
+    err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
     if (err) return err;
     if (!(t->learning_rate > 0 && t->learning_rate <= 1))
         return dure_diag_set(diag, DURE_ERR_USAGE,
@@ -165,10 +157,9 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
 
 static dure_err check_cohort(const dure_cohort_terms *c, dure_diag *diag)
 {
-    const uint32_t floor = c->collusion + 2 > 3 ? c->collusion + 2 : 3;
     const bound bounds[] = {
         {"cohort.collusion", c->collusion, 0, DURE_MEMBERS_MAX - 2},
-        {"cohort.u_min", c->u_min, floor, DURE_MEMBERS_MAX},
+        {"cohort.u_min", c->u_min, dure_members_least(c->collusion), DURE_MEMBERS_MAX},
         {"cohort.min_sites", c->min_sites, c->u_min, DURE_MEMBERS_MAX},
         {"cohort.share_lifetime_s", c->share_lifetime_s, MIN_LIFETIME_S, MAX_LIFETIME_S},
     };

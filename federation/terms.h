@@ -49,7 +49,7 @@ typedef struct dure_training_terms {
     uint32_t steps; /* local steps a round; the reserved plan is federation/plan.h's */
     double learning_rate;
     double clip;           /* C: L2 bound of one record's gradient, or of a site's whole update */
-    uint32_t grid_bits;    /* G = 2^grid_bits of the clip (decision 13) */
+    uint32_t grid_bits;    /* G = 2^grid_bits units stand for C (dp/plan.h) */
     uint32_t batch;        /* expected batch proposed to sites; each declares its own */
     uint32_t max_length;   /* tokens of a record, longer ones are cut */
     uint32_t privacy_mode; /* dure_privacy_mode of proto/config.h */
@@ -63,7 +63,7 @@ typedef struct dure_training_terms {
 typedef struct dure_cohort_terms {
     uint32_t min_sites;        /* a round opens with at least this many connected */
     uint32_t collusion;        /* c: sites that may collude with the coordinator */
-    uint32_t u_min;            /* fewest sites in a sum; >= max(3, c + 2) */
+    uint32_t u_min;            /* fewest sites in a sum; >= dure_members_least(c) */
     uint32_t share_lifetime_s; /* one lifetime of the round's secrets at a site */
     bool post_quantum;         /* ML-KEM-768 joins X25519: every site and the coordinator need it */
 } dure_cohort_terms;
@@ -83,8 +83,6 @@ DURE_MUST_USE dure_err dure_terms_check(const dure_terms *terms, dure_diag *diag
 /* A name: 1..64 letters, digits, '-', '_' or '.', beginning with a letter or digit. */
 DURE_MUST_USE dure_err dure_name_check(const char *name, const char *what, dure_diag *diag);
 
-/* The smallest G = 2^bits >= 2^14 with sqrt(d)/2 <= G/128 (decision 13). */
-uint32_t dure_terms_grid_bits(uint64_t n_active);
 /* The smallest t with 2 t > n + c: what the unmasking of n sites asks for. */
 uint32_t dure_terms_threshold(uint32_t n_sites, uint32_t collusion);
 

@@ -20,23 +20,18 @@ static bool cpu_has(dure_cpu_level level)
     return level <= DURE_CPU_PORTABLE;
 }
 
-/* The level that oneDNN's variable allows; names as in its documentation. */
+/* The level that the environment allows. */
 static dure_cpu_level allowed(void)
 {
     static const struct {
         const char *name;
         dure_cpu_level level;
     } limits[] = {
-        {"SSE41", DURE_CPU_PORTABLE},
-        {"AVX", DURE_CPU_PORTABLE},
+        {"PORTABLE", DURE_CPU_PORTABLE},
         {"AVX2", DURE_CPU_AVX2},
-        {"AVX2_VNNI", DURE_CPU_AVX2},
-        {"AVX2_VNNI_2", DURE_CPU_AVX2},
-        {"AVX512_CORE", DURE_CPU_AVX512},
-        {"AVX512_CORE_VNNI", DURE_CPU_AVX512},
+        {"AVX512", DURE_CPU_AVX512},
     };
-    const char *text = getenv("ONEDNN_MAX_CPU_ISA");
-    if (!text) text = getenv("DNNL_MAX_CPU_ISA");
+    const char *text = getenv("DURE_MAX_CPU_ISA");
     for (size_t i = 0; text && i < sizeof limits / sizeof limits[0]; i++)
         if (!strcasecmp(text, limits[i].name)) return limits[i].level;
     return DURE_CPU_AVX512_BF16;

@@ -172,8 +172,8 @@ typedef enum dure_cpu_level {
     DURE_CPU_AVX512_BF16, /* and its bfloat16 dot product */
 } dure_cpu_level;
 
-/* The best level of this CPU, lowered by ONEDNN_MAX_CPU_ISA (SSE41, AVX, AVX2, AVX512_CORE, ...),
- * the variable by which other programs on such CPUs are limited too. */
+/* The best level of this CPU, lowered by DURE_MAX_CPU_ISA in the environment: PORTABLE, AVX2 or
+ * AVX512. Another value lowers nothing. */
 dure_cpu_level dure_cpu_best(void);
 /* The best level, at most `limit`. */
 dure_cpu_level dure_cpu_best_up_to(dure_cpu_level limit);

@@ -12,7 +12,8 @@
  * Sums run in registers over LINK of depth at most and are then added up: both lengths come from
  * the term's depth alone, so they are the same whatever the task's columns are. */
 enum {
-    PANEL = 192 << 10,
+    PANEL = 208 << 10,
+    NARROW_PANEL = 192 << 10, /* decides how a narrow product's sums run, so their bits */
     COLUMNS_MAX = 256,
     COLUMNS_LEAST = 32,
     DEEP_COLUMNS = 192,
@@ -24,7 +25,12 @@ enum {
     STEPS_MAX = 64,
     ROWS_MAX = 16, /* no level's gemm likes more rows in a block */
     TURNED = 256,  /* rows of a factor turned at a time */
+    LINK_MOST = (LINK + LINK_STEP - 1) / LINK_STEP * LINK_STEP,
 };
+_Static_assert(PANEL >= COLUMNS_MAX * (LINK_MOST + JOINED),
+               "the last link of the widest task and the term that is joined to it fit");
+_Static_assert(PANEL % LINK_STEP == 0, "a piece of a row ends where a block of weights does");
+_Static_assert(PANEL >= NARROW_PANEL, "a narrow product's factor fits");
 
 typedef struct scratch_parts {
     void *panels;
@@ -344,7 +350,7 @@ static void run(const task *t)
         if (n && begins_apart(t, term, k) && room < apart_elements(t)) room = 0;
         step s = next_step(t, &term, &k, room);
         if (s.depth == 0 || n == STEPS_MAX) {
-            DURE_ASSERT(n > 0); /* one link of the widest task fits */
+            DURE_ASSERT(n > 0); /* one link of the widest task fits, see PANEL */
             multiply_rows(t, steps, n, first, false);
             first = false;
             n = used = 0;
@@ -533,7 +539,7 @@ static bool is_narrow(const dure_product *p)
 {
     size_t columns = dure_round_up(columns_of(p), 4);
     return p->n_terms == 1 && p->terms[0].w->type == 0 && !p->terms[0].w->packed &&
-           columns <= NARROW && columns * (depth_of(&p->terms[0]) + NARROW) <= PANEL;
+           columns <= NARROW && columns * (depth_of(&p->terms[0]) + NARROW) <= NARROW_PANEL;
 }
 
 /* The factor's columns as rows of activations, `ld` apart, in the task's panels. */
@@ -629,20 +635,24 @@ void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure
 
 /* --- a few rows --- */
 
-/* One row of W times all rows of x: adds to column `at` of the tile. */
+/* One row of W times all rows of x: adds to column `at` of the tile. A row longer than the panels
+ * is taken in pieces. */
 static void few_column(float *tile, const task *t, const dure_term *term, size_t at, bool first)
 {
     const dure_weight *w = term->w;
     const float *row = t->scratch.panels, *x = t->scratch.sums;
-    if (w->type == 0)
-        row = (const float *)w->data + (t->columns.first + at) * w->in;
-    else
-        t->ops->dequant(t->scratch.panels, dure_weight_at(w, t->columns.first + at, 0), w->in,
-                        w->type);
-    for (size_t r = 0; r < t->rows.n; r++) {
-        float sum = t->ops->dot(row, x + r * w->in, w->in);
-        float *y = &tile[r * t->columns.n + at];
-        *y = first ? sum : *y + sum;
+    for (size_t k = 0; k < w->in; k += PANEL) {
+        size_t n = w->in - k < PANEL ? w->in - k : PANEL;
+        if (w->type == 0)
+            row = (const float *)w->data + (t->columns.first + at) * w->in + k;
+        else
+            t->ops->dequant(t->scratch.panels, dure_weight_at(w, t->columns.first + at, k), n,
+                            w->type);
+        for (size_t r = 0; r < t->rows.n; r++) {
+            float sum = t->ops->dot(row, x + r * w->in + k, n);
+            float *y = &tile[r * t->columns.n + at];
+            *y = first && k == 0 ? sum : *y + sum;
+        }
     }
 }
 
@@ -653,7 +663,7 @@ static void few_task(void *state, size_t index, void *scratch)
     float *tile = t.scratch.tile;
     for (size_t k = 0; k < t.p->n_terms; k++) {
         const dure_term *term = &t.p->terms[k];
-        DURE_ASSERT(!term->transposed && term->w->in <= PANEL);
+        DURE_ASSERT(!term->transposed);
         for (size_t r = 0; r < j->rows; r++)
             t.ops->load(t.scratch.sums + r * term->w->in,
                         dure_act_in(t.ops, term->x, r * term->ldx), term->w->in);

@@ -3,6 +3,7 @@
 #include "crypto/wipe.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { COSIGNATURE_TYPE = 4, TIME_BYTES = 8 };
@@ -75,22 +76,35 @@ dure_err dure_cosign_find(bool *found, dure_cosignature *out, const dure_note *n
     return err;
 }
 
+/* Into times[0..n), latest first. */
+static void put_time(uint64_t *times, uint32_t n, uint64_t time_s)
+{
+    uint32_t at = n;
+    for (; at > 0 && times[at - 1] < time_s; at--)
+        times[at] = times[at - 1];
+    times[at] = time_s;
+}
+
 dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by, const dure_note *note,
-                           const dure_site_key *sites, uint32_t n_sites)
+                           const dure_cosigners *who)
 {
     *out = (dure_cosign_tally){0};
-    for (uint32_t i = 0; i < n_sites; i++) {
+    uint64_t *times = calloc((size_t)who->n + 1, sizeof *times);
+    dure_err err = times ? DURE_OK : DURE_ERR_NOMEM;
+    for (uint32_t i = 0; !err && i < who->n; i++) {
         bool found = false;
         dure_cosignature one;
-        dure_err err = dure_cosign_find(&found, &one, note, &sites[i]);
-        if (err) return err;
+        err = dure_cosign_find(&found, &one, note, &who->sites[i]);
         if (signed_by) signed_by[i] = found;
-        if (!found) continue;
-        if (out->n == 0 || one.time_s < out->first_s) out->first_s = one.time_s;
-        if (one.time_s > out->last_s) out->last_s = one.time_s;
-        out->n++;
+        if (!err && found) put_time(times, out->n++, one.time_s);
     }
-    return DURE_OK;
+    if (err) {
+        *out = (dure_cosign_tally){0};
+    } else if (out->n > who->collusion) {
+        out->seen_s = times[who->collusion];
+    }
+    free(times);
+    return err;
 }
 
 bool dure_cosign_quorum(uint32_t n_cosigned, uint32_t n_sites, uint32_t collusion)
@@ -103,7 +117,7 @@ dure_err dure_cosign_counts(bool *counts, dure_cosign_tally *tally, const dure_n
 {
     dure_cosign_tally own;
     if (!tally) tally = &own;
-    dure_err err = dure_cosign_count(tally, NULL, note, who->sites, who->n);
+    dure_err err = dure_cosign_count(tally, NULL, note, who);
     *counts = !err && dure_cosign_quorum(tally->n, who->n, who->collusion);
     return err;
 }

@@ -37,17 +37,6 @@ DURE_MUST_USE dure_err dure_cosign_append(dure_buf *note, const dure_cosignature
 DURE_MUST_USE dure_err dure_cosign_find(bool *found, dure_cosignature *out, const dure_note *note,
                                         const dure_site_key *site);
 
-/* How many of the sites have a valid cosignature on the note, each counted once, and the earliest
- * and latest time among them (0 when none). Lines of others are passed over. `signed_by` (may be
- * NULL) gets one flag a site. */
-typedef struct dure_cosign_tally {
-    uint32_t n;
-    uint64_t first_s, last_s;
-} dure_cosign_tally;
-DURE_MUST_USE dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by,
-                                         const dure_note *note, const dure_site_key *sites,
-                                         uint32_t n_sites);
-
 /* 2m > N + c. */
 bool dure_cosign_quorum(uint32_t n_cosigned, uint32_t n_sites, uint32_t collusion);
 
@@ -58,6 +47,17 @@ typedef struct dure_cosigners {
     const dure_site_key *sites; /* borrowed */
     uint32_t n, collusion;
 } dure_cosigners;
+/* How many of the sites have a valid cosignature on the note, each counted once, and a time at
+ * which the checkpoint had been shown even if `collusion` of them lie about theirs: the (collusion
+ * + 1)-th latest, which is no later than an honest site's (0: there are not so many). Lines of
+ * others are passed over. `signed_by` (may be NULL) gets one flag a site. DURE_ERR_NOMEM. */
+typedef struct dure_cosign_tally {
+    uint32_t n;
+    uint64_t seen_s;
+} dure_cosign_tally;
+DURE_MUST_USE dure_err dure_cosign_count(dure_cosign_tally *out, bool *signed_by,
+                                         const dure_note *note, const dure_cosigners *who);
+
 /* Whether the note counts with them; *tally (may be NULL) is how many there were. */
 DURE_MUST_USE dure_err dure_cosign_counts(bool *counts, dure_cosign_tally *tally,
                                           const dure_note *note, const dure_cosigners *who);

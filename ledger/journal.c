@@ -241,7 +241,7 @@ static dure_err add_line(dure_journal *journal, dure_buf *text, dure_note *note,
         return dure_diag_set(diag, err, "the cosignature of %s is not valid for this checkpoint",
                              site->name);
     }
-    err = dure_cosign_count(&tally, NULL, note, site, 1);
+    err = dure_cosign_count(&tally, NULL, note, &(dure_cosigners){.sites = site, .n = 1});
     if (err || tally.n > 0) return err;
     err = dure_cosign_append(text, cosignature, site);
     if (!err) err = dure_note_parse(note, dure_buf_span(text), NULL);

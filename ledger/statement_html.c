@@ -181,7 +181,7 @@ static void put_verdict(dure_buf *out, const dure_statement *s)
     dure_put_format(out,
                     "<div class=\"verdict good\"><b>Verified</b><span>Every entry, signature and "
                     "privacy figure was recomputed. The log is shown complete up to entry %llu, "
-                    "which enough sites saw by ",
+                    "which enough sites have seen as of ",
                     (unsigned long long)(r->shown_n - 1));
     dure_statement_put_time(out, (int64_t)r->shown_time);
     if (r->shown_n < r->n_leaves)

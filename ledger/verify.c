@@ -419,7 +419,8 @@ static dure_err check_lines(verifier *v)
 {
     dure_cosign_tally tally = {0};
     size_t n_others = 0;
-    dure_err err = dure_cosign_count(&tally, v->signed_by, v->note, v->sites, (uint32_t)v->n_sites);
+    const dure_cosigners all = {.sites = v->sites, .n = (uint32_t)v->n_sites};
+    dure_err err = dure_cosign_count(&tally, v->signed_by, v->note, &all);
     if (err) return err;
     for (size_t k = 0; k < v->note->n_lines; k++) {
         const char *name = v->note->lines[k].name;
@@ -455,7 +456,7 @@ static dure_err tally_note(verifier *v, size_t k)
     if (!err) err = note_counts(&counts, &tally, v, v->sizes[k]);
     if (err || !counts) return err;
     v->report->shown_n = v->sizes[k];
-    v->report->shown_time = tally.last_s;
+    v->report->shown_time = tally.seen_s;
     return DURE_OK;
 }
 

@@ -85,7 +85,7 @@ typedef struct dure_verify_report {
     uint64_t n_leaves, n_checkpoints;
     uint64_t n_cosignatures;
     uint64_t shown_n;     /* entries covered by the newest checkpoint that counts */
-    uint64_t shown_time;  /* the latest cosignature on it; 0 if none counts */
+    uint64_t shown_time;  /* when it had been, though c sites lie; 0 if none counts */
     bool site_checkpoint; /* one was given and is a prefix of the log */
     uint64_t site_n;
     bool entry_known; /* on failure: bad_first .. bad_last are the entries named */

@@ -16,6 +16,8 @@ struct dure_witness {
     dure_hash stored_hash;      /* of the file */
     dure_checkpoint checkpoint; /* the stored one */
     uint64_t epoch;             /* number of the last loss that was accepted; 0: none */
+    uint64_t kept_n;            /* entries that it kept */
+    dure_hash superseded;       /* of the note that was stored when it was accepted */
 };
 
 dure_merkle_head dure_witness_head(const dure_witness *witness)
@@ -84,6 +86,8 @@ static dure_err load_epoch(dure_witness *witness, dure_diag *diag)
                             witness->epoch_path);
     } else {
         witness->epoch = event->u.epoch.epoch;
+        witness->kept_n = event->u.epoch.kept.n;
+        witness->superseded = of_note;
         if (dure_hash_equal(&of_note, &witness->stored_hash)) witness->head = event->u.epoch.kept;
     }
     dure_buf_fini(&bytes);
@@ -162,6 +166,23 @@ static dure_err check_growth(const dure_witness *witness, const dure_merkle_head
     return err;
 }
 
+/* The history that a root-signed loss took back extends what it kept, too. Were its note stored
+ * again, the statement would be about the stored one once more, and a restart go back to `kept`. */
+static dure_err check_lost(const dure_witness *witness, const dure_merkle_head *head,
+                           const dure_hash *note, dure_diag *diag)
+{
+    const dure_merkle_head *before = &witness->checkpoint.head;
+    if (witness->epoch == 0 || head->n <= witness->kept_n) return DURE_OK;
+    const bool pending = witness->head.n < before->n; /* nothing was shown since the loss */
+    const bool same =
+        pending && head->n == before->n && dure_hash_equal(&head->root, &before->root);
+    if (!same && !dure_hash_equal(note, &witness->superseded)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_AUTH,
+                         "the coordinator shows a log of %llu entries that the root took back in "
+                         "part: it was restored to what was lost",
+                         (unsigned long long)head->n);
+}
+
 dure_err dure_witness_update(dure_witness *witness, dure_span text,
                              const dure_merkle_proof *consistency, dure_diag *diag)
 {
@@ -170,6 +191,7 @@ dure_err dure_witness_update(dure_witness *witness, dure_span text,
     dure_err err = read_note(&note, witness, text, diag);
     if (!err) err = check_growth(witness, &note->checkpoint.head, consistency, diag);
     if (!err) err = dure_hash_bytes(&hash, text);
+    if (!err) err = check_lost(witness, &note->checkpoint.head, &hash, diag);
     if (!err) err = dure_file_write_atomic(witness->path, text, STATE_FILE_MODE, diag);
     if (!err) {
         witness->checkpoint = note->checkpoint;
@@ -251,6 +273,8 @@ dure_err dure_witness_new_epoch(dure_witness *witness, dure_span leaf,
     err = dure_file_write_atomic(witness->epoch_path, dure_buf_span(&bytes), STATE_FILE_MODE, diag);
     if (err) goto out;
     witness->head = event->u.epoch.kept;
+    witness->kept_n = event->u.epoch.kept.n;
+    witness->superseded = witness->stored_hash;
     if (event->u.epoch.epoch > witness->epoch) witness->epoch = event->u.epoch.epoch;
 out:
     dure_buf_fini(&bytes);

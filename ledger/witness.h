@@ -27,7 +27,8 @@ dure_merkle_head dure_witness_head(const dure_witness *witness);
 /* Verifies `note` against the stored checkpoint and stores it. The same checkpoint again is fine,
  * its proof empty. DURE_ERR_FORMAT: no note; DURE_ERR_AUTH, with the sentence that says which: not
  * signed by the coordinator, older than what was seen, another root of the same size, not an
- * extension. Nothing is stored on error. */
+ * extension, or of the history that a root-signed loss has taken back. Nothing is stored on error.
+ */
 DURE_MUST_USE dure_err dure_witness_update(dure_witness *witness, dure_span note,
                                            const dure_merkle_proof *consistency, dure_diag *diag);
 

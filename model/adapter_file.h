@@ -48,8 +48,10 @@ DURE_MUST_USE dure_err dure_adapter_parse(dure_lora **out, dure_adapter_notes *n
 DURE_MUST_USE dure_err dure_adapter_save_peft(const char *folder, const dure_lora *lora,
                                               const char *base_name,
                                               const dure_adapter_notes *notes, dure_diag *diag);
-/* Errors as dure_adapter_load(). rsLoRA is folded into alpha; DoRA, patterns, biases, saved
- * modules and starts that change the base (PiSSA, OLoRA, LoftQ) are refused by name. */
+/* Errors as dure_adapter_load(). rsLoRA is folded into alpha; patterns of alpha or of other names
+ * than whole targets, biases, saved modules and starts that change the base (PiSSA, OLoRA, LoftQ)
+ * are refused by name. A file of tensors that is larger than any adapter of this base is
+ * DURE_ERR_LIMIT. */
 DURE_MUST_USE dure_err dure_adapter_load_peft(dure_lora **out, dure_adapter_notes *notes,
                                               const char *folder, const dure_model_shape *shape,
                                               dure_diag *diag);

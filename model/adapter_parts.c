@@ -71,7 +71,17 @@ static dure_err check_size(const dure_adapter_part *part, const dure_lora_layout
     return other_base(diag, part, "has sizes that do not fit this base");
 }
 
-/* As many parts as the layout has factors, none twice, so every factor is there. */
+/* Magnitudes say nothing of the layout, so they may lie outside it. */
+static dure_err check_place(const dure_adapter_part *part, const dure_lora_layout *layout,
+                            dure_diag *diag)
+{
+    if (part->layer >= layout->first_layer && layout->targets >> part->target & 1) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "%.128s belongs to a matrix that the adapter has no A and B of",
+                         part->name);
+}
+
+/* As many parts as the layout has factors, none twice or elsewhere, so every factor is there. */
 static dure_err check_complete(const dure_adapter_parts *from, const dure_lora_layout *layout,
                                dure_diag *diag)
 {
@@ -90,7 +100,8 @@ static dure_err check_complete(const dure_adapter_parts *from, const dure_lora_l
     for (size_t i = 0; i < n && !err; i++) {
         const dure_adapter_part *part = &from->parts[i];
         uint8_t *cell = &seen[part->layer * DURE_LORA_TARGETS + (size_t)part->target];
-        err = check_size(part, layout, diag);
+        err = check_place(part, layout, diag);
+        if (!err) err = check_size(part, layout, diag);
         uint8_t bit = part->is_magnitude ? 4 : (uint8_t)part->factor;
         if (!err && (*cell & bit))
             err = dure_diag_set(diag, DURE_ERR_FORMAT, "%.128s is there twice", part->name);

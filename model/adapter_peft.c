@@ -10,7 +10,6 @@
 #include <string.h>
 
 enum { MAX_CONFIG = 1 << 20 };
-#define MAX_TENSORS_FILE ((size_t)2 << 30)
 
 /* Where a target sits in a layer of the transformers model. */
 static const char *const module_names[DURE_LORA_TARGETS] = {
@@ -388,11 +387,13 @@ dure_err dure_adapter_load_peft(dure_lora **out, dure_adapter_notes *notes, cons
     if (notes) *notes = (dure_adapter_notes){0};
     dure_adapter_config config = {.alpha = 0};
     dure_buf bytes = {0};
+    size_t data = dure_lora_count_most(shape) * sizeof(float);
+    size_t most = sizeof(uint64_t) + DURE_SAFETENSORS_HEADER_MAX + data;
     char *config_path = dure_path_join(folder, "adapter_config.json");
     char *tensors_path = dure_path_join(folder, "adapter_model.safetensors");
     dure_err err = config_path && tensors_path ? DURE_OK : DURE_ERR_NOMEM;
     if (!err) err = read_config(&config, config_path, diag);
-    if (!err) err = dure_file_read(&bytes, tensors_path, MAX_TENSORS_FILE, diag);
+    if (!err) err = dure_file_read(&bytes, tensors_path, most, diag);
     if (!err) {
         dure_span span = dure_buf_span(&bytes);
         err = dure_adapter_parse_safetensors(out, notes, span, config.alpha, shape, diag);

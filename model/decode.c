@@ -7,8 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Up to FEW rows each weight row is decoded and used at once; above it panels are cheaper. */
-enum { FEW = 5 };
+/* Up to FEW rows each weight row is decoded and used at once; above it panels are cheaper. Of a
+ * text that is scored, SCORED rows of logits are held at a time. */
+enum { FEW = 5, SCORED = 128 };
 
 struct dure_decoder {
     dure_transformer *t;
@@ -107,13 +108,13 @@ static dure_err check_feed(const dure_decoder *d, const int32_t *tokens, size_t 
     return DURE_OK;
 }
 
-static dure_err prepare(dure_decoder *const *decoders, size_t n, const dure_lora *lora,
-                        dure_diag *diag)
+static dure_err prepare(dure_decoder *const *decoders, size_t n, size_t logits,
+                        const dure_lora *lora, dure_diag *diag)
 {
     dure_transformer *t = decoders[0]->t;
     dure_workspace_need need = {.rows = n > t->rows ? n : t->rows,
                                 .rank = lora ? dure_lora_rank_most(&lora->layout) : 0,
-                                .logits = n};
+                                .logits = logits};
     for (size_t i = 0; i < n; i++) {
         size_t positions = decoders[i]->cache.positions;
         need.keys += positions;
@@ -126,13 +127,13 @@ static dure_err prepare(dure_decoder *const *decoders, size_t n, const dure_lora
     return err ? err : dure_dora_settle(t, lora);
 }
 
-/* The pass, and the logits of n of its rows. */
+/* The pass, and the logits of n of its rows; of all of them as the pass itself is computed. */
 static dure_err run(dure_transformer *t, dure_pass *pass, const size_t *row, size_t n,
                     dure_diag *diag)
 {
     if (!t->device) {
         dure_transformer_run(t, pass);
-        if (n) dure_transformer_logits(t, row, n, n <= FEW);
+        if (n) dure_transformer_logits(t, row, n, n <= FEW && (pass->few || n < pass->rows));
         return DURE_OK;
     }
     dure_err err = t->device->decode(t, pass, row, n, diag);
@@ -146,7 +147,7 @@ dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t
 {
     dure_transformer *t = d->t;
     dure_err err = check_feed(d, tokens, n, diag);
-    if (!err) err = prepare(&d, 1, lora, diag);
+    if (!err) err = prepare(&d, 1, 1, lora, diag);
     if (err) return err;
     size_t rows = 0, had = d->cache.n;
     for (size_t i = 0; i < n && !err; i += rows) {
@@ -163,6 +164,43 @@ dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora, const int32_t
     return DURE_OK;
 }
 
+/* The logits of the n rows of a pass, tokens[first..] of what is scored, to the sink. */
+static bool tell(const dure_transformer *t, size_t first, size_t n, dure_logits_sink *sink,
+                 void *state)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!sink(state, first + i, t->ws.logits + i * t->ws.logits_ld)) return false;
+    return true;
+}
+
+dure_err dure_decoder_score(dure_decoder *d, const dure_lora *lora, const int32_t *tokens, size_t n,
+                            dure_logits_sink *sink, void *state, dure_diag *diag)
+{
+    dure_transformer *t = d->t;
+    size_t row[SCORED], rows = 0, had = d->cache.n;
+    for (size_t i = 0; i < SCORED; i++)
+        row[i] = i;
+    dure_err err = check_feed(d, tokens, n, diag);
+    if (!err) err = prepare(&d, 1, SCORED, lora, diag);
+    if (err) return err;
+    for (size_t i = 0; i < n && !err; i += rows) {
+        dure_pass pass = {.lora = lora, .caches = &(dure_kv_cache *){NULL}};
+        rows = n - i < SCORED ? n - i : SCORED;
+        if (rows > t->rows) rows = t->rows;
+        add_rows(&pass, d, tokens + i, rows);
+        pass.few = false; /* or the bits of a short rest would be others */
+        err = run(t, &pass, row, rows, diag);
+        if (!err && !tell(t, i, rows, sink, state)) err = DURE_ERR_CANCELLED;
+    }
+    if (err) {
+        d->cache.n = had;
+        return err;
+    }
+    memcpy(d->logits, t->ws.logits + (rows - 1) * t->ws.logits_ld,
+           t->shape.n_vocab * sizeof *d->logits);
+    return DURE_OK;
+}
+
 dure_err dure_decoder_feed_each(dure_decoder *const *decoders, const int32_t *tokens, size_t n,
                                 const dure_lora *lora, dure_diag *diag)
 {
@@ -171,7 +209,7 @@ dure_err dure_decoder_feed_each(dure_decoder *const *decoders, const int32_t *to
     DURE_ASSERT(n <= DURE_DECODERS_TOGETHER);
     if (n == 0) return DURE_OK;
     dure_transformer *t = decoders[0]->t;
-    dure_err err = prepare(decoders, n, lora, diag);
+    dure_err err = prepare(decoders, n, n, lora, diag);
     for (size_t i = 0; i < n && !err; i++)
         err = check_feed(decoders[i], &tokens[i], 1, diag);
     if (err) return err;

@@ -23,6 +23,18 @@ void dure_decoder_free(dure_decoder **d);
  * token or the adapter does not fit the model. On error nothing is taken. */
 DURE_MUST_USE dure_err dure_decoder_feed(dure_decoder *d, const dure_lora *lora,
                                          const int32_t *tokens, size_t n, dure_diag *diag);
+
+/* Hears, in order, the logits that follow tokens[0..i], vocabulary floats borrowed for the call.
+ * Returns false to stop. */
+typedef bool dure_logits_sink(void *state, size_t i, const float *logits);
+
+/* As dure_decoder_feed(), and `sink` hears the logits at each of the n tokens: what scoring a given
+ * text needs. They are the same bits however the text is cut, as long as all of it is scored.
+ * DURE_ERR_CANCELLED: the sink stopped. */
+DURE_MUST_USE dure_err dure_decoder_score(dure_decoder *d, const dure_lora *lora,
+                                          const int32_t *tokens, size_t n, dure_logits_sink *sink,
+                                          void *state, dure_diag *diag);
+
 /* One token each of n <= DURE_DECODERS_TOGETHER decoders of one transformer with one adapter: one
  * pass over the weights serves all of them, so eight together take little longer than one.
  * Errors as above. */
@@ -55,6 +67,9 @@ int32_t dure_sampler_next(dure_sampler *s, const float *logits);
 
 /* Natural logarithm of the probability of `id` at temperature 1. */
 float dure_logprob(const float *logits, size_t n_vocab, int32_t id);
+/* Those of n tokens, for the price of one. */
+void dure_logprob_each(float *logprobs, const int32_t *ids, size_t n, const float *logits,
+                       size_t n_vocab);
 /* The n most likely tokens, most likely first. */
 void dure_top_tokens(int32_t *ids, size_t n, const float *logits, size_t n_vocab);
 

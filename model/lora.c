@@ -212,6 +212,18 @@ size_t dure_lora_count(const dure_lora_layout *layout, dure_lora_factor factors)
     return (layout->shape.n_layers - layout->first_layer) * layer_count(layout, factors);
 }
 
+size_t dure_lora_count_most(const dure_model_shape *shape)
+{
+    dure_lora_layout most = {.shape = *shape, .rank = MAX_RANK, .dora = true};
+    for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
+        uint32_t in = dure_lora_in(shape, t), out = dure_lora_out(shape, t);
+        uint32_t least = in < out ? in : out;
+        most.targets |= 1u << t;
+        most.ranks[t] = least < MAX_RANK ? least : MAX_RANK;
+    }
+    return dure_lora_count(&most, DURE_LORA_FACTOR_BOTH);
+}
+
 bool dure_lora_find(size_t *offset, const dure_lora_layout *layout, uint32_t layer,
                     dure_lora_target target, dure_lora_factor factor)
 {

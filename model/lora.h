@@ -78,6 +78,8 @@ void dure_lora_ranks_text(char text[64], const dure_lora_layout *layout);
 
 /* Parameters of the factors named, over all adapted matrices. */
 size_t dure_lora_count(const dure_lora_layout *layout, dure_lora_factor factors);
+/* Those of the largest adapter that a base can have. */
+size_t dure_lora_count_most(const dure_model_shape *shape);
 /* True, with the offset of the factor (A or B) of one matrix in the whole vector, if it is adapted.
  */
 bool dure_lora_find(size_t *offset, const dure_lora_layout *layout, uint32_t layer,

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_HEADER = 16 << 20, MAX_TENSORS = 16384 };
+enum { MAX_TENSORS = 16384 };
 
 static uint64_t load_u64(const uint8_t *p)
 {
@@ -49,8 +49,9 @@ static json_int_t number_at(const json_t *array, size_t i)
     return json_is_integer(value) ? json_integer_value(value) : -1;
 }
 
-static dure_err take_tensor(dure_safetensor *out, const char *name, const json_t *entry,
-                            dure_span data, dure_diag *diag)
+/* Takes its bytes from *left: ranges that overlap would describe more than the file holds. */
+static dure_err take_tensor(dure_safetensor *out, size_t *left, const char *name,
+                            const json_t *entry, dure_span data, dure_diag *diag)
 {
     const json_t *shape = json_object_get(entry, "shape");
     const json_t *range = json_object_get(entry, "data_offsets");
@@ -68,6 +69,10 @@ static dure_err take_tensor(dure_safetensor *out, const char *name, const json_t
         !dure_size_mul(&bytes, bytes, element) || bytes != (size_t)(end - begin))
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "%.128s: its data_offsets do not fit its shape and the file", name);
+    if (bytes > *left)
+        return dure_diag_set(diag, DURE_ERR_FORMAT,
+                             "%.128s: its data_offsets overlap those of another tensor", name);
+    *left -= bytes;
     out->name = name;
     out->rows = (uint64_t)rows;
     out->cols = (uint64_t)cols;
@@ -78,7 +83,7 @@ static dure_err take_tensor(dure_safetensor *out, const char *name, const json_t
 
 static dure_err take_all(dure_safetensors *out, dure_span data, dure_diag *diag)
 {
-    size_t n = json_object_size(out->header);
+    size_t n = json_object_size(out->header), left = data.n;
     if (n > MAX_TENSORS)
         return dure_diag_set(diag, DURE_ERR_LIMIT, "the file has more than %d tensors",
                              MAX_TENSORS);
@@ -91,7 +96,7 @@ static dure_err take_all(dure_safetensors *out, dure_span data, dure_diag *diag)
         if (!strcmp(name, "__metadata__")) continue;
         if (!is_plain(name))
             return dure_diag_set(diag, DURE_ERR_FORMAT, "a tensor's name is not printable ASCII");
-        dure_err err = take_tensor(&out->tensors[out->n], name, entry, data, diag);
+        dure_err err = take_tensor(&out->tensors[out->n], &left, name, entry, data, diag);
         if (err) return err;
         out->n++;
     }
@@ -102,7 +107,7 @@ dure_err dure_safetensors_parse(dure_safetensors *out, dure_span bytes, dure_dia
 {
     *out = (dure_safetensors){0};
     uint64_t n_header = bytes.n >= 8 ? load_u64(bytes.data) : 0;
-    if (bytes.n < 8 || n_header > bytes.n - 8 || n_header > MAX_HEADER)
+    if (bytes.n < 8 || n_header > bytes.n - 8 || n_header > DURE_SAFETENSORS_HEADER_MAX)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "this is not a safetensors file, or it ends too early");
     json_error_t error;
@@ -157,7 +162,7 @@ dure_err dure_safetensors_encode(dure_buf *out, const dure_safetensor *tensors, 
                                  const json_t *metadata)
 {
     dure_buf header;
-    dure_buf_init(&header, MAX_HEADER);
+    dure_buf_init(&header, DURE_SAFETENSORS_HEADER_MAX);
     dure_err err = make_header(&header, tensors, n, metadata);
     uint8_t length[8];
     for (int i = 0; i < 8; i++)

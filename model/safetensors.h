@@ -10,6 +10,9 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+/* Bytes of a header; a longer one is refused. */
+enum { DURE_SAFETENSORS_HEADER_MAX = 16 << 20 };
+
 /* A matrix of the file, or a vector: its cols are 1. */
 typedef struct dure_safetensor {
     const char *name; /* borrowed */
@@ -27,7 +30,8 @@ typedef struct dure_safetensors {
 
 /* `bytes` must outlive *out; dure_safetensors_fini(out). Names are printable ASCII. A tensor of
  * another type or number of dimensions is DURE_ERR_UNSUPPORTED, a range that is not inside the
- * file or not of the tensor's size DURE_ERR_FORMAT. */
+ * file or not of the tensor's size, and ranges that together are longer than the file,
+ * DURE_ERR_FORMAT. */
 DURE_MUST_USE dure_err dure_safetensors_parse(dure_safetensors *out, dure_span bytes,
                                               dure_diag *diag);
 void dure_safetensors_fini(dure_safetensors *file);

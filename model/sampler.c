@@ -78,12 +78,21 @@ int32_t dure_sampler_next(dure_sampler *s, const float *logits)
     return s->room[i].id;
 }
 
-float dure_logprob(const float *logits, size_t n_vocab, int32_t id)
+void dure_logprob_each(float *logprobs, const int32_t *ids, size_t n, const float *logits,
+                       size_t n_vocab)
 {
     double top = (double)logits[most_likely(logits, n_vocab)], sum = 0;
     for (size_t i = 0; i < n_vocab; i++)
         sum += exp((double)logits[i] - top);
-    return (float)((double)logits[id] - top - log(sum));
+    for (size_t i = 0; i < n; i++)
+        logprobs[i] = (float)((double)logits[ids[i]] - top - log(sum));
+}
+
+float dure_logprob(const float *logits, size_t n_vocab, int32_t id)
+{
+    float logprob;
+    dure_logprob_each(&logprob, &id, 1, logits, n_vocab);
+    return logprob;
 }
 
 void dure_top_tokens(int32_t *ids, size_t n, const float *logits, size_t n_vocab)

@@ -156,6 +156,16 @@ static dure_err check_range(const char *what, uint32_t value, uint32_t most, dur
                          value, most);
 }
 
+/* bfloat16 is multiplied in pairs: the last element of an odd row would be paired with the first of
+ * the next row, which is another record's. */
+static dure_err check_even(const char *what, uint32_t value, dure_diag *diag)
+{
+    if (value % 2 == 0) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                         "the model's %s of %u is not supported; the number must be even", what,
+                         value);
+}
+
 /* With these bounds heads * head_dim and rank * width stay far below 2^32. */
 dure_err dure_model_shape_check(const dure_model_shape *shape, dure_diag *diag)
 {
@@ -172,11 +182,10 @@ dure_err dure_model_shape_check(const dure_model_shape *shape, dure_diag *diag)
         return dure_diag_set(diag, DURE_ERR_FORMAT,
                              "%u attention heads cannot share %u key heads evenly", shape->n_head,
                              shape->n_head_kv);
-    if (shape->head_dim % 2)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "heads of %u dimensions are not supported; the number must be even",
-                             shape->head_dim);
-    return DURE_OK;
+    err = check_even("embedding length", shape->n_embd, diag);
+    if (!err) err = check_even("feed-forward length", shape->n_ff, diag);
+    if (!err) err = check_even("head dimension", shape->head_dim, diag);
+    return err;
 }
 
 /* Every token that the tokenizer can give needs its row in the embedding. */

@@ -32,10 +32,12 @@ DURE_MUST_USE dure_err dure_tokenizer_new(dure_tokenizer **out, const dure_gguf 
                                           dure_diag *diag);
 void dure_tokenizer_free(dure_tokenizer **t);
 
-/* Appends the ids of `text` (UTF-8; invalid bytes are taken as single bytes). Control tokens are
- * never recognised inside text: what a person wrote stays text. User-defined tokens always are.
- * Where the vocabulary wants a space before a text (SPM), it is put at the start of *out and after
- * a special token. Nothing else is added, so no BOS. */
+/* Appends the ids of `text` (UTF-8; invalid bytes are taken as single bytes). Where the model wants
+ * form NFC, text that is not UTF-8 or has more than 256 combining marks in a row (to put them in
+ * order takes the square of their number) is taken as it is. Control tokens are never recognised
+ * inside text: what a person wrote stays text. User-defined tokens always are. Where the vocabulary
+ * wants a space before a text (SPM), it is put at the start of *out and after a special token.
+ * Nothing else is added, so no BOS. */
 DURE_MUST_USE dure_err dure_tokenizer_encode(dure_tokens *out, const dure_tokenizer *t,
                                              dure_span text, bool supervised);
 /* The id of a special token by its text; -1 if there is none. Special are control tokens, which no

@@ -69,17 +69,20 @@ static dure_err bind_layer(dure_layer_weights *layer, float **vectors, const dur
     return err;
 }
 
-/* A product hands over whole heads, as many as vectors fit together with: 256 columns at most. */
+/* A product hands over whole heads, as many as pairs of vectors fit together with: 256 columns at
+ * most. The vectors are those of the widest level, so that a model runs on every CPU or on none. */
 static dure_err check_heads(const dure_transformer *t, dure_diag *diag)
 {
     uint32_t dim = t->shape.head_dim, columns = dim;
     if (!t->arch.qk_norm && !t->arch.rope_halves) return DURE_OK;
-    while (columns % 16)
+    while (columns % 32)
         columns += dim;
     if (columns <= DURE_HEADS_WIDEST) return DURE_OK;
-    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                         "heads of %u elements are not supported; up to 256, in steps of 16, are",
-                         dim);
+    return dure_diag_set(
+        diag, DURE_ERR_UNSUPPORTED,
+        "heads of %u elements are not supported; up to 128 in steps of 16 and up to "
+        "256 in steps of 32 are",
+        dim);
 }
 
 static dure_err bind_globals(dure_transformer *t, float **norms, const dure_gguf *gguf,

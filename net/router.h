@@ -52,7 +52,7 @@ typedef struct dure_router_counts {
 } dure_router_counts;
 
 /* The caller owns *out, dure_router_close(&r). A port in use is DURE_ERR_BUSY, an endpoint that
- * cannot be bound DURE_ERR_NET, both in one sentence. */
+ * cannot be bound DURE_ERR_NET, one that is none DURE_ERR_USAGE, each in one sentence. */
 DURE_MUST_USE dure_err dure_router_open(dure_router **out, const dure_router_opts *opts,
                                         dure_diag *diag);
 void dure_router_close(dure_router **router);

@@ -19,6 +19,11 @@ size_t dure_members_count(const dure_members *set)
     return n;
 }
 
+uint32_t dure_members_least(uint32_t collusion)
+{
+    return collusion + 2 > DURE_MEMBERS_LEAST ? collusion + 2 : DURE_MEMBERS_LEAST;
+}
+
 bool dure_members_equal(const dure_members *a, const dure_members *b)
 {
     return dure_members_subset(a, b) && dure_members_subset(b, a);
@@ -274,8 +279,7 @@ static dure_err check_sum(const dure_config *f, dure_diag *diag)
         return wrong(diag, "the suite is unknown");
     }
     if (f->collusion >= n) return wrong(diag, "collusion is not below the number of members");
-    uint32_t least = f->collusion + 2 > DURE_MEMBERS_LEAST ? f->collusion + 2 : DURE_MEMBERS_LEAST;
-    if (f->u_min < least || f->u_min > n) {
+    if (f->u_min < dure_members_least(f->collusion) || f->u_min > n) {
         return wrong(diag, "u_min must be at least max(3, collusion + 2) and at most the members");
     }
     if (f->word_bits != 24 && f->word_bits != 32) return wrong(diag, "word_bits is not 24 or 32");

@@ -48,6 +48,9 @@ static inline void dure_members_add(dure_members *set, size_t i)
     if (i < DURE_ROUND_MEMBERS_MAX) set->word[i / 64] |= UINT64_C(1) << (i % 64);
 }
 size_t dure_members_count(const dure_members *set);
+/* The fewest in a sum beside c that collude with the coordinator: max(DURE_MEMBERS_LEAST, c + 2),
+ * so that what the others' sum leaves is never one update alone. */
+uint32_t dure_members_least(uint32_t collusion);
 bool dure_members_equal(const dure_members *a, const dure_members *b);
 /* True when every member of `a` is in `b`. */
 bool dure_members_subset(const dure_members *a, const dure_members *b);

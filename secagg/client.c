@@ -164,8 +164,8 @@ dure_err dure_secagg_client_new(dure_secagg_client **out, const dure_secagg_clie
     if (!c) return dure_diag_set(diag, DURE_ERR_NOMEM, "out of memory");
     c->opts = *opts;
     c->collusion = larger(opts->config->collusion, opts->floors.collusion);
-    c->least = larger(larger(opts->config->u_min, opts->floors.u_min),
-                      larger(DURE_MEMBERS_LEAST, c->collusion + 2));
+    c->least =
+        larger(larger(opts->config->u_min, opts->floors.u_min), dure_members_least(c->collusion));
     c->run_colluders = dure_graph_run_colluders(opts->config->n_members,
                                                 dure_config_degree(opts->config), c->collusion);
     for (size_t i = 0; i < CLIENT_STEPS; i++) {

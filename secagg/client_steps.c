@@ -123,6 +123,12 @@ static dure_err check_key(dure_hash *leaf, const dure_secagg_client *c, const du
     if (k->member == c->self && !dure_hash_equal(&digest, &c->own_r0)) {
         return dure_diag_set(diag, DURE_ERR_AUTH, "the coordinator changed this site's keys");
     }
+    const char *which = NULL;
+    err = dure_hybrid_check_keys(&which, c->opts.config, k);
+    if (err) {
+        return dure_diag_set(diag, err, "the %s of %s is not a valid one", which,
+                             c->opts.config->members[k->member].name);
+    }
     return dure_secagg_leaf_r0(leaf, k);
 }
 

@@ -47,6 +47,38 @@ size_t dure_hybrid_wrapped_bytes(const dure_config *config, size_t n_secrets)
     return dure_suite_is_hybrid(config) ? DURE_AEAD_OVERHEAD + SECRET_ROW_BYTES * n_secrets : 0;
 }
 
+/* A private key of zeros is clamped to 2^254 (RFC 7748, section 5): it takes exactly the points of
+ * low order to zero, on the curve and on its twist, however their bytes are written. */
+static dure_err check_point(const uint8_t point[DURE_KX_BYTES])
+{
+    static const dure_kx_key probe;
+    uint8_t shared[DURE_KX_BYTES];
+    return dure_kx_shared(shared, &probe, point);
+}
+
+/* What is encapsulated here is for nobody. */
+static dure_err check_kem(const uint8_t key[DURE_KEM_PUBLIC_BYTES])
+{
+    uint8_t kem[DURE_KEM_CIPHERTEXT_BYTES], shared[DURE_KEM_SHARED_BYTES];
+    return dure_kem_encapsulate(kem, shared, key);
+}
+
+dure_err dure_hybrid_check_keys(const char **which, const dure_config *config,
+                                const dure_round_keys *keys)
+{
+    *which = "channel key";
+    dure_err err = check_point(keys->channel_public);
+    if (err) return err;
+    *which = "mask key";
+    err = check_point(keys->mask_public);
+    if (err || !dure_suite_is_hybrid(config)) return err;
+    *which = "ML-KEM key for channels";
+    err = check_kem(keys->kem.data);
+    if (err) return err;
+    *which = "ML-KEM key for masks";
+    return check_kem(keys->kem.data + DURE_KEM_PUBLIC_BYTES);
+}
+
 /* Bytes of a seed's own, for one label. */
 static dure_err expand(uint8_t *out, size_t n, const uint8_t seed[DURE_ROUND_SEED_BYTES],
                        const char *label)

@@ -31,6 +31,13 @@ size_t dure_hybrid_keys_bytes(const dure_config *config);
 size_t dure_hybrid_sent_bytes(const dure_config *config, uint32_t from, uint32_t to);
 size_t dure_hybrid_wrapped_bytes(const dure_config *config, size_t n_secrets);
 
+/* Whether a secret can be agreed with the owner of R0's public keys, of the suite's lengths, by
+ * whoever tries: an X25519 key of low order makes every other site's agreement fail, and so do
+ * bytes that are no ML-KEM key. DURE_ERR_AUTH, with the name of the key in *which ("mask key"), if
+ * not. */
+DURE_MUST_USE dure_err dure_hybrid_check_keys(const char **which, const dure_config *config,
+                                              const dure_round_keys *keys);
+
 /* One purpose's private key of one round. Secret: the owner wipes it as a whole. */
 typedef struct dure_round_key {
     uint8_t seed[DURE_ROUND_SEED_BYTES]; /* all the rest follows from it */

@@ -321,12 +321,36 @@ static dure_err close_consistency(dure_secagg_actions *actions, dure_secagg_serv
     return close_phase(actions, s, DURE_SECAGG_RECORD_A4, &s->u4);
 }
 
+/* What a dropped member's masks come from does not open, by its own doing: no share helps. */
+static dure_err fail_sealed(dure_secagg_actions *actions, dure_secagg_server *s, uint32_t member)
+{
+    char why[160];
+    snprintf(why, sizeof why, "the masks of %s, which dropped out, cannot be removed",
+             s->opts.config->members[member].name);
+    dure_err err = act(actions, DURE_SECAGG_BLAME, member,
+                       "the secrets that it wrapped for its masks do not open");
+    return err ? err : fail_because(actions, s, why);
+}
+
+/* Why the R4s that came do not do. */
+static dure_err fail_unmask(dure_secagg_actions *actions, dure_secagg_server *s)
+{
+    char why[160] = "";
+    too_few_holders(why, s, &s->u3, &s->gave);
+    if (!why[0]) {
+        const uint32_t v = s->unrecovered;
+        snprintf(why, sizeof why, "too many of the %zu shares of %s that were revealed are wrong",
+                 dure_graph_holders(&s->graph, v, &s->gave), s->opts.config->members[v].name);
+    }
+    return fail_because(actions, s, why);
+}
+
 /* Tries with the R4s so far. Liars are named once; the round goes on without their shares. */
 static dure_err try_unmask(dure_secagg_actions *actions, dure_secagg_server *s)
 {
     if (!server_is_ready(s)) return DURE_OK;
     dure_members before = s->liars;
-    dure_err err = server_unmask(s);
+    dure_err err = server_unmask(s, &s->unrecovered);
     dure_members found = dure_members_minus(&s->liars, &before);
     for (uint32_t v = 0; v < s->opts.config->n_members; v++) {
         if (!dure_members_has(&found, v)) continue;
@@ -334,6 +358,7 @@ static dure_err try_unmask(dure_secagg_actions *actions, dure_secagg_server *s)
         if (last) return last;
     }
     if (err == DURE_ERR_AUTH) return DURE_OK; /* more shares may come */
+    if (err == DURE_ERR_PROTO) return fail_sealed(actions, s, s->unrecovered);
     if (err) return err;
     enter(s, DURE_SECAGG_PHASE_SUMMED);
     return act(actions, DURE_SECAGG_UNMASK, 0, "");
@@ -351,7 +376,7 @@ dure_err dure_secagg_server_advance(dure_secagg_actions *actions, dure_secagg_se
     case DURE_SECAGG_PHASE_CONSISTENCY:
         return close_consistency(actions, s);
     case DURE_SECAGG_PHASE_UNMASKING:
-        return fail_too_few(actions, s, "revealed usable shares", s->opts.config->threshold);
+        return fail_unmask(actions, s);
     default:
         return DURE_ERR_STATE;
     }

@@ -34,6 +34,7 @@ struct dure_secagg_server {
     dure_members gave;                    /* sent R4 */
     uint32_t n_ready;                     /* of the members below, enough shares are here */
     dure_members liars;
+    uint32_t unrecovered; /* whose secret the shares so far do not give */
 
     dure_hash t1, t2, t3;
     dure_roll r0s, r1s, r2s; /* of U1, U2, U3 */
@@ -65,9 +66,11 @@ dure_err server_put_record(dure_buf *record, const dure_secagg_server *s, const 
 dure_err server_take_record(dure_secagg_server *s, dure_span record);
 
 /* server_unmask.c: whether t shares are here for each secret that the sum needs; then tries to
- * recover them. DURE_ERR_AUTH: not yet. New liars are added to s->liars. */
+ * recover them. DURE_ERR_AUTH: not yet; DURE_ERR_PROTO: never, since what a member wrapped under
+ * its own secret does not open. *of is the member at which it stopped. New liars are added to
+ * s->liars. */
 bool server_is_ready(dure_secagg_server *s);
-dure_err server_unmask(dure_secagg_server *s);
+dure_err server_unmask(dure_secagg_server *s, uint32_t *of);
 /* Whether a sum over `set` needs a secret of this member: as one of it, or of U2 with masks that
  * members of the set have. */
 bool server_needs(const dure_secagg_server *s, const dure_members *set, uint32_t member);

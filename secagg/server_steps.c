@@ -41,6 +41,10 @@ static dure_err take_r0(dure_secagg_server *s, uint32_t member, const dure_msg_a
     dure_err err = dure_secagg_digest_r0(&digest, server_who(s, member), &msg->keys);
     if (!err) err = verify(s, member, DURE_SECAGG_LABEL_R0, &digest, msg->keys.signature, diag);
     if (err) return err;
+    const char *which = NULL;
+    err = dure_hybrid_check_keys(&which, s->opts.config, &msg->keys);
+    if (err == DURE_ERR_AUTH) return dure_diag_set(diag, err, "its %s is not a valid one", which);
+    if (err) return err;
     server_member *m = &s->members[member];
     m->keys = msg->keys;
     m->keys.member = member;

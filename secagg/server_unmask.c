@@ -106,7 +106,8 @@ static dure_err add_self_mask(dure_masks *masks, const dure_secagg_server *s, ui
 }
 
 /* Hybrid suite: what v and each neighbour agreed on, by rank in `near`. v encapsulated for the
- * higher numbers, and wrapped that; from the lower ones it got ciphertexts. */
+ * higher numbers, and wrapped that; from the lower ones it got ciphertexts. DURE_ERR_PROTO if what
+ * it wrapped does not open: the seed is its own, so nobody else can have done that. */
 static dure_err rebuild_secrets(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES],
                                 const dure_secagg_server *s, uint32_t v, const dure_round_key *own)
 {
@@ -115,6 +116,7 @@ static dure_err rebuild_secrets(uint8_t (*secrets)[DURE_KEM_SHARED_BYTES],
     const dure_members higher = dure_members_minus(&with, &lower);
     const dure_hybrid_masks masks = {v, &near, &higher, secrets};
     dure_err err = dure_hybrid_unwrap(&masks, s->members[v].r1->u.shares.wrapped, own, &s->t1);
+    if (err == DURE_ERR_AUTH) return DURE_ERR_PROTO;
     for (uint32_t u = 0; !err && u < v; u++) {
         if (!dure_members_has(&s->u3, u) || !dure_members_has(&near, u)) continue;
         const dure_span kem = server_sealed_for(s, u, v).kem;
@@ -161,13 +163,14 @@ static size_t count_streams(const dure_secagg_server *s)
     return n;
 }
 
-dure_err server_unmask(dure_secagg_server *s)
+dure_err server_unmask(dure_secagg_server *s, uint32_t *of)
 {
     dure_masks *masks = NULL;
     uint8_t secret[DURE_SHAMIR_SECRET_BYTES] = {0};
     dure_err err = dure_masks_new(&masks, s->opts.config, count_streams(s));
     for (uint32_t v = 0; !err && v < s->opts.config->n_members; v++) {
         if (!server_needs(s, &s->u3, v)) continue;
+        *of = v;
         err = recover_one(secret, s, v);
         if (err) break;
         err = dure_members_has(&s->u3, v) ? add_self_mask(masks, s, v, secret)

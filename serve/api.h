@@ -11,7 +11,7 @@
 #include "model/chat_template.h"
 #include "serve/text_stream.h"
 
-#define DURE_API_PROMPTS_MAX 128
+#define DURE_API_PROMPTS_MAX 128 /* and no more than the scheduler has room for: serve/job.c */
 #define DURE_API_MESSAGES_MAX 1024
 #define DURE_API_LOGPROBS_MAX 20
 #define DURE_API_TOKENS_MAX ((size_t)1 << 20)

@@ -1,6 +1,7 @@
 #include "serve/job.h"
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "crypto/rng.h"
 #include "serve/answer.h"
 
@@ -28,6 +29,7 @@ typedef struct choice {
     uint64_t generated;
     const char *finish; /* NULL while it runs */
     bool stopped;       /* by a stop string */
+    bool failed;        /* a part of the answer is missing: memory */
     bool echoed;        /* a stream has been given the prompt's text */
     double last_token_s;
 } choice;
@@ -152,18 +154,28 @@ static void time_token(choice *c)
     c->last_token_s = now_s;
 }
 
+/* Ends the choice, and not because anybody left. */
+static dure_flow fail(choice *c, dure_err err)
+{
+    dure_log(DURE_LOG_ERROR, "serve", "answer_failed", "error=\"%s\"", dure_err_text(err));
+    c->failed = true;
+    return DURE_FLOW_STOP;
+}
+
 static dure_flow on_token(void *state, const dure_token_event *event)
 {
     choice *c = state;
     dure_span ready = {0};
     if (!event->of_prompt) give_echo(c);
-    if (c->job->request.logprobs && dure_logprobs_add(&c->logprobs, event)) return DURE_FLOW_STOP;
+    dure_err err = c->job->request.logprobs ? dure_logprobs_add(&c->logprobs, event) : DURE_OK;
+    if (err) return fail(c, err);
     if (event->of_prompt) return DURE_FLOW_GO;
     time_token(c);
     c->generated++;
     dure_span piece = dure_tokenizer_piece(c->job->context.tokenizer, event->chosen.token);
     if (dure_tokenizer_is_special(c->job->context.tokenizer, event->chosen.token)) piece.n = 0;
-    if (dure_text_stream_push(&ready, &c->stopped, c->stream, piece)) return DURE_FLOW_STOP;
+    err = dure_text_stream_push(&ready, &c->stopped, c->stream, piece);
+    if (err) return fail(c, err);
     give_text(c, ready, NULL);
     return c->stopped ? DURE_FLOW_STOP : DURE_FLOW_GO;
 }
@@ -201,7 +213,7 @@ static void reply_failure(job *j)
     bool stopping = j->how == DURE_END_CANCELLED;
     dure_api_refuse(&error, stopping ? 503 : 500, NULL,
                     stopping ? "the server is stopping"
-                             : "the model failed on this request; the server's log says why");
+                             : "the server failed on this request; its log says why");
     if (j->streaming) {
         put_event(j, dure_api_error_json(&error));
         return;
@@ -232,6 +244,7 @@ static void on_end(void *state, dure_end how)
     choice *c = state;
     job *j = c->job;
     if (c->stopped && how == DURE_END_CANCELLED) how = DURE_END_STOP;
+    if (c->failed && how == DURE_END_CANCELLED) how = DURE_END_FAILED;
     dure_span rest = {0};
     if (how == DURE_END_STOP || how == DURE_END_LENGTH) {
         if (!c->stopped && dure_text_stream_end(&rest, c->stream)) how = DURE_END_FAILED;
@@ -419,6 +432,12 @@ dure_err dure_job_start(const dure_job_context *context, dure_http_exchange *x,
     if (request->chat && !context->chat)
         return dure_api_refuse(error, 400, "messages",
                                "this model has no chat template: use /v1/completions");
+    const size_t most = dure_scheduler_prompts_max(context->scheduler);
+    if (!request->chat && request->n_prompts > most)
+        return dure_api_refuse(error, 400, "prompt",
+                               "%zu prompts in one request; this server takes at most %zu (its "
+                               "--slots plus its --queue): send them in parts",
+                               request->n_prompts, most);
     job *j = calloc(1, sizeof *j);
     if (!j) return out_of_memory(error);
     j->context = *context;

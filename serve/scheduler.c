@@ -4,7 +4,6 @@
 #include "common/log.h"
 #include "common/thread.h"
 #include "model/decode.h"
-#include "model/score.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -25,7 +24,7 @@ typedef struct slot {
     dure_sampler sampler;
     size_t fed;
     uint32_t made;
-    bool ended, scored;
+    bool ended;
     int32_t pending; /* a token chosen in this round, to be fed with those of the other slots */
     bool has_pending;
 } slot;
@@ -61,14 +60,15 @@ static void fill_event(dure_token_event *event, const dure_scheduler *scheduler,
     const size_t n_vocab = scheduler->n_vocab;
     *event = (dure_token_event){.chosen = {.token = token}};
     if (!prompt->logprobs || !logits) return;
-    int32_t ids[DURE_API_LOGPROBS_MAX];
+    int32_t ids[DURE_API_LOGPROBS_MAX + 1] = {token};
+    float logprobs[DURE_API_LOGPROBS_MAX + 1];
     event->has_logprob = true;
-    event->chosen.logprob = dure_logprob(logits, n_vocab, token);
     event->n_top = prompt->top_logprobs < n_vocab ? prompt->top_logprobs : n_vocab;
-    dure_top_tokens(ids, event->n_top, logits, n_vocab);
+    dure_top_tokens(ids + 1, event->n_top, logits, n_vocab);
+    dure_logprob_each(logprobs, ids, event->n_top + 1, logits, n_vocab);
+    event->chosen.logprob = logprobs[0];
     for (size_t i = 0; i < event->n_top; i++)
-        event->top[i] =
-            (dure_token_choice){.token = ids[i], .logprob = dure_logprob(logits, n_vocab, ids[i])};
+        event->top[i] = (dure_token_choice){.token = ids[i + 1], .logprob = logprobs[i + 1]};
 }
 
 static void fail(slot *s, dure_err err, const dure_diag *diag)
@@ -93,40 +93,36 @@ static bool tell_prompt(dure_scheduler *scheduler, slot *s, size_t i, const floa
     return prompt->owner->token(prompt->state, &event) != DURE_FLOW_STOP;
 }
 
+/* Hears what follows tokens[0..i] of a piece. */
 static bool on_score(void *state, size_t i, const float *logits)
 {
     const score_state *score = state;
-    return tell_prompt(score->scheduler, score->slot, i + 1, logits);
+    size_t next = score->slot->fed + i + 1;
+    if (next == score->slot->prompt->n_tokens) return true;
+    return tell_prompt(score->scheduler, score->slot, next, logits);
 }
 
-/* The log-probabilities of the whole prompt, in one pass. */
-static void score_prompt(dure_scheduler *scheduler, slot *s)
+/* The next piece of the prompt, of which the owner hears when its own log-probabilities are asked
+ * for. */
+static void prefill(dure_scheduler *scheduler, slot *s)
 {
     const dure_prompt *prompt = s->prompt;
+    const int32_t *tokens = prompt->tokens + s->fed;
+    size_t n = prompt->n_tokens - s->fed;
+    if (n > PREFILL_TOKENS) n = PREFILL_TOKENS;
     score_state state = {scheduler, s};
     dure_diag diag = {0};
-    s->scored = true;
-    dure_err err = tell_prompt(scheduler, s, 0, NULL) ? DURE_OK : DURE_ERR_CANCELLED;
-    if (!err)
-        err = dure_score(scheduler->model, prompt->lora, prompt->tokens, prompt->n_tokens, on_score,
-                         &state, &diag);
+    dure_err err = DURE_OK;
+    if (!prompt->echo_logprobs)
+        err = dure_decoder_feed(s->decoder, prompt->lora, tokens, n, &diag);
+    else if (s->fed == 0 && !tell_prompt(scheduler, s, 0, NULL))
+        err = DURE_ERR_CANCELLED;
+    else
+        err = dure_decoder_score(s->decoder, prompt->lora, tokens, n, on_score, &state, &diag);
+    s->fed += n;
     if (err == DURE_ERR_CANCELLED)
         end_prompt(s, DURE_END_CANCELLED);
     else if (err)
-        fail(s, err, &diag);
-    else if (prompt->max_tokens == 0)
-        end_prompt(s, DURE_END_LENGTH);
-}
-
-static void prefill(slot *s)
-{
-    const dure_prompt *prompt = s->prompt;
-    dure_diag diag = {0};
-    size_t n = prompt->n_tokens - s->fed;
-    if (n > PREFILL_TOKENS) n = PREFILL_TOKENS;
-    dure_err err = dure_decoder_feed(s->decoder, prompt->lora, prompt->tokens + s->fed, n, &diag);
-    s->fed += n;
-    if (err)
         fail(s, err, &diag);
     else if (s->fed == prompt->n_tokens && prompt->max_tokens == 0)
         end_prompt(s, DURE_END_LENGTH);
@@ -204,10 +200,8 @@ static bool take_turn(dure_scheduler *scheduler, slot *s)
         vacate(scheduler, s);
     else if (flow == DURE_FLOW_STOP)
         end_prompt(s, DURE_END_CANCELLED);
-    else if (s->prompt->echo_logprobs && !s->scored)
-        score_prompt(scheduler, s);
     else if (s->fed < s->prompt->n_tokens)
-        prefill(s);
+        prefill(scheduler, s);
     else
         generate(scheduler, s);
     return true;
@@ -218,7 +212,7 @@ static void occupy(dure_scheduler *scheduler, slot *s, dure_prompt *prompt)
     s->prompt = prompt;
     s->fed = 0;
     s->made = 0;
-    s->ended = s->scored = s->has_pending = false;
+    s->ended = s->has_pending = false;
     dure_decoder_rewind(s->decoder, 0);
     dure_metrics_time(scheduler->metrics, DURE_TIMING_QUEUE,
                       dure_clock_monotonic_s() - prompt->submitted_s);
@@ -377,6 +371,11 @@ void dure_scheduler_free(dure_scheduler **handle)
 uint32_t dure_scheduler_positions(const dure_scheduler *scheduler)
 {
     return scheduler->positions;
+}
+
+size_t dure_scheduler_prompts_max(const dure_scheduler *scheduler)
+{
+    return (size_t)scheduler->n_slots + scheduler->queue_capacity;
 }
 
 dure_err dure_scheduler_submit(dure_scheduler *scheduler, dure_prompt *prompts)

@@ -83,6 +83,8 @@ void dure_scheduler_stop(dure_scheduler *scheduler);
 void dure_scheduler_free(dure_scheduler **scheduler);
 
 uint32_t dure_scheduler_positions(const dure_scheduler *scheduler);
+/* Slots and queue together: a list of more prompts is never taken, however idle it is. */
+size_t dure_scheduler_prompts_max(const dure_scheduler *scheduler);
 
 /* Queues all of a list of prompts linked by `next`, or none. DURE_ERR_BUSY: the queue is full;
  * DURE_ERR_STATE: the scheduler drains. Any thread. */

@@ -113,7 +113,6 @@ static void set_environment(const fleet *f, uint32_t process, const char *plan)
     snprintf(clock, sizeof clock, "%s/clock.%u", f->v.dir.path, process);
     setenv("CHAOS_LOG", log, 1);
     setenv("CHAOS_CLOCK", clock, 1);
-    setenv("OMP_WAIT_POLICY", "passive", 1);
     if (plan)
         setenv("CHAOS_KILL", plan, 1);
     else

@@ -26,7 +26,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         dure_site_key site = {.name = "site"};
         dure_cosign_tally tally;
         if (dure_note_verify(note, note->checkpoint.origin, key, &diag) == DURE_OK) abort();
-        if (dure_cosign_count(&tally, NULL, note, &site, 1) || tally.n > 0) abort();
+        if (dure_cosign_count(&tally, NULL, note, &(dure_cosigners){.sites = &site, .n = 1}) ||
+            tally.n > 0)
+            abort();
     } else if (!diag.text[0]) {
         abort();
     }

@@ -391,7 +391,8 @@ static void test_sockets_bad_endpoints_are_refused(void **state)
     dure_diag diag = {0};
     const dure_router_opts server = {
         .endpoint = "tcp://nowhere", .key = &h->server, .admit = admit, .admit_state = h};
-    assert_err(dure_router_open(&router, &server, &diag), DURE_ERR_NET);
+    assert_err(dure_router_open(&router, &server, &diag), DURE_ERR_USAGE);
+    assert_non_null(strstr(diag.text, "tcp://ADDRESS:PORT"));
     const dure_dealer_opts site = {
         .endpoint = "127.0.0.1:5555", .key = &h->sites[0], .server_public = h->server.public_};
     assert_err(dure_dealer_open(&dealer, &site, &diag), DURE_ERR_USAGE);

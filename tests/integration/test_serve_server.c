@@ -3,6 +3,7 @@
 #include "common/file.h"
 #include "model/adapter_file.h"
 #include "model/transformer.h"
+#include "serve/answer.h"
 #include "serve/server.h"
 #include "support/check.h"
 #include "support/http_client.h"
@@ -11,6 +12,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -567,6 +569,71 @@ static void test_serve_full_queue_is_503_with_retry_after(void **state)
     close_kitchen(&k);
 }
 
+/* Stand in for want of memory while an answer is put together. */
+static atomic_bool no_memory_for_logprobs, no_memory_for_text;
+
+dure_err __real_dure_logprobs_add(dure_logprobs *l, const dure_token_event *event);
+dure_err __wrap_dure_logprobs_add(dure_logprobs *l, const dure_token_event *event);
+dure_err __wrap_dure_logprobs_add(dure_logprobs *l, const dure_token_event *event)
+{
+    return atomic_load(&no_memory_for_logprobs) ? DURE_ERR_NOMEM
+                                                : __real_dure_logprobs_add(l, event);
+}
+
+dure_err __real_dure_text_stream_push(dure_span *ready, bool *stopped, dure_text_stream *stream,
+                                      dure_span bytes);
+dure_err __wrap_dure_text_stream_push(dure_span *ready, bool *stopped, dure_text_stream *stream,
+                                      dure_span bytes);
+dure_err __wrap_dure_text_stream_push(dure_span *ready, bool *stopped, dure_text_stream *stream,
+                                      dure_span bytes)
+{
+    if (atomic_load(&no_memory_for_text)) return DURE_ERR_NOMEM;
+    return __real_dure_text_stream_push(ready, stopped, stream, bytes);
+}
+
+/* It is the server that failed: nobody left, and it is not stopping. */
+static void test_serve_out_of_memory_is_a_failure(void **state)
+{
+    (void)state;
+    atomic_bool *const wants[] = {&no_memory_for_logprobs, &no_memory_for_text};
+    kitchen k;
+    open_kitchen(&k, defaults);
+    for (int i = 0; i < 2; i++) {
+        atomic_store(wants[i], true);
+        json_t *answer = post(k.port, TEXT_PATH,
+                              "{\"model\":\"tiny\",\"prompt\":\"abc\",\"max_tokens\":4,"
+                              "\"logprobs\":1,\"seed\":1}",
+                              500);
+        assert_string_equal(text_at(json_object_get(answer, "error"), "type"), "server_error");
+        json_decref(answer);
+        atomic_store(wants[i], false);
+    }
+    assert_true(metric(k.port, "dure_serve_answers_total{end=\"failed\"}") == 2);
+    assert_true(metric(k.port, "dure_serve_answers_total{end=\"cancelled\"}") == 0);
+    char *text = complete(k.port, GREEDY("tiny"));
+    free(text);
+    close_kitchen(&k);
+}
+
+/* Prompts that could never wait all together are not a matter of trying again. */
+static void test_serve_more_prompts_than_can_wait_are_refused_for_good(void **state)
+{
+    (void)state;
+    kitchen k;
+    open_kitchen(&k, narrow);
+    json_t *answer = post(k.port, TEXT_PATH,
+                          "{\"model\":\"tiny\",\"prompt\":[\"a\",\"b\"],\"max_tokens\":1}", 200);
+    assert_int_equal(json_array_size(json_object_get(answer, "choices")), 2);
+    json_decref(answer);
+    static const char three[] =
+        "{\"model\":\"tiny\",\"prompt\":[\"a\",\"b\",\"c\"],\"max_tokens\":1}";
+    expect_error(k.port, TEXT_PATH, three, 400, "", "prompt");
+    answer = post(k.port, TEXT_PATH, three, 400);
+    assert_non_null(strstr(text_at(json_object_get(answer, "error"), "message"), "at most 2"));
+    json_decref(answer);
+    close_kitchen(&k);
+}
+
 static void test_serve_client_that_leaves_frees_its_slot(void **state)
 {
     (void)state;
@@ -690,6 +757,8 @@ int main(void)
         cmocka_unit_test(test_serve_what_fails_its_check_is_not_offered),
         cmocka_unit_test(test_serve_many_at_once_say_what_each_says_alone),
         cmocka_unit_test(test_serve_full_queue_is_503_with_retry_after),
+        cmocka_unit_test(test_serve_out_of_memory_is_a_failure),
+        cmocka_unit_test(test_serve_more_prompts_than_can_wait_are_refused_for_good),
         cmocka_unit_test(test_serve_client_that_leaves_frees_its_slot),
         cmocka_unit_test(test_serve_slow_reader_stops_nobody),
         cmocka_unit_test(test_serve_drain_lets_running_requests_end),

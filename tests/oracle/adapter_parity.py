@@ -29,7 +29,7 @@ except ImportError:
 
 TEXTS = [t.replace("\\n", "\n") for t in (HERE / "texts.txt").read_text().splitlines()][:12]
 GREEDY = 24  # tokens of a greedy answer
-FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+FLOAT32 = os.environ | {"DURE_MAX_CPU_ISA": "AVX512"}
 
 
 def report(what, ours, theirs, mean_limit, max_limit):

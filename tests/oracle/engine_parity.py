@@ -24,7 +24,7 @@ from gguf_model import MODULES, load
 HERE = pathlib.Path(__file__).parent
 RANK, ALPHA = 8, 16.0
 # The engine on float32 products, and as it comes: bfloat16 where the CPU multiplies it.
-FLOAT32 = {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"}
+FLOAT32 = {"DURE_MAX_CPU_ISA": "AVX512"}
 AS_IT_COMES = {}
 
 

@@ -26,6 +26,7 @@ def compare_good(dure, directory, root):
     assert status == other_status == 0, (first, second)
     assert first["entries"] == second["entries"]
     assert first["shown_entries"] == second["shown_entries"]
+    assert first["shown_time"] == second["shown_time"] is not None
     ours = {s["name"]: s for s in first["sites"]}
     for s in second["sites"]:
         o = ours.pop(s["name"])

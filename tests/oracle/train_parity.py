@@ -27,7 +27,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from gguf_model import load
 
 RECORDS, BATCH, STEPS, RATE, SEED, RANK = 16, 4, 20, 1e-3, 7, 8
-FLOAT32 = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+FLOAT32 = os.environ | {"DURE_MAX_CPU_ISA": "AVX2"}
 MASK = (1 << 64) - 1
 
 

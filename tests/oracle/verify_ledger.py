@@ -14,6 +14,7 @@ import json
 import math
 import struct
 import sys
+import time
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -395,6 +396,10 @@ class Note:
     def counts(self, sites, c):
         return 2 * len(self.cosigned(sites)) > len(sites) + c
 
+    def shown_at(self, sites, c):
+        """When it had been shown, though c of them lie about their times."""
+        return sorted(self.cosigned(sites).values(), reverse=True)[c]
+
 
 # ---- 6. The roster ----
 
@@ -649,7 +654,7 @@ class Plan:
 class Verifier:
     def __init__(self, export, checkpoint=None, root=None):
         self.export, self.checkpoint, self.root = export, checkpoint, root
-        self.roster, self.history, self.shown = None, History(), 0
+        self.roster, self.history, self.shown, self.shown_at = None, History(), 0, 0
 
     def run(self):
         self.entries()
@@ -801,6 +806,7 @@ class Verifier:
             sites = self.sites_at(note.size)
             if sites is not None and note.counts(sites, self.genesis.c):
                 self.shown = note.size
+                self.shown_at = note.shown_at(sites, self.genesis.c)
 
     def citations(self):
         least = 0
@@ -925,6 +931,10 @@ def check_site_ledger(data):
     return n, {ident: p["state"] for ident, p in plans.items()}
 
 
+def text_of_time(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds)) if seconds else None
+
+
 def take_site_entry(e, n, sources, plans):
     kind = e["kind"]
     if (kind == "ledger") != (n == 0) or (n == 0 and e["version"] != 1):
@@ -965,7 +975,7 @@ def judge(args):
                   "epsilon_rdp": epsilon(v.history.plans(name), v.delta(name)),
                   "delta": v.delta(name)} for name in v.history.charges]
         found = {"verified": True, "entries": len(v.events), "shown_entries": v.shown,
-                 "sites": sites}
+                 "shown_time": text_of_time(v.shown_at), "sites": sites}
         if args.site_ledger:
             found["site_ledger_lines"], found["reservations"] = check_site_ledger(
                 open(args.site_ledger, "rb").read())

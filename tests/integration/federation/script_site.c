@@ -70,6 +70,7 @@ static void leave_round(script_site *s)
 {
     dure_secagg_client_free(&s->client);
     dure_config_free(&s->config);
+    dure_buf_fini(&s->r0);
     free(s->units);
     s->units = NULL;
     s->mask_ready = false;
@@ -144,7 +145,7 @@ static void say_hello(script_site *s)
 {
     dure_msg msg = {.type = DURE_MSG_HELLO,
                     .u.hello = {.version = DURE_MSG_VERSION,
-                                .last_round = s->last_round,
+                                .last_round = s->claims_round ? s->claims_round : s->last_round,
                                 .roster_size = dure_roster_entries(s->roster) +
                                                (s->lie == SCRIPT_LENGTHENS_ROSTER)}};
     dure_hash id;
@@ -188,11 +189,22 @@ static void say_heartbeat(script_site *s)
 /* Small values that differ by site and round. */
 static void give_update(script_site *s);
 
+static void keep_r0(script_site *s, dure_span frame)
+{
+    if (frame.data[1] == DURE_MSG_ADVERTISE && !s->r0.n) {
+        dure_buf_init(&s->r0, DURE_MSG_BYTES_MAX);
+        dure_put_raw(&s->r0, frame.data, frame.n);
+    }
+    if (frame.data[1] == DURE_MSG_CONSISTENCY && s->vice == SCRIPT_R0_AFTER_R3)
+        send_frame(s, dure_buf_span(&s->r0), NULL);
+}
+
 static void act(script_site *s, dure_secagg_actions *actions)
 {
     for (size_t i = 0; i < actions->n && s->client; i++) {
         const dure_secagg_action *a = &actions->items[i];
         if (a->kind == DURE_SECAGG_SEND) send_frame(s, a->bytes, NULL);
+        if (a->kind == DURE_SECAGG_SEND) keep_r0(s, a->bytes);
         if (a->kind == DURE_SECAGG_MASK) s->mask_ready = true;
         if (a->kind == DURE_SECAGG_END) note(s, a->text);
     }

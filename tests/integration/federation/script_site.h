@@ -22,6 +22,7 @@ typedef enum script_vice {
     SCRIPT_REFUSES,        /* says that its budget does not allow the round */
     SCRIPT_DUPLICATE,      /* every chunk and the final frame twice */
     SCRIPT_CHUNK_AFTER_R2, /* a chunk of the wrong length when its vector is whole */
+    SCRIPT_R0_AFTER_R3, /* its R0 again once it signed who survived: its ledger has grown since */
 } script_vice;
 
 /* What it answers to a coordinator that asks back what it lost. */
@@ -55,6 +56,7 @@ typedef struct script_site {
     dure_config *config; /* of the round it is in; NULL: none */
     dure_hash config_hash;
     dure_secagg_client *client;
+    dure_buf r0;          /* as it sent it */
     int32_t *units;       /* its update of this round */
     uint64_t seed;        /* of the next update */
     bool hold;            /* the update is kept back until the test clears it */
@@ -63,6 +65,7 @@ typedef struct script_site {
     dure_msg_fetch fetch; /* credit that is not used yet */
     bool hold_r3;         /* A3 is not heard until the test clears it */
     uint64_t last_round, beat_ms;
+    uint64_t claims_round; /* its HELLO says so, and not last_round; 0: the truth */
     uint64_t chain_length; /* of its ledger, as it shows it; its head is that number in each byte */
     script_vice vice;
     script_lie lie;

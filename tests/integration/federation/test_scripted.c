@@ -360,6 +360,44 @@ static void test_an_older_ledger_than_was_shown_is_refused(void **state)
     assert_int_equal(v.sites[0].refusal, 0);
 }
 
+/* It would take its own vector out of the sum after the others revealed their shares for it. */
+static void test_an_r0_after_the_survivors_changes_nothing(void **state)
+{
+    (void)state;
+    dure_buf adapter;
+    village_make(&v, 3, 0, 1);
+    village_first_adapter(&v, &adapter);
+    for (uint32_t i = 0; i < v.n; i++)
+        v.sites[i].chain_length = 7;
+    v.sites[1].vice = SCRIPT_R0_AFTER_R3;
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the round did not end");
+    assert_int_equal(village_count(&v, "site_dropped"), 0);
+    assert_int_equal(village_count(&v, "site_ledger_is_old"), 0);
+    village_check_sum(&v, &adapter);
+    dure_buf_fini(&adapter);
+}
+
+/* What sites say of the rounds they took part in sets the next round's number: these would wrap it
+ * to zero, or make it one that no site can keep. */
+static void test_a_claim_of_a_round_far_ahead_is_not_believed(void **state)
+{
+    (void)state;
+    village_make(&v, 3, 0, 1);
+    v.sites[0].claims_round = UINT64_MAX;
+    v.sites[1].claims_round = INT64_MAX;
+    v.sites[2].claims_round = 6; /* as after rounds that the coordinator lost */
+    village_start(&v);
+    village_join(&v);
+    go(has_one, "the round did not end");
+    assert_true(village_saw(&v, "round_done", "round", "7"));
+    assert_true(village_saw(&v, "site_claims_round", "claims", "18446744073709551615"));
+    assert_true(village_saw(&v, "site_claims_round", "claims", "9223372036854775807"));
+    assert_false(village_saw(&v, "site_claims_round", "claims", "6"));
+    assert_int_equal(village_wait(&v), 0);
+}
+
 static bool waits_for_r3(village *w)
 {
     return village_saw(w, "round_state", "state", "consistency");
@@ -608,6 +646,10 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_promotions_are_entered_in_the_ledger, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_older_ledger_than_was_shown_is_refused, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_an_r0_after_the_survivors_changes_nothing, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_claim_of_a_round_far_ahead_is_not_believed, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_late_update_is_not_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_killed_coordinator_goes_on_with_the_round, setup,

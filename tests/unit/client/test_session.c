@@ -45,6 +45,27 @@ static void test_session_refuses_a_replayed_round(void **state)
     assert_refused("opened again");
 }
 
+/* It would be paid for and synced, and no later round had a number left. */
+static void test_session_refuses_a_round_far_ahead(void **state)
+{
+    (void)state;
+    static const uint64_t leaps[] = {UINT64_C(1) << 63, UINT64_MAX, (UINT64_C(1) << 40) + 6};
+    st->s->site.state.last_round = 5;
+    for (size_t i = 0; i < sizeof leaps / sizeof *leaps; i++) {
+        stage_make_config(leaps[i]);
+        stage_open_round();
+        assert_refused("too far ahead");
+    }
+    st->s->site.state.last_round = INT64_MAX - 1;
+    stage_make_config(UINT64_C(1) << 63); /* not far ahead, but no disk keeps it */
+    stage_open_round();
+    assert_refused("too far ahead");
+    st->s->site.state.last_round = 5;
+    stage_make_config((UINT64_C(1) << 40) + 5);
+    stage_open_round();
+    assert_int_equal(st->n_open, 1);
+}
+
 static void test_session_refuses_altered_terms(void **state)
 {
     (void)state;
@@ -443,6 +464,7 @@ int main(void)
         TEST(test_session_takes_part_in_an_honest_round),
         TEST(test_session_refuses_an_unsigned_configuration),
         TEST(test_session_refuses_a_replayed_round),
+        TEST(test_session_refuses_a_round_far_ahead),
         TEST(test_session_refuses_altered_terms),
         TEST(test_session_refuses_a_downgrade_of_the_suite),
         TEST(test_session_refuses_less_noise_than_declared),

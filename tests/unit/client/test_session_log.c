@@ -145,6 +145,20 @@ static void test_site_takes_no_other_log_by_a_proof_from_its_last_hello(void **s
     assert_int_equal(dure_witness_head(st->s->witness).n, 3);
 }
 
+/* Nor by showing the true one in between. */
+static void test_site_takes_no_other_log_between_repeats_of_its_own(void **state)
+{
+    (void)state;
+    hello_crosses();
+    assert_err(show(5, 2, 2, NULL), DURE_ERR_CANCELLED);
+    for (int i = 1; i < SESSION_STARTS; i++) {
+        assert_ok(show(3, 2, 8, NULL));
+        assert_err(show(5, 5, 2, NULL), DURE_ERR_CANCELLED); /* from where it was shown last */
+    }
+    assert_ok(show(3, 2, 8, NULL));
+    assert_err(show(5, 5, 2, NULL), DURE_ERR_AUTH);
+}
+
 static void test_copy_keeps_nothing_else(void **state)
 {
     (void)state;
@@ -409,6 +423,7 @@ int main(void)
         ON_STAGE(test_copy_tells_the_beginning_of_the_log_without_a_proof),
         ON_STAGE(test_site_asks_again_after_a_proof_from_its_last_hello),
         ON_STAGE(test_site_takes_no_other_log_by_a_proof_from_its_last_hello),
+        ON_STAGE(test_site_takes_no_other_log_between_repeats_of_its_own),
         ON_STAGE(test_copy_keeps_nothing_else),
         ON_STAGE(test_copy_waits_for_the_checkpoint_of_what_comes_ahead),
         ON_STAGE(test_copy_passes_over_what_was_not_asked_for),

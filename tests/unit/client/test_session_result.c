@@ -1,152 +1,31 @@
 /* The checks of a site after a round, against a coordinator that lies. */
-#include "federation/global_adapter.h"
-#include "federation/server_step.h"
-#include "ledger/round_event.h"
 #include "secagg/transcript.h"
 #include "support/check.h"
-#include "unit/client/stage.h"
+#include "unit/client/outcome.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-typedef struct outcome {
-    dure_msg *msg; /* RESULT, as received */
-    dure_buf sum;  /* the blob */
-    dure_buf next; /* the right adapter */
-} outcome;
-
-/* What an honest coordinator makes of sums of ones. */
-static void make_sum(outcome *o)
-{
-    size_t n = (size_t)st->f.terms.layout.n_active;
-    int32_t *sum = calloc(n, sizeof *sum);
-    uint8_t *bytes = calloc(n, 4);
-    for (size_t i = 0; i < n; i++) {
-        sum[i] = (int32_t)(i % 7) - 3;
-    }
-    dure_server_step_sum_put(bytes, sum, n);
-    dure_buf_init(&o->sum, 4 * n);
-    dure_put_raw(&o->sum, bytes, 4 * n);
-    assert_ok(dure_global_adapter_next(&o->next, &st->f.terms, dure_buf_span(&st->adapter), sum,
-                                       SITES, NULL));
-    free(sum);
-    free(bytes);
-}
-
-/* `twist` changes the event before it is logged, as the second of two or three entries. */
-static void make_result_in(outcome *o, size_t n_leaves, void (*twist)(dure_event *event))
-{
-    dure_event *event = calloc(1, sizeof *event);
-    dure_hash leaves[3], others[2], t3;
-    dure_buf leaf, note, frame;
-    memset(t3.b, 0x73, sizeof t3.b);
-    make_sum(o);
-    dure_round_outcome facts = {.config_hash = st->s->round.hash,
-                                .t3 = t3,
-                                .u2 = dure_members_first(SITES),
-                                .u3 = dure_members_first(SITES)};
-    assert_ok(dure_hash_bytes(&facts.sum, dure_buf_span(&o->sum)));
-    assert_ok(dure_hash_bytes(&facts.adapter_out, dure_buf_span(&o->next)));
-    dure_round_event_make(event, DURE_EVENT_CLOSED, st->s->round.config, &facts, FIXTURE_JOINED);
-    event->index = 1;
-    if (twist) twist(event);
-    dure_buf_init(&leaf, DURE_LEAF_MAX);
-    dure_buf_init(&note, DURE_NOTE_MAX);
-    dure_buf_init(&frame, DURE_MSG_BYTES_MAX);
-    assert_ok(dure_event_encode(&leaf, event, NULL));
-    assert_ok(dure_merkle_leaf(&leaves[0], dure_span_of_text("genesis")));
-    assert_ok(dure_merkle_leaf(&leaves[1], dure_buf_span(&leaf)));
-    assert_ok(dure_merkle_leaf(&leaves[2], dure_span_of_text("later")));
-    others[0] = leaves[0];
-    others[1] = leaves[2];
-    dure_checkpoint checkpoint = {.head.n = n_leaves};
-    dure_checkpoint_origin(checkpoint.origin, "village", &st->s->federation_id);
-    assert_ok(dure_merkle_root(&checkpoint.head.root, leaves, n_leaves));
-    assert_ok(dure_checkpoint_sign(&note, &checkpoint, &st->f.coordinator_sign));
-    dure_msg msg = {.type = DURE_MSG_RESULT,
-                    .u.result = {.leaf = dure_buf_span(&leaf),
-                                 .leaf_index = 1,
-                                 .checkpoint = dure_buf_span(&note),
-                                 .inclusion = (const uint8_t(*)[32])others,
-                                 .n_inclusion = n_leaves - 1,
-                                 .consistency = (const uint8_t(*)[32]) & leaves[2],
-                                 .n_consistency = n_leaves - 2}};
-    memcpy(msg.u.result.config_hash, st->s->round.hash.b, 32);
-    memcpy(msg.u.result.t3, event->u.round.t3.b, 32);
-    memcpy(msg.u.result.sum_digest, event->u.round.result.b, 32);
-    memcpy(msg.u.result.adapter_digest, event->u.round.adapter_out.b, 32);
-    assert_ok(dure_msg_encode(&frame, &msg, NULL));
-    assert_ok(dure_msg_decode(&o->msg, dure_buf_span(&frame), NULL));
-    dure_buf_fini(&leaf);
-    dure_buf_fini(&note);
-    dure_buf_fini(&frame);
-    free(event);
-}
-
-static void make_result(outcome *o, void (*twist)(dure_event *event))
-{
-    make_result_in(o, 2, twist);
-}
-
-/* As after R4: the update was charged, and this T3 was signed. */
-static void pretend_summed(void)
-{
-    stage_open_round();
-    assert_non_null(st->s->round.config);
-    dure_buf_init(&st->s->adapter, st->adapter.n);
-    dure_put_raw(&st->s->adapter, st->adapter.data, st->adapter.n);
-    assert_ok(dure_hash_bytes(&st->s->adapter_digest, dure_buf_span(&st->adapter)));
-    st->s->round.charged = true;
-    st->s->site.state.steps_used = 3;
-    st->s->site.state.signed_round = 1;
-    memset(st->s->site.state.signed_t3.b, 0x73, 32);
-    st->s->site.state.round_hash = st->s->round.hash;
-    st->s->site.state.round_u2 = dure_members_first(SITES);
-    st->s->site.state.round_u3 = dure_members_first(SITES);
-}
-
-static dure_err deliver(outcome *o, dure_diag *diag)
-{
-    dure_err err = session_on_result(st->s, &o->msg, diag);
-    dure_msg_free(&o->msg);
-    if (err || st->s->load.what != DOWNLOAD_SUM) return err;
-    dure_put_raw(&st->s->load.bytes, o->sum.data, o->sum.n);
-    return session_on_sum(st->s, diag);
-}
-
-static void outcome_fini(outcome *o)
-{
-    dure_msg_free(&o->msg);
-    dure_buf_fini(&o->sum);
-    dure_buf_fini(&o->next);
-}
 
 static void test_session_follows_the_sum_to_the_same_adapter(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
     make_result(&o, NULL);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_follows(&o);
     assert_int_equal(st->n_done, 1);
     assert_null(st->s->round.config);
     assert_int_equal(st->s->site.state.rounds_done, 1);
     assert_int_equal(dure_witness_head(st->s->witness).n, 2);
-    assert_int_equal(st->s->adapter.n, o.next.n);
-    assert_memory_equal(st->s->adapter.data, o.next.data, o.next.n);
     outcome_fini(&o);
 }
 
 static void assert_result_refused(void (*twist)(dure_event *event), const char *says)
 {
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
     make_result(&o, twist);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, says)) fail_msg("\"%s\" does not say %s", diag.text, says);
-    assert_int_equal(st->n_done, 0);
+    assert_refuses(&o, says);
     outcome_fini(&o);
 }
 
@@ -297,43 +176,84 @@ static void test_session_leaves_the_gate_to_the_coordinator(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
     make_result(&o, twist_gate);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_follows(&o);
     assert_int_equal(st->n_done, 1);
     outcome_fini(&o);
 }
 
-/* It dropped out before the survivors were named: it cannot say that the entry counts them right,
- * and follows no sum. */
-static void test_session_does_not_follow_a_round_that_it_did_not_see_through(void **state)
+/* As it dropped out before the survivors were named: how many they are is the entry's word. */
+static void forget_survivors(void)
+{
+    st->s->site.state.signed_round = 0;
+    st->s->site.state.round_hash = (dure_hash){{0}};
+}
+
+static void test_session_follows_a_round_that_it_did_not_see_through(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     pretend_summed();
-    st->s->site.state.signed_round = 0;
-    st->s->site.state.round_hash = (dure_hash){{0}};
+    forget_survivors();
     make_result(&o, NULL);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
+    assert_follows(&o);
     assert_int_equal(st->n_done, 1);
-    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
-    assert_memory_equal(st->s->adapter.data, st->adapter.data, st->adapter.n);
+    outcome_fini(&o);
+}
+
+/* A coordinator can end a round at every site before there are survivors. */
+static void test_session_refuses_another_adapter_without_having_seen_the_survivors(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    forget_survivors();
+    make_result(&o, twist_adapter);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* In the first round it is still fetching the adapter, which the coordinator need not send. */
+static void test_session_refuses_another_adapter_before_it_has_the_first(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    forget_survivors();
+    make_result(&o, twist_adapter);
+    dure_buf_fini(&st->s->adapter);
+    assert_refuses(&o, "does not follow from the sum");
     outcome_fini(&o);
 }
 
 /* ---- rounds of others ---- */
 
-/* The result of the round that is in hand, as a site sees it that is in no round. */
-static void make_others_result(outcome *o, void (*twist)(dure_event *event))
+/* As a site that was in no round. */
+static void leave_to_others(void)
 {
-    pretend_summed();
-    make_result(o, twist);
     dure_site_state *site = &st->s->site.state;
     site->signed_round = site->last_round = 0;
     site->round_hash = (dure_hash){{0}};
     session_drop_round(st->s);
+}
+
+static void make_others_result(outcome *o, void (*twist)(dure_event *event))
+{
+    pretend_summed();
+    make_result(o, twist);
+    leave_to_others();
+}
+
+/* Round 2, from where round 1 started: nothing trains in this test, so its adapter comes later. */
+static void open_the_next(void)
+{
+    const size_t n = st->s->adapter.n;
+    st->s->adapter.n = 0;
+    stage_make_config(2);
+    stage_open_round();
+    assert_int_equal(st->s->round.config->round, 2);
+    st->s->adapter.n = n;
 }
 
 static void twist_without_it(dure_event *event)
@@ -345,27 +265,183 @@ static void twist_without_it(dure_event *event)
 static void test_session_notes_a_result_of_others_and_follows_it(void **state)
 {
     (void)state;
+    outcome o = {.less = 1}, again = {.less = 1};
+    pretend_summed();
+    make_result(&o, twist_without_it);
+    make_result(&again, twist_without_it);
+    leave_to_others();
+    assert_follows(&o);
+    assert_int_equal(st->s->site.state.result_t3.b[0], 0x73);
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->n_done, 0);
+    assert_ok(session_on_result(st->s, &again.msg, NULL)); /* known: nothing is fetched again */
+    assert_int_equal(st->s->load.what, DOWNLOAD_NOTHING);
+    outcome_fini(&o);
+    outcome_fini(&again);
+}
+
+static void twist_adapter_without_it(dure_event *event)
+{
+    twist_without_it(event);
+    twist_adapter(event);
+}
+
+static void test_session_refuses_another_adapter_of_a_round_of_others(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    make_others_result(&o, twist_adapter_without_it);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* It was away for a round, and has not the adapter that this one started from. */
+static void test_session_notes_a_result_that_it_cannot_follow(void **state)
+{
+    (void)state;
     outcome o = {0};
     dure_diag diag = {0};
     make_others_result(&o, twist_without_it);
-    if (deliver(&o, &diag)) fail_msg("%s", diag.text);
-    const dure_site_state *site = &st->s->site.state;
-    assert_int_equal(site->result_t3.b[0], 0x73);
-    assert_int_equal(site->result_index, 1);
-    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
-    assert_int_equal(st->n_done, 0);
+    st->s->adapter_digest.b[0] ^= 1;
+    if (session_on_result(st->s, &o.msg, &diag)) fail_msg("%s", diag.text);
+    assert_int_equal(st->s->load.what, DOWNLOAD_NOTHING);
+    assert_int_equal(st->s->site.state.result_index, 1);
     outcome_fini(&o);
+}
+
+static void twist_start(dure_event *event)
+{
+    twist_without_it(event);
+    event->u.round.adapter_in.b[0] ^= 1;
+}
+
+static void tell_log(const outcome *o)
+{
+    const dure_msg_entries e = {
+        .kind = DURE_ENTRIES_LOG, .n_entries = 2, .total = 2, .n_bytes = (uint32_t)o->log.n};
+    assert_ok(session_on_entries(st->s, &e, dure_buf_span(&o->log), NULL));
+}
+
+/* As if it had been away: but its copy of the log has no round in between. */
+static void test_session_refuses_a_result_that_starts_from_elsewhere(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    assert_ok(session_open_log(st->s, NULL));
+    make_others_result(&o, twist_start);
+    tell_log(&o);
+    assert_refuses(&o, "starts from another adapter");
+    outcome_fini(&o);
+}
+
+/* The next round's survivors are signed by now, and of the one before nothing is left. */
+static void be_beside_the_next(outcome *o, void (*twist)(dure_event *event))
+{
+    make_others_result(o, twist);
+    open_the_next();
+    st->s->site.state.signed_round = st->s->site.state.last_round = 2;
+}
+
+static void test_session_follows_a_result_beside_the_round_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    be_beside_the_next(&o, NULL);
+    assert_follows(&o);
+    assert_null(st->s->round.config); /* what started where that round did is over */
+    outcome_fini(&o);
+}
+
+static void test_session_refuses_another_adapter_beside_the_round_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    be_beside_the_next(&o, twist_adapter);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* What follows a result is looked at once that one is followed itself. */
+static void test_session_asks_for_a_result_again_that_came_during_a_download(void **state)
+{
+    (void)state;
+    outcome o = {0}, other = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    make_result_in(&other, 3, twist_adapter);
+    other.msg->u.result.config_hash[0] ^= 1;
+    assert_ok(session_on_result(st->s, &o.msg, NULL));
+    assert_ok(session_on_result(st->s, &other.msg, NULL));
+    assert_int_equal(dure_witness_head(st->s->witness).n, 2);
+    assert_int_equal(st->s->load.what, DOWNLOAD_SUM);
+    assert_true(st->s->open_missed);
+    outcome_fini(&o);
+    outcome_fini(&other);
+}
+
+/* HELLO said two entries and crossed with what brought the third; the result comes with the log of
+ * two, and right behind it the round that follows it. */
+static void cross_with_hello(outcome *late, outcome *again)
+{
+    outcome first = {.less = 1};
+    const dure_merkle_proof none = {.n = 0};
+    dure_merkle_proof proof = {.n = 1};
+    pretend_summed();
+    make_result(&first, twist_without_it);
+    make_result(late, twist_without_it);
+    make_result_in(again, 3, twist_without_it);
+    leave_to_others();
+    const dure_msg_result *r = &again->msg->u.result;
+    memcpy(proof.nodes[0].b, r->consistency[0], 32);
+    assert_ok(dure_witness_update(st->s->witness, first.msg->u.result.checkpoint, &none, NULL));
+    const dure_merkle_head two = dure_witness_head(st->s->witness);
+    session_note_start(st->s, &two);
+    assert_ok(dure_witness_update(st->s->witness, r->checkpoint, &proof, NULL));
+    outcome_fini(&first);
+    assert_ok(session_on_result(st->s, &late->msg, NULL));
+    assert_int_equal(st->s->load.what, DOWNLOAD_NOTHING);
+    assert_true(st->s->greet_ms);
+    stage_make_config(2);
+    memset(st->config->previous_t3, 0x73, 32);
+    stage_open_round();
+    assert_string_not_equal(st->event, "round_refused"); /* nobody is told anything */
+    assert_true(st->s->open_missed);
+}
+
+static void test_session_leaves_a_round_behind_a_result_that_crossed(void **state)
+{
+    (void)state;
+    outcome late = {.less = 1}, again = {.less = 1};
+    cross_with_hello(&late, &again);
+    assert_follows(&again);
+    memcpy(st->config->adapter_digest, st->s->adapter_digest.b, 32);
+    const size_t n = st->s->adapter.n;
+    st->s->adapter.n = 0;
+    stage_open_round(); /* it is looked at: this one cites no log */
+    st->s->adapter.n = n;
+    if (!strstr(st->why, "without the result")) fail_msg("%s", st->why);
+    outcome_fini(&late);
+    outcome_fini(&again);
+}
+
+/* Were the result not sent again, the site would ignore rounds for ever. */
+static void test_session_leaves_one_round_alone_behind_a_result(void **state)
+{
+    (void)state;
+    outcome late = {.less = 1}, again = {.less = 1};
+    cross_with_hello(&late, &again);
+    stage_open_round();
+    if (!strstr(st->why, "does not follow the last result")) fail_msg("%s", st->why);
+    outcome_fini(&late);
+    outcome_fini(&again);
 }
 
 static void test_session_refuses_a_result_of_others_that_counts_it(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     make_others_result(&o, NULL);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, "took no part")) fail_msg("%s", diag.text);
-    assert_int_equal(st->s->site.state.result_index, 0);
+    assert_refuses(&o, "took no part");
     outcome_fini(&o);
 }
 
@@ -374,12 +450,10 @@ static void test_session_refuses_a_result_of_others_with_other_survivors(void **
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     make_others_result(&o, NULL);
     st->s->site.state.signed_round = st->s->site.state.last_round = 1;
     memset(st->s->site.state.signed_t3.b, 0x74, 32);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, "other survivors")) fail_msg("%s", diag.text);
+    assert_refuses(&o, "other survivors");
     outcome_fini(&o);
 }
 
@@ -420,7 +494,6 @@ static void test_session_refuses_a_result_in_a_forked_log(void **state)
 {
     (void)state;
     outcome o = {0};
-    dure_diag diag = {0};
     dure_merkle_proof none = {.n = 0};
     stage_cite(4, 0, 0);
     assert_ok(dure_witness_update(st->s->witness, dure_buf_span(&st->note), &none, NULL));
@@ -428,9 +501,7 @@ static void test_session_refuses_a_result_in_a_forked_log(void **state)
     stage_make_config(1);
     pretend_summed();
     make_result(&o, NULL);
-    assert_err(deliver(&o, &diag), DURE_ERR_AUTH);
-    if (!strstr(diag.text, "forked")) fail_msg("%s", diag.text);
-    assert_int_equal(st->n_done, 0);
+    assert_refuses(&o, "forked");
     assert_int_equal(dure_witness_head(st->s->witness).n, 4);
     outcome_fini(&o);
 }
@@ -497,6 +568,70 @@ static void test_session_obeys_an_abort_after_a_restart_only_if_it_is_signed(voi
     assert_int_equal(site->reply.n, 0);
 }
 
+/* The coordinator calls the round over, and publishes its result all the same. */
+static void call_over(outcome *o, void (*twist)(dure_event *event))
+{
+    pretend_summed();
+    make_result(o, twist);
+    restart_after_r4();
+    assert_ok(say_abort(&st->f.coordinator_sign));
+    assert_int_equal(st->s->site.state.reply.n, 0);
+}
+
+static void test_session_follows_a_round_that_was_called_over(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    call_over(&o, NULL);
+    assert_follows(&o);
+    assert_int_equal(st->n_done, 1);
+    outcome_fini(&o);
+}
+
+static void test_session_checks_the_survivors_of_a_round_that_was_called_over(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    call_over(&o, twist_count);
+    assert_refuses(&o, "come to");
+    outcome_fini(&o);
+}
+
+static void test_session_checks_the_adapter_of_a_round_that_was_called_over(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    call_over(&o, twist_adapter);
+    assert_refuses(&o, "does not follow from the sum");
+    outcome_fini(&o);
+}
+
+/* The coordinator opens the next round first, from where the last one started. */
+static void test_session_follows_a_stored_round_beside_the_one_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    make_result(&o, NULL);
+    restart_after_r4();
+    open_the_next();
+    assert_follows(&o);
+    assert_int_equal(st->n_done, 1);
+    outcome_fini(&o);
+}
+
+static void test_session_checks_a_stored_round_beside_the_one_in_hand(void **state)
+{
+    (void)state;
+    outcome o = {0};
+    pretend_summed();
+    make_result(&o, twist_count);
+    restart_after_r4();
+    open_the_next();
+    assert_refuses(&o, "come to");
+    outcome_fini(&o);
+}
+
 static void test_session_takes_a_result_after_a_restart(void **state)
 {
     (void)state;
@@ -529,8 +664,23 @@ int main(void)
         TEST(test_session_refuses_an_entry_with_another_number_of_survivors),
         TEST(test_session_refuses_an_entry_of_another_roster),
         TEST(test_session_leaves_the_gate_to_the_coordinator),
-        TEST(test_session_does_not_follow_a_round_that_it_did_not_see_through),
+        TEST(test_session_follows_a_round_that_it_did_not_see_through),
+        TEST(test_session_refuses_another_adapter_without_having_seen_the_survivors),
+        TEST(test_session_refuses_another_adapter_before_it_has_the_first),
         TEST(test_session_notes_a_result_of_others_and_follows_it),
+        TEST(test_session_refuses_another_adapter_of_a_round_of_others),
+        TEST(test_session_notes_a_result_that_it_cannot_follow),
+        TEST(test_session_refuses_a_result_that_starts_from_elsewhere),
+        TEST(test_session_follows_a_result_beside_the_round_in_hand),
+        TEST(test_session_refuses_another_adapter_beside_the_round_in_hand),
+        TEST(test_session_asks_for_a_result_again_that_came_during_a_download),
+        TEST(test_session_follows_a_round_that_was_called_over),
+        TEST(test_session_checks_the_survivors_of_a_round_that_was_called_over),
+        TEST(test_session_checks_the_adapter_of_a_round_that_was_called_over),
+        TEST(test_session_follows_a_stored_round_beside_the_one_in_hand),
+        TEST(test_session_checks_a_stored_round_beside_the_one_in_hand),
+        TEST(test_session_leaves_a_round_behind_a_result_that_crossed),
+        TEST(test_session_leaves_one_round_alone_behind_a_result),
         TEST(test_session_refuses_a_result_of_others_that_counts_it),
         TEST(test_session_refuses_a_result_of_others_with_other_survivors),
         TEST(test_session_asks_for_a_round_again_that_came_during_a_download),

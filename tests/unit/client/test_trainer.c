@@ -1,4 +1,5 @@
 /* The trainer on a tiny random model. */
+#include "client/trainer_int.h"
 #include "common/file.h"
 #include "dp/noise.h"
 #include "dp/quantize.h"
@@ -130,6 +131,52 @@ static void test_trainer_refuses_the_state_of_another_run(void **state)
     dure_buf_fini(&file);
     dure_trainer_free(&t);
     dure_lora_free(&lora);
+}
+
+/* What is read is as large as what is written, without and with a plan, a clip that adapts and an
+ * evaluation. */
+static void test_trainer_reads_no_more_than_it_writes(void **state)
+{
+    fixture *f = *state;
+    const char *path = temp_dir_file(&f->dir, "state");
+    dure_lora *lora = fresh_lora(f);
+    const dure_trainer_eval eval = {.data = &f->data, .every = 1, .steps = 2};
+    for (int with = 0; with < 4; with++) {
+        dure_trainer_opts opts = with == 0 || with == 3 ? plain_opts() : private_opts(f, lora, 9);
+        if (with == 2) assert_ok(dure_dp_adaptive_set(&f->plan.adaptive, 2, 0.5, 0.3, NULL));
+        if (with == 3) opts.eval = &eval;
+        dure_trainer *t = trainer_of(f, lora, &opts);
+        dure_buf file;
+        assert_ok(dure_trainer_save(t, path, &f->diag));
+        assert_ok(dure_file_read(&file, path, 1 << 24, &f->diag));
+        assert_int_equal(dure_trainer_state_bytes(t), file.n);
+        dure_put_u8(&file, 0);
+        assert_ok(dure_file_write_atomic(path, dure_buf_span(&file), 0600, &f->diag));
+        assert_err(dure_trainer_load(t, path, &f->diag), DURE_ERR_STATE);
+        dure_buf_fini(&file);
+        dure_trainer_free(&t);
+    }
+    dure_lora_free(&lora);
+}
+
+/* A model of 8 billion weights, all matrices adapted: factors, both moments and the best. */
+static void test_trainer_reads_the_state_of_a_large_adapter(void **state)
+{
+    (void)state;
+    const dure_trainer_eval eval = {.every = 1};
+    dure_lora lora = {.layout = {.shape = {.n_layers = 32,
+                                           .n_embd = 4096,
+                                           .n_ff = 14336,
+                                           .n_head = 32,
+                                           .n_head_kv = 8,
+                                           .head_dim = 128},
+                                 .rank = 256,
+                                 .targets = 127}};
+    lora.n = dure_lora_count(&lora.layout, DURE_LORA_FACTOR_BOTH);
+    const dure_trainer t = {.lora = &lora, .n = lora.n, .opts.eval = &eval};
+    assert_int_equal(lora.n, 671088640);
+    assert_true(dure_trainer_state_bytes(&t) > 4 * (size_t)671088640 * sizeof(float));
+    assert_true(dure_trainer_state_bytes(&t) < 4 * (size_t)671088640 * sizeof(float) + 256);
 }
 
 /* The released step, recomputed from its parts: noise of the attempt's streams, integers of the
@@ -368,6 +415,8 @@ int main(void)
         ROW(test_trainer_with_orthonormal_a_trains_b_alone),
         ROW(test_trainer_resumed_equals_uninterrupted),
         ROW(test_trainer_refuses_the_state_of_another_run),
+        ROW(test_trainer_reads_no_more_than_it_writes),
+        cmocka_unit_test(test_trainer_reads_the_state_of_a_large_adapter),
         ROW(test_trainer_private_step_is_noise_plus_integers),
         ROW(test_trainer_private_run_survives_bad_records),
         ROW(test_trainer_meets_gradients_that_are_not_finite),

@@ -3,6 +3,7 @@
 #include "support/temp_dir.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -68,6 +69,68 @@ static void test_file_lock_keeps_a_second_process_out(void **state)
     dure_lock_release(&lock);
 }
 
+enum { SYNCED_MAX = 8 };
+
+static ino_t synced[SYNCED_MAX];
+static size_t n_synced;
+static bool sync_fails;
+
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+
+int __wrap_fsync(int fd)
+{
+    struct stat info;
+    assert_int_equal(fstat(fd, &info), 0);
+    if (n_synced < SYNCED_MAX) synced[n_synced++] = info.st_ino;
+    if (!sync_fails) return __real_fsync(fd);
+    errno = EIO;
+    return -1;
+}
+
+static bool was_synced(const char *name)
+{
+    struct stat info;
+    assert_int_equal(stat(temp_dir_file(&test_dir, name), &info), 0);
+    for (size_t i = 0; i < n_synced; i++)
+        if (synced[i] == info.st_ino) return true;
+    return false;
+}
+
+/* What is in a folder outlives a power cut only if the folder does. */
+static void test_file_folders_are_synced_where_they_are_named(void **state)
+{
+    (void)state;
+    char path[4096];
+    snprintf(path, sizeof path, "%s", temp_dir_file(&test_dir, "p/q/r"));
+    n_synced = 0;
+    assert_ok(dure_dir_make(path, NULL));
+    assert_int_equal(n_synced, 3);
+    assert_true(was_synced("."));
+    assert_true(was_synced("p"));
+    assert_true(was_synced("p/q"));
+    n_synced = 0;
+    assert_ok(dure_dir_make(path, NULL)); /* nothing is made */
+    assert_int_equal(n_synced, 0);
+}
+
+/* Made again, it is synced again. */
+static void test_file_folder_that_is_not_synced_is_not_kept(void **state)
+{
+    (void)state;
+    char path[4096];
+    dure_diag diag = {{0}};
+    snprintf(path, sizeof path, "%s", temp_dir_file(&test_dir, "lost"));
+    sync_fails = true;
+    assert_err(dure_dir_make(path, &diag), DURE_ERR_IO);
+    sync_fails = false;
+    if (!strstr(diag.text, "sync")) fail_msg("%s", diag.text);
+    assert_false(dure_file_exists(path));
+    n_synced = 0;
+    assert_ok(dure_dir_make(path, NULL));
+    assert_true(was_synced("."));
+}
+
 static void test_file_folders_are_made_and_removed_whole(void **state)
 {
     (void)state;
@@ -90,6 +153,8 @@ int main(void)
         cmocka_unit_test(test_file_full_disk_is_said_so),
         cmocka_unit_test(test_file_lock_keeps_a_second_process_out),
         cmocka_unit_test(test_file_folders_are_made_and_removed_whole),
+        cmocka_unit_test(test_file_folders_are_synced_where_they_are_named),
+        cmocka_unit_test(test_file_folder_that_is_not_synced_is_not_kept),
     };
     return cmocka_run_group_tests(tests, test_dir_setup, test_dir_teardown);
 }

@@ -1,7 +1,12 @@
 /* Promotions on their way into the log: each once, whatever is killed in between. */
 #include "coordinator/releases.h"
+
+#include "coordinator/coordinator_int.h"
+#include "coordinator/folder.h"
+#include "coordinator/store.h"
 #include "support/check.h"
 #include "support/temp_dir.h"
+#include "unit/ledger/fixture.h"
 
 #include <sqlite3.h>
 #include <stdlib.h>
@@ -130,6 +135,111 @@ static void test_releases_of_no_round_get_no_entry(void **state)
     assert_int_equal(entries(), 1);
 }
 
+/* ---- beside a round ---- */
+
+/* `status` of round 4, as a coordinator that was stopped left it. */
+static void stop_in_round(dure_stored_status status)
+{
+    dure_store *store = NULL;
+    const dure_hash first = {{0xaa}};
+    const dure_round_row row = {
+        .round = 4, .config_hash = {{4}}, .adapter_in = first, .n_members = 3, .opened_s = 100};
+    assert_ok(dure_store_open(&store, d.dir.path, NULL));
+    assert_ok(dure_store_begin(store, 5, &first, NULL));
+    assert_ok(dure_store_open_round(store, &row, dure_span_of_text("c"), NULL));
+    if (status >= DURE_STORED_SUMMED) assert_ok(dure_store_sum_round(store, &row, NULL));
+    dure_store_close(&store);
+}
+
+static void finish_round(void)
+{
+    dure_store *store = NULL;
+    dure_round_row row;
+    assert_ok(dure_store_open(&store, d.dir.path, NULL));
+    assert_ok(dure_store_unfinished(&row, store, NULL));
+    row.ledger_index = 1;
+    assert_ok(dure_store_finish_round(store, &row, dure_span_of_text("result"), NULL));
+    dure_store_close(&store);
+}
+
+/* As 'dure adapter promote' does where no coordinator runs. */
+static bool command_waits(void)
+{
+    bool waits = false;
+    dure_diag diag = {{0}};
+    dure_journal_close(&d.journal);
+    if (dure_releases_log_folder(&waits, d.dir.path, d.registry, &diag)) fail_msg("%s", diag.text);
+    assert_ok(
+        dure_journal_open(&d.journal, temp_dir_file(&d.dir, "ledger"), DURE_LEAF_LOG_WRITE, NULL));
+    return waits;
+}
+
+/* The next entry is the one that closes the round: its number was given to the version already, and
+ * whoever follows the log refuses a promotion of a round that it has not seen the end of. */
+static void test_releases_wait_for_a_round_that_has_its_sum(void **state)
+{
+    (void)state;
+    stop_in_round(DURE_STORED_SUMMED);
+    add("four", 4);
+    assert_true(command_waits());
+    assert_int_equal(entries(), 1);
+    finish_round();
+    assert_false(command_waits());
+    assert_int_equal(entries(), 2);
+}
+
+static void test_releases_do_not_wait_for_a_round_that_is_open(void **state)
+{
+    (void)state;
+    stop_in_round(DURE_STORED_OPEN);
+    add("one", 1);
+    assert_false(command_waits());
+    assert_int_equal(entries(), 2);
+}
+
+/* Where the leaf that closes the round of this configuration is, or will be. */
+static uint64_t closed_at(bool *there, const fixture *f, const dure_hash *config_hash)
+{
+    dure_coordinator *c = calloc(1, sizeof *c);
+    dure_buf leaf;
+    uint64_t index = 0;
+    assert_non_null(c);
+    c->journal = f->journal;
+    c->now.row.config_hash = *config_hash;
+    assert_ok(dure_coordinator_closed_leaf(&index, &leaf, c, NULL));
+    *there = leaf.n > 0;
+    dure_buf_fini(&leaf);
+    free(c);
+    return index;
+}
+
+/* Killed after the entry that closes a round and before the store was told; then came a promotion.
+ * The round is not closed a second time. */
+static void test_releases_do_not_hide_how_a_round_ended(void **state)
+{
+    (void)state;
+    fixture f;
+    bool there = false;
+    const dure_hash other = fixture_hash(0x99);
+    fixture_make(&f);
+    fixture_begin(&f);
+    fixture_round(&f, DURE_EVENT_OPENED, 1);
+    const dure_hash h_c = f.event->u.round.h_c;
+    fixture_append(&f);
+    const uint64_t next = dure_leaf_log_size(dure_journal_log(f.journal));
+    assert_int_equal(closed_at(&there, &f, &h_c), next);
+    assert_false(there);
+    fixture_round(&f, DURE_EVENT_CLOSED, 1);
+    fixture_append(&f);
+    fixture_release(&f, DURE_EVENT_PROMOTED, 1);
+    fixture_append(&f);
+    assert_int_equal(closed_at(&there, &f, &h_c), next);
+    assert_true(there);
+    assert_int_equal(closed_at(&there, &f, &other), next + 2);
+    assert_false(there);
+    fixture_free(&f);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -137,6 +247,9 @@ int main(void)
         TEST(test_releases_are_logged_in_order_and_once),
         TEST(test_releases_are_not_logged_again_after_a_crash),
         TEST(test_releases_of_no_round_get_no_entry),
+        TEST(test_releases_wait_for_a_round_that_has_its_sum),
+        TEST(test_releases_do_not_wait_for_a_round_that_is_open),
+        TEST(test_releases_do_not_hide_how_a_round_ended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -149,6 +149,93 @@ static void test_invitation_parse_refuses_other_text(void **state)
                DURE_ERR_FORMAT);
 }
 
+/* Bits below the last byte: with one of them set, the same invitation would have a second text. */
+static void test_invitation_with_stray_bits_is_refused(void **state)
+{
+    (void)state;
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char *const names[] = {"north", "north1", "north12"}; /* every kind of padding */
+    size_t n_padded = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        temp_dir dir;
+        temp_dir_make(&dir);
+        fixture f;
+        fixture_make(&f);
+        dure_invitation inv;
+        dure_sign_key key;
+        fixture_invite(&inv, &key, &f, names[i]);
+        const char *path = temp_dir_file(&dir, "invitation");
+        assert_ok(dure_invitation_write(path, &inv, &key, NULL));
+        dure_buf text;
+        assert_ok(dure_file_read(&text, path, DURE_INVITATION_FILE_MAX_BYTES, NULL));
+        uint8_t *padding = memchr(text.data, '=', text.n);
+        if (padding) {
+            n_padded++;
+            padding[-1] = (uint8_t)strchr(digits, padding[-1])[1]; /* the lowest bit, 0 before */
+            dure_diag diag = {0};
+            assert_err(dure_invitation_parse(&inv, &key, dure_buf_span(&text), "file", &diag),
+                       DURE_ERR_FORMAT);
+            assert_non_null(strstr(diag.text, "no invitation in base64"));
+        }
+        dure_buf_fini(&text);
+        temp_dir_remove(&dir);
+    }
+    assert_int_equal(n_padded, 2);
+}
+
+/* As a mail program may leave them. */
+static void test_invitation_lines_may_be_broken_otherwise(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    temp_dir_make(&dir);
+    fixture f;
+    fixture_make(&f);
+    dure_invitation inv;
+    dure_sign_key key, back;
+    fixture_invite(&inv, &key, &f, "north");
+    const char *path = temp_dir_file(&dir, "north.invitation");
+    assert_ok(dure_invitation_write(path, &inv, &key, NULL));
+    dure_buf text, other;
+    assert_ok(dure_file_read(&text, path, DURE_INVITATION_FILE_MAX_BYTES, NULL));
+    dure_buf_init(&other, DURE_INVITATION_FILE_MAX_BYTES);
+    const uint8_t *begin = memmem(text.data, text.n, "-----\n", 6);
+    assert_non_null(begin);
+    const size_t n_head = (size_t)(begin - text.data) + 6;
+    dure_put_raw(&other, text.data, n_head);
+    bool payload = true;
+    for (size_t i = n_head; i < text.n; i++) {
+        if (text.data[i] == '-') payload = false;
+        dure_put_u8(&other, text.data[i]);
+        if (payload && i % 10 == 0) dure_put_raw(&other, "\r\n \t", 4);
+    }
+    assert_ok(dure_buf_err(&other));
+    assert_ok(dure_invitation_parse(&inv, &back, dure_buf_span(&other), "file", NULL));
+    assert_memory_equal(back.secret, key.secret, sizeof key.secret);
+    dure_buf_fini(&text);
+    dure_buf_fini(&other);
+    temp_dir_remove(&dir);
+}
+
+static void test_invitation_with_too_much_text_is_refused(void **state)
+{
+    (void)state;
+    static const char begin[] = "-----BEGIN DURE INVITATION-----\n";
+    static const char end[] = "-----END DURE INVITATION-----\n";
+    dure_invitation inv;
+    dure_sign_key key;
+    dure_buf text;
+    dure_buf_init(&text, DURE_INVITATION_FILE_MAX_BYTES);
+    dure_put_raw(&text, begin, strlen(begin));
+    for (size_t i = 0; i < DURE_INVITATION_MAX_BYTES / 3 * 4 + 8; i++)
+        dure_put_u8(&text, 'A');
+    dure_put_raw(&text, end, strlen(end));
+    assert_ok(dure_buf_err(&text));
+    assert_err(dure_invitation_parse(&inv, &key, dure_buf_span(&text), "file", NULL),
+               DURE_ERR_FORMAT);
+    dure_buf_fini(&text);
+}
+
 static void test_invitation_refuses_bad_fields(void **state)
 {
     (void)state;
@@ -177,6 +264,9 @@ int main(void)
         cmocka_unit_test(test_invitation_expires),
         cmocka_unit_test(test_invitation_file_with_one_character_changed_is_refused),
         cmocka_unit_test(test_invitation_parse_refuses_other_text),
+        cmocka_unit_test(test_invitation_with_stray_bits_is_refused),
+        cmocka_unit_test(test_invitation_lines_may_be_broken_otherwise),
+        cmocka_unit_test(test_invitation_with_too_much_text_is_refused),
         cmocka_unit_test(test_invitation_refuses_bad_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

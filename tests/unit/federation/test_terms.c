@@ -204,7 +204,7 @@ static void test_terms_say_the_delta_of_their_unit(void **state)
     assert_true(dure_federation_delta(&f.terms, &many) == 1e-5);
 }
 
-/* The table of decision 2: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
+/* 2t > n + c: three sites need t = 3, five 4, seven 5; ten with c = 3 need 7. */
 static void test_terms_threshold_matches_the_table(void **state)
 {
     (void)state;
@@ -218,11 +218,15 @@ static void test_terms_threshold_matches_the_table(void **state)
 static void test_terms_grid_is_fine_enough_for_the_dimension(void **state)
 {
     (void)state;
-    assert_int_equal(dure_terms_grid_bits(1), 14);
-    assert_int_equal(dure_terms_grid_bits(65536), 14);
-    assert_int_equal(dure_terms_grid_bits(65537), 15);
-    assert_int_equal(dure_terms_grid_bits(92160), 15);
-    assert_int_equal(dure_terms_grid_bits(22000000), 19);
+    fixture f;
+    fixture_make(&f);
+    f.terms.layout.n_active = f.terms.layout.n_params = 65537; /* one more than 2^14 units suit */
+    f.terms.training.grid_bits = 15;
+    assert_ok(dure_terms_check(&f.terms, NULL));
+    f.terms.training.grid_bits = 14;
+    dure_diag diag = {0};
+    assert_err(dure_terms_check(&f.terms, &diag), DURE_ERR_USAGE);
+    assert_non_null(strstr(diag.text, "training.grid_bits is 14, but must be from 15 to 24"));
 }
 
 static void settings_of(dure_settings *s, const fixture *f)

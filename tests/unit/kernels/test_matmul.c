@@ -217,6 +217,70 @@ static void test_matmul_row_is_itself_among_any_rows(void **state)
     free_weight(&w[1]);
 }
 
+/* The sums of a frozen product and the adapter's part beside it, w[0] and w[1]. */
+static void multiply_both(float *y, const void *const x[2], const dure_weight w[2], bool transposed,
+                          size_t grain, const dure_compute *c)
+{
+    dure_floats floats = {.y = y, .ldy = transposed ? w->in : w->out};
+    dure_product p = {.n_terms = 2, .finish = dure_finish_floats, .state = &floats, .grain = grain};
+    for (int i = 0; i < 2; i++)
+        p.terms[i] = (dure_term){.x = x[i],
+                                 .ldx = dure_round_up(transposed ? w[i].out : w[i].in, 2),
+                                 .w = &w[i],
+                                 .transposed = transposed};
+    dure_matmul(&p, 1, 3, c);
+}
+
+/* A task that must be as wide as a task can be, because of its blocks of weights (on the way back)
+ * or its heads, gives the bits of the same product cut for two threads. */
+static void check_widest(size_t depth, size_t rank, bool transposed, const dure_compute *c)
+{
+    enum { ROWS = 3, COLUMNS = 256 };
+    size_t inner = dure_round_up(rank, 2), n = ROWS * COLUMNS;
+    dure_weight w[2] = {
+        transposed ? random_weight(12, depth, COLUMNS) : random_weight(0, COLUMNS, depth),
+        transposed ? random_weight(0, rank, COLUMNS) : random_weight(0, COLUMNS, rank)};
+    float *x = random_floats(ROWS * depth), *z = random_floats(ROWS * inner);
+    for (size_t r = 0; r < ROWS && inner > rank; r++)
+        z[r * inner + rank] = 0; /* an odd depth: the row's padding is zero */
+    float *wide = malloc(n * sizeof *wide), *cut = malloc(n * sizeof *cut), *f32 = decoded(w);
+    void *acts[2] = {acts_of(x, ROWS * depth, c->ops), acts_of(z, ROWS * inner, c->ops)};
+    const void *const both[2] = {acts[0], acts[1]};
+    const dure_weight plain[2] = {{.out = w->out, .in = w->in, .data = f32}, w[1]};
+    multiply_both(wide, both, w, transposed, transposed ? 0 : COLUMNS, c);
+    multiply_both(cut, both, plain, transposed, 0, c);
+    assert_memory_equal(wide, cut, n * sizeof *cut);
+    free(x);
+    free(z);
+    free(wide);
+    free(cut);
+    free(f32);
+    free(acts[0]);
+    free(acts[1]);
+    free_weight(&w[0]);
+    free_weight(&w[1]);
+}
+
+/* Depths around multiples of the longest chain of sums: the last chain and the adapter's part must
+ * fit the widest task's panels together. */
+static void test_matmul_widest_task_takes_any_depth_and_rank(void **state)
+{
+    (void)state;
+    static const size_t less[] = {0, 2, 8, 62, 64}, ranks[] = {1, 8, 64};
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
+        const dure_cpu_ops *ops = dure_cpu_ops_of((dure_cpu_level)level);
+        if (!ops) continue;
+        dure_compute c = compute(ops, 2);
+        for (size_t most = 768; most <= 3840; most += 768)
+            for (size_t i = 0; i < sizeof less / sizeof less[0]; i++)
+                for (size_t r = 0; r < sizeof ranks / sizeof ranks[0]; r++) {
+                    check_widest(most - less[i], ranks[r], true, &c);
+                    check_widest(most - less[i], ranks[r], false, &c);
+                }
+        dure_pool_free(&c.pool);
+    }
+}
+
 /* Several terms, more depth than the cache holds at once, several products: as sums in double. */
 static void test_matmul_adds_terms_and_groups_products(void **state)
 {
@@ -405,14 +469,39 @@ static void test_matmul_packed_is_as_decoded(void **state)
     dure_pool_free(&c.pool);
 }
 
+/* The longest feed-forward layer that a model may have: a row that no panel holds. */
+static void test_matmul_few_takes_the_longest_rows(void **state)
+{
+    (void)state;
+    enum { ROWS = 2, OUT = 3, IN = 1 << 19 };
+    static const uint32_t types[] = {0, 12};
+    for (int level = DURE_CPU_REFERENCE; level <= DURE_CPU_AVX512_BF16; level++) {
+        dure_compute c = {.ops = dure_cpu_ops_of((dure_cpu_level)level)};
+        if (!c.ops) continue;
+        assert_ok(dure_pool_new(&c.pool, 2, dure_matmul_scratch_bytes(ROWS, IN)));
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            dure_weight w = random_weight(types[t], OUT, IN);
+            float *x = random_floats(ROWS * IN), y[ROWS * OUT];
+            void *acts = acts_of(x, ROWS * IN, c.ops);
+            check_few(y, x, acts, &w, ROWS, &c);
+            free(x);
+            free(acts);
+            free_weight(&w);
+        }
+        dure_pool_free(&c.pool);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matmul_is_right_at_every_level),
         cmocka_unit_test(test_matmul_row_is_itself_among_any_rows),
+        cmocka_unit_test(test_matmul_widest_task_takes_any_depth_and_rank),
         cmocka_unit_test(test_matmul_adds_terms_and_groups_products),
         cmocka_unit_test(test_matmul_joins_terms_summed_apart),
         cmocka_unit_test(test_matmul_narrow_is_right),
+        cmocka_unit_test(test_matmul_few_takes_the_longest_rows),
         cmocka_unit_test(test_matmul_packed_is_as_decoded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

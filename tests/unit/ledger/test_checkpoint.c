@@ -164,11 +164,14 @@ static void test_cosign_counts_each_site_once(void **state)
         assert_ok(dure_cosign_append(&text, &cosignature, &sites[i]));
     }
     assert_ok(dure_note_parse(note, dure_buf_span(&text), NULL));
-    assert_ok(dure_cosign_count(&tally, signed_by, note, sites, 3));
+    assert_ok(dure_cosign_count(&tally, signed_by, note, &(dure_cosigners){sites, 3, 0}));
     assert_int_equal(tally.n, 2);
     assert_true(signed_by[0] && !signed_by[1] && signed_by[2]);
-    assert_int_equal(tally.first_s, 1000);
-    assert_int_equal(tally.last_s, 1002);
+    assert_int_equal(tally.seen_s, 1002);
+    assert_ok(dure_cosign_count(&tally, NULL, note, &(dure_cosigners){sites, 3, 1}));
+    assert_int_equal(tally.seen_s, 1000);
+    assert_ok(dure_cosign_count(&tally, NULL, note, &(dure_cosigners){sites, 3, 2}));
+    assert_int_equal(tally.seen_s, 0); /* every one of them may lie */
     assert_ok(dure_note_verify(note, f.origin, f.coordinator.public_, NULL));
     free(note);
     dure_buf_fini(&text);

@@ -72,11 +72,36 @@ static void test_verify_accepts_an_honest_ledger(void **state)
     assert_int_equal(v.report.n_leaves, 8);
     assert_int_equal(v.report.n_checkpoints, 3);
     assert_int_equal(v.report.shown_n, 8);
-    assert_int_equal(v.report.shown_time, 1772000102);
+    assert_int_equal(v.report.shown_time, 1772000101); /* c = 1 */
     assert_int_equal(v.report.totals.closed, 3);
     assert_int_equal(v.report.n_accounts, 3);
     assert_int_equal(v.report.accounts[0].steps, 30);
     assert_true(v.report.accounts[0].epsilon > 0);
+    done(&v);
+    finish(&f, &v);
+}
+
+/* A site's clock is nobody's concern but its own: c of them may be anywhere. */
+static void test_verify_lets_no_liar_set_the_time_of_what_was_shown(void **state)
+{
+    (void)state;
+    fixture f;
+    verified v;
+    dure_cosignature cosignature;
+    dure_checkpoint checkpoint = {.head.n = 0};
+    fixture_make(&f);
+    fixture_begin(&f);
+    const uint64_t n = fixture_full_round(&f, 1, 2); /* at 1772000100 and a second later */
+    const dure_site_key liar = fixture_site(&f, 2);
+    memcpy(checkpoint.origin, f.origin, sizeof checkpoint.origin);
+    assert_ok(dure_leaf_log_head(&checkpoint.head, dure_journal_log(f.journal), n));
+    assert_ok(dure_cosign(&cosignature, &checkpoint, 4102444800, &f.sites[2]));
+    assert_ok(dure_journal_cosign(f.journal, n, &liar, &cosignature, NULL));
+    export_it(&v, &f);
+    verify_bytes(&v, (dure_span){0});
+    assert_ok(v.err);
+    assert_int_equal(v.report.shown_n, n);
+    assert_int_equal(v.report.shown_time, 1772000101);
     done(&v);
     finish(&f, &v);
 }
@@ -446,6 +471,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_verify_accepts_an_honest_ledger),
+        cmocka_unit_test(test_verify_lets_no_liar_set_the_time_of_what_was_shown),
         cmocka_unit_test(test_verify_names_the_entry_of_every_changed_leaf_byte),
         cmocka_unit_test(test_verify_refuses_every_changed_byte),
         cmocka_unit_test(test_verify_names_where_a_forged_leaf_can_be),

@@ -196,9 +196,96 @@ static void test_witness_accepts_a_loss_that_the_root_signed(void **state)
     dure_witness_close(&witness);
     witness = open_witness(&f);
     assert_int_equal(dure_witness_head(witness).n, first);
-    assert_ok(show(witness, &f, second, NULL)); /* the log goes on: the epoch is spent */
+    const uint64_t third = fixture_full_round(&f, 3, 0);
+    assert_ok(show(witness, &f, third, NULL)); /* the log goes on: the epoch is spent */
     dure_witness_close(&witness);
     witness = open_witness(&f);
+    assert_int_equal(dure_witness_head(witness).n, third);
+    dure_witness_close(&witness);
+    fixture_free(&f);
+}
+
+/* A site that has seen two rounds; the root has taken back the second. */
+static dure_witness *lose_second(fixture *f, uint64_t *second)
+{
+    dure_merkle_head kept;
+    fixture_make(f);
+    fixture_begin(f);
+    const uint64_t first = fixture_full_round(f, 1, 0);
+    *second = fixture_full_round(f, 2, 0);
+    dure_witness *witness = open_witness(f);
+    assert_ok(show(witness, f, *second, NULL));
+    assert_ok(dure_leaf_log_head(&kept, dure_journal_log(f->journal), first));
+    fixture_epoch(f, first, &kept.root, *second);
+    assert_ok(tell_epoch(witness, f, f->root.public_));
+    return witness;
+}
+
+static void assert_lost(dure_witness *witness, const fixture *f, uint64_t n)
+{
+    dure_diag diag = {{0}};
+    assert_err(show(witness, f, n, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "took back")) fail_msg("%s", diag.text);
+}
+
+/* The lost history extends what was kept. Were it cosigned again, the next start would find it
+ * superseded, and the log would have gone backwards. */
+static void test_witness_refuses_the_lost_history_again(void **state)
+{
+    (void)state;
+    fixture f;
+    uint64_t second = 0;
+    dure_cosignature cosignature;
+    dure_witness *witness = lose_second(&f, &second);
+    assert_lost(witness, &f, second);
+    assert_err(dure_witness_cosign(&cosignature, witness, &f.sites[0], 1), DURE_ERR_STATE);
+    dure_witness_close(&witness);
+    witness = open_witness(&f);
+    assert_lost(witness, &f, second);
+    dure_witness_close(&witness);
+    fixture_free(&f);
+}
+
+/* As bytes that differ, which a coordinator can make at will. */
+static void test_witness_refuses_the_lost_history_in_another_note(void **state)
+{
+    (void)state;
+    fixture f;
+    uint64_t second = 0;
+    dure_buf note;
+    dure_diag diag = {{0}};
+    dure_cosignature cosignature;
+    dure_checkpoint checkpoint = {.head.n = 0};
+    dure_witness *witness = lose_second(&f, &second);
+    const dure_site_key site = fixture_site(&f, 0);
+    const dure_merkle_proof proof = fixture_proof(&f, second, dure_witness_head(witness).n);
+    fixture_note(&note, &f, second);
+    memcpy(checkpoint.origin, f.origin, sizeof checkpoint.origin);
+    assert_ok(dure_leaf_log_head(&checkpoint.head, dure_journal_log(f.journal), second));
+    assert_ok(dure_cosign(&cosignature, &checkpoint, 1, &f.sites[0]));
+    assert_ok(dure_cosign_append(&note, &cosignature, &site));
+    assert_err(dure_witness_update(witness, dure_buf_span(&note), &proof, &diag), DURE_ERR_AUTH);
+    if (!strstr(diag.text, "took back")) fail_msg("%s", diag.text);
+    dure_buf_fini(&note);
+    dure_witness_close(&witness);
+    fixture_free(&f);
+}
+
+/* Where nothing of what the site saw was lost, it is the present log that it is shown again. */
+static void test_witness_takes_what_was_kept_again(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_merkle_head kept;
+    fixture_make(&f);
+    fixture_begin(&f);
+    const uint64_t first = fixture_full_round(&f, 1, 0);
+    dure_witness *witness = open_witness(&f);
+    assert_ok(show(witness, &f, first, NULL));
+    assert_ok(dure_leaf_log_head(&kept, dure_journal_log(f.journal), first));
+    fixture_epoch(&f, first, &kept.root, first + 3);
+    assert_ok(tell_epoch(witness, &f, f.root.public_));
+    assert_ok(show(witness, &f, first, NULL));
     dure_witness_close(&witness);
     fixture_free(&f);
 }
@@ -287,6 +374,9 @@ int main(void)
         cmocka_unit_test(test_witness_signs_nothing_before_it_has_seen_something),
         cmocka_unit_test(test_witness_open_names_a_damaged_file),
         cmocka_unit_test(test_witness_accepts_a_loss_that_the_root_signed),
+        cmocka_unit_test(test_witness_refuses_the_lost_history_again),
+        cmocka_unit_test(test_witness_refuses_the_lost_history_in_another_note),
+        cmocka_unit_test(test_witness_takes_what_was_kept_again),
         cmocka_unit_test(test_witness_accepts_a_loss_only_once),
         cmocka_unit_test(test_witness_refuses_a_loss_from_before_its_time),
         cmocka_unit_test(test_witness_refuses_a_loss_that_does_not_fit),

@@ -4,12 +4,14 @@
 #include "model/adapter_file.h"
 #include "model/adapter_int.h"
 #include "model/gguf_write.h"
+#include "model/safetensors.h"
 #include "support/temp_dir.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const dure_lora_layout small = {
     .shape = {.architecture = "llama",
@@ -541,6 +543,45 @@ static void test_adapter_of_dora_survives_a_peft_folder_alone(void **state)
     temp_dir_remove(&dir);
 }
 
+/* What is written is read again, however large; a file that no adapter of the base can fill is not
+ * taken into memory. */
+static void test_peft_file_is_as_large_as_an_adapter_can_be(void **state)
+{
+    (void)state;
+    temp_dir dir;
+    dure_diag diag = {{0}};
+    const dure_model_shape of_8b = {.architecture = "llama",
+                                    .n_layers = 32,
+                                    .n_embd = 4096,
+                                    .n_ff = 14336,
+                                    .n_head = 32,
+                                    .n_head_kv = 8,
+                                    .head_dim = 128};
+    /* 256 times the in and out features of the seven matrices, and their magnitudes. */
+    assert_int_equal(dure_lora_count_most(&of_8b), 32 * (256 * 81920 + 43008));
+    dure_lora_layout layout = small;
+    layout.rank = 32;
+    layout.ranks[DURE_LORA_K] = layout.ranks[DURE_LORA_V] = 16;
+    layout.targets = (1u << DURE_LORA_TARGETS) - 1;
+    layout.first_layer = 0;
+    layout.dora = true;
+    assert_ok(dure_lora_layout_check(&layout, NULL));
+    assert_int_equal(dure_lora_count_most(&layout.shape),
+                     dure_lora_count(&layout, DURE_LORA_FACTOR_BOTH));
+    dure_lora *lora = make(&layout), *back;
+    temp_dir_make(&dir);
+    assert_ok(dure_adapter_save_peft(dir.path, lora, "base", NULL, NULL));
+    assert_ok(dure_adapter_load_peft(&back, NULL, dir.path, &layout.shape, NULL));
+    assert_same(lora, back);
+    const char *path = temp_dir_file(&dir, "adapter_model.safetensors");
+    assert_int_equal(truncate(path, (off_t)(lora->n * sizeof(float)) + (17 << 20)), 0);
+    dure_lora_free(&back);
+    assert_err(dure_adapter_load_peft(&back, NULL, dir.path, &layout.shape, &diag), DURE_ERR_LIMIT);
+    assert_null(back);
+    dure_lora_free(&lora);
+    temp_dir_remove(&dir);
+}
+
 static void refuse_tensors(const char *header, uint64_t length, size_t n_data, dure_err err)
 {
     size_t n = 8 + strlen(header) + n_data;
@@ -559,6 +600,7 @@ static void refuse_tensors(const char *header, uint64_t length, size_t n_data, d
 }
 
 #define Q_A "\"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight\":"
+#define Q_B "\"base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight\":"
 
 static void test_safetensors_hostile_headers_are_refused(void **state)
 {
@@ -582,6 +624,10 @@ static void test_safetensors_hostile_headers_are_refused(void **state)
          DURE_ERR_FORMAT},
         {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}",
          DURE_ERR_FORMAT},
+        /* Each inside the file, but the same bytes twice. */
+        {"{" Q_A "{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}," Q_B
+         "{\"dtype\":\"F32\",\"shape\":[32,2],\"data_offsets\":[0,256]}}",
+         DURE_ERR_FORMAT},
         {"{\"\\n\":{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}}",
          DURE_ERR_FORMAT},
         {"{\"model.embed\":{\"dtype\":\"F32\",\"shape\":[2,32],\"data_offsets\":[0,256]}}",
@@ -591,6 +637,56 @@ static void test_safetensors_hostile_headers_are_refused(void **state)
         refuse_tensors(cases[i].header, strlen(cases[i].header), 256, cases[i].err);
     refuse_tensors("{}", UINT64_MAX, 0, DURE_ERR_FORMAT);
     refuse_tensors("{}", 3, 0, DURE_ERR_FORMAT);
+}
+
+/* A DoRA adapter for `small` of q alone in layers from 1 on, as a tensors' file in which the tensor
+ * `from` (the end of a name) is called `to`. */
+static dure_err parse_misplaced(dure_diag *diag, const char *from, const char *to)
+{
+    enum { LAYERS = 2, PARTS = 3 };
+    static const uint8_t zeros[4096];
+    static const char *const suffixes[PARTS] = {"lora_A.weight", "lora_B.weight",
+                                                "lora_magnitude_vector"};
+    char names[LAYERS * PARTS][128];
+    dure_safetensor tensors[LAYERS * PARTS];
+    dure_buf b;
+    dure_lora *lora;
+    for (int i = 0; i < LAYERS * PARTS; i++) {
+        char place[64];
+        snprintf(place, sizeof place, "%d.self_attn.q_proj.%s", 1 + i / PARTS, suffixes[i % PARTS]);
+        snprintf(names[i], sizeof names[i], "base_model.model.model.layers.%s",
+                 strcmp(place, from) ? place : to);
+        tensors[i] = (dure_safetensor){.name = names[i],
+                                       .rows = i % PARTS ? 32 : 2,
+                                       .cols = (uint64_t[]){32, 2, 1}[i % PARTS],
+                                       .is_vector = i % PARTS == 2,
+                                       .data = zeros};
+    }
+    dure_buf_init(&b, 1 << 20);
+    assert_ok(dure_safetensors_encode(&b, tensors, LAYERS * PARTS, NULL));
+    dure_err err =
+        dure_adapter_parse_safetensors(&lora, NULL, dure_buf_span(&b), 1, &small.shape, diag);
+    if (!err) dure_lora_free(&lora);
+    dure_buf_fini(&b);
+    return err;
+}
+
+/* As many magnitudes as are needed, but one where nothing is adapted. */
+static void test_peft_magnitudes_belong_to_adapted_matrices(void **state)
+{
+    (void)state;
+    static const char *const elsewhere[] = {
+        "0.self_attn.q_proj.lora_magnitude_vector", /* below the first adapted layer */
+        "1.self_attn.o_proj.lora_magnitude_vector", /* of a target that is not adapted */
+        "2.mlp.down_proj.lora_magnitude_vector",
+    };
+    assert_ok(parse_misplaced(NULL, "", ""));
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++) {
+        dure_diag diag = {{0}};
+        assert_err(parse_misplaced(&diag, "2.self_attn.q_proj.lora_magnitude_vector", elsewhere[i]),
+                   DURE_ERR_UNSUPPORTED);
+        if (!strstr(diag.text, elsewhere[i])) fail_msg("'%s'", diag.text);
+    }
 }
 
 int main(void)
@@ -615,6 +711,8 @@ int main(void)
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
         cmocka_unit_test(test_adapter_survives_with_a_rank_a_target),
         cmocka_unit_test(test_adapter_of_dora_survives_a_peft_folder_alone),
+        cmocka_unit_test(test_peft_file_is_as_large_as_an_adapter_can_be),
+        cmocka_unit_test(test_peft_magnitudes_belong_to_adapted_matrices),
         cmocka_unit_test(test_safetensors_hostile_headers_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

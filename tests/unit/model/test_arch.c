@@ -195,6 +195,30 @@ static void test_arch_refuses_others_by_name(void **state)
     close_tiny(&o);
 }
 
+/* Rows are multiplied in pairs of elements: the last of an odd one would meet the next row's. */
+static void test_arch_refuses_odd_widths(void **state)
+{
+    (void)state;
+    static const struct {
+        tiny_model_opts model;
+        const char *word;
+    } cases[] = {
+        {{.n_embd = 65, .head_dim = 16}, "embedding length of 65"},
+        {{.n_ff = 97}, "feed-forward length of 97"},
+        {{.head_dim = 15}, "head dimension of 15"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        opened o;
+        dure_model_shape s;
+        dure_diag diag = {{0}};
+        open_tiny(&o, &cases[i].model);
+        assert_err(dure_model_shape_read(&s, o.gguf, &diag), DURE_ERR_UNSUPPORTED);
+        if (!strstr(diag.text, cases[i].word)) fail_msg("'%s'", diag.text);
+        assert_non_null(strstr(diag.text, "must be even"));
+        close_tiny(&o);
+    }
+}
+
 /* Every other type of the format. */
 static void test_arch_refuses_weights_it_cannot_decode_by_name(void **state)
 {
@@ -389,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_arch_gemma3),
         cmocka_unit_test(test_arch_of_27b_scales_by_other_heads),
         cmocka_unit_test(test_arch_refuses_others_by_name),
+        cmocka_unit_test(test_arch_refuses_odd_widths),
         cmocka_unit_test(test_arch_refuses_weights_it_cannot_decode_by_name),
         cmocka_unit_test(test_arch_refuses_tensors_it_would_leave_out),
         cmocka_unit_test(test_arch_refuses_a_model_without_its_tensors),

@@ -104,6 +104,103 @@ static void test_decode_of_every_architecture_gives_what_the_whole_gives(void **
     }
 }
 
+/* The logits at each of the tokens of a text. */
+typedef struct scores {
+    float logits[N][TINY_VOCAB];
+    size_t first, n, stop_at; /* first: place of the piece; stop_at 0: never */
+} scores;
+
+static bool hear_score(void *state, size_t i, const float *logits)
+{
+    scores *s = state;
+    assert_int_equal(s->first + i, s->n);
+    memcpy(s->logits[s->n++], logits, sizeof s->logits[0]);
+    return s->n != s->stop_at;
+}
+
+static void score_pieces(scores *s, fixture *f, const dure_lora *lora, size_t piece)
+{
+    *s = (scores){.n = 0};
+    dure_decoder_rewind(f->d, 0);
+    for (s->first = 0; s->first < N; s->first += piece) {
+        size_t n = N - s->first < piece ? N - s->first : piece;
+        assert_ok(dure_decoder_score(f->d, lora, f->tokens + s->first, n, hear_score, s, NULL));
+        assert_int_equal(s->n, s->first + n);
+        assert_int_equal(dure_decoder_length(f->d), s->n);
+        assert_memory_equal(dure_decoder_logits(f->d), s->logits[s->n - 1], sizeof s->logits[0]);
+    }
+}
+
+static void check_scores(fixture *f, const dure_lora *lora)
+{
+    static const size_t pieces[] = {1, 3, 5, 6, 17, 33, 39};
+    static scores whole, cut;
+    float expected[N];
+    score_pieces(&whole, f, lora, N);
+    assert_ok(dure_transformer_logprobs(expected, f->t, lora, f->tokens, N, NULL));
+    for (size_t i = 1; i < N; i++) { /* the sums of exponentials differ in order alone */
+        float logprob = dure_logprob(whole.logits[i - 1], TINY_VOCAB, f->tokens[i]);
+        assert_true(fabsf(logprob - expected[i]) < 1e-5f);
+    }
+    for (size_t i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        score_pieces(&cut, f, lora, pieces[i]);
+        assert_memory_equal(cut.logits, whole.logits, sizeof whole.logits);
+    }
+}
+
+static void test_decode_scores_are_those_of_the_whole_bit_for_bit_in_pieces(void **state)
+{
+    (void)state;
+    static const tiny_model_opts models[] = {
+        {.seed = 8, .type = TINY_Q8_0},
+        {.seed = 6, .arch = "gemma3", .head_dim = 32, .n_layers = 4, .window = 7},
+    };
+    for (size_t i = 0; i < sizeof models / sizeof models[0]; i++) {
+        fixture f;
+        set_up(&f, &models[i]);
+        dure_lora *lora = random_lora(&f);
+        check_scores(&f, NULL);
+        check_scores(&f, lora);
+        dure_lora_free(&lora);
+        tear_down(&f);
+    }
+}
+
+static void test_decode_scoring_stops_when_told_and_takes_nothing(void **state)
+{
+    (void)state;
+    static scores s;
+    fixture f;
+    dure_diag diag = {{0}};
+    const int32_t wrong[] = {70, TINY_VOCAB};
+    set_up(&f, &(tiny_model_opts){.seed = 8});
+    assert_ok(dure_decoder_feed(f.d, NULL, f.tokens, 2, NULL));
+    s.stop_at = 3;
+    assert_err(dure_decoder_score(f.d, NULL, f.tokens, 9, hear_score, &s, &diag),
+               DURE_ERR_CANCELLED);
+    assert_int_equal(s.n, 3);
+    assert_int_equal(dure_decoder_length(f.d), 2);
+    assert_err(dure_decoder_score(f.d, NULL, wrong, 2, hear_score, &s, &diag), DURE_ERR_USAGE);
+    assert_err(dure_decoder_score(f.d, NULL, wrong, 0, hear_score, &s, &diag), DURE_ERR_LIMIT);
+    assert_int_equal(s.n, 3);
+    tear_down(&f);
+}
+
+static void test_decode_logprobs_at_once_are_those_one_by_one(void **state)
+{
+    (void)state;
+    static const float logits[] = {-1, 0.5f, 7, 3, -90};
+    static const int32_t ids[] = {4, 2, 0, 2};
+    float logprobs[4];
+    dure_logprob_each(logprobs, ids, 4, logits, 5);
+    for (size_t i = 0; i < 4; i++) {
+        float alone = dure_logprob(logits, 5, ids[i]);
+        assert_memory_equal(&logprobs[i], &alone, sizeof alone);
+    }
+    /* 7 against 3, 0.5 and -1: -log(1 + e^-4 + e^-6.5 + e^-8) */
+    assert_true(fabsf(logprobs[1] + 0.0199541f) < 1e-6f);
+}
+
 static void test_decode_rewind_forgets(void **state)
 {
     (void)state;
@@ -271,6 +368,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_decode_pieces_give_what_the_whole_gives),
         cmocka_unit_test(test_decode_of_every_architecture_gives_what_the_whole_gives),
+        cmocka_unit_test(test_decode_scores_are_those_of_the_whole_bit_for_bit_in_pieces),
+        cmocka_unit_test(test_decode_scoring_stops_when_told_and_takes_nothing),
+        cmocka_unit_test(test_decode_logprobs_at_once_are_those_one_by_one),
         cmocka_unit_test(test_decode_rewind_forgets),
         cmocka_unit_test(test_decode_together_as_one_by_one),
         cmocka_unit_test(test_decode_refuses_what_does_not_fit),

@@ -274,6 +274,42 @@ static void test_tokenizer_qwen2_composes_what_smollm_leaves(void **state)
     vocabulary_close(&f);
 }
 
+/* Whether a text that begins with e and an accent comes out composed with `n` marks at its end. */
+static bool composes_before(const dure_tokenizer *t, const char *mark, size_t n)
+{
+    static const char start[] = "e\u0301 a";
+    size_t length = sizeof start - 1, one = strlen(mark);
+    char text[2048];
+    dure_tokens tokens = {0};
+    memcpy(text, start, length);
+    for (size_t i = 0; i < n; i++, length += one)
+        memcpy(text + length, mark, one);
+    assert_true(length <= sizeof text);
+    assert_ok(dure_tokenizer_encode(&tokens, t, dure_span_of(text, length), false));
+    dure_span first = dure_tokenizer_piece(t, tokens.ids[0]);
+    bool composed = first.data[0] == 0xc3; /* U+00E9 is c3 a9 */
+    assert_int_equal(tokens.n, composed ? length - 1 : length);
+    dure_tokens_fini(&tokens);
+    return composed;
+}
+
+/* Putting the marks of one letter in order takes the square of their number. */
+static void test_tokenizer_leaves_texts_with_endless_marks(void **state)
+{
+    (void)state;
+    const vocabulary v = {.splitter = "qwen2", .bytes = true, .n = 0};
+    vocabulary_file f;
+    assert_ok(vocabulary_open(&f, &v, NULL));
+    assert_true(composes_before(f.t, "\u0316", 256));
+    assert_false(composes_before(f.t, "\u0316", 257));
+    /* Of class 0 itself, but made of two marks that are not. */
+    assert_true(composes_before(f.t, "\u0f71\u0f72", 128));
+    assert_false(composes_before(f.t, "\u0f73", 129));
+    /* Letters between them begin anew. */
+    assert_true(composes_before(f.t, "\u0316a", 400));
+    vocabulary_close(&f);
+}
+
 static void test_tokenizer_finds_user_defined_tokens_first(void **state)
 {
     (void)state;
@@ -403,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_tokenizer_pieces_give_the_text_back),
         cmocka_unit_test(test_tokenizer_gpt2_needs_the_merges),
         cmocka_unit_test(test_tokenizer_qwen2_composes_what_smollm_leaves),
+        cmocka_unit_test(test_tokenizer_leaves_texts_with_endless_marks),
         cmocka_unit_test(test_tokenizer_finds_user_defined_tokens_first),
         cmocka_unit_test(test_tokenizer_markers_of_templates_are_control_tokens),
         cmocka_unit_test(test_tokenizer_says_whether_a_text_begins_with_bos),

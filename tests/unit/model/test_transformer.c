@@ -232,6 +232,56 @@ static void test_transformer_record_of_every_architecture_is_itself_alone(void *
     }
 }
 
+/* Heads that a product must hand over whole: each width runs at every level of the CPU, or is
+ * refused at every one. */
+static void check_heads(const char *arch, uint32_t dim, bool runs)
+{
+    static const dure_precision precisions[] = {DURE_PRECISION_REFERENCE, DURE_PRECISION_F32,
+                                                DURE_PRECISION_AUTO};
+    for (size_t i = 0; i < sizeof precisions / sizeof precisions[0]; i++) {
+        fixture f = {.t = NULL};
+        dure_diag diag = {{0}};
+        temp_dir_make(&f.dir);
+        const char *path = temp_dir_file(&f.dir, "tiny.gguf");
+        tiny_model_write(path, &(tiny_model_opts){.arch = arch,
+                                                  .head_dim = dim,
+                                                  .n_layers = 1,
+                                                  .n_embd = 32,
+                                                  .n_ff = 32,
+                                                  .n_head = 2,
+                                                  .n_head_kv = 1});
+        assert_ok(dure_gguf_open(&f.gguf, path, NULL, NULL));
+        dure_err err = dure_transformer_new(
+            &f.t, f.gguf, &(dure_transformer_opts){.threads = 1, .precision = precisions[i]},
+            &diag);
+        if (runs) {
+            if (err) fail_msg("%s, %u: %s", arch, dim, diag.text);
+            make_lora(&f, 127, 0);
+            make_docs(&f);
+            free(gradients(&f, DURE_LORA_FACTOR_BOTH, 2).gradients);
+        } else {
+            assert_err(err, DURE_ERR_UNSUPPORTED);
+            assert_non_null(strstr(diag.text, "up to 256 in steps of 32"));
+        }
+        tear_down(&f);
+    }
+}
+
+static void test_transformer_takes_heads_or_refuses_them(void **state)
+{
+    (void)state;
+    static const uint32_t runs[] = {4, 12, 16, 20, 56, 80, 112, 128, 160, 224, 256};
+    static const uint32_t refused[] = {18, 22,  26,  30,  36,  44,  52,  60,  72,
+                                       88, 104, 120, 144, 176, 208, 240, 258, 288};
+    static const char *const archs[] = {"qwen2", "qwen3", "gemma3"};
+    for (size_t a = 0; a < sizeof archs / sizeof archs[0]; a++) {
+        for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++)
+            check_heads(archs[a], runs[i], true);
+        for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++)
+            check_heads(archs[a], refused[i], false);
+    }
+}
+
 static void test_transformer_record_is_itself_in_any_packing(void **state)
 {
     (void)state;
@@ -663,6 +713,7 @@ int main(void)
         cmocka_unit_test(test_transformer_gradient_of_plain_c),
         cmocka_unit_test(test_transformer_gradient_of_every_architecture),
         cmocka_unit_test(test_transformer_record_of_every_architecture_is_itself_alone),
+        cmocka_unit_test(test_transformer_takes_heads_or_refuses_them),
         cmocka_unit_test(test_transformer_record_is_itself_in_any_packing),
         cmocka_unit_test(test_transformer_fit_trades_time_for_memory),
         cmocka_unit_test(test_transformer_fit_refuses_what_cannot_be),

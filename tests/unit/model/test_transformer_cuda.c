@@ -357,9 +357,8 @@ typedef struct pair {
     dure_decoder *cpu, *gpu;
 } pair;
 
-static void same_logits(const pair *p)
+static void near(const float *x, const float *y)
 {
-    const float *x = dure_decoder_logits(p->gpu), *y = dure_decoder_logits(p->cpu);
     float most = 0, apart = 0;
     for (size_t i = 0; i < TINY_VOCAB; i++) {
         most = fmaxf(most, fabsf(y[i]));
@@ -367,6 +366,11 @@ static void same_logits(const pair *p)
         assert_true(isfinite(x[i]));
     }
     assert_true(apart <= LOGIT_ERROR * most);
+}
+
+static void same_logits(const pair *p)
+{
+    near(dure_decoder_logits(p->gpu), dure_decoder_logits(p->cpu));
 }
 
 static void feed(pair *p, const fixture *f, const int32_t *tokens, size_t n)
@@ -421,6 +425,49 @@ static void test_cuda_transformer_decodes_as_the_cpu_does(void **state)
     check_decoding(&(tiny_model_opts){.seed = 15, .arch = "qwen3", .head_dim = 32});
     check_decoding(&(tiny_model_opts){
         .seed = 16, .arch = "gemma3", .head_dim = 32, .n_layers = 3, .window = 9});
+}
+
+typedef struct scores {
+    float logits[MAX_TOKENS][TINY_VOCAB];
+    size_t first, n; /* first: place of the piece */
+} scores;
+
+static bool keep_score(void *state, size_t i, const float *logits)
+{
+    scores *s = state;
+    assert_int_equal(s->first + i, s->n);
+    memcpy(s->logits[s->n++], logits, sizeof s->logits[0]);
+    return true;
+}
+
+static void score(scores *s, dure_transformer *t, const fixture *f, size_t piece)
+{
+    const dure_document *doc = &f->docs[2];
+    dure_decoder *d;
+    assert_ok(dure_decoder_new(&d, t, 0));
+    s->n = 0;
+    for (s->first = 0; s->first < doc->n; s->first += piece) {
+        size_t n = doc->n - s->first < piece ? doc->n - s->first : piece;
+        assert_ok(dure_decoder_score(d, f->lora, doc->tokens + s->first, n, keep_score, s, NULL));
+    }
+    dure_decoder_free(&d);
+}
+
+/* The logits at every token of a text, and the same ones however it is cut. */
+static void test_cuda_transformer_scores_as_the_cpu_does(void **state)
+{
+    (void)state;
+    static scores cpu, gpu, cut;
+    fixture f;
+    set_up(&f, &(tiny_model_opts){.seed = 19}, &(dure_lora_layout){.rank = 3}, 16);
+    score(&cpu, f.cpu, &f, MAX_TOKENS);
+    score(&gpu, f.gpu, &f, MAX_TOKENS);
+    score(&cut, f.gpu, &f, 9);
+    for (size_t i = 0; i < f.docs[2].n; i++)
+        near(gpu.logits[i], cpu.logits[i]);
+    assert_int_equal(cut.n, gpu.n);
+    assert_memory_equal(cut.logits, gpu.logits, gpu.n * sizeof gpu.logits[0]);
+    tear_down(&f);
 }
 
 static void test_cuda_transformer_says_what_it_cannot_do(void **state)
@@ -544,6 +591,7 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_learns_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_logprobs_are_those_of_the_loss),
         cmocka_unit_test(test_cuda_transformer_decodes_as_the_cpu_does),
+        cmocka_unit_test(test_cuda_transformer_scores_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_says_what_it_cannot_do),
 #ifdef DURE_TEST_EMULATED
         cmocka_unit_test(test_cuda_transformer_packs_what_its_memory_holds),

@@ -189,6 +189,16 @@ static void test_config_sets_of_members(void **state)
     assert_int_equal(dure_members_count(&both), 0);
 }
 
+/* Three are needed at least, and two honest ones beside those that collude. */
+static void test_config_least_members_of_a_sum(void **state)
+{
+    (void)state;
+    assert_int_equal(dure_members_least(0), 3);
+    assert_int_equal(dure_members_least(1), 3);
+    assert_int_equal(dure_members_least(2), 4);
+    assert_int_equal(dure_members_least(33), 35);
+}
+
 static void test_config_sets_have_one_encoding(void **state)
 {
     (void)state;
@@ -297,6 +307,7 @@ int main(void)
         cmocka_unit_test(test_config_finds_a_member_by_key),
         cmocka_unit_test(test_config_cuts_the_vector_into_chunks),
         cmocka_unit_test(test_config_sets_of_members),
+        cmocka_unit_test(test_config_least_members_of_a_sum),
         cmocka_unit_test(test_config_sets_have_one_encoding),
         cmocka_unit_test(test_config_of_a_sparse_graph_round_trips),
         cmocka_unit_test(test_config_refuses_an_unsafe_graph),

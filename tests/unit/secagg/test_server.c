@@ -92,6 +92,53 @@ static void test_server_fails_cleanly_when_too_few_shares_are_right(void **state
     world_run(w);
     assert_true(w->failed);
     assert_false(w->summed);
+    assert_string_equal(w->ended,
+                        "too many of the 3 shares of site-0000 that were revealed are wrong");
+    world_free(&w);
+}
+
+static void test_server_says_whose_shares_are_too_few(void **state)
+{
+    (void)state;
+    world *w = world_new(3, 2);
+    w->dies[2] = WORLD_R4;
+    world_run(w);
+    assert_true(w->failed);
+    assert_string_equal(w->ended,
+                        "only 2 holders of the shares of site-0000 are left; the round needs 3");
+    world_free(&w);
+}
+
+/* Site 1 wraps what it encapsulated for its masks so that it does not open; then it drops out, as
+ * its own machine finds other shares in A2 than it made. */
+static bool wrap_nothing(world *w, bool to_server, uint32_t member, dure_msg *msg)
+{
+    if (to_server && member == 1 && msg->type == DURE_MSG_SHARES) {
+        dure_msg_shares *r1 = &msg->u.shares;
+        dure_hash digest;
+        WRITABLE(uint8_t, r1->wrapped.data)[r1->wrapped.n - 1] ^= 1;
+        assert_ok(dure_secagg_digest_r1(&digest, &w->server->t1, 1, r1));
+        assert_ok(
+            dure_sign(r1->signature, &w->keys[1], DURE_SECAGG_LABEL_R1, dure_hash_span(&digest)));
+    }
+    return true;
+}
+
+/* Only the hybrid suite wraps (secagg.server_hybrid). */
+static void test_server_names_who_wrapped_what_does_not_open(void **state)
+{
+    (void)state;
+    world *w = world_new(5, 2);
+    if (!dure_suite_is_hybrid(&w->config)) {
+        world_free(&w);
+        skip();
+    }
+    w->hook = wrap_nothing;
+    world_run(w);
+    assert_true(w->failed);
+    assert_int_equal(w->n_blamed, 1);
+    assert_int_equal(w->blamed[0], 1);
+    assert_string_equal(w->ended, "the masks of site-0001, which dropped out, cannot be removed");
     world_free(&w);
 }
 
@@ -407,6 +454,8 @@ int main(void)
         cmocka_unit_test(test_server_names_the_sender_of_wrong_shares),
         cmocka_unit_test(test_server_recovers_dropped_masks_despite_wrong_shares),
         cmocka_unit_test(test_server_fails_cleanly_when_too_few_shares_are_right),
+        cmocka_unit_test(test_server_says_whose_shares_are_too_few),
+        cmocka_unit_test(test_server_names_who_wrapped_what_does_not_open),
         cmocka_unit_test(test_server_drops_a_vector_that_was_not_signed),
         cmocka_unit_test(test_server_drops_a_site_whose_signature_fails),
         cmocka_unit_test(test_server_drops_a_site_that_leaves_one_out),

@@ -8,6 +8,7 @@
 #include "support/round_config.h"
 #include "support/seeded_rng.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -258,6 +259,7 @@ static void server_actions(world *w, dure_secagg_actions *actions)
             unmask(w);
         } else if (a->kind == DURE_SECAGG_END) {
             w->failed = true;
+            snprintf(w->ended, sizeof w->ended, "%s", a->text);
         }
     }
     dure_secagg_actions_fini(actions);

@@ -47,6 +47,7 @@ typedef struct world {
     dure_vector_tree trees[WORLD_MAX];
     uint32_t sum[WORLD_WORDS];
     bool summed, failed;
+    char ended[256]; /* why it failed, as the server said */
     uint32_t blamed[WORLD_MAX], n_blamed;
     dure_buf records[4]; /* what the server persisted */
     size_t n_records;
