@@ -295,7 +295,7 @@ static int show_plan(training *t)
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     const dure_private_run_opts opts = private_opts(t);
     if (!err) err = dure_new_folder_make(&t->out, t->o->out, &t->diag);
-    if (!err) err = dure_train_report_check(t->o, &t->diag);
+    if (!err) err = dure_train_report_check(t->o, &t->s.m, &t->diag);
     if (!err) err = dure_train_plan_print(&t->s, t->o, t->o->no_dp ? NULL : &opts, &t->diag);
     return err ? dure_fail("train", err, &t->diag) : 0;
 }
@@ -307,7 +307,7 @@ static int run(training *t)
     dure_err err = dure_train_setup_init(&t->s, t->o, &t->diag);
     if (!err) err = make_paths(t);
     if (!err && had_ended(t)) return put_away(t);
-    if (!err) err = dure_train_report_check(t->o, &t->diag);
+    if (!err) err = dure_train_report_check(t->o, &t->s.m, &t->diag);
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);

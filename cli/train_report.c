@@ -13,9 +13,27 @@
 
 enum { MAX_SAMPLE_BYTES = 1 << 20 };
 
-dure_err dure_train_report_check(const dure_train_options *o, dure_diag *diag)
+/* The tokens of --sample-prompt, with room for an answer. */
+static dure_err render(dure_tokens *tokens, const dure_train_options *o, const dure_open_model *m,
+                       dure_diag *diag)
 {
-    dure_err err = DURE_OK;
+    const dure_message prompt = {DURE_ROLE_USER, dure_span_of_text(o->sample_prompt)};
+    const uint32_t context = dure_transformer_shape(m->transformer)->n_context;
+    dure_err err = dure_chat_render(tokens, &m->chat, m->tokenizer, &prompt, 1, true, diag);
+    if (!err && tokens->n >= context)
+        err = dure_diag_set(diag, DURE_ERR_LIMIT,
+                            "%zu tokens leave no room for an answer in the model's context of %u",
+                            tokens->n, context);
+    return err;
+}
+
+dure_err dure_train_report_check(const dure_train_options *o, const dure_open_model *m,
+                                 dure_diag *diag)
+{
+    dure_tokens tokens = {0};
+    dure_err err = o->sample_prompt ? render(&tokens, o, m, diag) : DURE_OK;
+    dure_tokens_fini(&tokens);
+    if (err) return dure_diag_prefix(diag, err, "--sample-prompt");
     if (o->log) err = dure_train_log_check(o->log, o->out, diag);
     if (err) return dure_diag_prefix(diag, err, "--log");
     if (o->tensorboard) err = dure_writable_folder(o->tensorboard, diag);
@@ -62,7 +80,6 @@ static bool hear(void *state, int32_t id)
 static dure_err sample(answer *a, const dure_train_report *r, dure_diag *diag)
 {
     const dure_open_model *m = r->model;
-    const dure_message prompt = {DURE_ROLE_USER, dure_span_of_text(r->o->sample_prompt)};
     dure_tokens tokens = {0};
     dure_decoder *decoder = NULL;
     dure_finish finish;
@@ -71,7 +88,7 @@ static dure_err sample(answer *a, const dure_train_report *r, dure_diag *diag)
                                  .max_tokens = (size_t)r->o->sample_tokens,
                                  .sink = hear,
                                  .state = a};
-    dure_err err = dure_chat_render(&tokens, &m->chat, m->tokenizer, &prompt, 1, true, diag);
+    dure_err err = render(&tokens, r->o, m, diag);
     if (!err) err = dure_decoder_new(&decoder, m->transformer, tokens.n + how.max_tokens);
     if (!err) err = dure_generate(&finish, decoder, tokens.ids, tokens.n, &how, diag);
     if (err) dure_diag_prefix(diag, err, "--sample-prompt");

@@ -26,9 +26,10 @@ typedef struct dure_train_report {
     double eval_loss;                       /* the last; NaN before the first */
 } dure_train_report;
 
-/* That the files which `o` asks for can be opened, before anything is spent on a run; leaves
- * nothing behind. --out must be there: they may lie in it. */
-DURE_MUST_USE dure_err dure_train_report_check(const dure_train_options *o, dure_diag *diag);
+/* That the files which `o` asks for can be opened and its --sample-prompt be answered, before
+ * anything is spent on a run; leaves nothing behind. --out must be there: they may lie in it. */
+DURE_MUST_USE dure_err dure_train_report_check(const dure_train_options *o,
+                                               const dure_open_model *model, dure_diag *diag);
 /* After `taken` steps of an earlier process. Everything that r points to is borrowed. */
 DURE_MUST_USE dure_err dure_train_report_start(dure_train_report *r, uint64_t taken,
                                                dure_diag *diag);

@@ -67,6 +67,9 @@ static void test_train_spends_nothing_when_it_cannot_write(void **state)
         snprintf(arguments, sizeof arguments, "%s%s --dry-run", run, outputs[i][0]);
         refuses(arguments, outputs[i][1]);
     }
+    snprintf(arguments, sizeof arguments, "%s--sample-prompt \"$(yes xy | head -n 300)\"", run);
+    refuses(arguments, "--sample-prompt: ");
+    program_says(&desk, "leave no room for an answer in the model's context of 512");
     refuses(TRAIN "--source s --records 1000 --epsilon 8 --steps 2 --ledger own --out held.jsonl",
             "held.jsonl is a file, not a folder");
 }
