@@ -213,8 +213,8 @@ static dure_err measure(setup *s, dure_diag *diag)
     double gflops = rate * flops_per_token(s) * 1e-9;
     double best = (double)(s->records * s->length) / s->seconds[1];
     printf("%s\t%.0f\ttokens/s\t%ld\tMB\t%.1f\tGFLOP/s\t%.3f\tof the peak, %.0f\t%.0f\tat best\n",
-           s->dp ? "dure-dp" : "dure", rate, usage.ru_maxrss / 1000, gflops, gflops / peak, peak,
-           best);
+           s->dp ? "dure-dp" : "dure", rate, usage.ru_maxrss * 1024 / 1000000, gflops,
+           gflops / peak, peak, best);
     if (s->profile) print_profile(s, peak);
     return DURE_OK;
 }

@@ -352,11 +352,11 @@ static int client_renew(int argc, char **argv)
          .out = &e.invitation,
          .help = "the file that 'dure site renew' made",
          .required = true},
-        {.name = "patience",
+        {.name = "timeout",
          .kind = DURE_ARG_COUNT,
          .out = &patience_s,
-         .value = "S",
-         .help = "seconds to wait for the coordinator (for ever)"},
+         .value = "SECONDS",
+         .help = "give up when the coordinator does not answer; default: wait"},
         dure_json_arg(&json),
     };
     const dure_usage usage = {

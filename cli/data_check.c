@@ -280,8 +280,8 @@ int dure_data_check(int argc, char **argv)
          .kind = DURE_ARG_TEXT,
          .out = &o.unit,
          .value = "record|subject",
-         .help = "what will be protected; with subject every record has to name its \"subject\" "
-                 "(record)"},
+         .help = "what will be protected; with subject every record has to name its \"subject\""
+                 "; default record"},
         dure_json_arg(&o.json),
     };
     const dure_usage usage = {

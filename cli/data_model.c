@@ -55,5 +55,5 @@ dure_arg dure_format_arg(const char **format)
                       .kind = DURE_ARG_TEXT,
                       .out = format,
                       .value = "NAME",
-                      .help = "jsonl, json, csv, tsv or text (by the file's name)"};
+                      .help = "jsonl, json, csv, tsv or text; default: by the file's name"};
 }

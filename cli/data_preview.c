@@ -82,14 +82,14 @@ int dure_data_preview(int argc, char **argv)
          .kind = DURE_ARG_COUNT,
          .out = &n,
          .value = "N",
-         .help = "how many to show (3)",
+         .help = "how many to show; default 3",
          .least = 1,
          .most = UINT32_MAX},
         {.name = "line",
          .kind = DURE_ARG_COUNT,
          .out = &first_line,
          .value = "N",
-         .help = "start with the record in this line (1)"},
+         .help = "start with the record in this line; default 1"},
     };
     const dure_usage usage = {"data preview",
                               "records as the model sees them: what is masked, and every token "

@@ -103,12 +103,12 @@ dure_arg dure_any_base_arg(bool *any_base)
 
 dure_arg dure_chat_template_arg(const char **name)
 {
-    return (dure_arg){
-        .name = "chat-template",
-        .kind = DURE_ARG_TEXT,
-        .out = name,
-        .value = "NAME",
-        .help = "how conversations are written: chatml, llama3.1, gemma3, ... (as the model says)"};
+    return (dure_arg){.name = "chat-template",
+                      .kind = DURE_ARG_TEXT,
+                      .out = name,
+                      .value = "NAME",
+                      .help = "how conversations are written: chatml, llama3.1, gemma3, ...; "
+                              "default: as the model says"};
 }
 
 dure_arg dure_data_arg(const char **data)
@@ -127,7 +127,7 @@ dure_arg dure_max_length_arg(uint64_t *max_length)
                       .kind = DURE_ARG_COUNT,
                       .out = max_length,
                       .value = "N",
-                      .help = "most tokens of a record (512)"};
+                      .help = "most tokens of a record; default 512"};
 }
 
 dure_arg dure_threads_arg(uint64_t *threads)
@@ -136,6 +136,6 @@ dure_arg dure_threads_arg(uint64_t *threads)
                       .kind = DURE_ARG_COUNT,
                       .out = threads,
                       .value = "N",
-                      .help = "threads (the physical cores)",
+                      .help = "threads; default: the physical cores",
                       .most = DURE_POOL_MAX_THREADS};
 }

@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { DEFAULT_ALIGNMENT = 32, MAX_DIMS = 4, LEAST_ITEM_BYTES = 13 };
 
@@ -496,7 +495,6 @@ dure_err dure_gguf_check_finite(const dure_gguf *g, dure_diag *diag)
     }
     /* Whoever packs or decodes the weights reads the pages again; until then they need not count
      * as this process's memory. */
-    for (size_t i = 0; i < g->n_maps; i++)
-        (void)madvise(g->maps[i].at, g->maps[i].n, MADV_DONTNEED);
+    dure_gguf_let_go(g);
     return DURE_OK;
 }

@@ -8,6 +8,9 @@
 
 #include <string.h>
 
+/* Of the embedding: between two times that the pages of the file are let go. */
+enum { LET_GO_ROWS = 16 };
+
 /* One frozen product of a layer: where its rows are, and what becomes of its sums. */
 typedef struct linear {
     dure_lora_target target;
@@ -246,6 +249,8 @@ void dure_transformer_run(dure_transformer *t, dure_pass *pass)
         float *x = t->ws.res + i * d, by = t->arch.embedding_scale;
         dure_weight_row(x, &t->embedding, (size_t)t->ws.tokens[i], &t->compute);
         if (by > 1 || by < 1) t->compute.ops->scale(x, by, d);
+        /* The rows lie all over the table, and the system brings their surroundings too. */
+        if (t->packed && (i + 1) % LET_GO_ROWS == 0) dure_gguf_let_go(t->gguf);
     }
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
         float *kept = pass->keep ? dure_transformer_checkpoint(t, l) : NULL;

@@ -126,7 +126,7 @@ def main():
         for at in range(0, records, micro):
             micro_batch(model, optimizer, ids[at:at + micro], mode, at + micro >= records)
         took.append(time.perf_counter() - started)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     print(f"{mode}\t{records * length / statistics.median(took):.0f}\ttokens/s\t{memory:.0f}\tMB")
 
 

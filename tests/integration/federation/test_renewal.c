@@ -114,7 +114,7 @@ static void test_renewal_that_is_cut_off_goes_on(void **state)
     village_kill(&r.v);
     must("site renew fed/admin site0 -o new0.invitation");
     in_folder("cp place0/keys/sign.key before");
-    refuses("client renew place0 new0.invitation --patience 1", "did not answer");
+    refuses("client renew place0 new0.invitation --timeout 1", "did not answer");
     in_folder("cmp place0/keys/sign.key before && cp place0/keys.new/sign.key after");
     village_start(&r.v);
     must("client renew place0 new0.invitation");
