@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh VENV MODEL.gguf: Dure beside the software of others, every comparison of this folder, with
 # what it needs installed into the Python environment VENV (made when missing; 6 GB). MODEL.gguf is
-# the quickstart's; a Gemma 3 is fetched too. Takes about an hour on two cores. Exit status 0: nothing
+# the quickstart's; a Gemma 3 is fetched too. Takes a quarter of an hour on two cores. Exit status 0: nothing
 # differs.
 set -euo pipefail
 if [ $# -ne 2 ] || [ ! -f "$2" ]; then
