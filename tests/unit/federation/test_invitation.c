@@ -8,18 +8,26 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* An invitation for `name`, and its file in a new folder, which the caller removes. */
+static const char *write_invitation(temp_dir *dir, dure_invitation *inv, dure_sign_key *key,
+                                    const char *name)
+{
+    fixture f;
+    temp_dir_make(dir);
+    fixture_make(&f);
+    fixture_invite(inv, key, &f, name);
+    const char *path = temp_dir_file(dir, "invitation");
+    assert_ok(dure_invitation_write(path, inv, key, NULL));
+    return path;
+}
+
 static void test_invitation_round_trips_through_its_file(void **state)
 {
     (void)state;
     temp_dir dir;
-    temp_dir_make(&dir);
-    fixture f;
-    fixture_make(&f);
     dure_invitation inv, back;
     dure_sign_key key, key_back;
-    fixture_invite(&inv, &key, &f, "north");
-    const char *path = temp_dir_file(&dir, "north.invitation");
-    assert_ok(dure_invitation_write(path, &inv, &key, NULL));
+    const char *path = write_invitation(&dir, &inv, &key, "north");
     struct stat info;
     assert_int_equal(stat(path, &info), 0);
     assert_int_equal(info.st_mode & 0777, 0600);
@@ -36,14 +44,9 @@ static void test_invitation_file_is_never_overwritten(void **state)
 {
     (void)state;
     temp_dir dir;
-    temp_dir_make(&dir);
-    fixture f;
-    fixture_make(&f);
     dure_invitation inv;
     dure_sign_key key;
-    fixture_invite(&inv, &key, &f, "north");
-    const char *path = temp_dir_file(&dir, "north.invitation");
-    assert_ok(dure_invitation_write(path, &inv, &key, NULL));
+    const char *path = write_invitation(&dir, &inv, &key, "north");
     assert_err(dure_invitation_write(path, &inv, &key, NULL), DURE_ERR_EXISTS);
     temp_dir_remove(&dir);
 }
@@ -103,14 +106,9 @@ static void test_invitation_file_with_one_character_changed_is_refused(void **st
 {
     (void)state;
     temp_dir dir;
-    temp_dir_make(&dir);
-    fixture f;
-    fixture_make(&f);
     dure_invitation inv;
     dure_sign_key key;
-    fixture_invite(&inv, &key, &f, "north");
-    const char *path = temp_dir_file(&dir, "north.invitation");
-    assert_ok(dure_invitation_write(path, &inv, &key, NULL));
+    const char *path = write_invitation(&dir, &inv, &key, "north");
     dure_buf text;
     assert_ok(dure_file_read(&text, path, DURE_INVITATION_FILE_MAX_BYTES, NULL));
     uint8_t *begin = memmem(text.data, text.n, "-----\n", 6);
@@ -158,14 +156,9 @@ static void test_invitation_with_stray_bits_is_refused(void **state)
     size_t n_padded = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         temp_dir dir;
-        temp_dir_make(&dir);
-        fixture f;
-        fixture_make(&f);
         dure_invitation inv;
         dure_sign_key key;
-        fixture_invite(&inv, &key, &f, names[i]);
-        const char *path = temp_dir_file(&dir, "invitation");
-        assert_ok(dure_invitation_write(path, &inv, &key, NULL));
+        const char *path = write_invitation(&dir, &inv, &key, names[i]);
         dure_buf text;
         assert_ok(dure_file_read(&text, path, DURE_INVITATION_FILE_MAX_BYTES, NULL));
         uint8_t *padding = memchr(text.data, '=', text.n);
