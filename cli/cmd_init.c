@@ -447,7 +447,7 @@ static const dure_arg args[] = {
     NUMBER("learning-rate", learning_rate, "of the sites' AdamW; default 0.001"),
     GIVEN("clip", NUMBER, clip, "X",
           "bound of one record's gradient, or of a site's whole update with --unit site and "
-          "then a power of two (1); of records, in doubt the smaller: docs/accounting.md"),
+          "then a power of two; default 1; of records, in doubt the smaller: docs/accounting.md"),
     GIVEN("range", NUMBER, range, "X",
           "largest change of a parameter a round, a power of two; default 0.0625"),
     COUNT("min-sites", min_sites, 3, DURE_MEMBERS_MAX, "sites that a round waits for; default 3"),
