@@ -7,7 +7,9 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 typedef struct command {
     const char *name;
@@ -43,6 +45,22 @@ static int finish(int status)
     return status ? status : 1;
 }
 
+/* kernels/compute.h passes over a limit that it does not know: who misspelt one would measure, or
+ * work around, something else than what was meant. */
+static bool cpu_limit_is_known(void)
+{
+    static const char *const known[] = {"PORTABLE", "AVX2", "AVX512"};
+    const char *limit = getenv("DURE_MAX_CPU_ISA");
+    if (!limit || !*limit) return true;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (!strcasecmp(limit, known[i])) return true;
+    fprintf(stderr,
+            "dure: DURE_MAX_CPU_ISA may be PORTABLE, AVX2 or AVX512, not '%s'; correct it in the "
+            "environment or unset it\n",
+            limit);
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
@@ -60,6 +78,7 @@ int main(int argc, char **argv)
                DURE_STORE_SCHEMA);
         return finish(0);
     }
+    if (!cpu_limit_is_known()) return 2;
     for (const command *c = commands; c->name; c++)
         if (!strcmp(argv[1], c->name)) return finish(c->run(argc - 1, argv + 1));
     fprintf(stderr, "dure: there is no command '%s'; 'dure --help' lists them\n", argv[1]);

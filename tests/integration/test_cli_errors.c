@@ -83,6 +83,7 @@ static int teardown(void **state)
     (void)state;
     dure_buf_fini(&model);
     unsetenv("DURE_LEDGER");
+    unsetenv("DURE_MAX_CPU_ISA");
     umount(temp_dir_file(&p.dir, "small")); /* where a test made a disk of it */
     program_end(&p);
     return 0;
@@ -578,6 +579,24 @@ static void test_errors_json_outputs_are_json(void **state)
     json_decref(program_json(&p));
 }
 
+static void test_errors_an_unknown_limit_of_the_cpu_is_refused(void **state)
+{
+    (void)state;
+    static const char *const good[] = {"PORTABLE", "AVX2", "AVX512", "avx512", ""};
+    static const char *const bad[] = {"AVX-512", "AVX5", "AVX5122", "SSE2", " AVX2", "0"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        setenv("DURE_MAX_CPU_ISA", good[i], 1);
+        const int status = program_run(&p, "model info model.gguf");
+        if (status) fail_msg("'%s': exit %d, %s", good[i], status, p.err);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        setenv("DURE_MAX_CPU_ISA", bad[i], 1);
+        check_refused("model info model.gguf", 2, bad[i]);
+        program_says(&p, "DURE_MAX_CPU_ISA may be PORTABLE, AVX2 or AVX512");
+    }
+    assert_int_equal(program_run(&p, "--version"), 0);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -599,6 +618,7 @@ int main(void)
         TEST(test_errors_a_result_that_cannot_be_written_is_no_success),
         TEST(test_errors_wrong_command_lines_exit_2),
         TEST(test_errors_json_outputs_are_json),
+        TEST(test_errors_an_unknown_limit_of_the_cpu_is_refused),
     };
     return cmocka_run_group_tests_name("cli.errors", tests, NULL, NULL);
 }
