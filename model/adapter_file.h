@@ -43,6 +43,10 @@ DURE_MUST_USE dure_err dure_adapter_parse(dure_lora **out, dure_adapter_notes *n
                                           dure_span bytes, const dure_model_shape *shape,
                                           dure_diag *diag);
 
+/* No GGUF adapter of this base is larger, with 64 MiB of keys and notes: what a reader may have to
+ * hold in memory. */
+size_t dure_adapter_bytes_most(const dure_model_shape *shape);
+
 /* A folder with adapter_config.json and adapter_model.safetensors; made if it is not there.
  * `base_name` is what PEFT loads the base from, e.g. "HuggingFaceTB/SmolLM2-135M-Instruct". */
 DURE_MUST_USE dure_err dure_adapter_save_peft(const char *folder, const dure_lora *lora,

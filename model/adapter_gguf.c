@@ -19,6 +19,8 @@ static const dure_gguf_limits adapter_limits = {
     .max_alignment = 65536,
     .max_files = 1,
 };
+/* Of the keys in practice: notes take 16 MiB at most. */
+static const size_t keys_bytes_most = (size_t)64 << 20;
 
 /* The base's shape as keys, so that a program without the base can still hold the adapter. */
 static const struct {
@@ -316,4 +318,12 @@ dure_err dure_adapter_load(dure_lora **out, dure_adapter_notes *notes, const cha
     if (err) return err;
     err = read_and_close(out, notes, g, shape, diag);
     return err ? dure_diag_prefix(diag, err, "%s", path) : DURE_OK;
+}
+
+size_t dure_adapter_bytes_most(const dure_model_shape *shape)
+{
+    /* A, B and magnitudes, each with its entry and its padding. */
+    const size_t n_tensors = 3 * (size_t)shape->n_layers * DURE_LORA_TARGETS;
+    const size_t beside = adapter_limits.max_key_bytes + adapter_limits.max_alignment;
+    return keys_bytes_most + n_tensors * beside + dure_lora_count_most(shape) * sizeof(float);
 }

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define ADAPTER_BYTES_MAX ((size_t)2 << 30)
 #define METRICS_BYTES_MAX ((size_t)1024 * 1024)
 #define RETRY_AFTER_S "1"
 #define LAST_WORDS_MS 1000
@@ -247,7 +246,7 @@ static dure_err load_adapter(dure_lora **out, dure_adapter_notes *notes, dure_ha
     }
     dure_err err = DURE_OK;
     if (adapter->path) {
-        err = dure_file_read(&file, adapter->path, ADAPTER_BYTES_MAX, diag);
+        err = dure_file_read(&file, adapter->path, dure_adapter_bytes_most(shape), diag);
         bytes = dure_buf_span(&file);
     }
     if (!err) err = dure_hash_bytes(digest, bytes);

@@ -447,6 +447,13 @@ static void test_serve_what_fails_its_check_is_not_offered(void **state)
     assert_err(dure_server_offer(k.server, &folder, &diag), DURE_ERR_UNSUPPORTED);
     const dure_server_adapter absent = {.name = "a", .path = "/nonexistent.gguf"};
     assert_err(dure_server_offer(k.server, &absent, &diag), DURE_ERR_NOT_FOUND);
+    /* A gigabyte, most of it no more than a hole: no adapter of this base is as large. */
+    const char *path = temp_dir_file(&k.dir, "large.gguf");
+    assert_ok(dure_file_write_atomic(path, dure_buf_span(&other), 0644, NULL));
+    assert_int_equal(truncate(path, (off_t)1 << 30), 0);
+    const dure_server_adapter large = {.name = "a", .path = path};
+    assert_err(dure_server_offer(k.server, &large, &diag), DURE_ERR_LIMIT);
+    assert_non_null(strstr(diag.text, "large.gguf is larger than"));
     assert_err(offer(&k, "tiny", 1, &diag), DURE_ERR_EXISTS);
     char *after = complete(k.port, GREEDY("a"));
     assert_string_equal(before, after);

@@ -543,6 +543,35 @@ static void test_adapter_of_dora_survives_a_peft_folder_alone(void **state)
     temp_dir_remove(&dir);
 }
 
+/* Of Llama 3.1 8B. */
+static const dure_model_shape of_8b = {.architecture = "llama",
+                                       .n_layers = 32,
+                                       .n_embd = 4096,
+                                       .n_ff = 14336,
+                                       .n_head = 32,
+                                       .n_head_kv = 8,
+                                       .head_dim = 128};
+
+/* The bound on a file follows the base: every adapter of rank 256 is below it, and not far. */
+static void test_adapter_bytes_are_bounded_by_the_base(void **state)
+{
+    (void)state;
+    const size_t values = dure_lora_count_most(&of_8b) * sizeof(float);
+    assert_true(values > (size_t)2 << 30);
+    assert_in_range(dure_adapter_bytes_most(&of_8b), values, values + ((size_t)256 << 20));
+    dure_lora_layout layout = small;
+    layout.rank = 32;
+    layout.ranks[DURE_LORA_K] = layout.ranks[DURE_LORA_V] = 16;
+    layout.targets = (1u << DURE_LORA_TARGETS) - 1;
+    layout.first_layer = 0;
+    dure_lora *lora = make(&layout);
+    dure_buf bytes;
+    encode(&bytes, lora, NULL);
+    assert_true(bytes.n < dure_adapter_bytes_most(&layout.shape));
+    dure_buf_fini(&bytes);
+    dure_lora_free(&lora);
+}
+
 /* What is written is read again, however large; a file that no adapter of the base can fill is not
  * taken into memory. */
 static void test_peft_file_is_as_large_as_an_adapter_can_be(void **state)
@@ -550,13 +579,6 @@ static void test_peft_file_is_as_large_as_an_adapter_can_be(void **state)
     (void)state;
     temp_dir dir;
     dure_diag diag = {{0}};
-    const dure_model_shape of_8b = {.architecture = "llama",
-                                    .n_layers = 32,
-                                    .n_embd = 4096,
-                                    .n_ff = 14336,
-                                    .n_head = 32,
-                                    .n_head_kv = 8,
-                                    .head_dim = 128};
     /* 256 times the in and out features of the seven matrices, and their magnitudes. */
     assert_int_equal(dure_lora_count_most(&of_8b), 32 * (256 * 81920 + 43008));
     dure_lora_layout layout = small;
@@ -711,6 +733,7 @@ int main(void)
         cmocka_unit_test(test_peft_rslora_is_folded_into_alpha),
         cmocka_unit_test(test_adapter_survives_with_a_rank_a_target),
         cmocka_unit_test(test_adapter_of_dora_survives_a_peft_folder_alone),
+        cmocka_unit_test(test_adapter_bytes_are_bounded_by_the_base),
         cmocka_unit_test(test_peft_file_is_as_large_as_an_adapter_can_be),
         cmocka_unit_test(test_peft_magnitudes_belong_to_adapted_matrices),
         cmocka_unit_test(test_safetensors_hostile_headers_are_refused),
