@@ -164,8 +164,10 @@ uint64_t dure_trainer_take_best(double *loss, dure_trainer *trainer);
 
 /* Writes, atomically and synced (0600), what a later process needs to go on after the last step:
  * factors, optimizer, step and what the evaluations said; and takes it up again. Under a plan the
- * file holds noised values only. DURE_ERR_STATE if the file belongs to other options;
- * DURE_ERR_FORMAT if it is damaged; neither changes anything. */
+ * file holds noised values only. Neither takes memory that goes with the size of the state.
+ * DURE_ERR_STATE if the file belongs to other options; DURE_ERR_FORMAT if it is damaged; neither
+ * changes anything. After another error, as DURE_ERR_IO, the trainer may have a part of the state:
+ * free it. */
 DURE_MUST_USE dure_err dure_trainer_save(const dure_trainer *trainer, const char *path,
                                          dure_diag *diag);
 DURE_MUST_USE dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag);

@@ -2,7 +2,9 @@
 #include "client/trainer_int.h"
 #include "common/file.h"
 
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* magic, digest of the options, step, optimizer's step, first loss, best loss, best step,
  * evaluations since, the clip (of a plan that adapts it), factors, moments m and v, the best
@@ -154,6 +156,23 @@ static dure_err put_head(dure_buf *head, const dure_trainer *t)
     return dure_buf_err(head);
 }
 
+/* What follows the head. */
+typedef struct part {
+    float *values;
+    size_t bytes;
+} part;
+
+enum { N_PARTS = 4 };
+
+static void parts_of(part parts[N_PARTS], const dure_trainer *t)
+{
+    const size_t bytes = t->n * sizeof(float);
+    parts[0] = (part){t->lora->params, t->lora->n * sizeof(float)};
+    parts[1] = (part){t->moments.m, bytes};
+    parts[2] = (part){t->moments.v, bytes};
+    parts[3] = (part){t->verdict.best, t->opts.eval ? bytes : 0};
+}
+
 /* Part by part: a copy of the whole would be the most memory that a run ever takes. */
 static dure_err write_state(const char *path, const dure_trainer *t, dure_span head,
                             dure_diag *diag)
@@ -161,15 +180,16 @@ static dure_err write_state(const char *path, const dure_trainer *t, dure_span h
     dure_file_writer file;
     dure_hasher *hasher = NULL;
     dure_hash sum;
-    const size_t bytes = t->n * sizeof(float);
-    const dure_span parts[] = {head, dure_span_of(t->lora->params, t->lora->n * sizeof(float)),
-                               dure_span_of(t->moments.m, bytes), dure_span_of(t->moments.v, bytes),
-                               dure_span_of(t->verdict.best, t->opts.eval ? bytes : 0)};
+    part parts[N_PARTS];
+    parts_of(parts, t);
     dure_err err = dure_file_writer_init(&file, path, 0600, diag);
     if (!err) err = dure_hasher_new(&hasher);
-    for (size_t i = 0; !err && i < sizeof parts / sizeof parts[0]; i++) {
-        err = dure_hasher_update(hasher, parts[i].data, parts[i].n);
-        if (!err) err = dure_file_writer_put(&file, parts[i], diag);
+    if (!err) err = dure_hasher_update(hasher, head.data, head.n);
+    if (!err) err = dure_file_writer_put(&file, head, diag);
+    for (size_t i = 0; !err && i < N_PARTS; i++) {
+        err = dure_hasher_update(hasher, parts[i].values, parts[i].bytes);
+        if (!err)
+            err = dure_file_writer_put(&file, dure_span_of(parts[i].values, parts[i].bytes), diag);
     }
     if (!err) err = dure_hasher_final(&sum, hasher);
     if (!err) err = dure_file_writer_put(&file, dure_hash_span(&sum), diag);
@@ -193,27 +213,81 @@ dure_err dure_trainer_save(const dure_trainer *trainer, const char *path, dure_d
     return err;
 }
 
-/* Everything is checked before anything is taken over. */
-static dure_err check_state(const dure_trainer *t, const dure_buf *file)
+/* A saved state as it is read: twice from its start, and part by part like it was written. */
+typedef struct saved {
+    FILE *file;
+    const char *path;
+    size_t bytes;
+    dure_hasher *hasher; /* of what has been read from the start */
+    uint8_t head[HEAD_BYTES + sizeof(double)];
+    dure_diag *diag;
+} saved;
+
+static dure_err open_saved(saved *s)
 {
-    dure_hash options, sum;
-    if (file->n < HEAD_BYTES + sizeof sum.b) return DURE_ERR_FORMAT;
-    size_t body = file->n - sizeof sum.b;
-    dure_err err = dure_hash_bytes(&sum, dure_span_of(file->data, body));
-    if (err) return err;
-    if (memcmp(sum.b, file->data + body, sizeof sum.b) != 0) return DURE_ERR_FORMAT;
-    /* The sum holds, so another magic is another version's. */
-    if (memcmp(file->data, magic, sizeof magic) != 0) return DURE_ERR_STATE;
-    err = options_hash(&options, t->lora, &t->opts);
-    if (err) return err;
-    if (memcmp(options.b, file->data + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
-    return file->n == dure_trainer_state_bytes(t) ? DURE_OK : DURE_ERR_FORMAT;
+    struct stat info;
+    s->file = fopen(s->path, "rb");
+    if (!s->file || fstat(fileno(s->file), &info)) return dure_file_errno(s->diag, "open", s->path);
+    s->bytes = (size_t)info.st_size;
+    return dure_hasher_new(&s->hasher);
 }
 
-static dure_err take_state(dure_trainer *t, const dure_buf *file)
+static void close_saved(saved *s)
 {
-    size_t bytes = t->n * sizeof(float);
-    dure_reader r = dure_reader_of(dure_buf_span(file));
+    if (s->file) fclose(s->file);
+    dure_hasher_free(&s->hasher);
+}
+
+/* DURE_ERR_FORMAT if there are fewer. */
+static dure_err read_bytes(saved *s, void *to, size_t n)
+{
+    if (fread(to, 1, n, s->file) == n) return DURE_OK;
+    return ferror(s->file) ? dure_file_errno(s->diag, "read", s->path) : DURE_ERR_FORMAT;
+}
+
+static dure_err read_hashed(saved *s, void *to, size_t n)
+{
+    dure_err err = read_bytes(s, to, n);
+    return err ? err : dure_hasher_update(s->hasher, to, n);
+}
+
+/* The sum at the end is that of all before it. */
+static dure_err read_sum(saved *s)
+{
+    dure_hash want, sum;
+    dure_err err = dure_hasher_final(&sum, s->hasher);
+    if (!err) err = read_bytes(s, want.b, sizeof want.b);
+    if (err) return err;
+    return memcmp(sum.b, want.b, sizeof sum.b) ? DURE_ERR_FORMAT : DURE_OK;
+}
+
+/* Everything is checked before anything is taken over. */
+static dure_err check_state(saved *s, const dure_trainer *t)
+{
+    dure_hash options;
+    uint8_t block[16384];
+    if (s->bytes > dure_trainer_state_bytes(t)) return DURE_ERR_STATE; /* no state of this run */
+    if (s->bytes < HEAD_BYTES + DURE_HASH_BYTES) return DURE_ERR_FORMAT;
+    size_t left = s->bytes - HEAD_BYTES - DURE_HASH_BYTES;
+    dure_err err = read_hashed(s, s->head, HEAD_BYTES);
+    while (!err && left > 0) {
+        size_t n = left < sizeof block ? left : sizeof block;
+        err = read_hashed(s, block, n);
+        left -= n;
+    }
+    if (!err) err = read_sum(s);
+    if (err) return err;
+    /* The sum holds, so another magic is another version's. */
+    if (memcmp(s->head, magic, sizeof magic) != 0) return DURE_ERR_STATE;
+    err = options_hash(&options, t->lora, &t->opts);
+    if (err) return err;
+    if (memcmp(options.b, s->head + sizeof magic, sizeof options.b) != 0) return DURE_ERR_STATE;
+    return s->bytes == dure_trainer_state_bytes(t) ? DURE_OK : DURE_ERR_FORMAT;
+}
+
+static dure_err take_head(dure_trainer *t, const saved *s)
+{
+    dure_reader r = dure_reader_of(dure_span_of(s->head, head_bytes(t)));
     r.at = sizeof magic + DURE_HASH_BYTES;
     dure_err err = dure_take_u64(&t->step, &r);
     if (!err) err = dure_take_u64(&t->moments.step, &r);
@@ -222,30 +296,41 @@ static dure_err take_state(dure_trainer *t, const dure_buf *file)
     if (!err) err = dure_take_u64(&t->verdict.best_step, &r);
     if (!err) err = dure_take_u64(&t->verdict.since_best, &r);
     if (!err && adapts(t)) err = dure_take_f64(&t->now.clip, &r);
-    if (!err) err = dure_take_copy(t->lora->params, &r, t->lora->n * sizeof(float));
+    return err;
+}
+
+/* The sum is looked at again: what is taken over is what was checked. */
+static dure_err take_state(dure_trainer *t, saved *s)
+{
+    part parts[N_PARTS];
+    parts_of(parts, t);
+    rewind(s->file);
+    dure_err err = read_hashed(s, s->head, head_bytes(t));
+    for (size_t i = 0; !err && i < N_PARTS; i++)
+        err = read_hashed(s, parts[i].values, parts[i].bytes);
     dure_lora_changed(t->lora);
-    if (!err) err = dure_take_copy(t->moments.m, &r, bytes);
-    if (!err) err = dure_take_copy(t->moments.v, &r, bytes);
-    if (!err && t->opts.eval) err = dure_take_copy(t->verdict.best, &r, bytes);
+    if (!err) err = read_sum(s);
+    if (!err) return take_head(t, s);
+    if (err == DURE_ERR_FORMAT)
+        err = dure_diag_set(s->diag, DURE_ERR_IO,
+                            "%s was changed while it was read; start the run again", s->path);
     return err;
 }
 
 dure_err dure_trainer_load(dure_trainer *trainer, const char *path, dure_diag *diag)
 {
-    dure_buf file;
-    dure_err err = dure_file_read(&file, path, dure_trainer_state_bytes(trainer), diag);
-    bool larger = err == DURE_ERR_LIMIT; /* than this run's ever is: another's */
-    if (err && !larger) return err;
-    err = larger ? DURE_ERR_STATE : check_state(trainer, &file);
+    saved s = {.path = path, .diag = diag};
+    dure_err err = open_saved(&s);
+    if (!err) err = check_state(&s, trainer);
     if (!err)
-        err = take_state(trainer, &file);
+        err = take_state(trainer, &s);
     else if (err == DURE_ERR_STATE)
         dure_diag_set(diag, err,
                       "%s belongs to a run with other settings, or of another version of dure; "
                       "remove its folder to start anew",
                       path);
-    else
+    else if (err == DURE_ERR_FORMAT)
         dure_diag_set(diag, err, "%s is damaged: %s", path, dure_err_text(err));
-    dure_buf_fini(&file);
+    close_saved(&s);
     return err;
 }

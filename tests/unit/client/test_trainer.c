@@ -1,4 +1,6 @@
-/* The trainer on a tiny random model. */
+/* The trainer on a tiny random model. The linker puts two looks in between (-Wl,--wrap), in this
+ * program alone: at how much memory Dure asks for, and at the moment between the check of
+ * a saved state and its reading. */
 #include "client/trainer_int.h"
 #include "common/file.h"
 #include "dp/noise.h"
@@ -6,8 +8,62 @@
 #include "unit/client/trainer_fixture.h"
 
 #include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static _Atomic size_t largest_request; /* in bytes */
+
+static void note_request(size_t bytes)
+{
+    size_t before = atomic_load(&largest_request);
+    while (before < bytes && !atomic_compare_exchange_weak(&largest_request, &before, bytes)) {
+    }
+}
+
+void *__real_malloc(size_t n);
+void *__wrap_malloc(size_t n);
+void *__wrap_malloc(size_t n)
+{
+    note_request(n);
+    return __real_malloc(n);
+}
+
+void *__real_calloc(size_t n, size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    note_request(n * bytes);
+    return __real_calloc(n, bytes);
+}
+
+void *__real_realloc(void *block, size_t n);
+void *__wrap_realloc(void *block, size_t n);
+void *__wrap_realloc(void *block, size_t n)
+{
+    note_request(n);
+    return __real_realloc(block, n);
+}
+
+static const char *changed_at_rewind; /* a file; NULL: none */
+
+void __real_rewind(FILE *f);
+void __wrap_rewind(FILE *f);
+void __wrap_rewind(FILE *f)
+{
+    if (changed_at_rewind) {
+        dure_buf file;
+        assert_ok(dure_file_read(&file, changed_at_rewind, 1 << 24, NULL));
+        FILE *same = fopen(changed_at_rewind, "r+b");
+        assert_non_null(same);
+        file.data[file.n / 2] ^= 1;
+        assert_int_equal(fwrite(file.data, 1, file.n, same), file.n);
+        assert_int_equal(fclose(same), 0);
+        dure_buf_fini(&file);
+    }
+    __real_rewind(f);
+}
 
 static void check_training_helps(fixture *f, const dure_trainer_opts *opts, dure_lora *lora,
                                  uint64_t steps)
@@ -156,6 +212,41 @@ static void test_trainer_reads_no_more_than_it_writes(void **state)
         dure_buf_fini(&file);
         dure_trainer_free(&t);
     }
+    dure_lora_free(&lora);
+}
+
+/* Resuming takes no more memory than training: the state goes to and from its file in parts. */
+static void test_trainer_keeps_no_copy_of_its_state(void **state)
+{
+    fixture *f = *state;
+    const char *path = temp_dir_file(&f->dir, "state");
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = private_opts(f, lora, 9);
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    run(f, t, 1);
+    atomic_store(&largest_request, 0);
+    assert_ok(dure_trainer_save(t, path, &f->diag));
+    assert_ok(dure_trainer_load(t, path, &f->diag));
+    assert_in_range(atomic_load(&largest_request), 1, lora->n * sizeof(float) - 1);
+    dure_trainer_free(&t);
+    dure_lora_free(&lora);
+}
+
+/* What is taken over is what was checked. */
+static void test_trainer_notices_a_state_that_changes_as_it_is_read(void **state)
+{
+    fixture *f = *state;
+    const char *path = temp_dir_file(&f->dir, "state");
+    dure_lora *lora = fresh_lora(f);
+    dure_trainer_opts opts = plain_opts();
+    dure_trainer *t = trainer_of(f, lora, &opts);
+    assert_ok(dure_trainer_save(t, path, &f->diag));
+    changed_at_rewind = path;
+    dure_err err = dure_trainer_load(t, path, &f->diag);
+    changed_at_rewind = NULL;
+    assert_err(err, DURE_ERR_IO);
+    assert_non_null(strstr(f->diag.text, "was changed while it was read"));
+    dure_trainer_free(&t);
     dure_lora_free(&lora);
 }
 
@@ -416,6 +507,8 @@ int main(void)
         ROW(test_trainer_resumed_equals_uninterrupted),
         ROW(test_trainer_refuses_the_state_of_another_run),
         ROW(test_trainer_reads_no_more_than_it_writes),
+        ROW(test_trainer_keeps_no_copy_of_its_state),
+        ROW(test_trainer_notices_a_state_that_changes_as_it_is_read),
         cmocka_unit_test(test_trainer_reads_the_state_of_a_large_adapter),
         ROW(test_trainer_private_step_is_noise_plus_integers),
         ROW(test_trainer_private_run_survives_bad_records),
