@@ -1,6 +1,7 @@
 #include "model/tokenizer.h"
 
 #include "model/tokenizer_bpe.h"
+#include "model/tokenizer_compose.h"
 #include "model/tokenizer_split.h"
 #include "model/tokenizer_spm.h"
 #include "model/tokenizer_user.h"
@@ -8,11 +9,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <utf8proc.h>
 
-enum { MAX_MERGES = 1 << 21, MAX_MERGE_TEXT = 65535, MAX_MARKS = 256 };
-
-static const utf8proc_option_t compose = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
+enum { MAX_MERGES = 1 << 21, MAX_MERGE_TEXT = 65535 };
 
 /* What `tokenizer.ggml.pre` stands for. */
 typedef struct splitter {
@@ -285,39 +283,16 @@ static bool is_ascii(const uint8_t *text, size_t n)
     return all < 0x80;
 }
 
-/* Whether one letter has more than MAX_MARKS combining marks, as a text is decomposed: putting them
- * in order takes the square of their number. False for what is not UTF-8. */
-static bool has_endless_marks(const uint8_t *text, size_t n)
-{
-    size_t marks = 0;
-    utf8proc_int32_t code, parts[32];
-    for (size_t i = 0; i < n;) {
-        utf8proc_ssize_t used = utf8proc_iterate(text + i, (utf8proc_ssize_t)(n - i), &code);
-        if (used < 1) return false;
-        i += (size_t)used;
-        utf8proc_ssize_t n_parts = 1;
-        parts[0] = code;
-        if (code >= 0x80) n_parts = utf8proc_decompose_char(code, parts, 32, compose, NULL);
-        for (utf8proc_ssize_t k = 0; k < n_parts && k < 32; k++) {
-            marks = utf8proc_get_property(parts[k])->combining_class ? marks + 1 : 0;
-            if (marks > MAX_MARKS) return true;
-        }
-    }
-    return false;
-}
-
-/* A text that is not UTF-8 has no composed form and is taken as it is, as is one with endless
- * marks. */
+/* A text that is not UTF-8 has no composed form and is taken as it is. */
 static dure_err encode_composed(dure_tokens *out, const dure_tokenizer *t, const uint8_t *text,
                                 size_t n)
 {
     uint8_t *composed = NULL;
-    if (is_ascii(text, n) || n > INT32_MAX || has_endless_marks(text, n))
-        return encode_words(out, t, text, n);
-    utf8proc_ssize_t length = utf8proc_map(text, (utf8proc_ssize_t)n, &composed, compose);
-    if (length == UTF8PROC_ERROR_NOMEM) return DURE_ERR_NOMEM;
-    if (length < 0) return encode_words(out, t, text, n);
-    dure_err err = encode_words(out, t, composed, (size_t)length);
+    size_t length = 0;
+    if (is_ascii(text, n)) return encode_words(out, t, text, n);
+    dure_err err = dure_compose(&composed, &length, text, n);
+    if (err == DURE_ERR_FORMAT) return encode_words(out, t, text, n);
+    if (!err) err = encode_words(out, t, composed, length);
     free(composed);
     return err;
 }
