@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/device.h"
 #include "cli/output.h"
+#include "cli/stop_signals.h"
 #include "client/enrol.h"
 #include "client/session.h"
 #include "client/work.h"
@@ -11,7 +12,6 @@
 #include "kernels/threads.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,22 +28,9 @@ typedef struct options {
 
 /* ---- run ---- */
 
-/* The one that the signal handler stops; NULL from before it is taken apart. */
-static _Atomic(dure_session *) running;
-
-static void on_signal(int number)
+static void stop(void *session)
 {
-    (void)number;
-    dure_session *s = running;
-    if (s) dure_session_stop(s);
-}
-
-static void handle_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    dure_session_stop(session);
 }
 
 static double number(const json_t *facts, const char *key)
@@ -125,10 +112,9 @@ static dure_err run(const options *o, dure_diag *diag)
     dure_session *s = NULL;
     dure_err err = dure_session_open(&s, &opts, diag);
     if (!err) {
-        running = s;
-        handle_signals();
+        dure_stop_signals_take(stop, s);
         err = dure_session_run(s, diag);
-        running = NULL;
+        dure_stop_signals_end();
     }
     dure_session_close(&s);
     return err;

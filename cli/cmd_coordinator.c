@@ -5,6 +5,7 @@
 #include "cli/federation.h"
 #include "cli/gate_child.h"
 #include "cli/output.h"
+#include "cli/stop_signals.h"
 #include "common/clock.h"
 #include "common/file.h"
 #include "coordinator/folder.h"
@@ -14,7 +15,6 @@
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,22 +26,9 @@ typedef struct options {
     bool exit_when_done, no_gate, json;
 } options;
 
-/* The one that the signal handler stops; NULL from before it is taken apart. */
-static _Atomic(dure_coordinator *) running;
-
-static void on_signal(int number)
+static void stop(void *coordinator)
 {
-    (void)number;
-    dure_coordinator *c = running;
-    if (c) dure_coordinator_stop(c);
-}
-
-static void handle_signals(void)
-{
-    struct sigaction action = {.sa_handler = on_signal};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
+    dure_coordinator_stop(coordinator);
 }
 
 /* As many descriptors as the process may have: each site's connection takes one, and a
@@ -138,10 +125,9 @@ static dure_err run(const options *o, const char *dir, dure_diag *diag)
     dure_coordinator *c = NULL;
     if (!err) err = dure_coordinator_open(&c, &opts, diag);
     if (!err) {
-        running = c;
-        handle_signals();
+        dure_stop_signals_take(stop, c);
         err = dure_coordinator_run(c, diag);
-        running = NULL;
+        dure_stop_signals_end();
     }
     dure_coordinator_close(&c);
     dure_gate_child_fini(&child);
