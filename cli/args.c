@@ -21,13 +21,12 @@ int dure_args_refuse(const dure_usage *usage, const char *format, ...)
 
 dure_arg dure_json_arg(bool *json)
 {
-    return (dure_arg){.name = "json", .kind = DURE_ARG_FLAG, .out = json, .help = "print JSON"};
+    return (dure_arg)FLAG("json", *json, "print JSON");
 }
 
 static dure_arg needed(const char *name, const char **out, const char *help)
 {
-    return (dure_arg){
-        .name = name, .kind = DURE_ARG_OPERAND, .out = out, .help = help, .required = true};
+    return (dure_arg)OPERAND(name, *out, help, .required = true);
 }
 
 dure_arg dure_coordinator_arg(const char **dir)

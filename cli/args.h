@@ -52,6 +52,25 @@ typedef struct dure_usage {
     const char *example; /* one or more lines */
 } dure_usage;
 
+/* The rows of a table:
+ *
+ *     OPTION(COUNT, "rank", o.rank, "N", "of the adapter; default 8", .least = 1, .most = 256),
+ *
+ * `place` is the variable itself, and what follows the help are further fields. GIVEN also tells
+ * `o.rank_given` whether it was given. */
+#define OPTION(type, option, place, shown, ...)                                                    \
+    {.name = option, .kind = DURE_ARG_##type, .out = &place, .value = shown, .help = __VA_ARGS__}
+#define GIVEN(type, option, place, shown, ...)                                                     \
+    {.name = option,                                                                               \
+     .kind = DURE_ARG_##type,                                                                      \
+     .out = &place,                                                                                \
+     .given = &place##_given,                                                                      \
+     .value = shown,                                                                               \
+     .help = __VA_ARGS__}
+#define FLAG(option, place, ...) OPTION(FLAG, option, place, NULL, __VA_ARGS__)
+#define OPERAND(operand, place, ...) OPTION(OPERAND, operand, place, NULL, __VA_ARGS__)
+#define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
+
 #define N_ARGS(args) (sizeof(args) / sizeof(args)[0])
 
 enum { DURE_ARGS_MAX = 96 }; /* rows of a table */

@@ -266,11 +266,8 @@ static int adapter_promote(int argc, char **argv)
     const dure_arg args[] = {
         dure_coordinator_arg(&dir),
         dure_version_arg(&name),
-        {.name = "force",
-         .kind = DURE_ARG_TEXT,
-         .out = &reason,
-         .value = "REASON",
-         .help = "promote although the gate did not pass; the reason is kept"},
+        OPTION(TEXT, "force", reason, "REASON",
+               "promote although the gate did not pass; the reason is kept"),
         dure_json_arg(&json),
     };
     const dure_usage usage = {
@@ -369,20 +366,12 @@ static int adapter_verify(int argc, char **argv)
     bool json = false;
     const dure_arg args[] = {
         dure_coordinator_arg(&dir),
-        {.name = "VERSION",
-         .kind = DURE_ARG_OPERAND,
-         .out = &name,
-         .help = "a number, a digest, latest, champion or previous; default: all that are signed"},
-        {.name = "model",
-         .kind = DURE_ARG_TEXT,
-         .out = &model,
-         .value = "FILE",
-         .help = "also check that the adapters were made for this base model"},
-        {.name = "root",
-         .kind = DURE_ARG_TEXT,
-         .out = &root,
-         .value = "HEX",
-         .help = "the federation's root key as you know it, not as the folder says"},
+        OPERAND("VERSION", name,
+                "a number, a digest, latest, champion or previous; default: all that are signed"),
+        OPTION(TEXT, "model", model, "FILE",
+               "also check that the adapters were made for this base model"),
+        OPTION(TEXT, "root", root, "HEX",
+               "the federation's root key as you know it, not as the folder says"),
         dure_json_arg(&json),
     };
     const dure_usage usage = {

@@ -53,13 +53,8 @@ static int audit_export(int argc, char **argv)
     bool json = false;
     const dure_arg args[] = {
         dure_coordinator_arg(&dir),
-        {.name = "out",
-         .kind = DURE_ARG_TEXT,
-         .out = &file,
-         .value = "FILE",
-         .help = "where to write the ledger",
-         .required = true,
-         .letter = 'o'},
+        OPTION(TEXT, "out", file, "FILE", "where to write the ledger", .required = true,
+               .letter = 'o'),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"audit export",

@@ -163,21 +163,11 @@ int dure_cmd_audit_verify(int argc, char **argv)
     dure_audit_source source = {0};
     bool json = false;
     const dure_arg args[] = {
-        {.name = "FILE",
-         .kind = DURE_ARG_OPERAND,
-         .out = &source.file,
-         .help = "what `dure audit export` wrote",
-         .required = true},
-        {.name = "checkpoint",
-         .kind = DURE_ARG_TEXT,
-         .out = &source.checkpoint,
-         .value = "FILE",
-         .help = "a site's checkpoint: shows that the ledger is the one that site saw"},
-        {.name = "root",
-         .kind = DURE_ARG_TEXT,
-         .out = &source.root,
-         .value = "HEX",
-         .help = "the federation's root key, if you have it from elsewhere"},
+        OPERAND("FILE", source.file, "what `dure audit export` wrote", .required = true),
+        OPTION(TEXT, "checkpoint", source.checkpoint, "FILE",
+               "a site's checkpoint: shows that the ledger is the one that site saw"),
+        OPTION(TEXT, "root", source.root, "HEX",
+               "the federation's root key, if you have it from elsewhere"),
         dure_json_arg(&json),
     };
     const dure_usage usage = {

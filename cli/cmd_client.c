@@ -266,32 +266,16 @@ static int check(const options *o)
 static int parse(options *o, int argc, char **argv, bool is_run)
 {
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o->dir,
-         .help = "the site's folder, made by 'dure join'",
-         .required = true},
-        {.name = "threads",
-         .kind = DURE_ARG_COUNT,
-         .out = &o->threads,
-         .value = "N",
-         .help = "default: the physical cores",
-         .most = DURE_POOL_MAX_THREADS},
-        {.name = "memory",
-         .kind = DURE_ARG_COUNT,
-         .out = &o->memory,
-         .value = "MB",
-         .help = "stay within so many megabytes, at the price of time; default: memory_mb of "
-                 "site.yaml"},
+        OPERAND("DIR", o->dir, "the site's folder, made by 'dure join'", .required = true),
+        OPTION(COUNT, "threads", o->threads, "N", "default: the physical cores",
+               .most = DURE_POOL_MAX_THREADS),
+        OPTION(COUNT, "memory", o->memory, "MB",
+               "stay within so many megabytes, at the price of time; default: memory_mb of "
+               "site.yaml"),
         dure_device_arg(&o->device),
-        {.name = "json",
-         .kind = DURE_ARG_FLAG,
-         .out = &o->json,
-         .help = is_run ? "one JSON object an event on stdout" : "the findings as JSON"},
-        {.name = "exit-when-done",
-         .kind = DURE_ARG_FLAG,
-         .out = &o->exit_when_done,
-         .help = "end when the plan's rounds are done"},
+        FLAG("json", o->json,
+             is_run ? "one JSON object an event on stdout" : "the findings as JSON"),
+        FLAG("exit-when-done", o->exit_when_done, "end when the plan's rounds are done"),
     };
     const dure_usage usage =
         is_run ? (dure_usage){"client run",
@@ -328,21 +312,11 @@ static int client_renew(int argc, char **argv)
     uint64_t patience_s = 0;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &e.dir,
-         .help = "the site's folder",
-         .required = true},
-        {.name = "INVITATION",
-         .kind = DURE_ARG_OPERAND,
-         .out = &e.invitation,
-         .help = "the file that 'dure site renew' made",
-         .required = true},
-        {.name = "timeout",
-         .kind = DURE_ARG_COUNT,
-         .out = &patience_s,
-         .value = "SECONDS",
-         .help = "give up when the coordinator does not answer; default: wait"},
+        OPERAND("DIR", e.dir, "the site's folder", .required = true),
+        OPERAND("INVITATION", e.invitation, "the file that 'dure site renew' made",
+                .required = true),
+        OPTION(COUNT, "timeout", patience_s, "SECONDS",
+               "give up when the coordinator does not answer; default: wait"),
         dure_json_arg(&json),
     };
     const dure_usage usage = {

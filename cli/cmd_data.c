@@ -72,10 +72,7 @@ static int data_tokens(int argc, char **argv)
     const dure_arg args[] = {
         dure_model_arg(&model),
         dure_chat_template_arg(&chat_template),
-        {.name = "open-answer",
-         .kind = DURE_ARG_FLAG,
-         .out = &open_answer,
-         .help = "end a conversation with the opening of an answer"},
+        FLAG("open-answer", open_answer, "end a conversation with the opening of an answer"),
     };
     const dure_usage usage = {"data tokens",
                               "reads JSON from stdin, one text or record a line, and prints its "

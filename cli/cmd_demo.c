@@ -136,26 +136,13 @@ int dure_cmd_demo(int argc, char **argv)
     const char *model = getenv("DURE_MODEL"), *data = NULL, *out = "quickstart-run";
     static demo d; /* large */
     const dure_arg args[] = {
-        {.name = "model",
-         .kind = DURE_ARG_TEXT,
-         .out = &model,
-         .value = "FILE",
-         .help = "the base model, GGUF; default $DURE_MODEL"},
-        {.name = "out",
-         .kind = DURE_ARG_TEXT,
-         .out = &out,
-         .value = "DIR",
-         .letter = 'o',
-         .help = "folder of the run, replaced if a demo made it; default quickstart-run"},
-        {.name = "data",
-         .kind = DURE_ARG_TEXT,
-         .out = &data,
-         .value = "DIR",
-         .help = "the three sites' records; default: those that come with Dure"},
-        {.name = "json",
-         .kind = DURE_ARG_FLAG,
-         .out = &d.json,
-         .help = "print summary.json instead of the screen"},
+        OPTION(TEXT, "model", model, "FILE", "the base model, GGUF; default $DURE_MODEL"),
+        OPTION(TEXT, "out", out, "DIR",
+               "folder of the run, replaced if a demo made it; default quickstart-run",
+               .letter = 'o'),
+        OPTION(TEXT, "data", data, "DIR",
+               "the three sites' records; default: those that come with Dure"),
+        FLAG("json", d.json, "print summary.json instead of the screen"),
     };
     const dure_usage usage = {"demo",
                               "one coordinator and three sites on this machine tune a model "

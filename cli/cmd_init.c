@@ -344,33 +344,6 @@ static int check_shared(const options *o, const dure_usage *usage)
     return 0;
 }
 
-#define TEXT(flag, field, what, words, must)                                                       \
-    {.name = flag,                                                                                 \
-     .kind = DURE_ARG_TEXT,                                                                        \
-     .out = &asked.field,                                                                          \
-     .value = what,                                                                                \
-     .help = words,                                                                                \
-     .required = must}
-/* The terms and the settings have the last word: of some the bounds depend on others, or on the
- * model. */
-#define COUNT(flag, field, from, to, words)                                                        \
-    {.name = flag,                                                                                 \
-     .kind = DURE_ARG_COUNT,                                                                       \
-     .out = &asked.field,                                                                          \
-     .value = "N",                                                                                 \
-     .help = words,                                                                                \
-     .least = from,                                                                                \
-     .most = to}
-#define NUMBER(flag, field, words)                                                                 \
-    {.name = flag, .kind = DURE_ARG_NUMBER, .out = &asked.field, .value = "X", .help = words}
-#define GIVEN(flag, type, field, what, words)                                                      \
-    {.name = flag,                                                                                 \
-     .kind = DURE_ARG_##type,                                                                      \
-     .out = &asked.field,                                                                          \
-     .value = what,                                                                                \
-     .given = &asked.field##_given,                                                                \
-     .help = words}
-
 /* "tcp://HOST:PORT" with a port that a socket can have: it goes into every invitation. */
 static bool is_endpoint(const char *text)
 {
@@ -420,68 +393,69 @@ static options asked = {.targets = "q,v",
                         .range = 0.0625,
                         .delta = 1e-5};
 
+/* The terms and the settings have the last word: of some the bounds depend on others, or on the
+ * model. */
 static const dure_arg args[] = {
-    {.name = "DIR",
-     .kind = DURE_ARG_OPERAND,
-     .out = &asked.dir,
-     .help = "the new folder",
-     .required = true},
-    TEXT("model", model, "FILE", "the base model every site has, GGUF", true),
-    TEXT("eval", eval, "FILE", "the federation's own records, for the gate (JSONL)", true),
-    TEXT("endpoint", endpoint, "tcp://HOST:PORT", "where sites reach the coordinator", true),
-    TEXT("name", name, "NAME", "the federation's name; default: the folder's", false),
-    TEXT("suite", suite, "SUITE",
-         "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519"
-         "; default: hybrid where this machine has it",
-         false),
-    TEXT("targets", targets, "LIST", "matrices to adapt: all, or q,k,v,o,gate,up,down; default q,v",
-         false),
-    COUNT("rounds", rounds, 1, 100000, "rounds planned; sites reserve budget for all; default 5"),
-    COUNT("steps", steps, 1, 10000, "local steps a round; default 4"),
-    COUNT("rank", rank, 1, 256, "rank of the adapter; default 8"),
-    GIVEN("alpha", NUMBER, alpha, "X", "scale of the adapter; default twice the rank"),
-    COUNT("first-layer", first_layer, 0, 4095, "adapt this layer and those above; default 0"),
-    COUNT("batch", batch, 1, 1 << 20, "expected records a step proposed to sites; default 64"),
-    COUNT("max-length", max_length, 8, 1 << 20,
-          "tokens of a record, longer ones are cut; default 512"),
-    NUMBER("learning-rate", learning_rate, "of the sites' AdamW; default 0.001"),
-    GIVEN("clip", NUMBER, clip, "X",
+    OPERAND("DIR", asked.dir, "the new folder", .required = true),
+    OPTION(TEXT, "model", asked.model, "FILE", "the base model every site has, GGUF",
+           .required = true),
+    OPTION(TEXT, "eval", asked.eval, "FILE", "the federation's own records, for the gate (JSONL)",
+           .required = true),
+    OPTION(TEXT, "endpoint", asked.endpoint, "tcp://HOST:PORT", "where sites reach the coordinator",
+           .required = true),
+    OPTION(TEXT, "name", asked.name, "NAME", "the federation's name; default: the folder's"),
+    OPTION(TEXT, "suite", asked.suite, "SUITE",
+           "round keys: hybrid, X25519 with ML-KEM-768, needs OpenSSL 3.5 everywhere; or x25519"
+           "; default: hybrid where this machine has it"),
+    OPTION(TEXT, "targets", asked.targets, "LIST",
+           "matrices to adapt: all, or q,k,v,o,gate,up,down; default q,v"),
+    OPTION(COUNT, "rounds", asked.rounds, "N",
+           "rounds planned; sites reserve budget for all; default 5", .least = 1, .most = 100000),
+    OPTION(COUNT, "steps", asked.steps, "N", "local steps a round; default 4", .least = 1,
+           .most = 10000),
+    OPTION(COUNT, "rank", asked.rank, "N", "rank of the adapter; default 8", .least = 1,
+           .most = 256),
+    GIVEN(NUMBER, "alpha", asked.alpha, "X", "scale of the adapter; default twice the rank"),
+    OPTION(COUNT, "first-layer", asked.first_layer, "N",
+           "adapt this layer and those above; default 0", .most = 4095),
+    OPTION(COUNT, "batch", asked.batch, "N",
+           "expected records a step proposed to sites; default 64", .least = 1, .most = 1 << 20),
+    OPTION(COUNT, "max-length", asked.max_length, "N",
+           "tokens of a record, longer ones are cut; default 512", .least = 8, .most = 1 << 20),
+    OPTION(NUMBER, "learning-rate", asked.learning_rate, "X", "of the sites' AdamW; default 0.001"),
+    GIVEN(NUMBER, "clip", asked.clip, "X",
           "bound of one record's gradient, or of a site's whole update with --unit site and "
           "then a power of two; default 1; of records, in doubt the smaller: docs/accounting.md"),
-    GIVEN("range", NUMBER, range, "X",
+    GIVEN(NUMBER, "range", asked.range, "X",
           "largest change of a parameter a round, a power of two; default 0.0625"),
-    COUNT("min-sites", min_sites, 3, DURE_MEMBERS_MAX, "sites that a round waits for; default 3"),
-    COUNT("collusion", collusion, 0, DURE_MEMBERS_MAX - 2,
-          "sites that may collude with the coordinator; default 1"),
-    COUNT("u-min", u_min, 3, DURE_MEMBERS_MAX,
-          "fewest sites in a sum; default: the larger of 3 and collusion + 2"),
-    COUNT("share-lifetime", lifetime_s, 10, 7 * 24 * 3600,
-          "seconds a site keeps a round's secrets; default 21600"),
-    NUMBER("gate-margin", margin, "nats a token a candidate may be worse by; default 0"),
-    COUNT("gate-records", gate_records, 0, INT32_MAX,
-          "evaluation records used a round; default all"),
-    {.name = "seed",
-     .kind = DURE_ARG_COUNT,
-     .out = &asked.seed,
-     .value = "N",
-     .given = &asked.seed_given,
-     .most = INT64_MAX,
-     .help = "of the frozen factor A, public; default random"},
-    GIVEN("unit", TEXT, unit, "record|subject|site",
+    OPTION(COUNT, "min-sites", asked.min_sites, "N", "sites that a round waits for; default 3",
+           .least = 3, .most = DURE_MEMBERS_MAX),
+    OPTION(COUNT, "collusion", asked.collusion, "N",
+           "sites that may collude with the coordinator; default 1", .most = DURE_MEMBERS_MAX - 2),
+    OPTION(COUNT, "u-min", asked.u_min, "N",
+           "fewest sites in a sum; default: the larger of 3 and collusion + 2", .least = 3,
+           .most = DURE_MEMBERS_MAX),
+    OPTION(COUNT, "share-lifetime", asked.lifetime_s, "N",
+           "seconds a site keeps a round's secrets; default 21600", .least = 10,
+           .most = 7 * 24 * 3600),
+    OPTION(NUMBER, "gate-margin", asked.margin, "X",
+           "nats a token a candidate may be worse by; default 0"),
+    OPTION(COUNT, "gate-records", asked.gate_records, "N",
+           "evaluation records used a round; default all", .most = INT32_MAX),
+    GIVEN(COUNT, "seed", asked.seed, "N", "of the frozen factor A, public; default random",
+          .most = INT64_MAX),
+    GIVEN(TEXT, "unit", asked.unit, "record|subject|site",
           "what is protected: one record; one subject with all its records at a site, each of "
           "which names it in \"subject\"; or a whole site, by noise that u-min less collusion "
           "honest sites share, which suits 50 to 100 small sites; default record"),
-    GIVEN("epsilon", NUMBER, epsilon, "E",
+    GIVEN(NUMBER, "epsilon", asked.epsilon, "E",
           "with --unit site: of all rounds, which finds the noise"),
-    GIVEN("delta", NUMBER, delta, "X",
+    GIVEN(NUMBER, "delta", asked.delta, "X",
           "with --unit site: that every epsilon is stated at; default 0.00001"),
-    GIVEN("noise", NUMBER, noise, "X",
+    GIVEN(NUMBER, "noise", asked.noise, "X",
           "with --unit site, in place of --epsilon: of a sum, over the clip"),
-    {.name = "no-dp",
-     .kind = DURE_ARG_FLAG,
-     .out = &asked.no_dp,
-     .help = "train without differential privacy; each site must agree"},
-    {.name = "json", .kind = DURE_ARG_FLAG, .out = &asked.json, .help = "one JSON object"},
+    FLAG("no-dp", asked.no_dp, "train without differential privacy; each site must agree"),
+    FLAG("json", asked.json, "one JSON object"),
 };
 
 int dure_cmd_init(int argc, char **argv)

@@ -200,11 +200,7 @@ static int model_info(int argc, char **argv)
     const char *path = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "MODEL.gguf",
-         .kind = DURE_ARG_OPERAND,
-         .out = &path,
-         .help = "the file",
-         .required = true},
+        OPERAND("MODEL.gguf", path, "the file", .required = true),
         dure_json_arg(&json),
     };
     const dure_usage usage = {

@@ -112,12 +112,8 @@ static int privacy_status(int argc, char **argv)
     const char *given = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "ledger",
-         .kind = DURE_ARG_TEXT,
-         .out = &given,
-         .value = "FILE",
-         .help = "default: $DURE_LEDGER, else the owner's own"},
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &json, .help = "one JSON object"},
+        OPTION(TEXT, "ledger", given, "FILE", "default: $DURE_LEDGER, else the owner's own"),
+        FLAG("json", json, "one JSON object"),
     };
     const dure_usage usage = {"privacy status",
                               "verifies the owner's privacy ledger and lists its data sources and "

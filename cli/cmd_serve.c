@@ -244,41 +244,33 @@ static int serve(const options *o)
     return status;
 }
 
-#define TEXT_ARG(n, o, v, h) {.name = n, .kind = DURE_ARG_TEXT, .out = o, .value = v, .help = h}
-#define COUNT_ARG(n, o, m, h)                                                                      \
-    {.name = n, .kind = DURE_ARG_COUNT, .out = o, .value = "N", .help = h, .most = m}
-
 int dure_cmd_serve(int argc, char **argv)
 {
     options o = {.listen = LISTEN_DEFAULT};
     const dure_arg args[] = {
-        {.name = "DIR/coordinator",
-         .kind = DURE_ARG_OPERAND,
-         .out = &o.dir,
-         .help = "follow the aliases of this coordinator's registry"},
-        TEXT_ARG("model", &o.model, "FILE", "the base model, GGUF; default: the federation's"),
+        OPERAND("DIR/coordinator", o.dir, "follow the aliases of this coordinator's registry"),
+        OPTION(TEXT, "model", o.model, "FILE", "the base model, GGUF; default: the federation's"),
         dure_chat_template_arg(&o.chat_template),
-        TEXT_ARG("name", &o.name, "NAME", "what clients call the base; default: the file's name"),
-        TEXT_ARG("adapter", &o.adapters, "NAME=PATH,...", "adapters to offer, by name"),
-        TEXT_ARG("alias", &o.aliases, "NAME,...",
-                 "what to follow: champion, previous, ...; default champion"),
-        TEXT_ARG("root", &o.root, "HEX",
-                 "the root's public key; default: the one in federation.yaml"),
-        TEXT_ARG("listen", &o.listen, "HOST:PORT", "where to listen; default " LISTEN_DEFAULT),
-        TEXT_ARG("api-key-file", &o.key_file, "FILE", "ask for a key; one a line"),
-        TEXT_ARG("tls-cert", &o.cert, "FILE", "certificate, PEM"),
-        TEXT_ARG("tls-key", &o.key, "FILE", "its private key, PEM"),
-        {.name = "insecure-http",
-         .kind = DURE_ARG_FLAG,
-         .out = &o.insecure,
-         .help = "allow another address without keys and TLS, behind a proxy"},
+        OPTION(TEXT, "name", o.name, "NAME",
+               "what clients call the base; default: the file's name"),
+        OPTION(TEXT, "adapter", o.adapters, "NAME=PATH,...", "adapters to offer, by name"),
+        OPTION(TEXT, "alias", o.aliases, "NAME,...",
+               "what to follow: champion, previous, ...; default champion"),
+        OPTION(TEXT, "root", o.root, "HEX",
+               "the root's public key; default: the one in federation.yaml"),
+        OPTION(TEXT, "listen", o.listen, "HOST:PORT", "where to listen; default " LISTEN_DEFAULT),
+        OPTION(TEXT, "api-key-file", o.key_file, "FILE", "ask for a key; one a line"),
+        OPTION(TEXT, "tls-cert", o.cert, "FILE", "certificate, PEM"),
+        OPTION(TEXT, "tls-key", o.key, "FILE", "its private key, PEM"),
+        FLAG("insecure-http", o.insecure,
+             "allow another address without keys and TLS, behind a proxy"),
         dure_threads_arg(&o.threads),
         dure_device_arg(&o.device),
-        COUNT_ARG("slots", &o.slots, 256, "prompts answered at once; default 4"),
-        COUNT_ARG("queue", &o.queue, 65536, "prompts that may wait; default 64"),
-        COUNT_ARG("context", &o.context, 1 << 24,
-                  "tokens of a prompt and its answer; default: the model's"),
-        {.name = "json", .kind = DURE_ARG_FLAG, .out = &o.json, .help = "print the URL as JSON"},
+        OPTION(COUNT, "slots", o.slots, "N", "prompts answered at once; default 4", .most = 256),
+        OPTION(COUNT, "queue", o.queue, "N", "prompts that may wait; default 64", .most = 65536),
+        OPTION(COUNT, "context", o.context, "N",
+               "tokens of a prompt and its answer; default: the model's", .most = 1 << 24),
+        FLAG("json", o.json, "print the URL as JSON"),
     };
     const dure_usage usage = {"serve", "an OpenAI-compatible server for a model and its adapters",
                               args, N_ARGS(args),

@@ -180,11 +180,7 @@ static int site_list(int argc, char **argv)
     const char *dir = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &dir,
-         .help = "the admin folder, DIR/admin",
-         .required = true},
+        OPERAND("DIR", dir, "the admin folder, DIR/admin", .required = true),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"site list", "who was invited, who joined, who was revoked", args,
@@ -256,16 +252,8 @@ static int site_revoke(int argc, char **argv)
     const char *dir = NULL, *name = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &dir,
-         .help = "the admin folder, DIR/admin",
-         .required = true},
-        {.name = "NAME",
-         .kind = DURE_ARG_OPERAND,
-         .out = &name,
-         .help = "the site; all its invitations are taken back",
-         .required = true},
+        OPERAND("DIR", dir, "the admin folder, DIR/admin", .required = true),
+        OPERAND("NAME", name, "the site; all its invitations are taken back", .required = true),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"site revoke", "puts a site out, signed by the root, at once", args,
@@ -340,29 +328,12 @@ static int site_renew(int argc, char **argv)
     uint64_t hours = 7 * 24;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &dir,
-         .help = "the admin folder, DIR/admin",
-         .required = true},
-        {.name = "NAME",
-         .kind = DURE_ARG_OPERAND,
-         .out = &name,
-         .help = "the site; its present keys are taken back",
-         .required = true},
-        {.name = "out",
-         .kind = DURE_ARG_TEXT,
-         .out = &out,
-         .value = "FILE",
-         .help = "the invitation for its new keys; default NAME.invitation",
-         .letter = 'o'},
-        {.name = "valid-hours",
-         .kind = DURE_ARG_COUNT,
-         .out = &hours,
-         .least = 1,
-         .most = 24 * 366,
-         .value = "N",
-         .help = "hours until it expires; default 168"},
+        OPERAND("DIR", dir, "the admin folder, DIR/admin", .required = true),
+        OPERAND("NAME", name, "the site; its present keys are taken back", .required = true),
+        OPTION(TEXT, "out", out, "FILE", "the invitation for its new keys; default NAME.invitation",
+               .letter = 'o'),
+        OPTION(COUNT, "valid-hours", hours, "N", "hours until it expires; default 168", .least = 1,
+               .most = 24 * 366),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"site renew",

@@ -313,11 +313,7 @@ int dure_cmd_status(int argc, char **argv)
     const char *given = NULL;
     bool json = false;
     const dure_arg args[] = {
-        {.name = "DIR",
-         .kind = DURE_ARG_OPERAND,
-         .out = &given,
-         .help = "the federation's folder, or DIR/coordinator",
-         .required = true},
+        OPERAND("DIR", given, "the federation's folder, or DIR/coordinator", .required = true),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"status", "rounds, sites, budgets and what is waited for", args,

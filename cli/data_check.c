@@ -276,12 +276,9 @@ int dure_data_check(int argc, char **argv)
         dure_chat_template_arg(&o.chat_template),
         dure_format_arg(&o.format),
         dure_max_length_arg(&o.max_length),
-        {.name = "unit",
-         .kind = DURE_ARG_TEXT,
-         .out = &o.unit,
-         .value = "record|subject",
-         .help = "what will be protected; with subject every record has to name its \"subject\""
-                 "; default record"},
+        OPTION(TEXT, "unit", o.unit, "record|subject",
+               "what will be protected; with subject every record has to name its \"subject\""
+               "; default record"),
         dure_json_arg(&o.json),
     };
     const dure_usage usage = {

@@ -51,9 +51,6 @@ dure_err dure_data_open(dure_text_model *m, dure_dataset *data, const dure_data_
 
 dure_arg dure_format_arg(const char **format)
 {
-    return (dure_arg){.name = "format",
-                      .kind = DURE_ARG_TEXT,
-                      .out = format,
-                      .value = "NAME",
-                      .help = "jsonl, json, csv, tsv or text; default: by the file's name"};
+    return (dure_arg)OPTION(TEXT, "format", *format, "NAME",
+                            "jsonl, json, csv, tsv or text; default: by the file's name");
 }

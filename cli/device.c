@@ -9,11 +9,8 @@ enum { DEVICES_MOST = 1024 };
 
 dure_arg dure_device_arg(const char **device)
 {
-    return (dure_arg){.name = "device",
-                      .kind = DURE_ARG_TEXT,
-                      .out = device,
-                      .value = "D",
-                      .help = "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"};
+    return (dure_arg)OPTION(TEXT, "device", *device, "D",
+                            "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu");
 }
 
 bool dure_device_parse(dure_device_choice *out, const char *device)

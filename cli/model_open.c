@@ -76,66 +76,42 @@ void dure_open_model_fini(dure_open_model *m)
 
 dure_arg dure_model_arg(const char **model)
 {
-    return (dure_arg){.name = "model",
-                      .kind = DURE_ARG_TEXT,
-                      .out = model,
-                      .value = "FILE",
-                      .help = "the base model, GGUF",
-                      .required = true};
+    return (dure_arg)OPTION(TEXT, "model", *model, "FILE", "the base model, GGUF",
+                            .required = true);
 }
 
 dure_arg dure_adapter_arg(const char **adapter)
 {
-    return (dure_arg){.name = "adapter",
-                      .kind = DURE_ARG_TEXT,
-                      .out = adapter,
-                      .value = "PATH",
-                      .help = "a GGUF adapter or a PEFT folder"};
+    return (dure_arg)OPTION(TEXT, "adapter", *adapter, "PATH", "a GGUF adapter or a PEFT folder");
 }
 
 dure_arg dure_any_base_arg(bool *any_base)
 {
-    return (dure_arg){.name = "any-base",
-                      .kind = DURE_ARG_FLAG,
-                      .out = any_base,
-                      .help = "accept an adapter that was made for another file of the base"};
+    return (dure_arg)FLAG("any-base", *any_base,
+                          "accept an adapter that was made for another file of the base");
 }
 
 dure_arg dure_chat_template_arg(const char **name)
 {
-    return (dure_arg){.name = "chat-template",
-                      .kind = DURE_ARG_TEXT,
-                      .out = name,
-                      .value = "NAME",
-                      .help = "how conversations are written: chatml, llama3.1, gemma3, ...; "
-                              "default: as the model says"};
+    return (dure_arg)OPTION(TEXT, "chat-template", *name, "NAME",
+                            "how conversations are written: chatml, llama3.1, gemma3, ...; "
+                            "default: as the model says");
 }
 
 dure_arg dure_data_arg(const char **data)
 {
-    return (dure_arg){.name = "data",
-                      .kind = DURE_ARG_TEXT,
-                      .out = data,
-                      .value = "FILE",
-                      .help = "records: JSONL, JSON, CSV, TSV or plain text",
-                      .required = true};
+    return (dure_arg)OPTION(TEXT, "data", *data, "FILE",
+                            "records: JSONL, JSON, CSV, TSV or plain text", .required = true);
 }
 
 dure_arg dure_max_length_arg(uint64_t *max_length)
 {
-    return (dure_arg){.name = "max-length",
-                      .kind = DURE_ARG_COUNT,
-                      .out = max_length,
-                      .value = "N",
-                      .help = "most tokens of a record; default 512"};
+    return (dure_arg)OPTION(COUNT, "max-length", *max_length, "N",
+                            "most tokens of a record; default 512");
 }
 
 dure_arg dure_threads_arg(uint64_t *threads)
 {
-    return (dure_arg){.name = "threads",
-                      .kind = DURE_ARG_COUNT,
-                      .out = threads,
-                      .value = "N",
-                      .help = "threads; default: the physical cores",
-                      .most = DURE_POOL_MAX_THREADS};
+    return (dure_arg)OPTION(COUNT, "threads", *threads, "N", "threads; default: the physical cores",
+                            .most = DURE_POOL_MAX_THREADS);
 }

@@ -328,67 +328,48 @@ static int finish(const dure_plan_answer *a, const question *q, dure_diag *diag)
 
 static question q = {.rank = 8, .targets = "q,v", .factor = "both", .sites = 1, .unit = "record"};
 
-#define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
-#define OPTION(option, type, member, shown, words)                                                 \
-    {.name = option, .kind = DURE_ARG_##type, .out = &q.member, .value = shown, .help = words}
-#define GIVEN(option, type, member, shown, words)                                                  \
-    {.name = option,                                                                               \
-     .kind = DURE_ARG_##type,                                                                      \
-     .out = &q.member,                                                                             \
-     .given = &q.member##_given,                                                                   \
-     .value = shown,                                                                               \
-     .help = words}
-
-#define COUNT(option, member, shown, from, to, words)                                              \
-    {.name = option,                                                                               \
-     .kind = DURE_ARG_COUNT,                                                                       \
-     .out = &q.member,                                                                             \
-     .given = &q.member##_given,                                                                   \
-     .value = shown,                                                                               \
-     .help = words,                                                                                \
-     .least = from,                                                                                \
-     .most = to}
-
 static const dure_arg args[] = {
     HEADING("How records are chosen"),
-    GIVEN("sample-rate", NUMBER, rate, "Q", "probability that a record enters a step"),
-    GIVEN("batch", COUNT, batch, "B", "records a step on average; with --records, Q = B / N"),
-    GIVEN("records", COUNT, records, "N", "the public number of records"),
+    GIVEN(NUMBER, "sample-rate", q.rate, "Q", "probability that a record enters a step"),
+    GIVEN(COUNT, "batch", q.batch, "B", "records a step on average; with --records, Q = B / N"),
+    GIVEN(COUNT, "records", q.records, "N", "the public number of records"),
 
-    GIVEN("honest", COUNT, honest, "H",
+    GIVEN(COUNT, "honest", q.honest, "H",
           "with --unit site instead: honest sites in every sum at least, u_min - c of the terms"),
 
     HEADING("Two of these; the third is the answer"),
-    GIVEN("noise", NUMBER, noise, "X", "noise multiplier: standard deviation over the clip"),
-    COUNT("steps", steps, "T", 1, DURE_DP_STEPS_MAX,
-          "steps in all: rounds times steps of a round; with --unit site the rounds"),
-    GIVEN("epsilon", NUMBER, epsilon, "E", "the most privacy loss"),
+    GIVEN(NUMBER, "noise", q.noise, "X", "noise multiplier: standard deviation over the clip"),
+    GIVEN(COUNT, "steps", q.steps, "T",
+          "steps in all: rounds times steps of a round; with --unit site the rounds", .least = 1,
+          .most = DURE_DP_STEPS_MAX),
+    GIVEN(NUMBER, "epsilon", q.epsilon, "E", "the most privacy loss"),
 
     HEADING("A clip that adapts (train --clip-quantile)"),
-    GIVEN("clip-noise", NUMBER, clip_noise, "X",
+    GIVEN(NUMBER, "clip-noise", q.clip_noise, "X",
           "noise multiplier of the count that the clip follows; default: the clip is fixed"),
 
     HEADING("The guarantee"),
-    GIVEN("delta", NUMBER, delta, "D", "default 1e-5, or 1/(10 N) if that is smaller"),
-    OPTION("unit", TEXT, unit, "record|subject|site",
+    GIVEN(NUMBER, "delta", q.delta, "D", "default 1e-5, or 1/(10 N) if that is smaller"),
+    OPTION(TEXT, "unit", q.unit, "record|subject|site",
            "what is protected: with subject, all of the above counts subjects; with site, all of "
            "a site's records by noise shared among the sites; default record"),
 
     HEADING("Whether it can learn (with --batch)"),
-    COUNT("params", params, "D", 1, UINT64_MAX,
-          "trained parameters, or --model and what is adapted:"),
-    OPTION("model", TEXT, model, "FILE", "the base model, GGUF"),
-    COUNT("rank", rank, "R", 1, 256, "default 8"),
-    GIVEN("targets", TEXT, targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
-    COUNT("first-layer", first_layer, "N", 0, UINT32_MAX,
-          "adapt layers from this one on; default 0"),
-    GIVEN("factor", TEXT, factor, "a|b|both", "which factor is trained; default both"),
-    COUNT("sites", sites, "N", 1, 1000000,
-          "sites that train alike and are averaged; default 1, with --unit site those of --honest"),
+    GIVEN(COUNT, "params", q.params, "D",
+          "trained parameters, or --model and what is adapted:", .least = 1, .most = UINT64_MAX),
+    OPTION(TEXT, "model", q.model, "FILE", "the base model, GGUF"),
+    GIVEN(COUNT, "rank", q.rank, "R", "default 8", .least = 1, .most = 256),
+    GIVEN(TEXT, "targets", q.targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
+    GIVEN(COUNT, "first-layer", q.first_layer, "N", "adapt layers from this one on; default 0",
+          .most = UINT32_MAX),
+    GIVEN(TEXT, "factor", q.factor, "a|b|both", "which factor is trained; default both"),
+    GIVEN(COUNT, "sites", q.sites, "N",
+          "sites that train alike and are averaged; default 1, with --unit site those of --honest",
+          .least = 1, .most = 1000000),
 
     HEADING("The answer"),
-    OPTION("html", TEXT, html, "FILE", "a page with the curves around this plan"),
-    OPTION("json", FLAG, json, NULL, "one JSON object"),
+    OPTION(TEXT, "html", q.html, "FILE", "a page with the curves around this plan"),
+    FLAG("json", q.json, "one JSON object"),
 };
 
 int dure_privacy_plan(int argc, char **argv)

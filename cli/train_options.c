@@ -11,139 +11,112 @@ enum { MEMORY_MAX_MB = 1 << 30 };
 
 static dure_train_options o;
 
-#define HEADING(text) {.name = text, .kind = DURE_ARG_HEADING}
-/* An option that takes a value, and one that also says whether it was given. */
-#define OPTION(option, type, member, shown, words)                                                 \
-    {.name = option, .kind = DURE_ARG_##type, .out = &o.member, .value = shown, .help = words}
-#define GIVEN(option, type, member, flag, shown, words)                                            \
-    {.name = option,                                                                               \
-     .kind = DURE_ARG_##type,                                                                      \
-     .out = &o.member,                                                                             \
-     .given = &o.flag,                                                                             \
-     .value = shown,                                                                               \
-     .help = words}
-#define REQUIRED(option, member, shown, words)                                                     \
-    {.name = option,                                                                               \
-     .kind = DURE_ARG_TEXT,                                                                        \
-     .out = &o.member,                                                                             \
-     .value = shown,                                                                               \
-     .help = words,                                                                                \
-     .required = true}
-
 static const dure_arg args[] = {
     HEADING("What to train"),
-    REQUIRED("model", model, "FILE", "the base model, GGUF"),
-    REQUIRED("data", data, "FILE", "records to train on: JSONL, JSON, CSV, TSV or plain text"),
-    REQUIRED("out", out, "DIR", "where the adapter goes: adapter.gguf and a PEFT folder"),
-    OPTION("format", TEXT, format, "NAME",
+    OPTION(TEXT, "model", o.model, "FILE", "the base model, GGUF", .required = true),
+    OPTION(TEXT, "data", o.data, "FILE", "records to train on: JSONL, JSON, CSV, TSV or plain text",
+           .required = true),
+    OPTION(TEXT, "out", o.out, "DIR", "where the adapter goes: adapter.gguf and a PEFT folder",
+           .required = true),
+    OPTION(TEXT, "format", o.format, "NAME",
            "of --data and --eval: jsonl, json, csv, tsv or text; default by the file's name"),
     OPTION(
-        "chat-template", TEXT, chat_template, "NAME",
+        TEXT, "chat-template", o.chat_template, "NAME",
         "how conversations are written: chatml, llama3.1, gemma3, ...; default: as the model says"),
-    OPTION("max-length", COUNT, max_length, "N", "tokens a record; default 512"),
-    OPTION("init", TEXT, init, "PATH",
+    OPTION(COUNT, "max-length", o.max_length, "N", "tokens a record; default 512"),
+    OPTION(TEXT, "init", o.init, "PATH",
            "start from this adapter, a GGUF file or PEFT folder (its rank, alpha, targets hold)"),
-    OPTION("any-base", FLAG, any_base, NULL,
-           "accept an adapter that was made for another file of the base"),
-    OPTION("config", CONFIG, config, "FILE",
+    FLAG("any-base", o.any_base, "accept an adapter that was made for another file of the base"),
+    OPTION(CONFIG, "config", o.config, "FILE",
            "YAML file of these options, 'rank: 16' a line; the command line wins over it"),
 
     HEADING("The adapter (begin with --targets all --rank 16 without privacy, with it with "
             "--targets v --factor b --rank 4)"),
-    GIVEN("rank", TEXT, ranks, rank_given, "R",
-          "default 8; targets may have their own, as in 8,v=16,o=4"),
-    GIVEN("alpha", NUMBER, alpha, alpha_given, "X",
+    GIVEN(TEXT, "rank", o.ranks, "R", "default 8; targets may have their own, as in 8,v=16,o=4"),
+    GIVEN(NUMBER, "alpha", o.alpha, "X",
           "default twice the rank (the first, if there are several)"),
-    OPTION("rslora", FLAG, rslora, NULL,
-           "scale by alpha over the root of the rank (rsLoRA), which high ranks like"),
-    OPTION("dora", FLAG, dora, NULL,
-           "train each row's magnitude too (DoRA); there is then a PEFT folder alone, no GGUF"),
-    GIVEN("targets", TEXT, targets, targets_given, "LIST",
-          "all, or some of q,k,v,o,gate,up,down; default q,v"),
-    OPTION("dropout", NUMBER, dropout, "P",
+    FLAG("rslora", o.rslora,
+         "scale by alpha over the root of the rank (rsLoRA), which high ranks like"),
+    FLAG("dora", o.dora,
+         "train each row's magnitude too (DoRA); there is then a PEFT folder alone, no GGUF"),
+    GIVEN(TEXT, "targets", o.targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
+    OPTION(NUMBER, "dropout", o.dropout, "P",
            "share of each adapter input that a step leaves out; default 0"),
-    GIVEN("first-layer", COUNT, first_layer, first_given, "N",
-          "adapt layers from this one on; default 0"),
-    OPTION("factor", TEXT, factor, "a|b|both",
+    GIVEN(COUNT, "first-layer", o.first_layer, "N", "adapt layers from this one on; default 0"),
+    OPTION(TEXT, "factor", o.factor, "a|b|both",
            "which factor is trained; b alone starts from an orthonormal A; default both"),
 
     HEADING("The steps (begin with 3 epochs in batches of 16 without privacy, with it with the "
             "largest batch that there is time for)"),
-    OPTION("batch", COUNT, batch, "B", "records a step (on average, with privacy); default 16"),
-    GIVEN("steps", COUNT, steps, steps_given, "N", "default 100"),
-    GIVEN("epochs", NUMBER, epochs, epochs_given, "X",
+    OPTION(COUNT, "batch", o.batch, "B", "records a step (on average, with privacy); default 16"),
+    GIVEN(COUNT, "steps", o.steps, "N", "default 100"),
+    GIVEN(NUMBER, "epochs", o.epochs, "X",
           "in place of --steps: passes over the records (over N_PUB, with privacy)"),
-    OPTION("learning-rate", NUMBER, learning_rate, "X", "default 0.002"),
-    OPTION("schedule", TEXT, schedule, "NAME",
+    OPTION(NUMBER, "learning-rate", o.learning_rate, "X", "default 0.002"),
+    OPTION(TEXT, "schedule", o.schedule, "NAME",
            "of the learning rate: constant, or linear or cosine down to 0; default constant"),
-    OPTION("warmup", NUMBER, warmup, "X",
+    OPTION(NUMBER, "warmup", o.warmup, "X",
            "steps in which the rate rises from 0, or below 1 a share of the steps; default 0"),
-    OPTION("optimizer", TEXT, optimizer, "adamw|sgd", "default adamw"),
-    GIVEN("weight-decay", NUMBER, weight_decay, decay_given, "X", "of adamw; default 0"),
-    GIVEN("momentum", NUMBER, momentum, momentum_given, "X", "of sgd; default 0.9"),
-    GIVEN("clip-norm", NUMBER, clip_norm, clip_norm_given, "X",
+    OPTION(TEXT, "optimizer", o.optimizer, "adamw|sgd", "default adamw"),
+    GIVEN(NUMBER, "weight-decay", o.weight_decay, "X", "of adamw; default 0"),
+    GIVEN(NUMBER, "momentum", o.momentum, "X", "of sgd; default 0.9"),
+    GIVEN(NUMBER, "clip-norm", o.clip_norm, "X",
           "norm of a batch's mean gradient at most, without privacy; default: as it is"),
-    OPTION("seed", COUNT, seed, "S",
+    OPTION(COUNT, "seed", o.seed, "S",
            "of the first factors and the shuffle, never of noise; default 0"),
 
     HEADING("Watching it"),
-    OPTION("eval", TEXT, eval, "FILE",
+    OPTION(TEXT, "eval", o.eval, "FILE",
            "records to measure the loss on; the adapter with the lowest loss is kept"),
-    GIVEN("eval-every", COUNT, eval_every, eval_every_given, "N",
-          "steps between; default a tenth of the run"),
-    GIVEN("patience", COUNT, patience, patience_given, "N",
+    GIVEN(COUNT, "eval-every", o.eval_every, "N", "steps between; default a tenth of the run"),
+    GIVEN(COUNT, "patience", o.patience, "N",
           "end after N evaluations without a lower loss; default never"),
-    OPTION("eval-unprotected", FLAG, eval_unprotected, NULL,
-           "with privacy: declare that no one in the --eval file wants protection"),
-    OPTION("sample-prompt", TEXT, sample_prompt, "TEXT",
+    FLAG("eval-unprotected", o.eval_unprotected,
+         "with privacy: declare that no one in the --eval file wants protection"),
+    OPTION(TEXT, "sample-prompt", o.sample_prompt, "TEXT",
            "let the adapter answer this while it is trained"),
-    GIVEN("sample-every", COUNT, sample_every, sample_every_given, "N",
-          "steps between; default a tenth of the run"),
-    GIVEN("sample-tokens", COUNT, sample_tokens, sample_tokens_given, "N",
-          "tokens of an answer at most; default 64"),
-    OPTION("log", TEXT, log, "FILE", "one JSON object a step, for the owner's own eyes"),
-    OPTION("tensorboard", TEXT, tensorboard, "DIR",
+    GIVEN(COUNT, "sample-every", o.sample_every, "N", "steps between; default a tenth of the run"),
+    GIVEN(COUNT, "sample-tokens", o.sample_tokens, "N", "tokens of an answer at most; default 64"),
+    OPTION(TEXT, "log", o.log, "FILE", "one JSON object a step, for the owner's own eyes"),
+    OPTION(TEXT, "tensorboard", o.tensorboard, "DIR",
            "event files for TensorBoard, for the owner's own eyes"),
-    OPTION("json", FLAG, json, NULL, "one JSON object a step, then a summary"),
+    FLAG("json", o.json, "one JSON object a step, then a summary"),
 
     HEADING("Privacy"),
-    GIVEN("source", TEXT, source, source_given, "NAME",
-          "the data source whose privacy budget pays"),
-    GIVEN("records", COUNT, records, records_given, "N_PUB",
+    GIVEN(TEXT, "source", o.source, "NAME", "the data source whose privacy budget pays"),
+    GIVEN(COUNT, "records", o.records, "N_PUB",
           "its public number of records (of subjects, with --unit subject)"),
-    GIVEN("epsilon", NUMBER, epsilon, epsilon_given, "E",
-          "its budget, fixed when the source is first named"),
-    GIVEN("delta", NUMBER, delta, delta_given, "X",
-          "default 1e-5, or 1/(10 N_PUB) if that is smaller"),
-    GIVEN("noise", NUMBER, noise, noise_given, "X",
+    GIVEN(NUMBER, "epsilon", o.epsilon, "E", "its budget, fixed when the source is first named"),
+    GIVEN(NUMBER, "delta", o.delta, "X", "default 1e-5, or 1/(10 N_PUB) if that is smaller"),
+    GIVEN(NUMBER, "noise", o.noise, "X",
           "noise multiplier; default: the least that the budget allows"),
-    GIVEN("clip", NUMBER, clip, clip_given, "C",
-          "norm of one record's gradient at most; default 1"),
-    GIVEN("clip-quantile", NUMBER, clip_quantile, quantile_given, "P",
+    GIVEN(NUMBER, "clip", o.clip, "C", "norm of one record's gradient at most; default 1"),
+    GIVEN(NUMBER, "clip-quantile", o.clip_quantile, "P",
           "let the clip follow this quantile of the norms, as in 0.5, from --clip on; the budget "
           "pays for it"),
-    GIVEN("clip-rate", NUMBER, clip_rate, clip_rate_given, "X",
+    GIVEN(NUMBER, "clip-rate", o.clip_rate, "X",
           "how fast: a step changes the clip by e^X at most; default 0.2"),
-    GIVEN("clip-noise", NUMBER, clip_noise, clip_noise_given, "X",
+    GIVEN(NUMBER, "clip-noise", o.clip_noise, "X",
           "noise multiplier of the count that it follows; default B/10, and 5 at least"),
-    GIVEN("unit", TEXT, unit, unit_given, "record|subject",
+    GIVEN(TEXT, "unit", o.unit, "record|subject",
           "what is protected: one record, or one subject with all its records, which name it in "
           "\"subject\"; --records and --batch then count subjects; default record"),
-    GIVEN("per-subject", COUNT, per_subject, per_subject_given, "K",
+    GIVEN(COUNT, "per-subject", o.per_subject, "K",
           "records that a chosen subject gives a step at most, in turn; default 8"),
-    OPTION("ledger", TEXT, ledger, "FILE",
+    OPTION(TEXT, "ledger", o.ledger, "FILE",
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
-    OPTION("no-dp", FLAG, no_dp, NULL, "train without differential privacy"),
+    FLAG("no-dp", o.no_dp, "train without differential privacy"),
 
     HEADING("Running (--dry-run says what time and memory it takes, docs/training.md why)"),
-    OPTION("dry-run", FLAG, dry_run, NULL,
-           "say what would be done, in what time, memory and privacy, and do nothing"),
-    OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
-    OPTION("device", TEXT, device, "D", "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"),
-    OPTION("memory", COUNT, memory, "MB",
+    FLAG("dry-run", o.dry_run,
+         "say what would be done, in what time, memory and privacy, and do nothing"),
+    OPTION(COUNT, "threads", o.threads, "N", "default: the physical cores"),
+    OPTION(TEXT, "device", o.device, "D",
+           "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"),
+    OPTION(COUNT, "memory", o.memory, "MB",
            "stay within so many megabytes, at the price of time; default: what the machine has"),
-    OPTION("profile", FLAG, profile, NULL, "say where the time went"),
-    OPTION("save-every", COUNT, save_every, "N",
+    FLAG("profile", o.profile, "say where the time went"),
+    OPTION(COUNT, "save-every", o.save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
 };
 
@@ -196,7 +169,7 @@ static int check_names(void)
     if (!one_of(o.factor, (const char *const[]){"a", "b", "both", NULL}))
         return dure_args_refuse(&usage, "--factor must be a, b or both, not '%s'", o.factor);
     bool sgd = !strcmp(o.optimizer, "sgd");
-    if (sgd && o.decay_given)
+    if (sgd && o.weight_decay_given)
         return dure_args_refuse(&usage, "--weight-decay is of --optimizer adamw alone");
     if (!sgd && o.momentum_given)
         return dure_args_refuse(&usage, "--momentum is of --optimizer sgd alone");
@@ -210,7 +183,8 @@ static int check_adapter_args(void)
     if (!strcmp(o.factor, "a") && !o.init)
         return dure_args_refuse(&usage, "--factor a needs --init: B starts at zero, and with B "
                                         "at zero nothing reaches A");
-    if (o.init && (o.rank_given || o.alpha_given || o.targets_given || o.first_given || o.rslora))
+    if (o.init &&
+        (o.ranks_given || o.alpha_given || o.targets_given || o.first_layer_given || o.rslora))
         return dure_args_refuse(&usage, "--init brings its own rank, alpha, targets and layers");
     if (o.any_base && !o.init) return dure_args_refuse(&usage, "--any-base is about --init");
     return 0;
@@ -273,9 +247,9 @@ static int check_watch_args(void)
 static int check_adaptive_args(void)
 {
     dure_diag diag = {0};
-    if (!o.quantile_given && (o.clip_rate_given || o.clip_noise_given))
+    if (!o.clip_quantile_given && (o.clip_rate_given || o.clip_noise_given))
         return dure_args_refuse(&usage, "--clip-rate and --clip-noise are about --clip-quantile");
-    if (!o.quantile_given) return 0;
+    if (!o.clip_quantile_given) return 0;
     double noise = o.clip_noise_given ? o.clip_noise : dure_dp_adaptive_usual_sigma(o.batch);
     if (dure_dp_adaptive_set(&o.adaptive, noise, o.clip_quantile, o.clip_rate, &diag))
         return dure_args_refuse(&usage, "%s", diag.text);
@@ -287,7 +261,7 @@ static int check_privacy_args(void)
     if (o.no_dp) {
         if (o.source_given || o.records_given || o.epsilon_given || o.delta_given ||
             o.noise_given || o.clip_given || o.eval_unprotected || o.unit_given ||
-            o.per_subject_given || o.quantile_given || o.clip_rate_given || o.clip_noise_given)
+            o.per_subject_given || o.clip_quantile_given || o.clip_rate_given || o.clip_noise_given)
             return dure_args_refuse(&usage, "--no-dp and what belongs to a privacy budget exclude "
                                             "each other");
         return 0;

@@ -14,12 +14,12 @@ typedef struct dure_train_options {
     const char *ranks, *targets, *factor;
     double alpha, dropout;
     uint64_t first_layer;
-    bool rank_given, alpha_given, targets_given, first_given, rslora, dora;
+    bool ranks_given, alpha_given, targets_given, first_layer_given, rslora, dora;
     /* The steps. */
     uint64_t batch, steps, seed;
     double epochs, learning_rate, warmup, weight_decay, momentum, clip_norm;
     const char *schedule, *optimizer;
-    bool steps_given, epochs_given, momentum_given, decay_given, clip_norm_given;
+    bool steps_given, epochs_given, momentum_given, weight_decay_given, clip_norm_given;
     /* Watching it. */
     const char *eval, *sample_prompt, *log, *tensorboard;
     uint64_t eval_every, patience, sample_every, sample_tokens, save_every;
@@ -31,7 +31,7 @@ typedef struct dure_train_options {
     double epsilon, delta, noise, clip, clip_quantile, clip_rate, clip_noise;
     dure_dp_adaptive adaptive; /* what the last three come to */
     bool source_given, records_given, epsilon_given, delta_given, noise_given, clip_given, no_dp;
-    bool unit_given, per_subject_given, quantile_given, clip_rate_given, clip_noise_given;
+    bool unit_given, per_subject_given, clip_quantile_given, clip_rate_given, clip_noise_given;
     uint64_t threads, memory;
     const char *device;
     bool profile;
