@@ -364,9 +364,9 @@ static int check(options *o, const dure_usage *usage)
     if (strcmp(o->unit, "record") != 0 && strcmp(o->unit, "subject") != 0 &&
         strcmp(o->unit, "site") != 0)
         return dure_args_refuse(usage, "--unit must be record, subject or site, not '%s'", o->unit);
-    if (o->alpha_given && !(o->alpha > 0 && o->alpha <= 65536))
-        return dure_args_refuse(usage, "--alpha must be above 0 and at most 65536, not %g",
-                                o->alpha);
+    if (o->alpha_given && !(o->alpha > 0 && o->alpha <= DURE_TERMS_ALPHA_MAX))
+        return dure_args_refuse(usage, "--alpha must be above 0 and at most %d, not %g",
+                                DURE_TERMS_ALPHA_MAX, o->alpha);
     int refused = check_no_dp(o, usage);
     if (!refused) refused = check_shared(o, usage);
     if (refused) return refused;
@@ -410,18 +410,21 @@ static const dure_arg args[] = {
     OPTION(TEXT, "targets", asked.targets, "LIST",
            "matrices to adapt: all, or q,k,v,o,gate,up,down; default q,v"),
     OPTION(COUNT, "rounds", asked.rounds, "N",
-           "rounds planned; sites reserve budget for all; default 5", .least = 1, .most = 100000),
+           "rounds planned; sites reserve budget for all; default 5", .least = 1,
+           .most = DURE_TERMS_ROUNDS_MAX),
     OPTION(COUNT, "steps", asked.steps, "N", "local steps a round; default 4", .least = 1,
-           .most = 10000),
+           .most = DURE_TERMS_STEPS_MAX),
     OPTION(COUNT, "rank", asked.rank, "N", "rank of the adapter; default 8", .least = 1,
-           .most = 256),
+           .most = DURE_LORA_RANK_MAX),
     GIVEN(NUMBER, "alpha", asked.alpha, "X", "scale of the adapter; default twice the rank"),
     OPTION(COUNT, "first-layer", asked.first_layer, "N",
-           "adapt this layer and those above; default 0", .most = 4095),
+           "adapt this layer and those above; default 0", .most = DURE_TERMS_LAYERS_MAX - 1),
     OPTION(COUNT, "batch", asked.batch, "N",
-           "expected records a step proposed to sites; default 64", .least = 1, .most = 1 << 20),
+           "expected records a step proposed to sites; default 64", .least = 1,
+           .most = DURE_TERMS_BATCH_MAX),
     OPTION(COUNT, "max-length", asked.max_length, "N",
-           "tokens of a record, longer ones are cut; default 512", .least = 8, .most = 1 << 20),
+           "tokens of a record, longer ones are cut; default 512", .least = DURE_TERMS_LENGTH_MIN,
+           .most = DURE_TERMS_LENGTH_MAX),
     OPTION(NUMBER, "learning-rate", asked.learning_rate, "X", "of the sites' AdamW; default 0.001"),
     GIVEN(NUMBER, "clip", asked.clip, "X",
           "bound of one record's gradient, or of a site's whole update with --unit site and "
@@ -429,15 +432,16 @@ static const dure_arg args[] = {
     GIVEN(NUMBER, "range", asked.range, "X",
           "largest change of a parameter a round, a power of two; default 0.0625"),
     OPTION(COUNT, "min-sites", asked.min_sites, "N", "sites that a round waits for; default 3",
-           .least = 3, .most = DURE_MEMBERS_MAX),
+           .least = DURE_MEMBERS_LEAST, .most = DURE_MEMBERS_MAX),
     OPTION(COUNT, "collusion", asked.collusion, "N",
-           "sites that may collude with the coordinator; default 1", .most = DURE_MEMBERS_MAX - 2),
+           "sites that may collude with the coordinator; default 1",
+           .most = DURE_TERMS_COLLUSION_MAX),
     OPTION(COUNT, "u-min", asked.u_min, "N",
-           "fewest sites in a sum; default: the larger of 3 and collusion + 2", .least = 3,
-           .most = DURE_MEMBERS_MAX),
+           "fewest sites in a sum; default: the larger of 3 and collusion + 2",
+           .least = DURE_MEMBERS_LEAST, .most = DURE_MEMBERS_MAX),
     OPTION(COUNT, "share-lifetime", asked.lifetime_s, "N",
-           "seconds a site keeps a round's secrets; default 21600", .least = 10,
-           .most = 7 * 24 * 3600),
+           "seconds a site keeps a round's secrets; default 21600",
+           .least = DURE_TERMS_LIFETIME_S_MIN, .most = DURE_TERMS_LIFETIME_S_MAX),
     OPTION(NUMBER, "gate-margin", asked.margin, "X",
            "nats a token a candidate may be worse by; default 0"),
     OPTION(COUNT, "gate-records", asked.gate_records, "N",

@@ -3,6 +3,7 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "client/enrol.h"
+#include "client/trainer.h"
 #include "dp/calibrate.h"
 
 #include <stdio.h>
@@ -100,7 +101,7 @@ static const dure_arg args[] = {
     OPTION(COUNT, "per-subject", per_subject, "K",
            "where the federation protects subjects: records that one gives a step at most, in "
            "turn; default 8",
-           .least = 1, .most = 1000000),
+           .least = 1, .most = DURE_PER_SUBJECT_MAX),
     FLAG("ignore-subjects", o.ignore_subjects,
          "where it protects single records: train on records that name their \"subject\" all "
          "the same"),

@@ -108,26 +108,17 @@ static dure_err set_delta(dure_plan_answer *a, const question *q, dure_diag *dia
 
 static dure_err count_of_model(dure_plan_answer *a, const question *q, dure_diag *diag)
 {
-    static const struct {
-        const char *name;
-        dure_lora_factor factors;
-    } choices[] = {
-        {"a", DURE_LORA_FACTOR_A}, {"b", DURE_LORA_FACTOR_B}, {"both", DURE_LORA_FACTOR_BOTH}};
     dure_gguf *gguf = NULL;
     dure_lora_layout layout = {
         .rank = (uint32_t)q->rank, .alpha = 1, .first_layer = (uint32_t)q->first_layer};
-    size_t k = 0;
-    while (k < 3 && strcmp(q->factor, choices[k].name) != 0)
-        k++;
-    if (k == 3)
-        return dure_diag_set(diag, DURE_ERR_USAGE, "--factor must be a, b or both, not '%s'",
-                             q->factor);
-    dure_err err = dure_gguf_open(&gguf, q->model, NULL, diag);
+    dure_lora_factor factors;
+    dure_err err = dure_lora_factor_parse(&factors, q->factor, diag);
+    if (!err) err = dure_gguf_open(&gguf, q->model, NULL, diag);
     if (!err) err = dure_model_shape_read(&layout.shape, gguf, diag);
     if (!err) err = dure_lora_targets_parse(&layout.targets, q->targets, diag);
     if (!err) err = dure_lora_layout_check(&layout, diag);
     if (!err) {
-        a->n_params = dure_lora_count(&layout, choices[k].factors);
+        a->n_params = dure_lora_count(&layout, factors);
         snprintf(a->model, sizeof a->model, "%s of %u layers, rank %u on %s, factor %s",
                  layout.shape.architecture, layout.shape.n_layers - layout.first_layer, layout.rank,
                  q->targets, q->factor);
@@ -358,7 +349,7 @@ static const dure_arg args[] = {
     GIVEN(COUNT, "params", q.params, "D",
           "trained parameters, or --model and what is adapted:", .least = 1, .most = UINT64_MAX),
     OPTION(TEXT, "model", q.model, "FILE", "the base model, GGUF"),
-    GIVEN(COUNT, "rank", q.rank, "R", "default 8", .least = 1, .most = 256),
+    GIVEN(COUNT, "rank", q.rank, "R", "default 8", .least = 1, .most = DURE_LORA_RANK_MAX),
     GIVEN(TEXT, "targets", q.targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
     GIVEN(COUNT, "first-layer", q.first_layer, "N", "adapt layers from this one on; default 0",
           .most = UINT32_MAX),

@@ -1,13 +1,12 @@
 #include "cli/train_options.h"
 
 #include "cli/device.h"
+#include "client/policy.h"
 #include "dp/plan.h"
 #include "kernels/threads.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { MEMORY_MAX_MB = 1 << 30 };
 
 static dure_train_options o;
 
@@ -161,13 +160,14 @@ static bool one_of(const char *text, const char *const *names)
 
 static int check_names(void)
 {
+    dure_diag diag = {{0}};
     if (!one_of(o.optimizer, (const char *const[]){"adamw", "sgd", NULL}))
         return dure_args_refuse(&usage, "--optimizer must be adamw or sgd, not '%s'", o.optimizer);
     if (!one_of(o.schedule, (const char *const[]){"constant", "linear", "cosine", NULL}))
         return dure_args_refuse(&usage, "--schedule must be constant, linear or cosine, not '%s'",
                                 o.schedule);
-    if (!one_of(o.factor, (const char *const[]){"a", "b", "both", NULL}))
-        return dure_args_refuse(&usage, "--factor must be a, b or both, not '%s'", o.factor);
+    if (dure_lora_factor_parse(&o.factors, o.factor, &diag))
+        return dure_args_refuse(&usage, "%s", diag.text);
     bool sgd = !strcmp(o.optimizer, "sgd");
     if (sgd && o.weight_decay_given)
         return dure_args_refuse(&usage, "--weight-decay is of --optimizer adamw alone");
@@ -180,7 +180,7 @@ static int check_adapter_args(void)
 {
     if (o.first_layer > 10000) return dure_args_refuse(&usage, "--first-layer is too large");
     if (o.alpha_given && !(o.alpha > 0)) return dure_args_refuse(&usage, "--alpha must be above 0");
-    if (!strcmp(o.factor, "a") && !o.init)
+    if (o.factors == DURE_LORA_FACTOR_A && !o.init)
         return dure_args_refuse(&usage, "--factor a needs --init: B starts at zero, and with B "
                                         "at zero nothing reaches A");
     if (o.init &&
@@ -194,8 +194,8 @@ static int check_step_args(void)
 {
     if (o.threads > DURE_POOL_MAX_THREADS)
         return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
-    if (o.memory > MEMORY_MAX_MB)
-        return dure_args_refuse(&usage, "--memory is in MB, at most %d", MEMORY_MAX_MB);
+    if (o.memory > DURE_POLICY_MEMORY_MB_MAX)
+        return dure_args_refuse(&usage, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     if (o.max_length < 2 || o.max_length > 1u << 20)
         return dure_args_refuse(&usage, "--max-length must be 2 to %u", 1u << 20);
     if (o.batch == 0) return dure_args_refuse(&usage, "--batch must be at least 1");
@@ -272,8 +272,10 @@ static int check_privacy_args(void)
     bool subject = !strcmp(o.unit, "subject");
     if (!subject && strcmp(o.unit, "record") != 0)
         return dure_args_refuse(&usage, "--unit must be record or subject, not '%s'", o.unit);
-    if (o.per_subject_given && (!subject || o.per_subject == 0 || o.per_subject > 1000000))
-        return dure_args_refuse(&usage, "--per-subject, 1 to 1000000, is for --unit subject");
+    if (o.per_subject_given &&
+        (!subject || o.per_subject == 0 || o.per_subject > DURE_PER_SUBJECT_MAX))
+        return dure_args_refuse(&usage, "--per-subject, 1 to %d, is for --unit subject",
+                                DURE_PER_SUBJECT_MAX);
     if (o.noise_given && !(o.noise > 0)) return dure_args_refuse(&usage, "--noise must be above 0");
     if (o.clip_norm_given)
         return dure_args_refuse(&usage, "--clip-norm is for training without privacy; with it, "
@@ -340,10 +342,7 @@ uint64_t dure_train_options_every(uint64_t given, uint64_t steps)
 dure_trainer_opts dure_train_options_trainer(const dure_train_options *opts)
 {
     bool sgd = !strcmp(opts->optimizer, "sgd");
-    dure_lora_factor factors = !strcmp(opts->factor, "a")   ? DURE_LORA_FACTOR_A
-                               : !strcmp(opts->factor, "b") ? DURE_LORA_FACTOR_B
-                                                            : DURE_LORA_FACTOR_BOTH;
-    return (dure_trainer_opts){.factors = factors,
+    return (dure_trainer_opts){.factors = opts->factors,
                                .optimizer = sgd ? DURE_TRAINER_SGD : DURE_TRAINER_ADAMW,
                                .learning_rate = opts->learning_rate,
                                .weight_decay = opts->weight_decay,

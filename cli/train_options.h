@@ -12,6 +12,7 @@ typedef struct dure_train_options {
     bool any_base;
     /* The adapter. */
     const char *ranks, *targets, *factor;
+    dure_lora_factor factors; /* what `factor` means */
     double alpha, dropout;
     uint64_t first_layer;
     bool ranks_given, alpha_given, targets_given, first_layer_given, rslora, dora;

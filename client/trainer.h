@@ -51,6 +51,7 @@ typedef struct dure_trainer_eval {
 typedef const float *dure_trainer_substitute(void *state, size_t record, const float *gradient);
 
 #define DURE_PER_SUBJECT 8 /* the usual per_subject */
+#define DURE_PER_SUBJECT_MAX 1000000
 
 typedef struct dure_trainer_opts {
     dure_lora_factor factors;

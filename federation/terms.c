@@ -2,23 +2,13 @@
 
 #include "dp/noise_share.h"
 #include "federation/plan.h"
+#include "model/lora.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
 
-/* Bounds of the fields; generous for models of today, small enough that no later product of two of
- * them overflows 64 bits. */
-enum {
-    MAX_DIMENSION = 1 << 24,
-    MAX_RANK = 256,
-    MAX_ROUNDS = 100000,
-    MAX_STEPS = 10000,
-    MAX_BATCH = 1 << 20,
-    MAX_LENGTH = 1 << 20,
-    MAX_LIFETIME_S = 7 * 24 * 3600,
-    MIN_LIFETIME_S = 10,
-};
+enum { MAX_DIMENSION = 1 << 24, MAX_HEADS = 65536 };
 
 /* The same fields: which suite the federation has is in the version alone. */
 enum { VERSION_PLAIN = 1, VERSION_HYBRID = 2 };
@@ -75,15 +65,15 @@ static dure_err check_base(const dure_base *b, const dure_layout_terms *l, dure_
     if (b->architecture[0] == 0)
         return dure_diag_set(diag, DURE_ERR_USAGE, "the base model's architecture is missing");
     const bound bounds[] = {
-        {"base.layers", b->n_layers, 1, 4096},
+        {"base.layers", b->n_layers, 1, DURE_TERMS_LAYERS_MAX},
         {"base.embedding", b->n_embd, 1, MAX_DIMENSION},
         {"base.feed_forward", b->n_ff, 1, MAX_DIMENSION},
-        {"base.heads", b->n_head, 1, 65536},
-        {"base.kv_heads", b->n_head_kv, 1, 65536},
-        {"base.head_dimension", b->head_dim, 1, 65536},
+        {"base.heads", b->n_head, 1, MAX_HEADS},
+        {"base.kv_heads", b->n_head_kv, 1, MAX_HEADS},
+        {"base.head_dimension", b->head_dim, 1, MAX_HEADS},
         {"base.vocabulary", b->n_vocab, 1, MAX_DIMENSION},
         {"base.context", b->n_context, 1, MAX_DIMENSION},
-        {"adapter.rank", l->rank, 1, MAX_RANK},
+        {"adapter.rank", l->rank, 1, DURE_LORA_RANK_MAX},
         {"adapter.targets", l->targets, 1, 0x7f},
         {"adapter.first_layer", l->first_layer, 0, b->n_layers ? b->n_layers - 1 : 0},
         {"adapter.trained", l->n_active, 1, UINT64_C(1) << 31},
@@ -91,10 +81,10 @@ static dure_err check_base(const dure_base *b, const dure_layout_terms *l, dure_
     };
     dure_err err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
     if (err) return err;
-    if (!(l->alpha > 0 && l->alpha <= 65536))
+    if (!(l->alpha > 0 && l->alpha <= DURE_TERMS_ALPHA_MAX))
         return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "adapter.alpha is %g, but must be above 0 and at most 65536",
-                             l->alpha);
+                             "adapter.alpha is %g, but must be above 0 and at most %d", l->alpha,
+                             DURE_TERMS_ALPHA_MAX);
     return DURE_OK;
 }
 
@@ -104,10 +94,10 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
     dure_err err = dure_dp_grid_bits(&grid_bits, n_active, diag);
     if (err) return err;
     const bound bounds[] = {
-        {"training.rounds", t->rounds, 1, MAX_ROUNDS},
-        {"training.steps", t->steps, 1, MAX_STEPS},
-        {"training.batch", t->batch, 1, MAX_BATCH},
-        {"training.max_length", t->max_length, 8, MAX_LENGTH},
+        {"training.rounds", t->rounds, 1, DURE_TERMS_ROUNDS_MAX},
+        {"training.steps", t->steps, 1, DURE_TERMS_STEPS_MAX},
+        {"training.batch", t->batch, 1, DURE_TERMS_BATCH_MAX},
+        {"training.max_length", t->max_length, DURE_TERMS_LENGTH_MIN, DURE_TERMS_LENGTH_MAX},
         {"training.grid_bits", t->grid_bits, grid_bits, DURE_DP_GRID_BITS_MAX},
     };
     err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
@@ -158,10 +148,11 @@ static dure_err check_training(const dure_training_terms *t, uint64_t n_active, 
 static dure_err check_cohort(const dure_cohort_terms *c, dure_diag *diag)
 {
     const bound bounds[] = {
-        {"cohort.collusion", c->collusion, 0, DURE_MEMBERS_MAX - 2},
+        {"cohort.collusion", c->collusion, 0, DURE_TERMS_COLLUSION_MAX},
         {"cohort.u_min", c->u_min, dure_members_least(c->collusion), DURE_MEMBERS_MAX},
         {"cohort.min_sites", c->min_sites, c->u_min, DURE_MEMBERS_MAX},
-        {"cohort.share_lifetime_s", c->share_lifetime_s, MIN_LIFETIME_S, MAX_LIFETIME_S},
+        {"cohort.share_lifetime_s", c->share_lifetime_s, DURE_TERMS_LIFETIME_S_MIN,
+         DURE_TERMS_LIFETIME_S_MAX},
     };
     dure_err err = check_bounds(bounds, sizeof bounds / sizeof *bounds, diag);
     if (err) return err;

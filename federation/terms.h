@@ -26,6 +26,21 @@
 #define DURE_ENDPOINT_SIZE 256 /* tcp://HOST:PORT */
 #define DURE_TERMS_MAX_BYTES 1024
 
+/* Bounds of the fields; generous for models of today, small enough that no later product of two of
+ * them overflows 64 bits. The rank's is DURE_LORA_RANK_MAX. */
+enum {
+    DURE_TERMS_LAYERS_MAX = 4096,
+    DURE_TERMS_ALPHA_MAX = 65536,
+    DURE_TERMS_ROUNDS_MAX = 100000,
+    DURE_TERMS_STEPS_MAX = 10000,
+    DURE_TERMS_BATCH_MAX = 1 << 20,
+    DURE_TERMS_LENGTH_MIN = 8,
+    DURE_TERMS_LENGTH_MAX = 1 << 20,
+    DURE_TERMS_COLLUSION_MAX = DURE_MEMBERS_MAX - 2,
+    DURE_TERMS_LIFETIME_S_MIN = 10,
+    DURE_TERMS_LIFETIME_S_MAX = 7 * 24 * 3600,
+};
+
 /* The base model, by digest and by the numbers the adapter's layout depends on. */
 typedef struct dure_base {
     dure_hash digest;      /* SHA-256 of the GGUF file */

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_RANK = 256 };
-
 static const char *const NAMES[DURE_LORA_TARGETS] = {"q", "k", "v", "o", "gate", "up", "down"};
 
 uint32_t dure_lora_in(const dure_model_shape *shape, dure_lora_target target)
@@ -79,9 +77,9 @@ bool dure_lora_layout_equal(const dure_lora_layout *a, const dure_lora_layout *b
 dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag)
 {
     const dure_model_shape *shape = &layout->shape;
-    if (layout->rank < 1 || layout->rank > MAX_RANK)
+    if (layout->rank < 1 || layout->rank > DURE_LORA_RANK_MAX)
         return dure_diag_set(diag, DURE_ERR_USAGE, "the adapter's rank must be 1 to %d, not %u",
-                             MAX_RANK, layout->rank);
+                             DURE_LORA_RANK_MAX, layout->rank);
     if (!(layout->alpha > 0) || !isfinite(layout->alpha))
         return dure_diag_set(diag, DURE_ERR_USAGE, "the adapter's alpha must be above 0, not %g",
                              (double)layout->alpha);
@@ -98,11 +96,12 @@ dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag)
             return dure_diag_set(diag, DURE_ERR_USAGE,
                                  "target '%s' has a rank of its own and is not adapted", NAMES[t]);
         if (!adapts(layout, t)) continue;
-        if (rank > MAX_RANK || rank > dure_lora_in(shape, t) || rank > dure_lora_out(shape, t))
+        if (rank > DURE_LORA_RANK_MAX || rank > dure_lora_in(shape, t) ||
+            rank > dure_lora_out(shape, t))
             return dure_diag_set(
                 diag, DURE_ERR_USAGE,
                 "rank %u is above %d, or larger than the matrix of target '%s' (%u x %u)", rank,
-                MAX_RANK, NAMES[t], dure_lora_out(shape, t), dure_lora_in(shape, t));
+                DURE_LORA_RANK_MAX, NAMES[t], dure_lora_out(shape, t), dure_lora_in(shape, t));
     }
     return DURE_OK;
 }
@@ -132,6 +131,17 @@ dure_err dure_lora_targets_parse(uint32_t *targets, const char *text, dure_diag 
     }
 }
 
+dure_err dure_lora_factor_parse(dure_lora_factor *factor, const char *text, dure_diag *diag)
+{
+    static const char *const names[] = {
+        [DURE_LORA_FACTOR_A] = "a", [DURE_LORA_FACTOR_B] = "b", [DURE_LORA_FACTOR_BOTH] = "both"};
+    for (*factor = DURE_LORA_FACTOR_A; *factor <= DURE_LORA_FACTOR_BOTH; (*factor)++)
+        if (!strcmp(text, names[*factor])) return DURE_OK;
+    *factor = DURE_LORA_FACTOR_BOTH;
+    return dure_diag_set(diag, DURE_ERR_USAGE, "the factor to train is a, b or both, not '%s'",
+                         text);
+}
+
 void dure_lora_targets_text(char text[64], uint32_t targets)
 {
     size_t at = 0;
@@ -147,16 +157,16 @@ static dure_err wrong_ranks(const char *text, dure_diag *diag)
         diag, DURE_ERR_USAGE,
         "ranks are a number of 1 to %d, and may go on with those of targets, as in "
         "8,v=16,o=4; not '%s'",
-        MAX_RANK, text);
+        DURE_LORA_RANK_MAX, text);
 }
 
 /* Digits up to a comma or the end; 0: it is none, or too large. */
 static uint32_t take_rank(const char **at)
 {
     uint32_t value = 0;
-    for (; **at >= '0' && **at <= '9' && value <= MAX_RANK; (*at)++)
+    for (; **at >= '0' && **at <= '9' && value <= DURE_LORA_RANK_MAX; (*at)++)
         value = 10 * value + (uint32_t)(**at - '0');
-    return value <= MAX_RANK && (**at == ',' || **at == 0) ? value : 0;
+    return value <= DURE_LORA_RANK_MAX && (**at == ',' || **at == 0) ? value : 0;
 }
 
 dure_err dure_lora_ranks_parse(dure_lora_layout *layout, const char *text, dure_diag *diag)
@@ -214,12 +224,12 @@ size_t dure_lora_count(const dure_lora_layout *layout, dure_lora_factor factors)
 
 size_t dure_lora_count_most(const dure_model_shape *shape)
 {
-    dure_lora_layout most = {.shape = *shape, .rank = MAX_RANK, .dora = true};
+    dure_lora_layout most = {.shape = *shape, .rank = DURE_LORA_RANK_MAX, .dora = true};
     for (dure_lora_target t = 0; t < DURE_LORA_TARGETS; t++) {
         uint32_t in = dure_lora_in(shape, t), out = dure_lora_out(shape, t);
         uint32_t least = in < out ? in : out;
         most.targets |= 1u << t;
-        most.ranks[t] = least < MAX_RANK ? least : MAX_RANK;
+        most.ranks[t] = least < DURE_LORA_RANK_MAX ? least : DURE_LORA_RANK_MAX;
     }
     return dure_lora_count(&most, DURE_LORA_FACTOR_BOTH);
 }

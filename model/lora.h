@@ -34,6 +34,8 @@ typedef enum dure_lora_factor {
     DURE_LORA_FACTOR_BOTH = 3,
 } dure_lora_factor;
 
+enum { DURE_LORA_RANK_MAX = 256 };
+
 /* What of the base model the layout depends on. */
 typedef struct dure_model_shape {
     char architecture[32]; /* "llama" */
@@ -59,7 +61,8 @@ float dure_lora_scale(const dure_lora_layout *layout, dure_lora_target target);
 void dure_lora_ranks_settle(dure_lora_layout *layout);
 bool dure_lora_layout_equal(const dure_lora_layout *a, const dure_lora_layout *b);
 
-/* DURE_ERR_USAGE with a sentence if a field is out of range (rank 1..256, a target, a layer). */
+/* DURE_ERR_USAGE with a sentence if a field is out of range (rank 1..DURE_LORA_RANK_MAX, a target,
+ * a layer). */
 DURE_MUST_USE dure_err dure_lora_layout_check(const dure_lora_layout *layout, dure_diag *diag);
 
 /* in or out features of a target. */
@@ -70,6 +73,10 @@ uint32_t dure_lora_out(const dure_model_shape *shape, dure_lora_target target);
 DURE_MUST_USE dure_err dure_lora_targets_parse(uint32_t *targets, const char *text,
                                                dure_diag *diag);
 void dure_lora_targets_text(char text[64], uint32_t targets);
+
+/* "a", "b" or "both". */
+DURE_MUST_USE dure_err dure_lora_factor_parse(dure_lora_factor *factor, const char *text,
+                                              dure_diag *diag);
 
 /* "8" or "8,v=16,o=4" into rank and ranks; and back, settled, as far as targets are adapted. */
 DURE_MUST_USE dure_err dure_lora_ranks_parse(dure_lora_layout *layout, const char *text,

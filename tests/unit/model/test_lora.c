@@ -202,6 +202,24 @@ static void test_lora_targets_text_and_back(void **state)
         assert_err(dure_lora_targets_parse(&targets, wrong[i], NULL), DURE_ERR_USAGE);
 }
 
+static void test_lora_factor_by_name(void **state)
+{
+    (void)state;
+    static const char *const wrong[] = {"", "c", "A", "ab", "a,b", "both "};
+    dure_lora_factor factor;
+    dure_diag diag = {{0}};
+    assert_ok(dure_lora_factor_parse(&factor, "a", NULL));
+    assert_int_equal(factor, DURE_LORA_FACTOR_A);
+    assert_ok(dure_lora_factor_parse(&factor, "b", NULL));
+    assert_int_equal(factor, DURE_LORA_FACTOR_B);
+    assert_ok(dure_lora_factor_parse(&factor, "both", NULL));
+    assert_int_equal(factor, DURE_LORA_FACTOR_BOTH);
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        assert_err(dure_lora_factor_parse(&factor, wrong[i], &diag), DURE_ERR_USAGE);
+        assert_non_null(strstr(diag.text, "is a, b or both, not"));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_lora_start_is_pinned),
         cmocka_unit_test(test_lora_refuses_what_is_out_of_range),
         cmocka_unit_test(test_lora_targets_text_and_back),
+        cmocka_unit_test(test_lora_factor_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
