@@ -214,6 +214,7 @@ static void print_findings(const findings *f, const dure_site *site)
            site->state.declared.batch,
            t->privacy_mode == DURE_PRIVACY_SUBJECT ? "subject" : "record");
     printf("time        %.0f tokens/s, about %s a round\n", f->tokens_per_second, round);
+    dure_warn_memory(f->work.fit.bytes);
     if (f->work.fit.bytes)
         printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
                f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);

@@ -89,7 +89,7 @@ static const dure_arg args[] = {
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
     OPTION(COUNT, "memory", o.memory_mb, "MB",
            "megabytes that training may take, at the price of time, kept in site.yaml; default: "
-           "nine tenths of the machine's"),
+           "nine tenths of the machine's or, if that is less, the container's"),
     OPTION(COUNT, "collusion", collusion, "C",
            "other sites that may collude with the coordinator; default 1", .least = 1,
            .most = DURE_MEMBERS_MAX - 1),

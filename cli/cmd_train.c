@@ -110,6 +110,7 @@ static void say_expected(const training *t)
     fprintf(stderr, "expected: %s, %.0f tokens/s, %s (weights %s, %u layers computed twice)\n",
             memory, tokens / step_s, time, fit->packed ? "packed" : "from the file",
             fit->recompute);
+    dure_warn_memory(fit->bytes);
 }
 
 static void say_start(const training *t)

@@ -2,11 +2,13 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "model/memory.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 int dure_fail(const char *command, dure_err err, const dure_diag *diag)
@@ -141,4 +143,20 @@ void dure_output_init(void)
     if (wanted && !strcmp(wanted, "debug")) least = DURE_LOG_DEBUG;
     if (wanted && !strcmp(wanted, "info")) least = DURE_LOG_INFO;
     dure_log_install(to_stderr, NULL, least);
+}
+
+void dure_warn_memory(uint64_t bytes)
+{
+    char all[32], left[32];
+    struct rusage used;
+    getrusage(RUSAGE_SELF, &used);
+    const uint64_t held = (uint64_t)used.ru_maxrss * 1024;
+    const uint64_t available = dure_memory_available_bytes("/proc/meminfo");
+    if (bytes <= held || bytes - held <= available) return;
+    dure_format_bytes(all, bytes);
+    dure_format_bytes(left, available);
+    fprintf(stderr,
+            "warning: of the %s that are expected, other programs leave %s now; end some of them, "
+            "or lower --memory\n",
+            all, left);
 }

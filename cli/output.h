@@ -44,5 +44,9 @@ void dure_format_bytes(char text[32], uint64_t bytes);
 /* "3 min 05 s", "12.3 s" */
 void dure_format_seconds(char text[32], double seconds);
 
+/* A warning on stderr where a process that will take `bytes` in all wants more than other programs
+ * leave of the machine's memory just now. */
+void dure_warn_memory(uint64_t bytes);
+
 /* Sends the log to stderr, warnings and worse unless DURE_LOG is debug or info. */
 void dure_output_init(void);

@@ -135,6 +135,7 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
                p->privacy.epsilon, p->privacy.remaining, o->source, o->delta, o->unit,
                dure_dp_plan_sigma(&p->privacy.plan),
                dure_dp_plan_clip_text(clip, &p->privacy.plan));
+    dure_warn_memory(s->fit.bytes);
     printf("memory      about %s\n", memory);
     dure_format_bytes(memory, p->device_bytes);
     if (p->device_bytes) printf("GPU memory  about %s\n", memory);

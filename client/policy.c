@@ -155,7 +155,7 @@ dure_err dure_policy_write(const char *path, const dure_policy *p, dure_diag *di
     dure_yaml_put_text(&out, "model", p->model);
     dure_put_format(&out,
                     "memory_mb: %llu   # that training may take, in megabytes; 0: nine tenths of "
-                    "the machine's\n",
+                    "the machine's or container's\n",
                     (unsigned long long)p->memory_mb);
     dure_yaml_put_text(&out, "ledger", p->ledger);
     put_rules(&out, p);

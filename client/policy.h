@@ -36,7 +36,7 @@ typedef struct dure_policy {
     uint32_t per_subject;        /* records of a subject a step at most; 0: the usual 8 */
     bool ignore_subjects;        /* single records are protected although they name subjects */
     char model[DURE_POLICY_PATH_SIZE];
-    uint64_t memory_mb; /* that training may take; 0: nine tenths of the machine's */
+    uint64_t memory_mb; /* that training may take; 0: nine tenths of what there is */
     char ledger[DURE_POLICY_PATH_SIZE];
 
     /* What it accepts. */

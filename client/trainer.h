@@ -119,9 +119,9 @@ typedef struct dure_trainer_task {
 } dure_trainer_task;
 
 /* Chooses the quickest way in which `model` can train that within limit_bytes of the process's
- * memory (0: nine tenths of the machine's), and lets it work so from now on; *out says which, and
- * what to expect. `model` is best made with DURE_WEIGHTS_FILE. DURE_ERR_LIMIT with a sentence if it
- * cannot be. */
+ * memory (0: nine tenths of the machine's, see model/memory.h), and lets it work so from now on;
+ * *out says which, and what to expect. `model` is best made with DURE_WEIGHTS_FILE. DURE_ERR_LIMIT
+ * with a sentence if it cannot be. */
 DURE_MUST_USE dure_err dure_trainer_fit(dure_transformer_fit *out, dure_transformer *model,
                                         const dure_trainer_task *task, uint64_t limit_bytes,
                                         dure_diag *diag);
