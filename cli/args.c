@@ -29,6 +29,11 @@ static dure_arg needed(const char *name, const char **out, const char *help)
     return (dure_arg)OPERAND(name, *out, help, .required = true);
 }
 
+dure_arg dure_admin_arg(const char **dir)
+{
+    return needed("DIR", dir, "the admin folder, DIR/admin");
+}
+
 dure_arg dure_coordinator_arg(const char **dir)
 {
     return needed("DIR", dir, "the coordinator's folder, DIR/coordinator");

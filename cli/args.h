@@ -75,11 +75,11 @@ typedef struct dure_usage {
 
 enum { DURE_ARGS_MAX = 96 }; /* rows of a table */
 
-/* What the caller does next. */
+/* The caller goes on, or ends with this exit status. */
 typedef enum dure_args_result {
-    DURE_ARGS_RUN,   /* parsed: go on */
-    DURE_ARGS_HELP,  /* --help was printed on stdout: return 0 */
-    DURE_ARGS_WRONG, /* a sentence was printed on stderr: return 2 */
+    DURE_ARGS_RUN = -1,  /* parsed */
+    DURE_ARGS_HELP = 0,  /* --help was printed on stdout */
+    DURE_ARGS_WRONG = 2, /* a sentence was printed on stderr */
 } dure_args_result;
 
 /* argv[0] is the command's last word. Texts are borrowed from argv. */
@@ -93,8 +93,9 @@ DURE_MUST_USE dure_err dure_args_config_read(dure_args_config *config, const dur
 DURE_MUST_USE dure_err dure_args_config_parse(dure_args_config *config, const dure_usage *usage,
                                               dure_span text, dure_diag *diag);
 
-/* What several commands have: --json, DIR/coordinator, a VERSION of the registry. */
+/* What several commands have: --json, DIR/admin, DIR/coordinator, a VERSION of the registry. */
 dure_arg dure_json_arg(bool *json);
+dure_arg dure_admin_arg(const char **dir);
 dure_arg dure_coordinator_arg(const char **dir);
 dure_arg dure_version_arg(const char **name);
 

@@ -5,6 +5,24 @@
 
 #include <stdio.h>
 
+dure_arg dure_audit_file_arg(dure_audit_source *source)
+{
+    return (dure_arg)OPERAND("FILE", source->file, "what `dure audit export` wrote",
+                             .required = true);
+}
+
+dure_arg dure_audit_checkpoint_arg(dure_audit_source *source)
+{
+    return (dure_arg)OPTION(TEXT, "checkpoint", source->checkpoint, "FILE",
+                            "a site's checkpoint: shows that the ledger is the one that site saw");
+}
+
+dure_arg dure_audit_root_arg(dure_audit_source *source)
+{
+    return (dure_arg)OPTION(TEXT, "root", source->root, "HEX",
+                            "the federation's root key, if you have it from elsewhere");
+}
+
 /* A file that cannot be taken apart is damaged at the first entry that is cut or does not have its
  * hash, which is often before the place where reading ends. */
 static void blame_file(dure_audit *audit, dure_err err, dure_diag *diag)

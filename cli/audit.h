@@ -1,6 +1,7 @@
 /* What the verbs of `dure audit` share: an exported ledger, read and verified. */
 #pragma once
 
+#include "cli/args.h"
 #include "cli/audit_federation.h"
 #include "common/buf.h"
 #include "common/err.h"
@@ -15,6 +16,10 @@ typedef struct dure_audit_source {
     const char *checkpoint; /* a site's checkpoint file, or NULL */
     const char *root;       /* the root key, 64 hex digits, or NULL */
 } dure_audit_source;
+
+dure_arg dure_audit_file_arg(dure_audit_source *source);
+dure_arg dure_audit_checkpoint_arg(dure_audit_source *source);
+dure_arg dure_audit_root_arg(dure_audit_source *source);
 
 typedef struct dure_audit {
     dure_buf bytes, note; /* of the export and of the site's checkpoint */

@@ -138,7 +138,7 @@ static int adapter_list(int argc, char **argv)
     const dure_usage usage = {"adapter list", "every version, oldest first", args, N_ARGS(args),
                               "dure adapter list fed/coordinator"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_adapter_desk desk;
     dure_diag diag = {0};
     dure_version *all = NULL;
@@ -189,7 +189,7 @@ static int adapter_show(int argc, char **argv)
     const dure_usage usage = {"adapter show", "where a version comes from and how it did", args,
                               N_ARGS(args), "dure adapter show fed/coordinator champion"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_adapter_desk desk;
     dure_diag diag = {0};
     dure_version version;
@@ -275,7 +275,7 @@ static int adapter_promote(int argc, char **argv)
         "signs a version that passed the gate and makes it the champion, which is served", args,
         N_ARGS(args), "dure adapter promote fed/coordinator latest"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_adapter_desk desk;
     dure_diag diag = {0};
     dure_version version;
@@ -305,7 +305,7 @@ static int adapter_rollback(int argc, char **argv)
                               "makes the previous champion the champion again, at once", args,
                               N_ARGS(args), "dure adapter rollback fed/coordinator"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_adapter_desk desk;
     dure_diag diag = {0};
     dure_version version;
@@ -378,7 +378,7 @@ static int adapter_verify(int argc, char **argv)
         "adapter verify", "checks digests and signatures; exit 1 when one does not hold", args,
         N_ARGS(args), "dure adapter verify fed/coordinator champion --model M.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_adapter_desk desk;
     dure_diag diag = {0};
     dure_hash base;

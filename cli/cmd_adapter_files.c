@@ -77,7 +77,7 @@ int dure_cmd_adapter_export(int argc, char **argv)
                               args, N_ARGS(args),
                               "dure adapter export fed/coordinator champion -o adapter.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     if (strcmp(job.format, "gguf") != 0 && strcmp(job.format, "peft") != 0)
         return dure_args_refuse(&usage, "--format is gguf or peft, not '%s'", job.format);
     dure_diag diag = {0};
@@ -228,7 +228,7 @@ int dure_cmd_adapter_merge(int argc, char **argv)
         args, N_ARGS(args),
         "dure adapter merge fed/coordinator champion --model M.gguf -o merged.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_diag diag = {0};
     dure_version version;
     dure_merge_report report = {0};

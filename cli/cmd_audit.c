@@ -61,7 +61,7 @@ static int audit_export(int argc, char **argv)
                               "writes the federation's ledger to one file that anyone can verify",
                               args, N_ARGS(args), "dure audit export fed/coordinator -o fed.dure"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_diag diag = {0};
     uint64_t n = 0;
     dure_err err = export_to(file, &n, dir, &diag);

@@ -210,6 +210,6 @@ int dure_cmd_audit_canary(int argc, char **argv)
         "dure audit canary --model SmolLM2-135M-Instruct.Q4_1.gguf --json > canary.json\n"
         "  dure audit report fed.dure -o fed.html --canary canary.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     return run_canary(&c, &usage);
 }

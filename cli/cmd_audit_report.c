@@ -166,14 +166,12 @@ int dure_cmd_audit_report(int argc, char **argv)
 {
     report_args r = {0};
     const dure_arg args[] = {
-        OPERAND("FILE", r.source.file, "what `dure audit export` wrote", .required = true),
+        dure_audit_file_arg(&r.source),
         OPTION(TEXT, "out", r.html, "FILE", "where to write the page (HTML, self-contained)",
                .required = true, .letter = 'o'),
         OPTION(TEXT, "json", r.json, "FILE", "where to write the same as JSON"),
-        OPTION(TEXT, "checkpoint", r.source.checkpoint, "FILE",
-               "a site's checkpoint: shows that the ledger is the one that site saw"),
-        OPTION(TEXT, "root", r.source.root, "HEX",
-               "the federation's root key, if you have it from elsewhere"),
+        dure_audit_checkpoint_arg(&r.source),
+        dure_audit_root_arg(&r.source),
         OPTION(TEXT, "canary", r.canary, "FILE",
                "what `dure audit canary --json` printed, to be included"),
     };
@@ -184,7 +182,7 @@ int dure_cmd_audit_report(int argc, char **argv)
                               args, N_ARGS(args),
                               "dure audit report fed.dure -o fed.html --json fed.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     if (!strcmp(r.html, r.source.file) ||
         (r.json && (!strcmp(r.json, r.html) || !strcmp(r.json, r.source.file))))
         return dure_args_refuse(&usage, "--out and --json must be two files, and neither FILE");

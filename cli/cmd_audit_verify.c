@@ -163,11 +163,9 @@ int dure_cmd_audit_verify(int argc, char **argv)
     dure_audit_source source = {0};
     bool json = false;
     const dure_arg args[] = {
-        OPERAND("FILE", source.file, "what `dure audit export` wrote", .required = true),
-        OPTION(TEXT, "checkpoint", source.checkpoint, "FILE",
-               "a site's checkpoint: shows that the ledger is the one that site saw"),
-        OPTION(TEXT, "root", source.root, "HEX",
-               "the federation's root key, if you have it from elsewhere"),
+        dure_audit_file_arg(&source),
+        dure_audit_checkpoint_arg(&source),
+        dure_audit_root_arg(&source),
         dure_json_arg(&json),
     };
     const dure_usage usage = {
@@ -176,6 +174,6 @@ int dure_cmd_audit_verify(int argc, char **argv)
         "one line a check",
         args, N_ARGS(args), "dure audit verify fed.dure --checkpoint site/checkpoint"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     return run_verify(&source, json, &usage);
 }

@@ -2,6 +2,7 @@
 #include "cli/args.h"
 #include "cli/commands.h"
 #include "cli/device.h"
+#include "cli/model_open.h"
 #include "cli/output.h"
 #include "cli/stop_signals.h"
 #include "client/enrol.h"
@@ -268,8 +269,7 @@ static int parse(options *o, int argc, char **argv, bool is_run)
 {
     const dure_arg args[] = {
         OPERAND("DIR", o->dir, "the site's folder, made by 'dure join'", .required = true),
-        OPTION(COUNT, "threads", o->threads, "N", "default: the physical cores",
-               .most = DURE_POOL_MAX_THREADS),
+        dure_threads_arg(&o->threads),
         OPTION(COUNT, "memory", o->memory, "MB",
                "stay within so many megabytes, at the price of time; default: memory_mb of "
                "site.yaml"),
@@ -287,7 +287,7 @@ static int parse(options *o, int argc, char **argv, bool is_run)
                               "a dry run: data, memory, time and what the plan costs in privacy",
                               args, N_ARGS(args) - 1, "dure client check site"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     if (o->memory > DURE_POLICY_MEMORY_MB_MAX) {
         return dure_args_refuse(&usage, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
     }
@@ -324,7 +324,7 @@ static int client_renew(int argc, char **argv)
         "client renew", "new keys for this site; its plan, ledger and records stay as they are",
         args, N_ARGS(args), "dure client renew site north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     e.patience_ms = patience_s * 1000;
     dure_enrolled enrolled;
     dure_diag diag = {{0}};

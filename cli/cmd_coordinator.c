@@ -161,7 +161,7 @@ static int coordinator_run(int argc, char **argv)
     const dure_usage usage = {"coordinator run", "runs the federation's coordinator", args,
                               N_ARGS(args), "dure coordinator run fed/coordinator"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_diag diag = {{0}};
     char *dir = dure_federation_part(o.dir, "coordinator");
     dure_err err = dir ? run(&o, dir, &diag) : DURE_ERR_NOMEM;

@@ -81,7 +81,7 @@ static int data_tokens(int argc, char **argv)
                               "echo '\"Hello\"' | dure data tokens --model "
                               "SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_text_model m = {0};
     dure_diag diag = {0};
     dure_err err = dure_text_model_open(&m, model, chat_template, &diag);

@@ -149,7 +149,7 @@ int dure_cmd_demo(int argc, char **argv)
                               "together, privately, and the result is served",
                               args, N_ARGS(args), "dure demo --model base.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
 
     dure_diag diag = {{0}};
     d.started_s = dure_clock_monotonic_s();

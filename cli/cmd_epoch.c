@@ -56,7 +56,7 @@ static int epoch_draft(int argc, char **argv)
         "epoch draft", "states what the log has lost, for the root to sign", args, N_ARGS(args),
         "dure epoch draft fed/coordinator --reason \"the disk failed\" -o loss.json"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     const dure_epoch_opts opts = {o.keep, o.lost, o.reason};
     dure_event_epoch epoch;
     dure_diag diag = {{0}};
@@ -91,7 +91,7 @@ static int epoch_sign(int argc, char **argv)
 {
     options o = {.out = "loss.epoch"};
     const dure_arg args[] = {
-        OPERAND("DIR", o.dir, "the admin folder, DIR/admin", .required = true),
+        dure_admin_arg(&o.dir),
         OPERAND("FILE", o.file, "what 'dure epoch draft' wrote; read it first", .required = true),
         OPTION(TEXT, "out", o.out, "FILE", "the signed statement; default loss.epoch",
                .letter = 'o'),
@@ -100,7 +100,7 @@ static int epoch_sign(int argc, char **argv)
     const dure_usage usage = {"epoch sign", "signs, as the root, what the log has lost", args,
                               N_ARGS(args), "dure epoch sign fed/admin loss.json -o loss.epoch"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_event_epoch epoch;
     dure_diag diag = {{0}};
     dure_err err = sign_file(&epoch, &o, &diag);
@@ -122,7 +122,7 @@ static int epoch_take(int argc, char **argv)
                               "goes on after what the root keeps of the log; removes the rest here",
                               args, N_ARGS(args), "dure epoch take fed/coordinator loss.epoch"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_event_epoch epoch;
     bool is_signed = false;
     dure_diag diag = {{0}};

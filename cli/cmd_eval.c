@@ -182,7 +182,7 @@ int dure_cmd_eval(int argc, char **argv)
         N_ARGS(args),
         "dure eval --model base.gguf --adapter site.gguf --data heldout.jsonl --fields city,date"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     if (o.any_base && !o.adapter) return dure_args_refuse(&usage, "--any-base is about --adapter");
     dure_device_choice device;
     int status = dure_device_check(&device, o.device, &usage);

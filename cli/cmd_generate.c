@@ -155,7 +155,7 @@ int dure_cmd_generate(int argc, char **argv)
         N_ARGS(args),
         "dure generate --model base.gguf --prompt 'What is gravity?' --max-tokens 64"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     int wrong = check(&o, &usage);
     return wrong ? wrong : generate(&o);
 }

@@ -49,7 +49,7 @@ int dure_cmd_invite(int argc, char **argv)
 {
     options o = {.hours = 7 * 24};
     const dure_arg args[] = {
-        OPERAND("DIR", o.dir, "the admin folder, DIR/admin", .required = true),
+        dure_admin_arg(&o.dir),
         OPERAND("NAME", o.name, "what the site will be called", .required = true),
         OPTION(TEXT, "out", o.out, "FILE", "the invitation; default NAME.invitation",
                .letter = 'o'),
@@ -63,7 +63,7 @@ int dure_cmd_invite(int argc, char **argv)
                               args, N_ARGS(args),
                               "dure invite fed/admin north -o north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     char path[4096];
     snprintf(path, sizeof path, "%s", o.out ? o.out : "");
     if (!o.out) snprintf(path, sizeof path, "%s.invitation", o.name);

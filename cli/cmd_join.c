@@ -48,7 +48,6 @@ static int print_joined(const dure_enrolled *e, const char *dir, bool as_json)
 
 static int check_args(const dure_usage *u, const dure_enrol_opts *e, bool with_delta)
 {
-    if (e->records == 0) return dure_args_refuse(u, "--records must be above 0");
     if (!(e->epsilon > 0))
         return dure_args_refuse(u, "--epsilon must be above 0; 8 is a usual choice");
     if (with_delta && !(e->delta > 0 && e->delta < 1)) {
@@ -76,7 +75,7 @@ static const dure_arg args[] = {
     OPTION(COUNT, "records", o.records, "N_PUB",
            "its number of records: public, rounded, your own figure (of subjects, where the "
            "federation protects subjects)",
-           .required = true),
+           .required = true, .least = 1, .most = DURE_DP_RECORDS_MAX),
     OPTION(TEXT, "model", o.model, "FILE", "the federation's base model, GGUF", .required = true),
     OPTION(NUMBER, "epsilon", o.epsilon, "E", "the most that the source may ever spend",
            .required = true),
@@ -124,7 +123,7 @@ int dure_cmd_join(int argc, char **argv)
     collusion = 1;
     per_subject = 0;
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     o.collusion = (uint32_t)collusion;
     o.per_subject = (uint32_t)per_subject;
     o.patience_ms = patience_s > 1000000 ? 1000000000 : patience_s * 1000;

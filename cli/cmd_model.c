@@ -207,7 +207,7 @@ static int model_info(int argc, char **argv)
         "model info", "what a model file holds, its digest, and whether Dure can train it", args,
         N_ARGS(args), "dure model info SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     facts f = {0};
     dure_diag diag = {0};
     dure_err err = gather(&f, path, &diag);

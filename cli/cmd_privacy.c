@@ -121,7 +121,7 @@ static int privacy_status(int argc, char **argv)
                               args, N_ARGS(args),
                               "dure privacy status --ledger ~/.local/state/dure/ledger"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_diag diag = {0};
     char *path = NULL;
     dure_site_ledger *ledger = NULL;

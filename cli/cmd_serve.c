@@ -277,7 +277,7 @@ int dure_cmd_serve(int argc, char **argv)
                               "dure serve fed/coordinator --alias champion\n"
                               "  dure serve --model base.gguf --adapter clinic=adapter.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     if (!o.dir && !o.model)
         return dure_args_refuse(&usage, "give --model or a coordinator's folder");
     if (!o.dir && (o.root || o.aliases))

@@ -180,13 +180,13 @@ static int site_list(int argc, char **argv)
     const char *dir = NULL;
     bool json = false;
     const dure_arg args[] = {
-        OPERAND("DIR", dir, "the admin folder, DIR/admin", .required = true),
+        dure_admin_arg(&dir),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"site list", "who was invited, who joined, who was revoked", args,
                               N_ARGS(args), "dure site list fed/admin"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     desk d;
     dure_diag diag = {{0}};
     dure_err err = desk_open(&d, dir, false, &diag);
@@ -252,14 +252,14 @@ static int site_revoke(int argc, char **argv)
     const char *dir = NULL, *name = NULL;
     bool json = false;
     const dure_arg args[] = {
-        OPERAND("DIR", dir, "the admin folder, DIR/admin", .required = true),
+        dure_admin_arg(&dir),
         OPERAND("NAME", name, "the site; all its invitations are taken back", .required = true),
         dure_json_arg(&json),
     };
     const dure_usage usage = {"site revoke", "puts a site out, signed by the root, at once", args,
                               N_ARGS(args), "dure site revoke fed/admin north"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     desk d;
     dure_diag diag = {{0}};
     size_t n = 0;
@@ -328,7 +328,7 @@ static int site_renew(int argc, char **argv)
     uint64_t hours = 7 * 24;
     bool json = false;
     const dure_arg args[] = {
-        OPERAND("DIR", dir, "the admin folder, DIR/admin", .required = true),
+        dure_admin_arg(&dir),
         OPERAND("NAME", name, "the site; its present keys are taken back", .required = true),
         OPTION(TEXT, "out", out, "FILE", "the invitation for its new keys; default NAME.invitation",
                .letter = 'o'),
@@ -342,7 +342,7 @@ static int site_renew(int argc, char **argv)
                               args, N_ARGS(args),
                               "dure site renew fed/admin north -o north.invitation"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     char path[4096];
     snprintf(path, sizeof path, out ? "%s" : "%s.invitation", out ? out : name);
     desk d;

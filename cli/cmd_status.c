@@ -319,7 +319,7 @@ int dure_cmd_status(int argc, char **argv)
     const dure_usage usage = {"status", "rounds, sites, budgets and what is waited for", args,
                               N_ARGS(args), "dure status fed"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     view *v = calloc(1, sizeof *v);
     char *dir = dure_federation_part(given, "coordinator");
     dure_diag diag = {{0}};

@@ -289,7 +289,7 @@ int dure_data_check(int argc, char **argv)
         args, N_ARGS(args),
         "dure data check --data site.jsonl --model SmolLM2-135M-Instruct.Q4_1.gguf"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     if (o.unit && strcmp(o.unit, "subject") != 0 && strcmp(o.unit, "record") != 0)
         return dure_args_refuse(&usage, "--unit must be record or subject, not '%s'", o.unit);
     dure_text_model m = {0};

@@ -89,7 +89,7 @@ int dure_data_preview(int argc, char **argv)
                               "dure data preview --data site.jsonl --model "
                               "SmolLM2-135M-Instruct.Q4_1.gguf --records 5"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_text_model m = {0};
     dure_dataset data = {0};
     dure_diag diag = {0};

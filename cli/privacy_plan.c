@@ -375,7 +375,7 @@ int dure_privacy_plan(int argc, char **argv)
         "      --model M.gguf --rank 4 --targets v --factor b --html plan.html\n"
         "  dure privacy plan --unit site --honest 20 --epsilon 8 --steps 30 --params 92160"};
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     dure_diag diag = {0};
     dure_plan_answer a = {.epsilon = INFINITY};
     dure_err err = answer(&a, &q, &diag);

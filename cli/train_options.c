@@ -22,7 +22,8 @@ static const dure_arg args[] = {
     OPTION(
         TEXT, "chat-template", o.chat_template, "NAME",
         "how conversations are written: chatml, llama3.1, gemma3, ...; default: as the model says"),
-    OPTION(COUNT, "max-length", o.max_length, "N", "tokens a record; default 512"),
+    OPTION(COUNT, "max-length", o.max_length, "N", "tokens a record; default 512", .least = 2,
+           .most = 1 << 20),
     OPTION(TEXT, "init", o.init, "PATH",
            "start from this adapter, a GGUF file or PEFT folder (its rank, alpha, targets hold)"),
     FLAG("any-base", o.any_base, "accept an adapter that was made for another file of the base"),
@@ -41,14 +42,16 @@ static const dure_arg args[] = {
     GIVEN(TEXT, "targets", o.targets, "LIST", "all, or some of q,k,v,o,gate,up,down; default q,v"),
     OPTION(NUMBER, "dropout", o.dropout, "P",
            "share of each adapter input that a step leaves out; default 0"),
-    GIVEN(COUNT, "first-layer", o.first_layer, "N", "adapt layers from this one on; default 0"),
+    GIVEN(COUNT, "first-layer", o.first_layer, "N", "adapt layers from this one on; default 0",
+          .most = 10000),
     OPTION(TEXT, "factor", o.factor, "a|b|both",
            "which factor is trained; b alone starts from an orthonormal A; default both"),
 
     HEADING("The steps (begin with 3 epochs in batches of 16 without privacy, with it with the "
             "largest batch that there is time for)"),
-    OPTION(COUNT, "batch", o.batch, "B", "records a step (on average, with privacy); default 16"),
-    GIVEN(COUNT, "steps", o.steps, "N", "default 100"),
+    OPTION(COUNT, "batch", o.batch, "B", "records a step (on average, with privacy); default 16",
+           .least = 1, .most = DURE_DP_RECORDS_MAX),
+    GIVEN(COUNT, "steps", o.steps, "N", "default 100", .least = 1, .most = DURE_DP_STEPS_MAX),
     GIVEN(NUMBER, "epochs", o.epochs, "X",
           "in place of --steps: passes over the records (over N_PUB, with privacy)"),
     OPTION(NUMBER, "learning-rate", o.learning_rate, "X", "default 0.002"),
@@ -67,15 +70,19 @@ static const dure_arg args[] = {
     HEADING("Watching it"),
     OPTION(TEXT, "eval", o.eval, "FILE",
            "records to measure the loss on; the adapter with the lowest loss is kept"),
-    GIVEN(COUNT, "eval-every", o.eval_every, "N", "steps between; default a tenth of the run"),
+    GIVEN(COUNT, "eval-every", o.eval_every, "N", "steps between; default a tenth of the run",
+          .least = 1, .most = DURE_DP_STEPS_MAX),
     GIVEN(COUNT, "patience", o.patience, "N",
-          "end after N evaluations without a lower loss; default never"),
+          "end after N evaluations without a lower loss; default never", .least = 1,
+          .most = DURE_DP_STEPS_MAX),
     FLAG("eval-unprotected", o.eval_unprotected,
          "with privacy: declare that no one in the --eval file wants protection"),
     OPTION(TEXT, "sample-prompt", o.sample_prompt, "TEXT",
            "let the adapter answer this while it is trained"),
-    GIVEN(COUNT, "sample-every", o.sample_every, "N", "steps between; default a tenth of the run"),
-    GIVEN(COUNT, "sample-tokens", o.sample_tokens, "N", "tokens of an answer at most; default 64"),
+    GIVEN(COUNT, "sample-every", o.sample_every, "N", "steps between; default a tenth of the run",
+          .least = 1, .most = DURE_DP_STEPS_MAX),
+    GIVEN(COUNT, "sample-tokens", o.sample_tokens, "N", "tokens of an answer at most; default 64",
+          .least = 1, .most = 1 << 20),
     OPTION(TEXT, "log", o.log, "FILE", "one JSON object a step, for the owner's own eyes"),
     OPTION(TEXT, "tensorboard", o.tensorboard, "DIR",
            "event files for TensorBoard, for the owner's own eyes"),
@@ -101,7 +108,8 @@ static const dure_arg args[] = {
           "what is protected: one record, or one subject with all its records, which name it in "
           "\"subject\"; --records and --batch then count subjects; default record"),
     GIVEN(COUNT, "per-subject", o.per_subject, "K",
-          "records that a chosen subject gives a step at most, in turn; default 8"),
+          "records that a chosen subject gives a step at most, in turn; default 8", .least = 1,
+          .most = DURE_PER_SUBJECT_MAX),
     OPTION(TEXT, "ledger", o.ledger, "FILE",
            "the owner's privacy ledger; default $DURE_LEDGER, else the owner's own"),
     FLAG("no-dp", o.no_dp, "train without differential privacy"),
@@ -109,7 +117,8 @@ static const dure_arg args[] = {
     HEADING("Running (--dry-run says what time and memory it takes, docs/training.md why)"),
     FLAG("dry-run", o.dry_run,
          "say what would be done, in what time, memory and privacy, and do nothing"),
-    OPTION(COUNT, "threads", o.threads, "N", "default: the physical cores"),
+    OPTION(COUNT, "threads", o.threads, "N", "default: the physical cores",
+           .most = DURE_POOL_MAX_THREADS),
     OPTION(TEXT, "device", o.device, "D",
            "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"),
     OPTION(COUNT, "memory", o.memory, "MB",
@@ -178,7 +187,6 @@ static int check_names(void)
 
 static int check_adapter_args(void)
 {
-    if (o.first_layer > 10000) return dure_args_refuse(&usage, "--first-layer is too large");
     if (o.alpha_given && !(o.alpha > 0)) return dure_args_refuse(&usage, "--alpha must be above 0");
     if (o.factors == DURE_LORA_FACTOR_A && !o.init)
         return dure_args_refuse(&usage, "--factor a needs --init: B starts at zero, and with B "
@@ -192,17 +200,10 @@ static int check_adapter_args(void)
 
 static int check_step_args(void)
 {
-    if (o.threads > DURE_POOL_MAX_THREADS)
-        return dure_args_refuse(&usage, "--threads must be at most %d", DURE_POOL_MAX_THREADS);
     if (o.memory > DURE_POLICY_MEMORY_MB_MAX)
         return dure_args_refuse(&usage, "--memory is in MB, at most %u", DURE_POLICY_MEMORY_MB_MAX);
-    if (o.max_length < 2 || o.max_length > 1u << 20)
-        return dure_args_refuse(&usage, "--max-length must be 2 to %u", 1u << 20);
-    if (o.batch == 0) return dure_args_refuse(&usage, "--batch must be at least 1");
     if (o.steps_given && o.epochs_given)
         return dure_args_refuse(&usage, "--steps and --epochs exclude each other");
-    if (o.steps == 0 || o.steps > DURE_DP_STEPS_MAX)
-        return dure_args_refuse(&usage, "--steps must be 1 to %u", DURE_DP_STEPS_MAX);
     if (o.epochs_given && !(o.epochs > 0))
         return dure_args_refuse(&usage, "--epochs must be above 0");
     if (!(o.warmup >= 0) || (o.warmup >= 1 && o.warmup != floor(o.warmup)))
@@ -235,12 +236,6 @@ static int check_watch_args(void)
     if (!o.sample_prompt && (o.sample_every_given || o.sample_tokens_given))
         return dure_args_refuse(&usage, "--sample-every and --sample-tokens are about "
                                         "--sample-prompt");
-    if ((o.eval_every_given && !o.eval_every) || (o.sample_every_given && !o.sample_every))
-        return dure_args_refuse(&usage, "--eval-every and --sample-every must be at least 1");
-    if (o.patience_given && !o.patience)
-        return dure_args_refuse(&usage, "--patience must be at least 1");
-    if (o.sample_tokens == 0 || o.sample_tokens > 1u << 20)
-        return dure_args_refuse(&usage, "--sample-tokens must be 1 to %u", 1u << 20);
     return 0;
 }
 
@@ -272,10 +267,8 @@ static int check_privacy_args(void)
     bool subject = !strcmp(o.unit, "subject");
     if (!subject && strcmp(o.unit, "record") != 0)
         return dure_args_refuse(&usage, "--unit must be record or subject, not '%s'", o.unit);
-    if (o.per_subject_given &&
-        (!subject || o.per_subject == 0 || o.per_subject > DURE_PER_SUBJECT_MAX))
-        return dure_args_refuse(&usage, "--per-subject, 1 to %d, is for --unit subject",
-                                DURE_PER_SUBJECT_MAX);
+    if (o.per_subject_given && !subject)
+        return dure_args_refuse(&usage, "--per-subject is for --unit subject");
     if (o.noise_given && !(o.noise > 0)) return dure_args_refuse(&usage, "--noise must be above 0");
     if (o.clip_norm_given)
         return dure_args_refuse(&usage, "--clip-norm is for training without privacy; with it, "
@@ -295,14 +288,14 @@ int dure_train_options_parse(const dure_train_options **out, int argc, char **ar
     set_defaults();
     *out = &o;
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    int status = parsed == DURE_ARGS_RUN ? 0 : parsed == DURE_ARGS_HELP ? -2 : 2;
-    if (!status) status = check_names();
+    if (parsed != DURE_ARGS_RUN) return parsed;
+    int status = check_names();
     if (!status) status = check_adapter_args();
     if (!status) status = check_step_args();
     if (!status) status = check_device_args();
     if (!status) status = check_watch_args();
     if (!status) status = check_privacy_args();
-    return status == 0 ? -1 : status == -2 ? 0 : status;
+    return status ? status : DURE_ARGS_RUN;
 }
 
 void dure_train_options_fini(void)

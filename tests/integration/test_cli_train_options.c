@@ -75,7 +75,8 @@ static void test_train_names_what_is_wrong_in_the_configuration(void **state)
                          "train.yaml, line 2: there is no option 'lerning-rate'");
     check_config_refused("{steps: 3, lerning-rate: 1}\n", "lerning-rate");
     check_config_refused("steps: 3\nsteps: 4\n", "steps");
-    check_config_refused("steps: many\n", "train.yaml: steps needs a whole number, not 'many'");
+    check_config_refused("steps: many\n",
+                         "train.yaml: steps needs a whole number from 1 to 100000000, not 'many'");
     check_config_refused("any-base: maybe\n", "train.yaml: any-base needs true or false");
     check_config_refused("steps: [1, 2]\n", "train.yaml");
     check_config_refused("config: other.yaml\n", "config");
