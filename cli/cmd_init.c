@@ -35,32 +35,27 @@ typedef struct options {
 
 /* ---- what the model and the evaluation file say ---- */
 
-static dure_err read_shape(dure_base *base, dure_gguf *gguf, dure_diag *diag)
+static void fill_base(dure_base *base, const dure_model_shape *s)
 {
-    dure_model_shape s;
-    dure_err err = dure_model_shape_read(&s, gguf, diag);
-    if (!err) err = dure_gguf_check_finite(gguf, diag);
-    if (err) return err;
-    base->n_layers = s.n_layers;
-    base->n_embd = s.n_embd;
-    base->n_ff = s.n_ff;
-    base->n_head = s.n_head;
-    base->n_head_kv = s.n_head_kv;
-    base->head_dim = s.head_dim;
-    base->n_vocab = s.n_vocab;
-    base->n_context = s.n_context;
-    snprintf(base->architecture, sizeof base->architecture, "%s", s.architecture);
-    return DURE_OK;
+    base->n_layers = s->n_layers;
+    base->n_embd = s->n_embd;
+    base->n_ff = s->n_ff;
+    base->n_head = s->n_head;
+    base->n_head_kv = s->n_head_kv;
+    base->head_dim = s->head_dim;
+    base->n_vocab = s->n_vocab;
+    base->n_context = s->n_context;
+    snprintf(base->architecture, sizeof base->architecture, "%s", s->architecture);
 }
 
 /* Every evaluation record must be usable: a bad line is found now, not in the first round. */
-static dure_err check_eval(const dure_gguf *gguf, const dure_base *base, const char *path,
+static dure_err check_eval(const dure_gguf *gguf, uint32_t n_context, const char *path,
                            dure_diag *diag)
 {
     dure_tokenizer *tokenizer = NULL;
     dure_chat_template chat;
     dure_dataset data = {0};
-    const dure_dataset_opts opts = {.max_length = base->n_context};
+    const dure_dataset_opts opts = {.max_length = n_context};
     dure_err err = dure_tokenizer_new(&tokenizer, gguf, diag);
     if (!err) err = dure_chat_template_open(&chat, NULL, gguf, tokenizer, diag);
     if (!err) err = dure_dataset_read(&data, path, tokenizer, &chat, &opts, diag);
@@ -69,35 +64,28 @@ static dure_err check_eval(const dure_gguf *gguf, const dure_base *base, const c
     return err;
 }
 
-static dure_err read_model(dure_base *base, const options *o, dure_diag *diag)
+static dure_err read_model(dure_model_shape *shape, dure_hash *digest, const options *o,
+                           dure_diag *diag)
 {
     dure_gguf *gguf = NULL;
     dure_err err = dure_gguf_open(&gguf, o->model, NULL, diag);
-    if (!err) err = read_shape(base, gguf, diag);
-    if (!err) err = check_eval(gguf, base, o->eval, diag);
-    if (!err) err = dure_base_digest(&base->digest, o->model, diag);
+    if (!err) err = dure_model_shape_read(shape, gguf, diag);
+    if (!err) err = dure_gguf_check_finite(gguf, diag);
+    if (!err) err = check_eval(gguf, shape->n_context, o->eval, diag);
+    if (!err) err = dure_base_digest(digest, o->model, diag);
     dure_gguf_close(&gguf);
     return err;
 }
 
 /* ---- the settings ---- */
 
-static dure_err fill_layout(dure_settings *s, const options *o, dure_diag *diag)
+static dure_err fill_layout(dure_layout_terms *l, const dure_model_shape *shape, const options *o,
+                            dure_diag *diag)
 {
-    const dure_base *b = &s->terms.base;
-    dure_layout_terms *l = &s->terms.layout;
-    dure_lora_layout layout = {.shape = {.n_layers = b->n_layers,
-                                         .n_embd = b->n_embd,
-                                         .n_ff = b->n_ff,
-                                         .n_head = b->n_head,
-                                         .n_head_kv = b->n_head_kv,
-                                         .head_dim = b->head_dim,
-                                         .n_vocab = b->n_vocab,
-                                         .n_context = b->n_context},
+    dure_lora_layout layout = {.shape = *shape,
                                .rank = (uint32_t)o->rank,
                                .alpha = (float)(o->alpha_given ? o->alpha : 2.0 * (double)o->rank),
                                .first_layer = (uint32_t)o->first_layer};
-    snprintf(layout.shape.architecture, sizeof layout.shape.architecture, "%s", b->architecture);
     dure_err err = dure_lora_targets_parse(&layout.targets, o->targets, diag);
     if (!err) err = dure_lora_layout_check(&layout, diag);
     if (err) return err;
@@ -186,12 +174,14 @@ static dure_err absolute(char out[1024], const char *path, dure_diag *diag)
 
 static dure_err fill_settings(dure_settings *s, const options *o, dure_diag *diag)
 {
+    dure_model_shape shape;
     dure_err err = dure_name_check(o->name, "the federation's name", diag);
     if (!err) err = absolute(s->model, o->model, diag);
     if (!err) err = absolute(s->eval, o->eval, diag);
-    if (!err) err = read_model(&s->terms.base, o, diag);
-    if (!err) err = fill_layout(s, o, diag);
+    if (!err) err = read_model(&shape, &s->terms.base.digest, o, diag);
+    if (!err) err = fill_layout(&s->terms.layout, &shape, o, diag);
     if (err) return err;
+    fill_base(&s->terms.base, &shape);
     fill_terms(&s->terms, o);
     err = dure_dp_grid_bits(&s->terms.training.grid_bits, s->terms.layout.n_active, diag);
     if (!err && protects_site(o)) err = fill_shares(&s->terms, o, diag);
@@ -473,7 +463,7 @@ int dure_cmd_init(int argc, char **argv)
         "      --unit site --epsilon 8 --min-sites 60 --u-min 50 --collusion 10 --targets v"};
     char name[DURE_NAME_SIZE];
     dure_args_result parsed = dure_args_parse(&usage, argc, argv);
-    if (parsed != DURE_ARGS_RUN) return parsed == DURE_ARGS_HELP ? 0 : 2;
+    if (parsed != DURE_ARGS_RUN) return parsed;
     const int refused = check(&asked, &usage);
     if (refused) return refused;
     if (!asked.name) asked.name = default_name(name, asked.dir);
