@@ -552,6 +552,18 @@ static const dure_model_shape of_8b = {.architecture = "llama",
                                        .n_head_kv = 8,
                                        .head_dim = 128};
 
+/* Every matrix of the small base, at the highest rank that it has. */
+static dure_lora_layout largest(bool dora)
+{
+    dure_lora_layout layout = small;
+    layout.rank = 32;
+    layout.ranks[DURE_LORA_K] = layout.ranks[DURE_LORA_V] = 16;
+    layout.targets = (1u << DURE_LORA_TARGETS) - 1;
+    layout.first_layer = 0;
+    layout.dora = dora;
+    return layout;
+}
+
 /* The bound on a file follows the base: every adapter of rank 256 is below it, and not far. */
 static void test_adapter_bytes_are_bounded_by_the_base(void **state)
 {
@@ -559,11 +571,7 @@ static void test_adapter_bytes_are_bounded_by_the_base(void **state)
     const size_t values = dure_lora_count_most(&of_8b) * sizeof(float);
     assert_true(values > (size_t)2 << 30);
     assert_in_range(dure_adapter_bytes_most(&of_8b), values, values + ((size_t)256 << 20));
-    dure_lora_layout layout = small;
-    layout.rank = 32;
-    layout.ranks[DURE_LORA_K] = layout.ranks[DURE_LORA_V] = 16;
-    layout.targets = (1u << DURE_LORA_TARGETS) - 1;
-    layout.first_layer = 0;
+    const dure_lora_layout layout = largest(false);
     dure_lora *lora = make(&layout);
     dure_buf bytes;
     encode(&bytes, lora, NULL);
@@ -581,12 +589,7 @@ static void test_peft_file_is_as_large_as_an_adapter_can_be(void **state)
     dure_diag diag = {{0}};
     /* 256 times the in and out features of the seven matrices, and their magnitudes. */
     assert_int_equal(dure_lora_count_most(&of_8b), 32 * (256 * 81920 + 43008));
-    dure_lora_layout layout = small;
-    layout.rank = 32;
-    layout.ranks[DURE_LORA_K] = layout.ranks[DURE_LORA_V] = 16;
-    layout.targets = (1u << DURE_LORA_TARGETS) - 1;
-    layout.first_layer = 0;
-    layout.dora = true;
+    const dure_lora_layout layout = largest(true);
     assert_ok(dure_lora_layout_check(&layout, NULL));
     assert_int_equal(dure_lora_count_most(&layout.shape),
                      dure_lora_count(&layout, DURE_LORA_FACTOR_BOTH));
