@@ -156,6 +156,7 @@ dure_err session_download(dure_session *s, download_for what, const uint8_t dige
 static dure_err download_failed(dure_session *s, const char *why, dure_diag *diag)
 {
     session_report(s, "download_failed", json_pack("{s:s}", "why", why));
+    if (session_is_catching_up(s)) return session_stop_following(s, diag);
     return session_give_up(s, "a download failed", diag);
 }
 

@@ -1,10 +1,11 @@
 /* Shared by the files of the session: session.c (life, connection, loop), session_open.c (the
- * checks of a new round), session_round.c (the round in hand), session_result.c (what comes of it).
- */
+ * checks of a new round), session_round.c (the round in hand), session_result.c (what comes of it),
+ * session_follow.c (what lies between two results), session_log.c (the copy of the log). */
 #pragma once
 
 #include "client/session.h"
 #include "client/work.h"
+#include "ledger/event.h"
 #include "ledger/leaf_log.h"
 #include "ledger/witness.h"
 #include "net/dealer.h"
@@ -12,6 +13,13 @@
 #include "secagg/client.h"
 
 #include <signal.h>
+
+/* From one adapter to the next, as an entry of the log says it. */
+typedef struct session_step {
+    uint64_t index;
+    dure_hash t3, sum, adapter_out;
+    uint32_t n_summed; /* |U3| */
+} session_step;
 
 /* The round in hand, from OPEN to its result. */
 typedef struct session_round {
@@ -28,9 +36,10 @@ typedef struct session_round {
     dure_msg_fetch fetch;        /* asked for before it could be served */
     uint32_t sent_from, sent_to; /* chunks that went over the present connection */
     uint64_t sent_ms;            /* the last of them */
-    dure_msg *result; /* owned; waits for the sum to be downloaded. Without config: of a round that
-                         this site was not in, or has forgotten */
-    double loss;      /* mean over the round's steps, for the owner's screen */
+    dure_msg *result;  /* owned; waits for the sum to be downloaded. Without config: of a round that
+                          this site was not in, or has forgotten */
+    session_step step; /* whose sum is downloaded: that of the result, or of a round before it */
+    double loss;       /* mean over the round's steps, for the owner's screen */
     uint32_t n_losses;
 } session_round;
 
@@ -93,7 +102,8 @@ struct dure_session {
     uint64_t greet_ms;  /* HELLO is due then; 0: it is not */
     bool open_missed;   /* a round was opened while the last one's result was being taken */
     bool result_missed; /* a result was passed over; what comes right behind it follows it */
-    bool all_done;      /* the coordinator said that no round will follow */
+    bool vouch_owed; /* entries that are missing in the copy decide whether the log is cosigned */
+    bool all_done;   /* the coordinator said that no round will follow */
     bool away;
     volatile sig_atomic_t stop;
 };
@@ -130,8 +140,10 @@ DURE_MUST_USE dure_err session_make_refusal(dure_msg *out, const dure_session *s
 DURE_MUST_USE dure_err session_read_note(dure_note **out, const dure_session *s, dure_span text,
                                          dure_diag *diag);
 /* The adapter that the round after the last known result starts from; before any, the one that the
- * terms determine. */
+ * terms determine, which the other gives. */
 DURE_MUST_USE dure_err session_next_start(dure_hash *out, const dure_session *s, dure_diag *diag);
+DURE_MUST_USE dure_err session_first_adapter(dure_hash *out, const dure_session *s,
+                                             dure_diag *diag);
 void session_take_proof(dure_merkle_proof *out, const uint8_t (*hashes)[DURE_DIGEST_BYTES],
                         size_t n);
 /* A proof may begin at `head`: HELLO said so. */
@@ -166,6 +178,38 @@ DURE_MUST_USE dure_err session_on_sum(dure_session *s, dure_diag *diag);
  */
 DURE_MUST_USE dure_err session_revive(dure_session *s, dure_diag *diag);
 
+/* The sum can be followed only from the adapter that the round started from. The first one is made
+ * here: it follows from the terms, and no coordinator has to be asked for it. */
+DURE_MUST_USE dure_err session_can_follow(bool *can, dure_session *s, const uint8_t adapter_in[32],
+                                          dure_diag *diag);
+/* DURE_ERR_AUTH when an entry counts this site in a round in which it gave no shares, or with
+ * survivors that it did not sign. */
+DURE_MUST_USE dure_err session_check_my_part(const dure_session *s, const dure_event_round *e,
+                                             dure_diag *diag);
+/* The next round has to follow this one; not saved. One that comes late changes nothing. */
+void session_note_result(dure_site_state *state, const session_step *result);
+/* A round between does not come: the result is noted, and not cosigned. */
+DURE_MUST_USE dure_err session_stop_following(dure_session *s, dure_diag *diag);
+
+/* session_follow.c */
+/* The copy has all between the last result that this site knows (or the log's beginning) and entry
+ * `index`, and no round was closed there. */
+DURE_MUST_USE dure_err session_follows_directly(bool *directly, const dure_session *s,
+                                                uint64_t index, dure_diag *diag);
+void session_step_of(session_step *out, uint64_t index, const dure_event_round *e);
+/* Whether this site can make the steps that lead to a result of others, entry `index`, and the
+ * first of them: those of all rounds that it was not shown, if it can, else that of the result
+ * alone. */
+DURE_MUST_USE dure_err session_find_way(bool *can, session_step *first, dure_session *s,
+                                        uint64_t index, const dure_event_round *last,
+                                        dure_diag *diag);
+/* The step in hand is made, and is not the result's yet. */
+DURE_MUST_USE dure_err session_next_step(dure_session *s, dure_diag *diag);
+bool session_is_catching_up(const dure_session *s);
+/* Notes `result` (may be NULL), and cosigns the log that was verified last if this site has
+ * followed every round that closes in it. */
+DURE_MUST_USE dure_err session_vouch(dure_session *s, const session_step *result, dure_diag *diag);
+
 /* session_log.c */
 DURE_MUST_USE dure_err session_open_log(dure_session *s, dure_diag *diag);
 void session_close_log(dure_session *s);
@@ -180,10 +224,6 @@ DURE_MUST_USE dure_err session_on_entries(dure_session *s, const dure_msg_entrie
  * forgotten. */
 DURE_MUST_USE dure_err session_on_new_epoch(dure_session *s, const dure_msg_new_epoch *e,
                                             dure_diag *diag);
-/* The copy has all between the last result that this site knows (or the log's beginning) and entry
- * `index`, and no round was closed there. */
-DURE_MUST_USE dure_err session_follows_directly(bool *directly, const dure_session *s,
-                                                uint64_t index, dure_diag *diag);
 /* The copy lacks nothing that can be had. */
 bool session_log_is_whole(const dure_session *s);
 /* Keeps the sum that led to the present adapter, for a coordinator that loses it. */

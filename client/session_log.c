@@ -64,10 +64,14 @@ static dure_err check_copy(dure_session *s, dure_diag *diag)
 static dure_err forget_lost_result(dure_session *s, dure_diag *diag)
 {
     dure_site_state *state = &s->site.state;
-    if (state->result_index == 0 || state->result_index < dure_witness_head(s->witness).n)
-        return DURE_OK;
-    state->result_t3 = state->result_adapter = (dure_hash){{0}};
-    state->result_index = 0;
+    const uint64_t n = dure_witness_head(s->witness).n;
+    const bool lost = state->result_index && state->result_index >= n;
+    if (!lost && state->proven <= n) return DURE_OK;
+    if (state->proven > n) state->proven = n;
+    if (lost) {
+        state->result_t3 = state->result_adapter = (dure_hash){{0}};
+        state->result_index = 0;
+    }
     return dure_site_save_state(&s->site, diag);
 }
 
@@ -120,26 +124,6 @@ dure_err session_settle_log(dure_session *s, dure_diag *diag)
     const log_copy *c = &s->copy;
     const bool pending = c->log && c->have > dure_leaf_log_size(c->log);
     return pending && c->have == dure_witness_head(s->witness).n ? keep(s, diag) : DURE_OK;
-}
-
-dure_err session_follows_directly(bool *directly, const dure_session *s, uint64_t index,
-                                  dure_diag *diag)
-{
-    const dure_leaf_log *log = s->copy.log;
-    const uint64_t last = s->site.state.result_index;
-    dure_event *event = calloc(1, sizeof *event);
-    dure_err err = event ? DURE_OK : DURE_ERR_NOMEM;
-    *directly = log && dure_leaf_log_size(log) >= index;
-    for (uint64_t i = last ? last + 1 : 0; !err && *directly && i < index; i++) {
-        dure_buf leaf;
-        err = dure_leaf_log_read(&leaf, log, i, diag);
-        if (err) break;
-        err = dure_event_decode(event, dure_buf_span(&leaf), diag);
-        dure_buf_fini(&leaf);
-        *directly = !err && event->kind != DURE_EVENT_CLOSED;
-    }
-    free(event);
-    return err;
 }
 
 bool session_log_is_whole(const dure_session *s)
@@ -205,6 +189,8 @@ dure_err session_on_entries(dure_session *s, const dure_msg_entries *e, dure_spa
     }
     if (err == DURE_ERR_LIMIT) return too_much(s, ahead);
     if (!err) err = session_settle_log(s, diag);
+    if (!err && s->vouch_owed && !ahead && session_log_is_whole(s) && !s->round.result)
+        err = session_vouch(s, NULL, diag);
     /* The next ones at once, when there are any; ahead of its result, for a while. */
     if (c->have > before) c->asked_ms = c->have < seen ? 0 : dure_clock_monotonic_ms();
     return err;

@@ -254,6 +254,8 @@ static dure_err check_cited(dure_session *s, const dure_config *config, const du
     session_take_proof(proof, open->consistency, open->n_consistency);
     if (!err) err = session_check_history(s, head, open->checkpoint, proof, diag);
     if (!err) err = keep_cited(s, head->n, open->checkpoint, diag);
+    /* A quorum speaks for it; saved with the round's number, before anything is sent. */
+    if (!err && s->site.state.proven < head->n) s->site.state.proven = head->n;
     free(proof);
     return err;
 }
@@ -318,10 +320,10 @@ static dure_err check_own(const dure_session *s, const dure_config *config, uint
 }
 
 /* Nothing else is public: zero before the first result, and B is zero in the adapter of then. */
-static dure_err first_adapter(dure_hash *out, const dure_terms *terms, dure_diag *diag)
+dure_err session_first_adapter(dure_hash *out, const dure_session *s, dure_diag *diag)
 {
     dure_buf file;
-    dure_err err = dure_global_adapter_first(&file, terms, diag);
+    dure_err err = dure_global_adapter_first(&file, &s->site.invitation.terms, diag);
     if (err) return err;
     err = dure_hash_bytes(out, dure_buf_span(&file));
     dure_buf_fini(&file);
@@ -331,7 +333,7 @@ static dure_err first_adapter(dure_hash *out, const dure_terms *terms, dure_diag
 dure_err session_next_start(dure_hash *out, const dure_session *s, dure_diag *diag)
 {
     *out = s->site.state.result_adapter;
-    return has_result(s) ? DURE_OK : first_adapter(out, &s->site.invitation.terms, diag);
+    return has_result(s) ? DURE_OK : session_first_adapter(out, s, diag);
 }
 
 /* A round follows the last result, which this site knows from its own part in it or from the log

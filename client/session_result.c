@@ -191,7 +191,7 @@ static dure_err recompute(dure_buf *next, const dure_session *s, dure_diag *diag
     if (!sum) return DURE_ERR_NOMEM;
     dure_server_step_sum_take(sum, s->load.bytes.data, n);
     dure_err err = dure_global_adapter_next(next, terms, dure_buf_span(&s->adapter), sum,
-                                            s->round.n_summed, diag);
+                                            s->round.step.n_summed, diag);
     free(sum);
     return err;
 }
@@ -209,20 +209,6 @@ static dure_err store_adapter(dure_session *s, dure_buf *next, const dure_hash *
     s->adapter_digest = *digest;
     *next = (dure_buf){0};
     return DURE_OK;
-}
-
-static dure_err cosign(dure_session *s, dure_diag *diag)
-{
-    dure_cosignature cosignature;
-    dure_merkle_head head = dure_witness_head(s->witness);
-    dure_err err =
-        dure_witness_cosign(&cosignature, s->witness, &s->site.sign, (uint64_t)dure_clock_wall_s());
-    if (err) return err;
-    dure_msg msg = {.type = DURE_MSG_COSIGN,
-                    .u.cosign = {.checkpoint_size = head.n, .time_s = cosignature.time_s}};
-    memcpy(msg.u.cosign.checkpoint_root, head.root.b, DURE_DIGEST_BYTES);
-    memcpy(msg.u.cosign.signature, cosignature.signature, DURE_SIGNATURE_BYTES);
-    return session_send(NULL, s, &msg, NULL, diag);
 }
 
 static dure_err report_done(dure_session *s)
@@ -247,16 +233,34 @@ static dure_err report_done(dure_session *s)
     return err;
 }
 
-/* The next round has to follow this result. */
-static void note_result(dure_site_state *state, const dure_msg_result *r)
+void session_note_result(dure_site_state *state, const session_step *result)
 {
-    if (r->leaf_index < state->result_index) return; /* it comes late */
-    memcpy(state->result_t3.b, r->t3, sizeof state->result_t3.b);
-    memcpy(state->result_adapter.b, r->adapter_digest, sizeof state->result_adapter.b);
-    state->result_index = r->leaf_index;
+    if (result->index < state->result_index) return;
+    state->result_t3 = result->t3;
+    state->result_adapter = result->adapter_out;
+    state->result_index = result->index;
 }
 
-/* All is verified: remember it, cosign, and be ready for the next round. */
+static session_step step_of_message(const dure_msg_result *r, uint32_t n_summed)
+{
+    session_step step = {.index = r->leaf_index, .n_summed = n_summed};
+    memcpy(step.t3.b, r->t3, sizeof step.t3.b);
+    memcpy(step.sum.b, r->sum_digest, sizeof step.sum.b);
+    memcpy(step.adapter_out.b, r->adapter_digest, sizeof step.adapter_out.b);
+    return step;
+}
+
+/* One that comes late is remembered, and says nothing about the log of now. */
+static dure_err remember(dure_session *s, const dure_msg_result *r, bool outdated, dure_diag *diag)
+{
+    const session_step result = step_of_message(r, 0);
+    if (!outdated) return session_vouch(s, &result, diag);
+    session_note_result(&s->site.state, &result);
+    return dure_site_save_state(&s->site, diag);
+}
+
+/* All is verified, but perhaps the sum, of who has lost the adapter that it started from: remember
+ * it, cosign, and be ready for the next round. */
 static dure_err finish(dure_session *s, dure_diag *diag)
 {
     dure_site_state *state = &s->site.state;
@@ -267,53 +271,46 @@ static dure_err finish(dure_session *s, dure_diag *diag)
     dure_buf_init(&state->round_config, DURE_CONFIG_BYTES_MAX);
     state->round_hash = (dure_hash){{0}};
     state->round_u2 = state->round_u3 = (dure_members){{0}};
-    note_result(state, &s->round.result->u.result);
-    dure_err err = dure_site_save_state(&s->site, diag);
-    if (!err && !s->round.outdated) err = cosign(s, diag);
+    dure_err err = remember(s, &s->round.result->u.result, s->round.outdated, diag);
     if (!err) err = report_done(s);
     session_drop_round(s);
     return err;
 }
 
-/* The same for a round that this site was not in: it says that the log extends what it saw, and
- * follows its result. */
-static dure_err accept_others(dure_session *s, const dure_msg_result *r, bool outdated,
-                              dure_diag *diag)
-{
-    note_result(&s->site.state, r);
-    dure_err err = dure_site_save_state(&s->site, diag);
-    return err || outdated ? err : cosign(s, diag);
-}
-
+/* The same for a round that this site was not in. */
 static dure_err finish_others(dure_session *s, dure_diag *diag)
 {
-    dure_err err = accept_others(s, &s->round.result->u.result, s->round.outdated, diag);
+    dure_err err = remember(s, &s->round.result->u.result, s->round.outdated, diag);
     session_drop_round(s);
     return err;
 }
 
+dure_err session_stop_following(dure_session *s, dure_diag *diag)
+{
+    session_end_download(s);
+    return finish_others(s, diag);
+}
+
 dure_err session_on_sum(dure_session *s, dure_diag *diag)
 {
-    const dure_msg_result *r = &s->round.result->u.result;
+    const session_step *step = &s->round.step;
     dure_buf next;
     dure_hash digest;
     dure_err err = recompute(&next, s, diag);
     if (!err) err = dure_hash_bytes(&digest, dure_buf_span(&next));
-    if (!err && !dure_ct_equal(digest.b, r->adapter_digest, sizeof digest.b)) {
+    if (!err && !dure_hash_equal(&digest, &step->adapter_out)) {
         err = wrong(diag, "the new adapter does not follow from the sum");
     }
     if (!err) err = session_keep_sum(s, dure_buf_span(&s->load.bytes), diag);
     if (!err) err = store_adapter(s, &next, &digest, diag);
-    if (!err) err = s->round.config ? finish(s, diag) : finish_others(s, diag);
     dure_buf_fini(&next);
-    return err;
+    if (err) return err;
+    if (session_is_catching_up(s)) return session_next_step(s, diag);
+    return s->round.config ? finish(s, diag) : finish_others(s, diag);
 }
 
-/* The sum can be followed only from the adapter that the round started from; a site without it
- * verifies the entry, and the adapter comes with the next round. The first one is made here: it
- * follows from the terms, and before the first result no coordinator has to be asked for it. */
-static dure_err can_follow(bool *can, dure_session *s, const uint8_t adapter_in[32],
-                           dure_diag *diag)
+dure_err session_can_follow(bool *can, dure_session *s, const uint8_t adapter_in[32],
+                            dure_diag *diag)
 {
     dure_buf first;
     dure_hash digest;
@@ -330,9 +327,7 @@ static dure_err can_follow(bool *can, dure_session *s, const uint8_t adapter_in[
 
 /* ---- the result of a round that this site was not in, or not to its end ---- */
 
-/* It is not counted in a round in which it gave no shares, nor with survivors that it did not
- * sign. */
-static dure_err check_my_part(const dure_session *s, const dure_event_round *e, dure_diag *diag)
+dure_err session_check_my_part(const dure_session *s, const dure_event_round *e, dure_diag *diag)
 {
     const dure_site_state *state = &s->site.state;
     if (state->signed_round == e->round && !dure_hash_equal(&state->signed_t3, &e->t3))
@@ -363,39 +358,46 @@ static dure_err check_start(const dure_session *s, const dure_msg_result *r,
 /* Whoever was in the round checks the sum, but a coordinator can see to it that nobody was to its
  * end. So all who hold the adapter that the round started from follow the sum to the next one. A
  * round in hand is over then, whether it was this one's or was opened beside it. */
-static dure_err follow_others(dure_session *s, dure_msg **msg, const dure_event_round *e,
+static dure_err follow_others(dure_session *s, dure_msg **msg, const session_step *first,
                               dure_diag *diag)
 {
-    dure_round_outcome outcome;
     dure_err err = session_give_up(s, "the result of another round came", diag);
     if (err) return err;
-    logged_view(&outcome, e);
-    s->round.n_summed = (uint32_t)dure_members_count(&outcome.u3);
+    s->round.step = *first;
     s->round.result = *msg;
     *msg = NULL;
-    return session_download(s, DOWNLOAD_SUM, s->round.result->u.result.sum_digest, diag);
+    return session_download(s, DOWNLOAD_SUM, first->sum.b, diag);
 }
 
-/* What the next round has to start from is in the log. Nothing is followed from an entry that is
- * known already, or older. */
+/* Nothing is followed from an entry that is proven, and nothing again that led to the adapter which
+ * is there. */
+static bool is_news(const dure_session *s, const dure_msg_result *r)
+{
+    const bool made =
+        s->adapter.n && dure_ct_equal(s->adapter_digest.b, r->adapter_digest, DURE_DIGEST_BYTES);
+    return r->leaf_index >= s->site.state.proven && !made;
+}
+
+/* What the next round has to start from is in the log. */
 static dure_err on_others_result(dure_session *s, dure_msg **msg, dure_diag *diag)
 {
     const dure_msg_result *r = &(*msg)->u.result;
-    const bool news = r->leaf_index > s->site.state.result_index;
+    const dure_site_state *state = &s->site.state;
+    session_step first;
     bool outdated = false, follow = false;
     dure_event *event = calloc(1, sizeof *event);
     dure_err err = event ? dure_event_decode(event, r->leaf, diag) : DURE_ERR_NOMEM;
     if (!err) err = check_event(r, event, diag);
-    if (!err) err = check_my_part(s, &event->u.round, diag);
+    if (!err) err = session_check_my_part(s, &event->u.round, diag);
     if (!err) err = check_inclusion(&outdated, s, r, diag);
-    if (!err && !outdated && news) {
+    if (!err && !outdated && r->leaf_index > state->result_index)
         err = check_start(s, r, &event->u.round, diag);
-        if (!err) err = can_follow(&follow, s, event->u.round.adapter_in.b, diag);
-    }
+    if (!err && !outdated && is_news(s, r))
+        err = session_find_way(&follow, &first, s, r->leaf_index, &event->u.round, diag);
     if (!err && follow)
-        err = follow_others(s, msg, &event->u.round, diag);
+        err = follow_others(s, msg, &first, diag);
     else if (!err && !outdated)
-        err = accept_others(s, r, false, diag);
+        err = remember(s, r, false, diag);
     free(event);
     return err;
 }
@@ -436,12 +438,12 @@ static dure_err take_result(dure_session *s, dure_msg **msg, dure_diag *diag)
         return on_others_result(s, msg, diag);
     }
     err = check_leaf(s, r, diag);
-    if (!err) err = can_follow(&follow, s, s->round.config->adapter_digest, diag);
+    if (!err) err = session_can_follow(&follow, s, s->round.config->adapter_digest, diag);
     if (err) return err;
+    s->round.step = step_of_message(r, s->round.n_summed);
     s->round.result = *msg;
     *msg = NULL;
-    if (!follow) return finish(s, diag);
-    return session_download(s, DOWNLOAD_SUM, s->round.result->u.result.sum_digest, diag);
+    return follow ? session_download(s, DOWNLOAD_SUM, s->round.step.sum.b, diag) : finish(s, diag);
 }
 
 dure_err session_on_result(dure_session *s, dure_msg **msg, dure_diag *diag)

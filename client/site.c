@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define STATE_VERSION 3 /* 2: without result_index */
+#define STATE_VERSION 4 /* 2: without result_index; 3: without proven */
 #define STATE_OLDEST 2
 #define STATE_MAX_BYTES (256u * 1024)
 
@@ -80,6 +80,7 @@ static void put_state(dure_buf *out, const dure_site_state *s)
     dure_put_u64(out, s->ledger_entries);
     dure_put_raw(out, s->ledger_head.b, sizeof s->ledger_head.b);
     dure_put_u64(out, s->result_index);
+    dure_put_u64(out, s->proven);
 }
 
 static dure_err take_flag(bool *out, dure_reader *r)
@@ -138,6 +139,9 @@ static dure_err take_state(dure_site_state *s, uint32_t *version, dure_reader *r
     if (!err) err = dure_take_u64(&s->ledger_entries, r);
     if (!err) err = dure_take_copy(s->ledger_head.b, r, sizeof s->ledger_head.b);
     if (!err && *version >= 3) err = dure_take_u64(&s->result_index, r);
+    /* An older one took every result that it knew for right. */
+    s->proven = s->result_index ? s->result_index + 1 : 0;
+    if (!err && *version >= 4) err = dure_take_u64(&s->proven, r);
     return err ? err : dure_reader_end(r);
 }
 

@@ -58,7 +58,9 @@ typedef struct dure_site_state {
     dure_hash result_t3;             /* of the last result that was verified, its adapter, and */
     dure_hash result_adapter;        /* the entry of the log that closed its round; */
     uint64_t result_index;           /* zero: none yet */
-    uint64_t ledger_entries;         /* head of the owner's ledger when it was last used */
+    uint64_t proven; /* entries of the log in which every round that closes was followed here, or
+                        was cosigned by a quorum */
+    uint64_t ledger_entries; /* head of the owner's ledger when it was last used */
     dure_hash ledger_head;
 } dure_site_state;
 

@@ -104,16 +104,36 @@ static dure_err sync_folder_of(const char *path)
     return failed ? DURE_ERR_IO : DURE_OK;
 }
 
+static dure_err set_path(dure_file_writer *w, const char *path, dure_diag *diag)
+{
+    int n = snprintf(w->path, sizeof w->path, "%s", path);
+    if (n >= 0 && (size_t)n < sizeof w->path) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_LIMIT, "the path %s is too long", path);
+}
+
+static dure_err open_temporary(dure_file_writer *w, mode_t mode, dure_diag *diag)
+{
+    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+    return w->fd < 0 ? dure_file_errno(diag, "create", w->temporary) : DURE_OK;
+}
+
 dure_err dure_file_writer_init(dure_file_writer *w, const char *path, mode_t mode, dure_diag *diag)
 {
     w->fd = -1;
-    int n = snprintf(w->path, sizeof w->path, "%s", path);
-    if (n < 0 || (size_t)n >= sizeof w->path)
-        return dure_diag_set(diag, DURE_ERR_LIMIT, "the path %s is too long", path);
+    dure_err err = set_path(w, path, diag);
+    if (err) return err;
     snprintf(w->temporary, sizeof w->temporary, "%s.tmp-%ld", path, (long)getpid());
-    w->fd = open(w->temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
-    if (w->fd < 0) return dure_file_errno(diag, "create", w->temporary);
-    return DURE_OK;
+    return open_temporary(w, mode, diag);
+}
+
+dure_err dure_file_writer_begin(dure_file_writer *w, const char *temporary, mode_t mode,
+                                dure_diag *diag)
+{
+    w->fd = -1;
+    dure_err err = set_path(w, temporary, diag);
+    if (err) return err;
+    memcpy(w->temporary, w->path, sizeof w->path);
+    return open_temporary(w, mode, diag);
 }
 
 dure_err dure_file_writer_put(dure_file_writer *w, dure_span bytes, dure_diag *diag)
@@ -131,6 +151,12 @@ dure_err dure_file_writer_commit(dure_file_writer *w, dure_diag *diag)
     if (!err && sync_folder_of(w->path)) err = dure_file_errno(diag, "sync the folder of", w->path);
     if (err) unlink(w->temporary);
     return err;
+}
+
+dure_err dure_file_writer_commit_to(dure_file_writer *w, const char *path, dure_diag *diag)
+{
+    dure_err err = set_path(w, path, diag);
+    return err ? err : dure_file_writer_commit(w, diag);
 }
 
 void dure_file_writer_fini(dure_file_writer *w)

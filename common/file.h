@@ -28,6 +28,12 @@ typedef struct dure_file_writer {
 } dure_file_writer;
 DURE_MUST_USE dure_err dure_file_writer_init(dure_file_writer *w, const char *path, mode_t mode,
                                              dure_diag *diag);
+/* For a file whose name only its bytes tell: written at `temporary`, over what another life may
+ * have left there, and put at a path of the same file system that is given at the end. */
+DURE_MUST_USE dure_err dure_file_writer_begin(dure_file_writer *w, const char *temporary,
+                                              mode_t mode, dure_diag *diag);
+DURE_MUST_USE dure_err dure_file_writer_commit_to(dure_file_writer *w, const char *path,
+                                                  dure_diag *diag);
 DURE_MUST_USE dure_err dure_file_writer_put(dure_file_writer *w, dure_span bytes, dure_diag *diag);
 DURE_MUST_USE dure_err dure_file_writer_commit(dure_file_writer *w, dure_diag *diag);
 void dure_file_writer_fini(dure_file_writer *w);

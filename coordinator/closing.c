@@ -2,7 +2,7 @@
 #include "coordinator/coordinator_int.h"
 
 #include "common/clock.h"
-#include "federation/global_adapter.h"
+#include "coordinator/next_adapter.h"
 #include "federation/server_step.h"
 #include "registry/blob.h"
 
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_FIRST_MS = 2000, RETRY_MOST_MS = 60000, SUM_MAX_BYTES = 1 << 30 };
+enum { RETRY_FIRST_MS = 2000, RETRY_MOST_MS = 60000 };
 
 /* ---- the end of a round without a sum ---- */
 
@@ -140,7 +140,7 @@ static uint64_t parent_of(dure_coordinator *c)
     return dure_registry_find(&version, c->registry, hex, NULL) ? 0 : version.number;
 }
 
-static dure_err register_version(dure_coordinator *c, dure_span file, dure_diag *diag)
+static dure_err register_version(dure_coordinator *c, dure_diag *diag)
 {
     dure_buf leaf = {0};
     dure_candidate candidate = {.parent = parent_of(c),
@@ -149,81 +149,36 @@ static dure_err register_version(dure_coordinator *c, dure_span file, dure_diag 
                                 .created_s = dure_clock_wall_s()};
     dure_err err = dure_coordinator_closed_leaf(&candidate.ledger_index, &leaf, c, diag);
     dure_buf_fini(&leaf);
-    if (!err) err = dure_registry_add(&c->gating.version, c->registry, &candidate, file, diag);
+    if (!err)
+        err = dure_registry_add_stored(&c->gating.version, c->registry, &candidate,
+                                       &c->now.row.adapter_out, diag);
     return err;
 }
 
 static dure_err begin_gate(dure_coordinator *c, dure_diag *diag);
 
-/* The file is gone from memory when it is parsed. */
-static dure_err parse_present(dure_lora **out, dure_coordinator *c, const char *blobs,
-                              dure_diag *diag)
-{
-    dure_buf present = {0};
-    dure_err err = dure_blob_get(&present, blobs, &c->now.row.adapter_in,
-                                 DURE_REGISTRY_MAX_ADAPTER_BYTES, diag);
-    if (!err)
-        err = dure_global_adapter_parse(out, &c->folder.settings.terms, dure_buf_span(&present),
-                                        diag);
-    dure_buf_fini(&present);
-    return err;
-}
-
-/* The stored sum, decoded where it lies. */
-static dure_err load_sum(dure_buf *out, dure_coordinator *c, const char *blobs, dure_diag *diag)
-{
-    const size_t n = c->now.config->n_words;
-    dure_err err = dure_blob_get(out, blobs, &c->now.row.sum, SUM_MAX_BYTES, diag);
-    if (err) return err;
-    if (out->n != 4 * n)
-        return dure_diag_set(diag, DURE_ERR_FORMAT, "the stored sum has the wrong length");
-    dure_server_step_sum_take((int32_t *)(void *)out->data, out->data, n);
-    return DURE_OK;
-}
-
-/* Never more in memory than an adapter, the sum and the packed factor, or an adapter twice.
- * *senseless: no honest sites sum to this. */
-static dure_err step_adapter(dure_buf *next, bool *senseless, dure_coordinator *c,
-                             const char *blobs, dure_diag *diag)
-{
-    const dure_terms *terms = &c->folder.settings.terms;
-    dure_lora *lora = NULL;
-    dure_buf sum = {0};
-    dure_diag why = {{0}};
-    dure_err err = parse_present(&lora, c, blobs, diag);
-    if (!err) err = load_sum(&sum, c, blobs, diag);
-    if (err) goto out;
-    err = dure_global_adapter_step(lora, terms, (const int32_t *)(const void *)sum.data,
-                                   c->now.row.n_survivors, &why);
-    dure_buf_fini(&sum);
-    if (!err) err = dure_global_adapter_encode(next, lora, terms, &why);
-    if (err && why.text[0]) dure_diag_set(diag, err, "%s", why.text);
-    *senseless = err == DURE_ERR_PROTO;
-out:
-    dure_buf_fini(&sum);
-    dure_lora_free(&lora);
-    return err;
-}
-
 /* Also after a restart between the sum and the result. */
 dure_err dure_coordinator_take_up_sum(dure_coordinator *c, dure_diag *diag)
 {
     char *blobs = dure_folder_path(&c->folder, DURE_FOLDER_BLOBS);
-    dure_buf next = {0};
-    bool senseless = false;
+    const dure_next_adapter next = {.terms = &c->folder.settings.terms,
+                                    .blobs = blobs,
+                                    .adapter_in = c->now.row.adapter_in,
+                                    .sum = c->now.row.sum,
+                                    .n_sites = c->now.row.n_survivors};
+    dure_diag why = {{0}};
     give_memory_back();
     dure_err err = blobs ? dure_aggregate_remove(c->now.aggregate, diag) : DURE_ERR_NOMEM;
-    if (!err) err = step_adapter(&next, &senseless, c, blobs, diag);
-    if (senseless) {
-        dure_diag why = diag ? *diag : (dure_diag){{0}};
-        err = dure_coordinator_abandon(c, why.text, diag); /* the round ends without its sum */
+    if (err) goto out;
+    err = dure_next_adapter_make(&c->now.row.adapter_out, &next, &why);
+    if (err == DURE_ERR_PROTO) { /* no honest sites sum to this: the round ends without its sum */
+        err = dure_coordinator_abandon(c, why.text, diag);
         goto out;
     }
-    if (!err) err = dure_blob_put(&c->now.row.adapter_out, blobs, dure_buf_span(&next), diag);
-    if (!err) err = register_version(c, dure_buf_span(&next), diag);
+    if (err && why.text[0]) dure_diag_set(diag, err, "%s", why.text);
+    if (!err) err = register_version(c, diag);
     if (!err) err = begin_gate(c, diag);
 out:
-    dure_buf_fini(&next);
     free(blobs);
     return err;
 }

@@ -2,10 +2,10 @@
 
 #include "crypto/wipe.h"
 #include "federation/server_step.h"
-#include "model/adapter_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 dure_err dure_global_adapter_layout(dure_lora_layout *out, const dure_terms *terms, dure_diag *diag)
 {
@@ -33,45 +33,36 @@ dure_err dure_global_adapter_layout(dure_lora_layout *out, const dure_terms *ter
     return DURE_OK;
 }
 
-dure_err dure_global_adapter_encode(dure_buf *out, const dure_lora *lora, const dure_terms *terms,
-                                    dure_diag *diag)
+static void make_notes(dure_adapter_notes *out, const dure_terms *terms)
 {
-    dure_adapter_notes notes = {.texts = NULL};
-    dure_buf_init(out, SIZE_MAX / 2);
-    dure_hex_encode(notes.base_digest, terms->base.digest.b, sizeof terms->base.digest.b);
-    dure_err err = dure_adapter_encode(out, lora, &notes, diag);
-    if (err) dure_buf_fini(out);
-    return err;
+    *out = (dure_adapter_notes){.texts = NULL};
+    dure_hex_encode(out->base_digest, terms->base.digest.b, sizeof terms->base.digest.b);
 }
 
 dure_err dure_global_adapter_first(dure_buf *out, const dure_terms *terms, dure_diag *diag)
 {
     dure_lora_layout layout;
+    dure_adapter_notes notes;
     dure_lora *lora = NULL;
-    *out = (dure_buf){0};
+    dure_buf_init(out, SIZE_MAX / 2);
     dure_err err = dure_global_adapter_layout(&layout, terms, diag);
     if (!err) err = dure_lora_new(&lora, &layout);
     if (!err) {
         dure_lora_init_orthonormal(lora, terms->layout.seed);
-        err = dure_global_adapter_encode(out, lora, terms, diag);
+        make_notes(&notes, terms);
+        err = dure_adapter_encode(out, lora, &notes, diag);
     }
+    if (err) dure_buf_fini(out);
     dure_lora_free(&lora);
     return err;
 }
 
-dure_err dure_global_adapter_step(dure_lora *lora, const dure_terms *terms, const int32_t *sum,
-                                  uint32_t n_sites, dure_diag *diag)
+static dure_err check_layout(const dure_lora_layout *found, const dure_lora_layout *wanted,
+                             dure_diag *diag)
 {
-    const size_t n = (size_t)terms->layout.n_active;
-    const dure_server_step step = {
-        .grid = terms->grid, .n_sites = n_sites, .rate = terms->training.server_rate};
-    float *b = malloc(n * sizeof *b);
-    if (!b) return DURE_ERR_NOMEM;
-    dure_lora_pack(b, lora, DURE_LORA_FACTOR_B);
-    dure_err err = dure_server_step_apply(b, b, sum, n, &step, diag);
-    if (!err) dure_lora_unpack(lora, b, DURE_LORA_FACTOR_B);
-    free(b);
-    return err;
+    if (dure_lora_layout_equal(found, wanted)) return DURE_OK;
+    return dure_diag_set(diag, DURE_ERR_STATE,
+                         "the global adapter's layout is not the federation's");
 }
 
 dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms, dure_span file,
@@ -81,11 +72,8 @@ dure_err dure_global_adapter_parse(dure_lora **out, const dure_terms *terms, dur
     *out = NULL;
     dure_err err = dure_global_adapter_layout(&layout, terms, diag);
     if (!err) err = dure_adapter_parse(out, NULL, file, &layout.shape, diag);
-    if (!err && !dure_lora_layout_equal(&(*out)->layout, &layout)) {
-        dure_lora_free(out);
-        err = dure_diag_set(diag, DURE_ERR_STATE,
-                            "the global adapter's layout is not the federation's");
-    }
+    if (!err) err = check_layout(&(*out)->layout, &layout, diag);
+    if (err) dure_lora_free(out);
     return err;
 }
 
@@ -118,14 +106,78 @@ dure_err dure_global_adapter_check(const dure_terms *terms, dure_span file, dure
     return err;
 }
 
+/* ---- the next adapter ---- */
+
+typedef struct stepping {
+    const dure_global_step *step;
+    const dure_lora_layout *layout;
+    dure_server_step server;
+    int32_t *sum; /* owned: of one row of B */
+} stepping;
+
+/* B follows its canonical order, in which the sum is. */
+static dure_err next_row(void *state, const dure_adapter_row *row, float *out, dure_diag *diag)
+{
+    stepping *s = state;
+    const dure_global_step *step = s->step;
+    dure_err err = dure_adapter_view_row(out, step->present, row, diag);
+    if (err || row->factor == DURE_LORA_FACTOR_A) return err;
+    const size_t n = dure_lora_rank(s->layout, row->target);
+    err = step->sum(step->sum_state, s->sum, n, diag);
+    if (!err) err = dure_server_step_apply(out, out, s->sum, n, &s->server, diag);
+    s->server.first += n;
+    return err;
+}
+
+dure_err dure_global_adapter_write(const dure_gguf_sink *out, const dure_global_step *step,
+                                   dure_diag *diag)
+{
+    const dure_terms *terms = step->terms;
+    dure_lora_layout layout;
+    dure_adapter_notes notes;
+    stepping s = {.step = step,
+                  .layout = &layout,
+                  .server = {.grid = terms->grid,
+                             .n_sites = step->n_sites,
+                             .rate = terms->training.server_rate}};
+    dure_err err = dure_global_adapter_layout(&layout, terms, diag);
+    if (!err) err = check_layout(dure_adapter_view_layout(step->present), &layout, diag);
+    if (err) return err;
+    s.sum = malloc(dure_lora_rank_most(&layout) * sizeof *s.sum);
+    make_notes(&notes, terms);
+    err = s.sum ? dure_adapter_write(out, &layout, &notes, next_row, &s, diag) : DURE_ERR_NOMEM;
+    free(s.sum);
+    return err;
+}
+
+static dure_err take_from_memory(void *state, int32_t *out, size_t n, dure_diag *diag)
+{
+    const int32_t **at = state;
+    (void)diag;
+    memcpy(out, *at, n * sizeof *out);
+    *at += n;
+    return DURE_OK;
+}
+
+static dure_err put_in_memory(void *state, dure_span bytes, dure_diag *diag)
+{
+    (void)diag;
+    dure_put_raw(state, bytes.data, bytes.n);
+    return dure_buf_err(state);
+}
+
 dure_err dure_global_adapter_next(dure_buf *out, const dure_terms *terms, dure_span present,
                                   const int32_t *sum, uint32_t n_sites, dure_diag *diag)
 {
-    dure_lora *lora = NULL;
-    *out = (dure_buf){0};
-    dure_err err = dure_global_adapter_parse(&lora, terms, present, diag);
-    if (!err) err = dure_global_adapter_step(lora, terms, sum, n_sites, diag);
-    if (!err) err = dure_global_adapter_encode(out, lora, terms, diag);
-    dure_lora_free(&lora);
+    dure_lora_layout layout;
+    dure_global_step step = {
+        .terms = terms, .sum = take_from_memory, .sum_state = &sum, .n_sites = n_sites};
+    const dure_gguf_sink sink = {.put = put_in_memory, .state = out};
+    dure_buf_init(out, SIZE_MAX / 2);
+    dure_err err = dure_global_adapter_layout(&layout, terms, diag);
+    if (!err) err = dure_adapter_view_of(&step.present, present, &layout.shape, diag);
+    if (!err) err = dure_global_adapter_write(&sink, &step, diag);
+    dure_adapter_view_close(&step.present);
+    if (err) dure_buf_fini(out);
     return err;
 }

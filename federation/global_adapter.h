@@ -13,7 +13,7 @@
 #include "common/err.h"
 #include "crypto/hash.h"
 #include "federation/terms.h"
-#include "model/lora.h"
+#include "model/adapter_stream.h"
 
 #include <stdint.h>
 
@@ -37,9 +37,19 @@ DURE_MUST_USE dure_err dure_global_adapter_check(const dure_terms *terms, dure_s
 DURE_MUST_USE dure_err dure_global_adapter_next(dure_buf *out, const dure_terms *terms,
                                                 dure_span present, const int32_t *sum,
                                                 uint32_t n_sites, dure_diag *diag);
-/* Its parts, for who has to watch memory: the parsed adapter stepped in place, and its file. */
-DURE_MUST_USE dure_err dure_global_adapter_step(dure_lora *lora, const dure_terms *terms,
-                                                const int32_t *sum, uint32_t n_sites,
-                                                dure_diag *diag);
-DURE_MUST_USE dure_err dure_global_adapter_encode(dure_buf *out, const dure_lora *lora,
-                                                  const dure_terms *terms, dure_diag *diag);
+
+/* Gives the next n coordinates of the sum; they are asked for in order. */
+typedef dure_err dure_sum_source(void *state, int32_t *out, size_t n, dure_diag *diag);
+
+typedef struct dure_global_step {
+    const dure_terms *terms;
+    dure_adapter_view *present;
+    dure_sum_source *sum;
+    void *sum_state;
+    uint32_t n_sites;
+} dure_global_step;
+
+/* The same file, given to `out` row by row: for who has to watch memory. What `out` has taken by
+ * the time of an error is no adapter. */
+DURE_MUST_USE dure_err dure_global_adapter_write(const dure_gguf_sink *out,
+                                                 const dure_global_step *step, dure_diag *diag);

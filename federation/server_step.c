@@ -26,11 +26,12 @@ static dure_err check(const float *b_old, const int32_t *sum, size_t n,
                 diag, DURE_ERR_PROTO,
                 "coordinate %zu of the sum is %d, outside what %u honest sites can "
                 "sum to: a site or the coordinator sent a wrong vector",
-                i, (int)sum[i], step->n_sites);
+                step->first + i, (int)sum[i], step->n_sites);
         const double b = stepped(b_old[i], sum[i], unit, step);
         if (!isfinite(b) || fabs(b) > (double)FLT_MAX)
             return dure_diag_set(diag, DURE_ERR_PROTO,
-                                 "parameter %zu of the new adapter would not be finite", i);
+                                 "parameter %zu of the new adapter would not be finite",
+                                 step->first + i);
     }
     return DURE_OK;
 }

@@ -23,6 +23,7 @@ typedef struct dure_server_step {
     dure_grid grid;
     uint32_t n_sites; /* |U3|: the sites whose vectors are in the sum */
     double rate;      /* the server's learning rate, usually 1 */
+    size_t first;     /* coordinates before these, for what is said of one */
 } dure_server_step;
 
 /* b_new[0..n) from b_old and the unmasked sum, in units. In place is fine. DURE_ERR_PROTO, with

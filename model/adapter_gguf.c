@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* An adapter has a few thousand small keys and tensors at most; a base has far more. */
-static const dure_gguf_limits adapter_limits = {
+const dure_gguf_limits dure_adapter_gguf_limits = {
     .max_tensors = 16384,
     .max_keys = 1024,
     .max_key_bytes = 256,
@@ -67,50 +67,57 @@ static dure_err put_notes(dure_gguf_writer *w, const dure_adapter_notes *notes)
     return DURE_OK;
 }
 
-static void put_factor(dure_gguf_writer *w, const dure_lora *lora, uint32_t layer,
-                       dure_lora_target target, dure_lora_factor factor)
+static void put_factor(dure_gguf_writer *w, const dure_lora_layout *layout, const float *params,
+                       uint32_t layer, dure_lora_target target, dure_lora_factor factor)
 {
     size_t offset = 0;
-    if (!dure_lora_find(&offset, &lora->layout, layer, target, factor)) return;
-    const dure_model_shape *shape = &lora->layout.shape;
+    if (!dure_lora_find(&offset, layout, layer, target, factor)) return;
+    const dure_model_shape *shape = &layout->shape;
     bool is_a = factor == DURE_LORA_FACTOR_A;
-    uint32_t rank = dure_lora_rank(&lora->layout, target);
+    uint32_t rank = dure_lora_rank(layout, target);
     char base[64], name[80];
     dure_model_target_name(base, layer, target);
     snprintf(name, sizeof name, "%s.lora_%c", base, is_a ? 'a' : 'b');
-    dure_gguf_put_tensor(w,
-                         &(dure_gguf_tensor){.name = name,
-                                             .type = DURE_GGUF_F32,
-                                             .n_dims = 2,
-                                             .dims = {is_a ? dure_lora_in(shape, target) : rank,
-                                                      is_a ? rank : dure_lora_out(shape, target)},
-                                             .data = (const uint8_t *)(lora->params + offset)});
+    dure_gguf_put_tensor(
+        w, &(dure_gguf_tensor){.name = name,
+                               .type = DURE_GGUF_F32,
+                               .n_dims = 2,
+                               .dims = {is_a ? dure_lora_in(shape, target) : rank,
+                                        is_a ? rank : dure_lora_out(shape, target)},
+                               .data = params ? (const uint8_t *)(params + offset) : NULL});
+}
+
+dure_err dure_adapter_gguf_declare(dure_gguf_writer *w, const dure_lora_layout *layout,
+                                   const float *params, const dure_adapter_notes *notes,
+                                   dure_diag *diag)
+{
+    if (layout->dora)
+        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
+                             "GGUF has no place for DoRA's magnitudes; keep the PEFT folder, or "
+                             "merge the adapter into its base");
+    dure_err err = dure_adapter_notes_check(notes, diag);
+    if (err) return err;
+    dure_gguf_put_text(w, "general.architecture", dure_span_of_text(layout->shape.architecture));
+    dure_gguf_put_text(w, "general.type", dure_span_of_text("adapter"));
+    dure_gguf_put_text(w, "adapter.type", dure_span_of_text("lora"));
+    dure_gguf_put_f32(w, "adapter.lora.alpha", layout->alpha);
+    put_shape(w, &layout->shape);
+    if (notes) err = put_notes(w, notes);
+    for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers; layer++) {
+        for (dure_lora_target target = 0; target < DURE_LORA_TARGETS; target++) {
+            put_factor(w, layout, params, layer, target, DURE_LORA_FACTOR_A);
+            put_factor(w, layout, params, layer, target, DURE_LORA_FACTOR_B);
+        }
+    }
+    return err;
 }
 
 dure_err dure_adapter_encode(dure_buf *out, const dure_lora *lora, const dure_adapter_notes *notes,
                              dure_diag *diag)
 {
     dure_gguf_writer *w = NULL;
-    if (lora->layout.dora)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "GGUF has no place for DoRA's magnitudes; keep the PEFT folder, or "
-                             "merge the adapter into its base");
-    dure_err err = dure_adapter_notes_check(notes, diag);
-    if (!err) err = dure_gguf_writer_new(&w);
-    if (err) return err;
-    dure_gguf_put_text(w, "general.architecture",
-                       dure_span_of_text(lora->layout.shape.architecture));
-    dure_gguf_put_text(w, "general.type", dure_span_of_text("adapter"));
-    dure_gguf_put_text(w, "adapter.type", dure_span_of_text("lora"));
-    dure_gguf_put_f32(w, "adapter.lora.alpha", lora->layout.alpha);
-    put_shape(w, &lora->layout.shape);
-    if (notes) err = put_notes(w, notes);
-    for (uint32_t layer = lora->layout.first_layer; layer < lora->layout.shape.n_layers; layer++) {
-        for (int target = 0; target < DURE_LORA_TARGETS; target++) {
-            put_factor(w, lora, layer, (dure_lora_target)target, DURE_LORA_FACTOR_A);
-            put_factor(w, lora, layer, (dure_lora_target)target, DURE_LORA_FACTOR_B);
-        }
-    }
+    dure_err err = dure_gguf_writer_new(&w);
+    if (!err) err = dure_adapter_gguf_declare(w, &lora->layout, lora->params, notes, diag);
     if (!err) err = dure_gguf_writer_encode(out, w);
     dure_gguf_writer_free(&w);
     return err;
@@ -254,14 +261,13 @@ static dure_err read_notes(dure_adapter_notes *out, const dure_gguf *g, dure_dia
     return err ? err : dure_adapter_notes_check(out, diag);
 }
 
-static dure_err read_adapter(dure_lora **out, dure_adapter_notes *notes, const dure_gguf *g,
-                             const dure_model_shape *shape, dure_diag *diag)
+dure_err dure_adapter_gguf_parts(dure_adapter_parts *out, dure_model_shape *own, const dure_gguf *g,
+                                 const dure_model_shape *shape, dure_diag *diag)
 {
-    dure_model_shape own;
     size_t n = dure_gguf_tensor_count(g);
     dure_adapter_part *parts = NULL;
-    dure_adapter_parts from = {.n = n};
     dure_err err = DURE_OK;
+    *out = (dure_adapter_parts){.n = n};
     if (!dure_gguf_has(g, "adapter.type"))
         err = dure_diag_set(diag, DURE_ERR_FORMAT,
                             "this is a model, not an adapter; give the adapter's file or folder");
@@ -271,21 +277,32 @@ static dure_err read_adapter(dure_lora **out, dure_adapter_notes *notes, const d
         err = dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
                             "the adapter acts only after an activating text (aLoRA), which is not "
                             "supported");
-    if (!err) err = dure_gguf_f32(&from.alpha, g, "adapter.lora.alpha", diag);
-    if (!err) err = shape ? check_shape(g, shape, diag) : read_shape(&own, g, diag);
+    if (!err) err = dure_gguf_f32(&out->alpha, g, "adapter.lora.alpha", diag);
+    if (!err) err = shape ? check_shape(g, shape, diag) : read_shape(own, g, diag);
     if (!err && !(parts = calloc(n + 1, sizeof *parts))) err = DURE_ERR_NOMEM;
     for (size_t i = 0; i < n && !err; i++)
         err = read_part(&parts[i], dure_gguf_tensor_at(g, i), diag);
-    if (err) goto out;
+    if (err) {
+        free(parts);
+        return err;
+    }
     /* llama.cpp's rule: alpha 0 stands for a scale of 1. */
-    if (!(from.alpha != 0.0f) && n)
-        from.alpha = (float)(parts[0].factor == DURE_LORA_FACTOR_A ? parts[0].rows : parts[0].cols);
-    from.parts = parts;
-    err = dure_adapter_assemble(out, &from, shape ? shape : &own, diag);
+    if (!(out->alpha != 0.0f) && n)
+        out->alpha = (float)(parts[0].factor == DURE_LORA_FACTOR_A ? parts[0].rows : parts[0].cols);
+    out->parts = parts;
+    return DURE_OK;
+}
+
+static dure_err read_adapter(dure_lora **out, dure_adapter_notes *notes, const dure_gguf *g,
+                             const dure_model_shape *shape, dure_diag *diag)
+{
+    dure_model_shape own;
+    dure_adapter_parts from;
+    dure_err err = dure_adapter_gguf_parts(&from, &own, g, shape, diag);
+    if (!err) err = dure_adapter_assemble(out, &from, shape ? shape : &own, diag);
     if (!err && notes) err = read_notes(notes, g, diag);
     if (err) dure_lora_free(out);
-out:
-    free(parts);
+    free(from.parts);
     return err;
 }
 
@@ -304,7 +321,7 @@ dure_err dure_adapter_parse(dure_lora **out, dure_adapter_notes *notes, dure_spa
     dure_gguf *g;
     *out = NULL;
     if (notes) *notes = (dure_adapter_notes){0};
-    dure_err err = dure_gguf_parse(&g, bytes, &adapter_limits, diag);
+    dure_err err = dure_gguf_parse(&g, bytes, &dure_adapter_gguf_limits, diag);
     return err ? err : read_and_close(out, notes, g, shape, diag);
 }
 
@@ -314,7 +331,7 @@ dure_err dure_adapter_load(dure_lora **out, dure_adapter_notes *notes, const cha
     dure_gguf *g;
     *out = NULL;
     if (notes) *notes = (dure_adapter_notes){0};
-    dure_err err = dure_gguf_open(&g, path, &adapter_limits, diag);
+    dure_err err = dure_gguf_open(&g, path, &dure_adapter_gguf_limits, diag);
     if (err) return err;
     err = read_and_close(out, notes, g, shape, diag);
     return err ? dure_diag_prefix(diag, err, "%s", path) : DURE_OK;

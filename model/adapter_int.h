@@ -1,7 +1,10 @@
-/* What both adapter formats share: tensors by place, put together into a dure_lora. */
+/* What both adapter formats share: tensors by place, put together into a dure_lora; and what an
+ * adapter's GGUF is made of, for who reads or writes it in parts (adapter_stream.c). */
 #pragma once
 
 #include "model/adapter_file.h"
+#include "model/gguf.h"
+#include "model/gguf_write.h"
 
 /* One factor as it lies in a file. */
 typedef struct dure_adapter_part {
@@ -20,15 +23,36 @@ uint32_t dure_adapter_gguf_row(const dure_model_shape *shape, dure_lora_target t
                                uint32_t row);
 
 typedef struct dure_adapter_parts {
-    const dure_adapter_part *parts;
+    dure_adapter_part *parts;
     size_t n;
     float alpha;
     bool checkpoint_rows; /* rows of B are in the checkpoint's order, not the GGUF's */
 } dure_adapter_parts;
 
-/* The regular layout that the parts describe, then their values. */
+/* The regular layout that the parts describe; each of its factors is one of them. */
+DURE_MUST_USE dure_err dure_adapter_parts_layout(dure_lora_layout *out,
+                                                 const dure_adapter_parts *from,
+                                                 const dure_model_shape *shape, dure_diag *diag);
+/* out[0..cols) of one row as it lies in the file. DURE_ERR_FORMAT: a value is not finite. */
+DURE_MUST_USE dure_err dure_adapter_part_row(float *out, const dure_adapter_part *part,
+                                             uint64_t row, dure_diag *diag);
+/* The layout, then the values of all parts. */
 DURE_MUST_USE dure_err dure_adapter_assemble(dure_lora **out, const dure_adapter_parts *from,
                                              const dure_model_shape *shape, dure_diag *diag);
+
+/* What a GGUF with an adapter is read with. */
+extern const dure_gguf_limits dure_adapter_gguf_limits;
+/* The parts of an open GGUF, whose bytes they borrow; the caller frees out->parts. *own is the
+ * shape that the file names, where `shape` is NULL. */
+DURE_MUST_USE dure_err dure_adapter_gguf_parts(dure_adapter_parts *out, dure_model_shape *own,
+                                               const dure_gguf *g, const dure_model_shape *shape,
+                                               dure_diag *diag);
+/* Declares the keys and tensors of an adapter, in the order of its parameters. `params` NULL: rows
+ * come from a source. */
+DURE_MUST_USE dure_err dure_adapter_gguf_declare(dure_gguf_writer *w,
+                                                 const dure_lora_layout *layout,
+                                                 const float *params,
+                                                 const dure_adapter_notes *notes, dure_diag *diag);
 
 /* Refuses notes that cannot be stored: names that are not plain, values that are not texts. */
 DURE_MUST_USE dure_err dure_adapter_notes_check(const dure_adapter_notes *notes, dure_diag *diag);

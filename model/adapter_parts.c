@@ -111,31 +111,44 @@ static dure_err check_complete(const dure_adapter_parts *from, const dure_lora_l
     return err;
 }
 
+dure_err dure_adapter_parts_layout(dure_lora_layout *out, const dure_adapter_parts *from,
+                                   const dure_model_shape *shape, dure_diag *diag)
+{
+    dure_err err = find_layout(out, from, shape, diag);
+    return err ? err : check_complete(from, out, diag);
+}
+
+dure_err dure_adapter_part_row(float *out, const dure_adapter_part *part, uint64_t row,
+                               dure_diag *diag)
+{
+    const size_t row_bytes = dure_quant_row_bytes(part->type, part->cols);
+    dure_cpu_ops_of(DURE_CPU_REFERENCE)
+        ->dequant(out, part->data + row * row_bytes, part->cols, part->type);
+    for (size_t i = 0; i < part->cols; i++)
+        if (!isfinite(out[i]))
+            return dure_diag_set(diag, DURE_ERR_FORMAT, "%.128s holds a value that is not finite",
+                                 part->name);
+    return DURE_OK;
+}
+
 static dure_err copy_part(dure_lora *lora, const dure_adapter_part *part, bool checkpoint_rows,
                           dure_diag *diag)
 {
-    const dure_cpu_ops *ops = dure_cpu_ops_of(DURE_CPU_REFERENCE);
     bool is_a = part->factor == DURE_LORA_FACTOR_A;
     size_t offset = 0;
     const dure_lora_layout *layout = &lora->layout;
     bool found = part->is_magnitude
                      ? dure_lora_find_magnitude(&offset, layout, part->layer, part->target)
                      : dure_lora_find(&offset, layout, part->layer, part->target, part->factor);
-    size_t row_bytes = dure_quant_row_bytes(part->type, part->cols);
+    dure_err err = DURE_OK;
     DURE_ASSERT(found);
-    for (uint32_t row = 0; row < part->rows; row++) {
+    for (uint32_t row = 0; row < part->rows && !err; row++) {
         uint32_t to = checkpoint_rows && !is_a
                           ? dure_adapter_gguf_row(&layout->shape, part->target, row)
                           : row;
-        float *out = lora->params + offset + to * part->cols;
-        ops->dequant(out, part->data + row * row_bytes, part->cols, part->type);
-        for (size_t i = 0; i < part->cols; i++) {
-            if (!isfinite(out[i]))
-                return dure_diag_set(diag, DURE_ERR_FORMAT,
-                                     "%.128s holds a value that is not finite", part->name);
-        }
+        err = dure_adapter_part_row(lora->params + offset + to * part->cols, part, row, diag);
     }
-    return DURE_OK;
+    return err;
 }
 
 dure_err dure_adapter_assemble(dure_lora **out, const dure_adapter_parts *from,
@@ -143,8 +156,7 @@ dure_err dure_adapter_assemble(dure_lora **out, const dure_adapter_parts *from,
 {
     *out = NULL;
     dure_lora_layout layout;
-    dure_err err = find_layout(&layout, from, shape, diag);
-    if (!err) err = check_complete(from, &layout, diag);
+    dure_err err = dure_adapter_parts_layout(&layout, from, shape, diag);
     if (err) return err;
     dure_lora *lora = NULL;
     err = dure_lora_new(&lora, &layout);

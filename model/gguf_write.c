@@ -199,24 +199,12 @@ static dure_err encode_header(dure_buf *out, const dure_gguf_writer *w)
     return dure_buf_err(out);
 }
 
-dure_err dure_gguf_writer_encode(dure_buf *out, const dure_gguf_writer *w)
-{
-    dure_err err = encode_header(out, w);
-    for (size_t i = 0; i < w->n_tensors && !err; i++) {
-        const dure_gguf_tensor *tensor = &w->tensors[i].tensor;
-        DURE_ASSERT(tensor->data || tensor->bytes == 0);
-        dure_put_raw(out, tensor->data, tensor->bytes);
-        put_zeros(out, padding_after(tensor->bytes));
-        err = dure_buf_err(out);
-    }
-    return err;
-}
-
-/* Rows are gathered into blocks: one write(2) a row of a small model would be slow. */
-static dure_err save_rows(dure_file_writer *file, const declared *d, size_t i,
-                          dure_gguf_source *source, void *state, dure_diag *diag)
+/* Rows are gathered into blocks: one put a row of a small model would be slow. */
+static dure_err write_rows(const dure_gguf_sink *sink, const declared *d, size_t i,
+                           dure_gguf_source *source, void *state, dure_diag *diag)
 {
     size_t per_block = d->row_bytes ? BLOCK_BYTES / d->row_bytes + 1 : 1;
+    if (per_block > d->rows) per_block = (size_t)d->rows;
     uint8_t *block = malloc(per_block * d->row_bytes + 1);
     if (!block) return DURE_ERR_NOMEM;
     dure_err err = DURE_OK;
@@ -224,7 +212,7 @@ static dure_err save_rows(dure_file_writer *file, const declared *d, size_t i,
     for (uint64_t row = 0; row < d->rows && !err; row++) {
         err = source(state, i, row, block + held * d->row_bytes, diag);
         if (!err && (++held == per_block || row + 1 == d->rows)) {
-            err = dure_file_writer_put(file, dure_span_of(block, held * d->row_bytes), diag);
+            err = sink->put(sink->state, dure_span_of(block, held * d->row_bytes), diag);
             held = 0;
         }
     }
@@ -232,28 +220,54 @@ static dure_err save_rows(dure_file_writer *file, const declared *d, size_t i,
     return err;
 }
 
-dure_err dure_gguf_writer_save(const dure_gguf_writer *w, const char *path,
-                               dure_gguf_source *source, void *state, dure_diag *diag)
+dure_err dure_gguf_writer_write(const dure_gguf_writer *w, const dure_gguf_sink *sink,
+                                dure_gguf_source *source, void *state, dure_diag *diag)
 {
     static const uint8_t zeros[ALIGNMENT];
-    dure_file_writer file;
     dure_buf header;
     dure_buf_init(&header, SIZE_MAX);
-    dure_err err = dure_file_writer_init(&file, path, 0644, diag);
-    if (!err) err = encode_header(&header, w);
-    if (!err) err = dure_file_writer_put(&file, dure_buf_span(&header), diag);
+    dure_err err = encode_header(&header, w);
+    if (!err) err = sink->put(sink->state, dure_buf_span(&header), diag);
     for (size_t i = 0; i < w->n_tensors && !err; i++) {
         const declared *d = &w->tensors[i];
         DURE_ASSERT(d->tensor.data || d->tensor.bytes == 0 || source);
         if (d->tensor.data)
-            err = dure_file_writer_put(&file, dure_span_of(d->tensor.data, d->tensor.bytes), diag);
+            err = sink->put(sink->state, dure_span_of(d->tensor.data, d->tensor.bytes), diag);
         else if (d->tensor.bytes)
-            err = save_rows(&file, d, i, source, state, diag);
-        dure_span padding = dure_span_of(zeros, padding_after(d->tensor.bytes));
-        if (!err) err = dure_file_writer_put(&file, padding, diag);
+            err = write_rows(sink, d, i, source, state, diag);
+        const size_t padding = padding_after(d->tensor.bytes);
+        if (!err && padding) err = sink->put(sink->state, dure_span_of(zeros, padding), diag);
     }
+    dure_buf_fini(&header);
+    return err;
+}
+
+static dure_err put_to_buf(void *state, dure_span bytes, dure_diag *diag)
+{
+    (void)diag;
+    dure_put_raw(state, bytes.data, bytes.n);
+    return dure_buf_err(state);
+}
+
+dure_err dure_gguf_writer_encode(dure_buf *out, const dure_gguf_writer *w)
+{
+    const dure_gguf_sink sink = {.put = put_to_buf, .state = out};
+    return dure_gguf_writer_write(w, &sink, NULL, NULL, NULL);
+}
+
+static dure_err put_to_file(void *state, dure_span bytes, dure_diag *diag)
+{
+    return dure_file_writer_put(state, bytes, diag);
+}
+
+dure_err dure_gguf_writer_save(const dure_gguf_writer *w, const char *path,
+                               dure_gguf_source *source, void *state, dure_diag *diag)
+{
+    dure_file_writer file;
+    const dure_gguf_sink sink = {.put = put_to_file, .state = &file};
+    dure_err err = dure_file_writer_init(&file, path, 0644, diag);
+    if (!err) err = dure_gguf_writer_write(w, &sink, source, state, diag);
     if (!err) err = dure_file_writer_commit(&file, diag);
     dure_file_writer_fini(&file);
-    dure_buf_fini(&header);
     return err;
 }

@@ -1,7 +1,5 @@
 #include "registry/blob.h"
 
-#include "common/file.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -58,6 +56,45 @@ dure_err dure_blob_put(dure_hash *digest, const char *dir, dure_span bytes, dure
 out:
     free(path);
     return err;
+}
+
+dure_err dure_blob_writer_init(dure_blob_writer *w, const char *dir, const char *name,
+                               dure_diag *diag)
+{
+    *w = (dure_blob_writer){.file = {.fd = -1}};
+    char *path = dure_path_join(dir, name);
+    w->dir = strdup(dir);
+    dure_err err = path && w->dir ? dure_hasher_new(&w->hasher) : DURE_ERR_NOMEM;
+    if (!err) err = dure_dir_make(dir, diag);
+    if (!err) err = dure_file_writer_begin(&w->file, path, 0644, diag);
+    free(path);
+    return err;
+}
+
+dure_err dure_blob_writer_put(dure_blob_writer *w, dure_span bytes, dure_diag *diag)
+{
+    dure_err err = dure_hasher_update(w->hasher, bytes.data, bytes.n);
+    return err ? err : dure_file_writer_put(&w->file, bytes, diag);
+}
+
+dure_err dure_blob_writer_commit(dure_hash *digest, dure_blob_writer *w, dure_diag *diag)
+{
+    dure_err err = dure_hasher_final(digest, w->hasher);
+    if (err) return dure_diag_set(diag, err, "the digest of a blob could not be computed");
+    char *path = dure_blob_path(w->dir, digest);
+    err = path ? make_parent(path, diag) : DURE_ERR_NOMEM;
+    /* One that is there already holds the same bytes, or is damaged and should. */
+    if (!err) err = dure_file_writer_commit_to(&w->file, path, diag);
+    free(path);
+    return err;
+}
+
+void dure_blob_writer_fini(dure_blob_writer *w)
+{
+    dure_file_writer_fini(&w->file);
+    dure_hasher_free(&w->hasher);
+    free(w->dir);
+    w->dir = NULL;
 }
 
 static dure_err altered(const char *path, dure_diag *diag)

@@ -7,8 +7,7 @@
  * file. */
 #pragma once
 
-#include "common/buf.h"
-#include "common/err.h"
+#include "common/file.h"
 #include "crypto/hash.h"
 
 #include <stdbool.h>
@@ -21,6 +20,23 @@ bool dure_blob_present(const char *dir, const dure_hash *digest);
  */
 DURE_MUST_USE dure_err dure_blob_put(dure_hash *digest, const char *dir, dure_span bytes,
                                      dure_diag *diag);
+
+/* A blob that is stored as it is made, so that it need not be in memory. Nothing is stored before
+ * the commit; fini without one leaves nothing. */
+typedef struct dure_blob_writer {
+    dure_file_writer file;
+    dure_hasher *hasher; /* owned */
+    char *dir;           /* owned */
+} dure_blob_writer;
+/* Writes to the file `name` in `dir` until then, over what a process that was killed left there:
+ * one process at a time has that name. */
+DURE_MUST_USE dure_err dure_blob_writer_init(dure_blob_writer *w, const char *dir, const char *name,
+                                             dure_diag *diag);
+DURE_MUST_USE dure_err dure_blob_writer_put(dure_blob_writer *w, dure_span bytes, dure_diag *diag);
+/* Synced under its name, which is *digest. */
+DURE_MUST_USE dure_err dure_blob_writer_commit(dure_hash *digest, dure_blob_writer *w,
+                                               dure_diag *diag);
+void dure_blob_writer_fini(dure_blob_writer *w);
 
 /* Reads and checks. DURE_ERR_NOT_FOUND; DURE_ERR_AUTH when the bytes are not those of the name;
  * DURE_ERR_LIMIT over `limit`. The caller ends *out with dure_buf_fini(). */

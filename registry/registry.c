@@ -183,19 +183,41 @@ static dure_err insert(uint64_t *number, dure_registry *r, const dure_candidate 
     return err;
 }
 
+static dure_err add_version(uint64_t *number, dure_registry *r, const dure_candidate *candidate,
+                            const dure_hash *adapter, size_t n_bytes, dure_diag *diag)
+{
+    dure_err err = existing(number, r, candidate->round, adapter, diag);
+    return err || *number ? err : insert(number, r, candidate, adapter, n_bytes, diag);
+}
+
+static dure_err check_parent(dure_registry *r, const dure_candidate *candidate, dure_diag *diag)
+{
+    dure_version parent;
+    return candidate->parent ? dure_registry_get(&parent, r, candidate->parent, diag) : DURE_OK;
+}
+
+/* The file first: a version whose file is missing must not exist. */
 dure_err dure_registry_add(uint64_t *number, dure_registry *r, const dure_candidate *candidate,
                            dure_span adapter, dure_diag *diag)
 {
     dure_hash digest;
-    dure_version parent;
-    dure_err err = DURE_OK;
     *number = 0;
-    if (candidate->parent) err = dure_registry_get(&parent, r, candidate->parent, diag);
-    /* The file first: a version whose file is missing must not exist. */
+    dure_err err = check_parent(r, candidate, diag);
     if (!err) err = dure_blob_put(&digest, r->blobs, adapter, diag);
-    if (!err) err = existing(number, r, candidate->round, &digest, diag);
-    if (!err && !*number) err = insert(number, r, candidate, &digest, adapter.n, diag);
-    return err;
+    return err ? err : add_version(number, r, candidate, &digest, adapter.n, diag);
+}
+
+dure_err dure_registry_add_stored(uint64_t *number, dure_registry *r,
+                                  const dure_candidate *candidate, const dure_hash *adapter,
+                                  dure_diag *diag)
+{
+    dure_blob_file file = {.fd = -1};
+    *number = 0;
+    dure_err err = check_parent(r, candidate, diag);
+    if (!err) err = dure_blob_open(&file, r->blobs, adapter, diag);
+    const size_t n_bytes = (size_t)file.n;
+    dure_blob_close(&file);
+    return err ? err : add_version(number, r, candidate, adapter, n_bytes, diag);
 }
 
 dure_err dure_registry_set_gate(dure_registry *r, uint64_t number, const dure_gate_result *gate,

@@ -82,6 +82,11 @@ typedef struct dure_candidate {
 DURE_MUST_USE dure_err dure_registry_add(uint64_t *number, dure_registry *r,
                                          const dure_candidate *candidate, dure_span adapter,
                                          dure_diag *diag);
+/* The same for a file that is a blob of the registry's folder already; errors also as
+ * dure_blob_open(). */
+DURE_MUST_USE dure_err dure_registry_add_stored(uint64_t *number, dure_registry *r,
+                                                const dure_candidate *candidate,
+                                                const dure_hash *adapter, dure_diag *diag);
 /* Records the gate: candidate, gated or blocked becomes gated or blocked. DURE_ERR_STATE for a
  * version that was promoted already. */
 DURE_MUST_USE dure_err dure_registry_set_gate(dure_registry *r, uint64_t number,

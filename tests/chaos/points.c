@@ -14,6 +14,8 @@
  *       at the K-th chunk of a vector
  *   CHAOS_KILL=sum:K:before|after
  *       at the K-th sum that the coordinator stores
+ *   CHAOS_KILL=result:K:before|torn|after|full
+ *       as disk, counting only what makes the next adapter from a stored sum
  *   CHAOS_LOG=FILE
  *       every frame that is sent, chunks by their hash, and every update that is masked, appended
  *       before it happens
@@ -27,6 +29,7 @@
 #include "chaos_log.h"
 
 #include "common/buf.h"
+#include "coordinator/next_adapter.h"
 #include "coordinator/store.h"
 #include "crypto/hash.h"
 #include "secagg/client_int.h"
@@ -46,7 +49,8 @@
 
 typedef enum where { BEFORE, TORN, AFTER, FULL } where;
 
-static atomic_long disk_left, frames_left, chunks_left, sums_left;
+static atomic_long disk_left, result_left, frames_left, chunks_left, sums_left;
+static _Thread_local bool makes_adapter; /* this thread */
 static where mode;
 static int log_fd = -1;
 static atomic_bool is_full;
@@ -96,6 +100,7 @@ __attribute__((constructor)) static void read_plan(void)
                : strcmp(when, "full") == 0  ? FULL
                                             : BEFORE;
         if (strcmp(kind, "disk") == 0) disk_left = k;
+        if (strcmp(kind, "result") == 0) result_left = k;
         if (strcmp(kind, "frame") == 0) frames_left = k;
         if (strcmp(kind, "chunk") == 0) chunks_left = k;
         if (strcmp(kind, "sum") == 0) sums_left = k;
@@ -131,6 +136,12 @@ static bool is_file(int fd)
     return fd != log_fd && fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
 }
 
+/* What the planned point on disk counts, of what this thread does there. */
+static atomic_long *on_disk(void)
+{
+    return makes_adapter && result_left > 0 ? &result_left : &disk_left;
+}
+
 /* Dies here if the point is due and is not to be done; else says whether to die afterwards. */
 static bool meet(atomic_long *left)
 {
@@ -145,7 +156,7 @@ ssize_t write(int fd, const void *data, size_t n)
 {
     REAL(write_fn, "write");
     if (!is_file(fd)) return next(fd, data, n);
-    const bool due = is_due(&disk_left);
+    const bool due = is_due(on_disk());
     if (is_full) return refuse();
     if (!due) return next(fd, data, n);
     if (mode == BEFORE) die();
@@ -157,7 +168,7 @@ ssize_t write(int fd, const void *data, size_t n)
 static ssize_t pwrite_with(pwrite_fn *next, int fd, const void *data, size_t n, off_t at)
 {
     if (!is_file(fd)) return next(fd, data, n, at);
-    const bool due = is_due(&disk_left);
+    const bool due = is_due(on_disk());
     if (is_full) return refuse();
     if (!due) return next(fd, data, n, at);
     if (mode == BEFORE) die();
@@ -180,7 +191,7 @@ ssize_t pwrite64(int fd, const void *data, size_t n, off_t at)
 
 static int call_fd(fd_fn *next, int fd)
 {
-    const bool dies = is_file(fd) && meet(&disk_left);
+    const bool dies = is_file(fd) && meet(on_disk());
     const int result = next(fd);
     if (dies) die();
     return result;
@@ -200,7 +211,7 @@ int fdatasync(int fd)
 
 static int call_truncate(truncate_fn *next, int fd, off_t n)
 {
-    const bool dies = is_file(fd) && meet(&disk_left);
+    const bool dies = is_file(fd) && meet(on_disk());
     const int result = next(fd, n);
     if (dies) die();
     return result;
@@ -221,7 +232,7 @@ int ftruncate64(int fd, off_t n)
 int rename(const char *from, const char *to)
 {
     REAL(paths_fn, "rename");
-    const bool dies = meet(&disk_left);
+    const bool dies = meet(on_disk());
     const int result = next(from, to);
     if (dies) die();
     return result;
@@ -230,7 +241,7 @@ int rename(const char *from, const char *to)
 int unlink(const char *path)
 {
     REAL(path_fn, "unlink");
-    const bool dies = meet(&disk_left);
+    const bool dies = meet(on_disk());
     const int result = next(path);
     if (dies) die();
     return result;
@@ -340,6 +351,20 @@ dure_err __wrap_dure_secagg_client_update(dure_secagg_actions *actions, dure_sec
 }
 
 /* ---- what is stored ---- */
+
+dure_err __real_dure_next_adapter_make(dure_hash *digest, const dure_next_adapter *next,
+                                       dure_diag *diag);
+dure_err __wrap_dure_next_adapter_make(dure_hash *digest, const dure_next_adapter *next,
+                                       dure_diag *diag);
+
+dure_err __wrap_dure_next_adapter_make(dure_hash *digest, const dure_next_adapter *next,
+                                       dure_diag *diag)
+{
+    makes_adapter = true;
+    const dure_err err = __real_dure_next_adapter_make(digest, next, diag);
+    makes_adapter = false;
+    return err;
+}
 
 dure_err __real_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag);
 dure_err __wrap_dure_store_sum_round(dure_store *store, const dure_round_row *row, dure_diag *diag);

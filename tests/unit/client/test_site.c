@@ -81,7 +81,8 @@ static void test_site_opens_as_it_was_left(void **state)
     dure_site_close(&again);
 }
 
-/* Version 2 is the present one without its last field; it stays beside the new one. */
+/* Version 3 is the present one without its last field, 2 without the last two; the file stays
+ * beside the new one. */
 static void test_site_reads_older_state_and_keeps_a_copy(void **state)
 {
     (void)state;
@@ -95,7 +96,7 @@ static void test_site_reads_older_state_and_keeps_a_copy(void **state)
     snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&test_dir, "ash"));
     assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
     bytes.data[4 + strlen("DURE/1/site-state") + 3] = 2;
-    bytes.n -= 8;
+    bytes.n -= 16;
     assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
     assert_ok(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL));
     assert_int_equal(site.state.steps_used, 12);
@@ -109,6 +110,33 @@ static void test_site_reads_older_state_and_keeps_a_copy(void **state)
     snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&test_dir, "ash"));
     assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
     assert_err(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL), DURE_ERR_FORMAT);
+    dure_buf_fini(&bytes);
+}
+
+/* Then a result that a site knew counted as followed. */
+static void test_site_reads_what_is_proven_of_older_state(void **state)
+{
+    (void)state;
+    dure_site site;
+    dure_buf bytes;
+    char path[512];
+    make(&site);
+    site.state.result_index = 6;
+    site.state.proven = 5;
+    assert_ok(dure_site_save_state(&site, NULL));
+    dure_site_close(&site);
+    assert_ok(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL));
+    assert_int_equal(site.state.proven, 5);
+    dure_site_close(&site);
+    snprintf(path, sizeof path, "%s/state.bin", temp_dir_file(&test_dir, "ash"));
+    assert_ok(dure_file_read(&bytes, path, 1 << 20, NULL));
+    bytes.data[4 + strlen("DURE/1/site-state") + 3] = 3;
+    bytes.n -= 8;
+    assert_ok(dure_file_write_atomic(path, dure_buf_span(&bytes), 0600, NULL));
+    assert_ok(dure_site_open(&site, temp_dir_file(&test_dir, "ash"), NULL));
+    assert_int_equal(site.state.result_index, 6);
+    assert_int_equal(site.state.proven, 7);
+    dure_site_close(&site);
     dure_buf_fini(&bytes);
 }
 
@@ -312,6 +340,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_site_opens_as_it_was_left),
         TEST(test_site_reads_older_state_and_keeps_a_copy),
+        TEST(test_site_reads_what_is_proven_of_older_state),
         TEST(test_site_folder_serves_one_process),
         TEST(test_site_folder_is_never_overwritten),
         TEST(test_site_making_that_was_cut_off_is_begun_again),

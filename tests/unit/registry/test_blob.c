@@ -51,6 +51,40 @@ static void test_blob_reads_in_parts(void **state)
     assert_int_equal(file.n, 0);
 }
 
+static void test_blob_is_written_in_pieces(void **state)
+{
+    (void)state;
+    dure_hash digest, wanted;
+    dure_blob_writer w;
+    dure_buf bytes;
+    const char *partial = temp_dir_file(&test_dir, "partial");
+    /* A process that was killed left more than is written now. */
+    assert_ok(dure_file_write_atomic(partial, dure_span_of_text("a longer text"), 0644, NULL));
+    assert_ok(dure_hash_bytes(&wanted, dure_span_of_text("piecemeal")));
+    assert_ok(dure_blob_writer_init(&w, test_dir.path, "partial", NULL));
+    assert_ok(dure_blob_writer_put(&w, dure_span_of_text("piece"), NULL));
+    assert_ok(dure_blob_writer_put(&w, dure_span_of_text("meal"), NULL));
+    assert_false(dure_blob_present(test_dir.path, &wanted));
+    assert_ok(dure_blob_writer_commit(&digest, &w, NULL));
+    dure_blob_writer_fini(&w);
+    assert_true(dure_hash_equal(&digest, &wanted));
+    assert_false(dure_file_exists(partial));
+    assert_ok(dure_blob_get(&bytes, test_dir.path, &digest, 64, NULL));
+    assert_int_equal(bytes.n, 9);
+    dure_buf_fini(&bytes);
+}
+
+static void test_blob_given_up_leaves_nothing(void **state)
+{
+    (void)state;
+    dure_blob_writer w;
+    assert_ok(dure_blob_writer_init(&w, test_dir.path, "partial", NULL));
+    assert_ok(dure_blob_writer_put(&w, dure_span_of_text("given up"), NULL));
+    dure_blob_writer_fini(&w);
+    dure_blob_writer_fini(&w);
+    assert_false(dure_file_exists(temp_dir_file(&test_dir, "partial")));
+}
+
 static void test_blob_altered_is_not_opened(void **state)
 {
     (void)state;
@@ -110,6 +144,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_blob_reads_back_what_was_put, test_dir_setup,
                                         test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_blob_reads_in_parts, test_dir_setup,
+                                        test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_blob_is_written_in_pieces, test_dir_setup,
+                                        test_dir_teardown),
+        cmocka_unit_test_setup_teardown(test_blob_given_up_leaves_nothing, test_dir_setup,
                                         test_dir_teardown),
         cmocka_unit_test_setup_teardown(test_blob_altered_is_not_opened, test_dir_setup,
                                         test_dir_teardown),

@@ -1,5 +1,7 @@
 #include "fixture.h"
 
+#include "registry/blob.h"
+
 #include <stdlib.h>
 
 static void test_registry_keeps_a_version_whole(void **state)
@@ -26,6 +28,44 @@ static void test_registry_add_can_be_repeated(void **state)
     uint64_t first = fixture_add(f, "one", 0, 1);
     assert_int_equal(fixture_add(f, "one", 0, 1), first);
     assert_int_not_equal(fixture_add(f, "one", 0, 2), first);
+}
+
+static void test_registry_adds_what_is_stored_already(void **state)
+{
+    fixture *f = *state;
+    dure_hash digest, missing = {{1}};
+    uint64_t number, again;
+    const dure_candidate candidate = {.round = 3, .base = fixture_base, .created_s = 7};
+    const char *blobs = temp_dir_file(&f->dir, "blobs/sha256");
+    assert_ok(dure_blob_put(&digest, blobs, dure_span_of_text("three"), NULL));
+    assert_ok(dure_registry_add_stored(&number, f->registry, &candidate, &digest, NULL));
+    assert_ok(dure_registry_add_stored(&again, f->registry, &candidate, &digest, NULL));
+    assert_int_equal(number, again);
+    assert_ok(dure_registry_add(&again, f->registry, &candidate, dure_span_of_text("three"), NULL));
+    assert_int_equal(number, again);
+    dure_version v = fixture_get(f, "latest");
+    assert_int_equal(v.n_bytes, 5);
+    assert_true(dure_hash_equal(&v.adapter, &digest));
+    assert_err(dure_registry_add_stored(&again, f->registry, &candidate, &missing, NULL),
+               DURE_ERR_NOT_FOUND);
+    assert_int_equal(again, 0);
+}
+
+static void test_registry_does_not_add_a_damaged_file(void **state)
+{
+    fixture *f = *state;
+    dure_hash digest;
+    uint64_t number;
+    const dure_candidate candidate = {.round = 3, .base = fixture_base};
+    const char *blobs = temp_dir_file(&f->dir, "blobs/sha256");
+    assert_ok(dure_blob_put(&digest, blobs, dure_span_of_text("three"), NULL));
+    char *path = dure_blob_path(blobs, &digest);
+    assert_ok(dure_file_write_atomic(path, dure_span_of_text("threw"), 0644, NULL));
+    assert_err(dure_registry_add_stored(&number, f->registry, &candidate, &digest, NULL),
+               DURE_ERR_AUTH);
+    dure_version v;
+    assert_err(dure_registry_find(&v, f->registry, "latest", NULL), DURE_ERR_NOT_FOUND);
+    free(path);
 }
 
 static void test_registry_finds_by_every_name(void **state)
@@ -128,6 +168,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_registry_keeps_a_version_whole),
         TEST(test_registry_add_can_be_repeated),
+        TEST(test_registry_adds_what_is_stored_already),
+        TEST(test_registry_does_not_add_a_damaged_file),
         TEST(test_registry_finds_by_every_name),
         TEST(test_registry_says_what_it_cannot_find),
         TEST(test_registry_gate_decides_the_state),
