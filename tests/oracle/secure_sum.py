@@ -1,5 +1,7 @@
 """secure_sum.py PROGRAMS [peers]: bench/peers/secure_sum runs, with what is built in PROGRAMS.
 
+Skipped where the kernel does not let a process' peak of memory be reset.
+
 Without `peers` Dure's half alone. With it Flower's and NVFLARE's too, from the Python environment
 DURE_ORACLE_VENV (made when missing): skipped, with the reason, where that is not named or Flower
 cannot be installed. What the peers compute is checked by their programs; here, that the table is
@@ -42,6 +44,9 @@ def check(head, rows, peers):
 
 def main():
     programs, peers = sys.argv[1], sys.argv[2:] and ["flower", "nvflare"]
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        print("SKIPPED: /proc/self/clear_refs cannot be written, so no peak of memory is measured")
+        return 77
     if peers:
         if not os.environ.get("DURE_ORACLE_VENV"):
             print("SKIPPED: set DURE_ORACLE_VENV=FOLDER to run Flower and NVFLARE from there")
