@@ -2,7 +2,10 @@
  * sites with sockets and keys of their own as threads of this program, and in the same run the
  * plain CURVE transfer of the same bytes. Prints TSV, one figure a line.
  *
- *   bench_round SITES [DROPPED]     DROPPED sites vanish after the shares, before their vectors
+ *   bench_round SITES [DROPPED [ELEMENTS]]
+ *
+ * DROPPED sites vanish after the shares, before their vectors. The vector has ELEMENTS entries,
+ * 4,884,480 without it, or a few fewer: an adapter's shape decides.
  *
  * The phases are held apart: every site waits until all have masked before it uploads. So what a
  * site computes on a machine of its own, here done by all sites on the same cores, is told from
@@ -43,7 +46,9 @@ enum {
     SITES_MAX = 100,
     RANK = 64,
     N_EMBD = 128,
-    N_FF = 18824, /* with the rank, 4,884,480 parameters of factor B */
+    ELEMENTS = 4884480,
+    ELEMENTS_LEAST = 100000,
+    ELEMENTS_MAX = 1 << 24,
     WAIT_S = 80,
 };
 
@@ -90,12 +95,20 @@ static void run(const char *format, ...)
     if (system(command)) die(arguments);
 }
 
-static void make_federation(uint32_t n)
+/* Whose adapter has not more parameters of factor B than that, and as many as it can. */
+static uint32_t n_ff_for(uint32_t n_elements)
+{
+    enum { LAYERS = 2, OTHERS = 4 * N_EMBD };               /* outputs of q, k, v, o and down */
+    return (n_elements / (LAYERS * RANK) - OTHERS) / 4 * 2; /* even */
+}
+
+static void make_federation(uint32_t n, uint32_t n_elements)
 {
     static const char record[] = "{\"prompt\":\"one\",\"response\":\"two\"}\n";
     tiny_model_write(
         temp_dir_file(&dir, "base.gguf"),
-        &(tiny_model_opts){.seed = 1, .n_embd = N_EMBD, .n_ff = N_FF, .type = TINY_F16});
+        &(tiny_model_opts){
+            .seed = 1, .n_embd = N_EMBD, .n_ff = n_ff_for(n_elements), .type = TINY_F16});
     if (dure_file_write_atomic(temp_dir_file(&dir, "eval.jsonl"), dure_span_of_text(record), 0644,
                                NULL))
         die("the evaluation file");
@@ -331,10 +344,10 @@ static void run_round(figures *f, uint32_t n, uint32_t n_dropped, pid_t coordina
     f->sum_s = event_number(&n_sums, "round_summed", "seconds");
 }
 
-static void measure(figures *f, uint32_t n, uint32_t n_dropped)
+static void measure(figures *f, uint32_t n, uint32_t n_dropped, uint32_t n_elements)
 {
     temp_dir_make(&dir);
-    make_federation(n);
+    make_federation(n, n_elements);
     const pid_t coordinator = start_coordinator(n_dropped ? "20" : "60");
     for (uint32_t i = 0; i < n; i++) {
         sites[i].dies = i < n_dropped;
@@ -403,6 +416,7 @@ static void print_sizes(const table *t, const figures *f)
     print(t, "coordinator_peak_mb_vectors", f->upload_peak_mb, f->upload_peak_mb / limit_mb, limit);
     print(t, "coordinator_peak_mb_sum", f->sum_peak_mb, f->sum_peak_mb / limit_mb, limit);
     print(t, "coordinator_peak_mb_result", f->result_peak_mb, f->result_peak_mb / limit_mb, limit);
+    print(t, "elements", f->vector_bytes / 3, 1, "itself");
     print(t, "site_sent_bytes", f->sent_bytes, f->sent_bytes / f->vector_bytes, "packed_vector");
 }
 
@@ -439,11 +453,16 @@ int main(int argc, char **argv)
     const uint32_t n = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 10;
     const uint32_t n_dropped = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 0;
     figures f = {0};
-    if (n < 3 || n > SITES_MAX || n_dropped >= n) {
-        fprintf(stderr, "usage: bench_round SITES [DROPPED], at most %d sites\n", SITES_MAX);
+    const uint32_t n_elements = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : ELEMENTS;
+    if (n < 3 || n > SITES_MAX || n_dropped >= n || n_elements < ELEMENTS_LEAST ||
+        n_elements > ELEMENTS_MAX) {
+        fprintf(stderr,
+                "usage: bench_round SITES [DROPPED [ELEMENTS]], at most %d sites, from %d to %d "
+                "elements\n",
+                SITES_MAX, ELEMENTS_LEAST, ELEMENTS_MAX);
         return 2;
     }
-    measure(&f, n, n_dropped);
+    measure(&f, n, n_dropped, n_elements);
     if (curve_transfer(&f.wire_s, n - n_dropped, (size_t)f.vector_bytes)) return 1;
     const table t = {.n = n, .n_dropped = n_dropped, .wire_s = f.wire_s};
     printf("sites\tdropped\tfigure\tvalue\tratio\tratio_to\n");

@@ -1,11 +1,13 @@
-/* A round of many sites on a sparse graph, in one process: the real state machines of every site
- * and of the coordinator, every message encoded and decoded, no network and no disk. Prints TSV.
+/* A round of many sites, by itself on a sparse graph, in one process: the real state machines of
+ * every site and of the coordinator, every message encoded and decoded, no network and no disk.
+ * Prints TSV.
  *
- *   bench_sparse [SITES [ELEMENTS]]     1000 sites, 100000 elements
+ *   bench_sparse [SITES [ELEMENTS [DROPPED [complete]]]]
  *
- * Of the sites a tenth may collude, by which the graph is chosen, and a tenth drops out after the
- * shares, before its vector. Sites run on all cores, the coordinator on one; seconds are a thread's
- * own. */
+ * 1000 sites, 100000 elements and a tenth dropped without them. The graph is chosen for a tenth of
+ * the sites that may collude and a tenth that drop out, and is the complete one if that is said.
+ * DROPPED sites are lost after the shares, before their vectors. Sites run on all cores, the
+ * coordinator on one; seconds are a thread's own. */
 #include "crypto/kx.h"
 #include "crypto/rng.h"
 #include "proto/neighbours.h"
@@ -31,19 +33,19 @@ typedef struct bench_site {
     size_t n_in;
     dure_secagg_actions out; /* what it asks for, not done yet */
     bool dies;
-    double seconds;
-    size_t sent, received; /* bytes, the vector's among them */
+    double seconds, mask_seconds; /* in all, and of them masking the vector */
+    size_t sent, received;        /* bytes, the vector's among them */
 } bench_site;
 
-static uint32_t n_sites = 1000, n_words = 100000, n_threads;
+static uint32_t n_sites = 1000, n_words = 100000, n_dropped, n_threads;
 static dure_config config; /* large */
 static dure_hash config_hash;
 static dure_sign_key coordinator, beacon;
 static bench_site *sites;
 static dure_secagg_server *server;
 static uint32_t *sum;
-static bool unmasked;
-static double server_seconds, unmask_seconds;
+static bool complete, unmasked;
+static double server_seconds, closing_seconds, unmask_seconds;
 static size_t n_streams;
 
 static void die(const char *what, const dure_diag *diag)
@@ -71,7 +73,13 @@ static double resident_mb(void)
 static void make_config(dure_graph_choice *choice)
 {
     *choice = (dure_graph_choice){.n = n_sites, .c = n_sites / 10, .dropouts = n_sites / 10};
-    if (!dure_graph_choose(choice)) die("no graph withstands that", NULL);
+    if (complete) {
+        choice->k = n_sites - 1;
+        choice->t = (n_sites + choice->c) / 2 + 1;
+        if (dure_graph_check(choice, NULL)) die("the complete graph does not withstand that", NULL);
+    } else if (!dure_graph_choose(choice)) {
+        die("no graph withstands that", NULL);
+    }
     round_config(&config, n_sites);
     config.threshold = choice->t;
     config.u_min = n_sites - choice->dropouts;
@@ -132,7 +140,8 @@ static dure_err mask(bench_site *s, dure_diag *diag)
         units[i] = unit(number, i);
     const double started = thread_seconds();
     dure_err err = dure_secagg_client_update(&s->out, s->client, units, n_words, diag);
-    s->seconds += thread_seconds() - started;
+    s->mask_seconds = thread_seconds() - started;
+    s->seconds += s->mask_seconds;
     free(units);
     return err;
 }
@@ -302,7 +311,8 @@ static void run_round(void)
         if (dure_secagg_server_phase(server) == DURE_SECAGG_PHASE_VECTORS) drop_the_dead();
         for (uint32_t i = 0; i < n_sites; i++)
             do_site_actions(&sites[i]);
-        server_seconds += thread_seconds() - started;
+        closing_seconds = thread_seconds() - started; /* in the last phase, of the shares */
+        server_seconds += closing_seconds;
         run_all_sites();
         started = thread_seconds();
     }
@@ -384,12 +394,11 @@ static double site_ideal(const dure_graph_choice *choice, double rate)
 /* `ideal` 0: there is none. */
 static void print(const char *figure, double value, double ideal, const char *ideal_is)
 {
-    const uint32_t dropped = n_sites / 10;
     if (ideal > 0)
-        printf("%u\t%u\t%s\t%.6g\t%.3f\t%s\n", n_sites, dropped, figure, value, value / ideal,
+        printf("%u\t%u\t%s\t%.6g\t%.3f\t%s\n", n_sites, n_dropped, figure, value, value / ideal,
                ideal_is);
     else
-        printf("%u\t%u\t%s\t%.6g\t-\t-\n", n_sites, dropped, figure, value);
+        printf("%u\t%u\t%s\t%.6g\t-\t-\n", n_sites, n_dropped, figure, value);
 }
 
 static size_t count_streams(const dure_graph *graph)
@@ -408,12 +417,13 @@ static void report(const dure_graph_choice *choice, size_t config_bytes, double 
 {
     static dure_graph graph;
     uint8_t signature[DURE_SIGNATURE_BYTES];
-    double seconds = 0, sent = 0, received = 0;
+    double seconds = 0, mask_seconds = 0, sent = 0, received = 0;
     uint32_t n = 0;
     for (uint32_t i = 0; i < n_sites; i++) {
         if (sites[i].dies) continue;
         n++;
         seconds += sites[i].seconds;
+        mask_seconds += sites[i].mask_seconds;
         sent += (double)sites[i].sent;
         received += (double)sites[i].received;
     }
@@ -431,10 +441,12 @@ static void report(const dure_graph_choice *choice, size_t config_bytes, double 
     print("elements of 24 bits", n_words, 0, "");
     print("site: seconds on one core", seconds / n, site_ideal(choice, rate),
           "its signatures, agreements and AES alone");
+    print("site: of these masking the vector", mask_seconds / n, 0, "");
     print("site: bytes sent", sent / n, vector, "the quantised vector");
     print("site: bytes received", received / n + (double)config_bytes, 0, "");
     print("site: of these the configuration", (double)config_bytes, 0, "");
     print("coordinator: seconds on one core", server_seconds, 0, "");
+    print("coordinator: of these from the shares to the sum", closing_seconds, 0, "");
     print("coordinator: of these taking off masks", unmask_seconds,
           (double)n_streams * vector / rate, "AES and additions alone, on one core");
     print("memory of all machines, MB", resident_mb(), 0, "");
@@ -448,8 +460,13 @@ int main(int argc, char **argv)
     char promise[700];
     if (argc > 1) n_sites = (uint32_t)strtoul(argv[1], NULL, 10);
     if (argc > 2) n_words = (uint32_t)strtoul(argv[2], NULL, 10);
-    if (n_sites < 20 || n_sites > DURE_ROUND_MEMBERS_MAX || n_words < 1 || n_words > 1u << 24)
-        die("usage: bench_sparse [SITES from 20 to 1024 [ELEMENTS]]", NULL);
+    n_dropped = argc > 3 ? (uint32_t)strtoul(argv[3], NULL, 10) : n_sites / 10;
+    complete = argc > 4 && strcmp(argv[4], "complete") == 0;
+    if (n_sites < 10 || n_sites > DURE_ROUND_MEMBERS_MAX || n_words < 1 || n_words > 1u << 24 ||
+        n_dropped > n_sites / 10 || (argc > 4 && !complete) || argc > 5)
+        die("usage: bench_sparse [SITES from 10 to 1024 [ELEMENTS [DROPPED, a tenth at most "
+            "[complete]]]]",
+            NULL);
     const long cores = sysconf(_SC_NPROCESSORS_ONLN);
     n_threads = cores < 1 ? 1 : cores > THREADS_MAX ? THREADS_MAX : (uint32_t)cores;
     sites = calloc(n_sites, sizeof *sites);
@@ -458,7 +475,7 @@ int main(int argc, char **argv)
         die("out of memory", NULL);
     for (uint32_t i = 0; i < n_sites; i++) {
         if (dure_sign_generate(&sites[i].key)) die("a key", NULL);
-        sites[i].dies = i % 10 == 3;
+        sites[i].dies = i % 10 == 3 && i / 10 < n_dropped;
     }
     const double before_mb = resident_mb();
     make_config(&choice);
