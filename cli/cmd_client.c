@@ -80,6 +80,8 @@ static void say(const char *name, const json_t *facts)
         fprintf(stderr, "%s of federation %s: %.0f records, %.0f trained parameters, %s\n",
                 text(facts, "site"), text(facts, "federation"), number(facts, "records"),
                 number(facts, "trained"), text(facts, "path"));
+        if (number(facts, "device_checked") > 0)
+            dure_device_say_proved((size_t)number(facts, "device_checked"));
     } else if (!strcmp(name, "coordinator_away")) {
         fprintf(stderr, "waiting for the coordinator at %s: %s\n", text(facts, "endpoint"),
                 text(facts, "why"));
@@ -179,6 +181,7 @@ static dure_err look(findings *f, const dure_site *site, const options *o, dure_
     if (!err) {
         f->work = dure_work_facts_of(work);
         f->work.path = NULL;
+        if (f->work.proved) dure_device_say_proved(f->work.proved);
         f->tokens_per_second = seconds > 0 ? (double)tokens / seconds : 0;
         double per_record = f->work.records ? (double)f->work.tokens / (double)f->work.records : 0;
         f->step_seconds = f->tokens_per_second > 0

@@ -37,6 +37,14 @@ int dure_device_check(dure_device_choice *out, const char *device, const dure_us
     return dure_args_refuse(usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'", device);
 }
 
+void dure_device_say_proved(size_t records)
+{
+    fprintf(stderr,
+            "the GPU was checked with %zu synthetic records: a record's gradient is the same bits "
+            "in any batch, and its clipped integers are the CPU's\n",
+            records);
+}
+
 void dure_device_say(const char *device)
 {
     dure_device_choice choice;

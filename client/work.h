@@ -19,7 +19,7 @@ typedef struct dure_work dure_work;
 typedef struct dure_work_opts {
     uint32_t threads;      /* 0: the physical cores */
     uint64_t memory_bytes; /* of the process, at most; 0: as the policy says */
-    bool cuda;             /* on GPU number `device` */
+    bool cuda;             /* on GPU number `device`; for privacy it is checked (device_proof.h) */
     int device;
     void (*wake)(void *state); /* called by the training thread after every step; may be NULL */
     void *state;
@@ -28,8 +28,10 @@ typedef struct dure_work_opts {
 typedef struct dure_work_facts {
     size_t records, cut, unusable; /* for the owner's own screen */
     size_t tokens;
-    size_t trained;           /* parameters of factor B */
-    const char *path;         /* which kernels run; borrowed */
+    size_t trained;   /* parameters of factor B */
+    const char *path; /* which kernels run; borrowed */
+    size_t proved; /* synthetic records that a GPU was checked with (client/device_proof.h); 0: none
+                      asked for it */
     dure_transformer_fit fit; /* how it keeps within memory, and what is expected of it */
 } dure_work_facts;
 

@@ -286,6 +286,16 @@ dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dur
     return ahead;
 }
 
+size_t dure_transformer_rows(const dure_transformer *t)
+{
+    return t->rows;
+}
+
+bool dure_transformer_clips(const dure_transformer *t)
+{
+    return t->device != NULL;
+}
+
 const dure_compute *dure_transformer_compute(const dure_transformer *t)
 {
     return &t->compute;

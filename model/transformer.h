@@ -61,6 +61,9 @@ const char *dure_transformer_path(const dure_transformer *t);
  * all that later ones of its kind need. */
 size_t dure_transformer_device_bytes(const dure_transformer *t);
 
+/* Tokens that are packed to a pass; a longer record has one of its own. */
+size_t dure_transformer_rows(const dure_transformer *t);
+
 /* The threads it computes with, for the work between passes; not during a pass. A sink is between
  * passes. */
 const dure_compute *dure_transformer_compute(const dure_transformer *t);
@@ -106,6 +109,26 @@ DURE_MUST_USE dure_err dure_transformer_logprobs(float *logprobs, dure_transform
 typedef dure_err dure_gradient_sink(void *state, size_t doc, const float *gradient,
                                     const dure_document_loss *loss);
 
+/* On a GPU each record's gradient can be clipped to integers, and these be added up, where it is:
+ * the bounds are those of dp/quantize.h, and so are the integers, bit for bit. */
+typedef struct dure_clip_outcome {
+    double norm_square; /* of the record's gradient */
+    bool added;         /* false: it is not finite, or its integers do not fit; it gives nothing */
+} dure_clip_outcome;
+
+typedef struct dure_gradient_clip {
+    double per_unit, norm_most;
+    uint64_t squares_most;
+    int64_t *sum; /* one a trained parameter: what it holds, and every record's integers. It goes to
+                     the GPU and comes back once; on error its contents are of no use */
+    dure_clip_outcome *outcome; /* one a document: there when the sink hears of it; of one without
+                                   labels, as it was */
+    bool show;                  /* the sink gets the gradients too, else NULL */
+} dure_gradient_clip;
+
+/* Whether t does that. */
+bool dure_transformer_clips(const dure_transformer *t);
+
 typedef struct dure_gradient_opts {
     dure_lora_factor factors;
     bool sum_of_labels; /* false: mean over the record's labels */
@@ -113,7 +136,8 @@ typedef struct dure_gradient_opts {
     /* Share of each adapter input that is zeroed, by a mask that is a function of the record's
      * seed; the loss is then that of what is left. 0: none. At most 0.95. */
     double dropout;
-    const uint64_t *dropout_seeds; /* one a document */
+    const uint64_t *dropout_seeds;  /* one a document */
+    const dure_gradient_clip *clip; /* NULL: none. Not with `together`, nor where nothing clips */
 } dure_gradient_opts;
 
 DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,

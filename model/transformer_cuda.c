@@ -153,6 +153,13 @@ static void take_dropout(dure_cuda_engine *e)
     e->apart = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->apart);
 }
 
+static void take_clip(dure_cuda_engine *e)
+{
+    e->clip_sum = dure_cuda_take(&e->workspace, e->gradient * sizeof *e->clip_sum);
+    e->clipped = dure_cuda_take(&e->workspace, e->docs * sizeof *e->clipped);
+    e->clip_room = dure_cuda_take(&e->workspace, dure_cuda_clip_room(e->gradient, e->docs));
+}
+
 static float *take_rope(dure_cuda_engine *e, const dure_rope_table *table)
 {
     size_t bytes = table->positions * table->dim * sizeof(float);
@@ -169,13 +176,16 @@ static dure_err take_all(dure_cuda_engine *e, const dure_transformer *t, dure_di
     e->host_tiles = calloc(e->rows, sizeof *e->host_tiles);
     e->host_docs = calloc(e->rows, sizeof *e->host_docs);
     e->host_seeds = calloc(e->rows, sizeof *e->host_seeds);
-    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs || !e->host_seeds)
+    e->host_clipped = calloc(e->docs + 1, sizeof *e->host_clipped);
+    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs || !e->host_seeds ||
+        !e->host_clipped)
         return DURE_ERR_NOMEM;
     for (size_t i = 0; i <= e->stored; i++)
         take_acts(&e->acts[i], e, t);
     take_pass(e);
     take_shared(e, t);
     if (e->dropout) take_dropout(e);
+    if (e->clips) take_clip(e);
     e->rope = take_rope(e, &t->rope);
     if (t->arch.window) e->rope_sliding = take_rope(e, &t->rope_sliding);
     dure_err err = e->workspace.err;
@@ -196,11 +206,13 @@ static void workspace_fini(dure_cuda_engine *e)
     free(e->host_tiles);
     free(e->host_docs);
     free(e->host_seeds);
+    free(e->host_clipped);
     e->acts = NULL;
     e->host_rows = NULL;
     e->host_tiles = NULL;
     e->host_docs = NULL;
     e->host_seeds = NULL;
+    e->host_clipped = NULL;
     e->rows = 0;
 }
 
@@ -218,7 +230,7 @@ dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer
     }
     bool fits = e->rows == rows && e->positions == t->rope.positions;
     if (map) fits = fits && e->stored == stored && e->gradient == gradient && e->docs >= docs;
-    if (map) fits = fits && e->dropout >= map->dropout;
+    if (map) fits = fits && e->dropout >= map->dropout && (e->clips || !map->clip);
     if (fits) return DURE_OK;
     workspace_fini(e);
     e->rows = rows;
@@ -227,6 +239,7 @@ dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer
     e->gradient = gradient;
     e->positions = t->rope.positions;
     e->dropout = map && map->dropout;
+    e->clips = map && map->clip;
     dure_err err = take_all(e, t, diag);
     if (err) workspace_fini(e);
     return err;
@@ -307,6 +320,36 @@ static void upload_seeds(dure_cuda_engine *e, const dure_transformer *t, const d
     dure_device_upload(e->device, e->seeds, e->host_seeds, pass->rows * sizeof *e->seeds);
 }
 
+static void clip_begin(dure_transformer *t, const dure_gradient_map *map)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_device_upload(e->device, e->clip_sum, map->clip->sum, map->n * sizeof *e->clip_sum);
+}
+
+/* The gradients of the pass's documents into the sum. */
+static void clip(dure_cuda_engine *e, const dure_gradient_map *map)
+{
+    dure_cuda_clip args = {.sum = e->clip_sum,
+                           .gradients = e->gradients,
+                           .stride = map->n,
+                           .n = map->n,
+                           .n_docs = e->n_docs,
+                           .per_unit = map->clip->per_unit,
+                           .norm_most = map->clip->norm_most,
+                           .squares_most = map->clip->squares_most,
+                           .clipped = e->clipped,
+                           .room = e->clip_room};
+    dure_cuda_clip_run(e->device, &args);
+    dure_device_download(e->device, e->host_clipped, e->clipped, e->n_docs * sizeof *e->clipped);
+}
+
+static dure_err clip_end(dure_transformer *t, const dure_gradient_map *map, dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_device_download(e->device, map->clip->sum, e->clip_sum, map->n * sizeof *e->clip_sum);
+    return dure_device_wait(e->device, diag);
+}
+
 static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
                     dure_diag *diag)
 {
@@ -321,8 +364,13 @@ static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradi
     dure_cuda_forward(t, pass);
     dure_cuda_head(t, pass, map != NULL);
     if (map) dure_cuda_backward(t, pass, map);
+    if (map && map->clip) clip(e, map);
     dure_device_download(e->device, t->ws.nll, e->nll, pass->n_labels * sizeof *t->ws.nll);
-    return dure_device_wait(e->device, diag);
+    dure_err err = dure_device_wait(e->device, diag);
+    for (size_t d = 0; !err && map && map->clip && d < pass->n_docs; d++)
+        map->clip->outcome[t->ws.doc_index[d]] = (dure_clip_outcome){
+            .norm_square = e->host_clipped[d].norm_square, .added = e->host_clipped[d].added};
+    return err;
 }
 
 static dure_err cache_new(void **out, dure_transformer *t, size_t positions)
@@ -424,6 +472,8 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
     *device = (dure_transformer_device){.state = e,
                                         .prepare = prepare,
                                         .run = run,
+                                        .clip_begin = clip_begin,
+                                        .clip_end = clip_end,
                                         .gradient = gradient,
                                         .cache_new = cache_new,
                                         .cache_free = cache_free,

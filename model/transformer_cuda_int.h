@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/clip.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/dropout.h"
 #include "kernels/cuda/lora.h"
@@ -66,7 +67,7 @@ typedef struct dure_cuda_engine {
     /* The workspace. */
     size_t rows, stored, labels, docs, gradient; /* what it has room for */
     size_t positions;
-    bool dropout;
+    bool dropout, clips;
     dure_cuda_acts *acts; /* host; stored + 1 sets */
     float *res, *sums, *dres, *dnorm, *gradients, *delta, *rope, *rope_sliding;
     uint16_t *norm, *h, *dy, *datt, *dqkv, *dz;
@@ -74,6 +75,10 @@ typedef struct dure_cuda_engine {
     uint64_t *seeds;
     uint16_t *masked;
     float *apart;
+    /* With a clip: the integers' sum, and what became of each document of a pass. */
+    int64_t *clip_sum;
+    dure_cuda_clipped *clipped;
+    void *clip_room;
     float *head_x, *head_dnorm, *logits, *nll, *label_weight;
     uint16_t *head_norm, *head_kept, *p;
     int32_t *tokens, *label, *label_row;
@@ -86,6 +91,7 @@ typedef struct dure_cuda_engine {
     uint64_t *host_seeds;
     dure_cuda_tile *host_tiles;
     dure_cuda_rows *host_docs;
+    dure_cuda_clipped *host_clipped;
     dure_cuda_cache host_caches[DURE_DECODERS_TOGETHER];
     size_t n_tiles, n_docs;
 } dure_cuda_engine;

@@ -14,6 +14,10 @@ struct dure_transformer_device {
     /* ws.nll of every label of the pass; with `map`, and the gradients of its documents. */
     dure_err (*run)(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
                     dure_diag *diag);
+    /* With map->clip, before the first pass and after the last: its sum goes there and comes back.
+     * Each pass writes the outcomes of its documents. */
+    void (*clip_begin)(dure_transformer *t, const dure_gradient_map *map);
+    dure_err (*clip_end)(dure_transformer *t, const dure_gradient_map *map, dure_diag *diag);
     /* Document `doc` of that pass: map->n floats into ws.gradient. */
     dure_err (*gradient)(dure_transformer *t, const dure_gradient_map *map, size_t doc,
                          dure_diag *diag);

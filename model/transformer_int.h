@@ -189,8 +189,9 @@ typedef struct dure_gradient_map {
     size_t *layer_at; /* n_layers + 1 */
     bool together;    /* all documents of a pass as one */
     bool dropout;
-    size_t n;      /* floats a document */
-    size_t widest; /* floats of the layer with the most */
+    const dure_gradient_clip *clip; /* NULL: none */
+    size_t n;                       /* floats a document */
+    size_t widest;                  /* floats of the layer with the most */
 } dure_gradient_map;
 
 /* Room on t's device for passes of t's rows, and for a document of so many: of half as many rows,
