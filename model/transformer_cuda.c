@@ -1,6 +1,7 @@
 #include "model/transformer_cuda.h"
 
 #include "model/transformer_cuda_int.h"
+#include "model/transformer_dora.h"
 #include "model/transformer_dropout.h"
 
 #include <stdio.h>
@@ -84,6 +85,7 @@ dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transfor
 
 static void take_acts(dure_cuda_acts *acts, dure_cuda_engine *e, const dure_transformer *t)
 {
+    const dure_lora_layout *layout = &e->layout;
     dure_cuda_owned *o = &e->workspace;
     size_t n = e->rows * sizeof(uint16_t), d = t->shape.n_embd;
     acts->x = dure_cuda_take(o, n * d);
@@ -98,6 +100,8 @@ static void take_acts(dure_cuda_acts *acts, dure_cuda_engine *e, const dure_tran
         acts->ffn_kept = dure_cuda_take(o, n * d);
     }
     acts->lse = dure_cuda_take(o, e->rows * t->shape.n_head * sizeof(float));
+    for (int k = 0; k < DURE_LORA_TARGETS && layout->dora && acts > e->acts; k++)
+        if (layout->targets >> k & 1) acts->sums[k] = dure_cuda_take(o, n * e->width[k]);
 }
 
 static void take_pass(dure_cuda_engine *e)
@@ -251,10 +255,8 @@ static dure_err prepare(dure_transformer *t, const dure_lora *lora, const dure_g
                         dure_diag *diag)
 {
     dure_cuda_engine *e = dure_cuda_engine_of(t);
-    if (lora && lora->layout.dora)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "adapters with DoRA do not run on a GPU yet; use --device cpu");
-    dure_err err = dure_cuda_adapter_load(e, t, lora, diag);
+    dure_err err = dure_dora_settle(t, lora);
+    if (!err) err = dure_cuda_adapter_load(e, t, lora, diag);
     return err ? err : dure_cuda_workspace_reserve(e, t, lora, map, diag);
 }
 

@@ -2,8 +2,8 @@
  * contract of model/transformer.h, with products in bfloat16 summed in float32.
  *
  * Verified so far on the emulated GPU of the tests alone (kernels/cuda/language.h): its numbers
- * agree with the CPU's, but no GPU has run it. Not there: DoRA, and computing layers a second
- * time to save memory; what is asked for and not there is an error with a sentence. */
+ * agree with the CPU's, but no GPU has run it. Not there: computing layers a second time to
+ * save memory. DoRA's lengths of rows are measured by the CPU (model/transformer_dora.h). */
 #pragma once
 
 #include "model/transformer_int.h"

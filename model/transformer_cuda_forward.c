@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/dequant.h"
+#include "kernels/cuda/dora.h"
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/dequant.h"
@@ -39,12 +40,38 @@ const uint16_t *dure_cuda_dropped(const dure_transformer *t, const dure_pass *pa
     return e->masked;
 }
 
-/* y (+)= x W^T + z B^T in float32, where z = x (s A)^T is kept. */
+/* The products of a group get their gains, and are added to `add`, where that is not NULL. */
+static void dora(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                 dure_cuda_group group, float *y, float *add)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    for (size_t i = 0; i < dure_cuda_count(group); i++) {
+        dure_lora_target k = dure_cuda_first(group) + i;
+        if (!(e->layout.targets >> k & 1)) continue;
+        dure_cuda_dora args = {.sums = y + dure_cuda_column(e, k),
+                               .ld = e->out[group],
+                               .add = add,
+                               .kept = dure_cuda_acts_of(e, t, layer)->sums[k],
+                               .gain = e->gains + dure_lora_norm_index(&e->layout, layer, k),
+                               .rows = pass->rows,
+                               .width = e->width[k]};
+        dure_cuda_dora_forward(e->device, &args);
+    }
+}
+
+/* y (+)= x W^T + z B^T in float32, where z = x (s A)^T is kept; with DoRA, times the gains. */
 static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
                    dure_cuda_group group, const uint16_t *x, float *y, int add)
 {
     const dure_cuda_engine *e = dure_cuda_engine_of(t);
     const dure_cuda_layer *adapter = &e->layers[layer];
+    const bool gains = e->layout.dora && dure_cuda_adapts(e, pass, layer, group);
+    float *sum = NULL; /* what y is added to, behind its gains */
+    if (gains && add) {
+        sum = y;
+        y = e->sums;
+        add = 0;
+    }
     size_t in = e->in[group], out = e->out[group];
     dure_device_product p = {.c = y,
                              .a = x,
@@ -86,6 +113,7 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
                                   .add = 1};
         dure_device_multiply(e->device, &p);
     }
+    if (gains) dora(t, pass, layer, group, y, sum);
 }
 
 void dure_cuda_run_heads(const dure_transformer *t, const dure_pass *pass, uint32_t layer,

@@ -46,6 +46,8 @@ typedef struct dure_cuda_acts {
     uint16_t *x, *mid, *qkv, *att, *both, *z;   /* D, D, Q+2KV, Q, 2F, z_width */
     uint16_t *heads_kept, *att_kept, *ffn_kept; /* Q+2KV, D, D; where there are such norms */
     float *lse;                                 /* heads */
+    /* With DoRA, where there is a way back: the products before their gains. */
+    uint16_t *sums[DURE_LORA_TARGETS]; /* out */
 } dure_cuda_acts;
 
 typedef struct dure_cuda_engine {
@@ -62,8 +64,8 @@ typedef struct dure_cuda_engine {
     /* The adapter. */
     dure_lora_layout layout; /* its shape is all zero before the first */
     size_t z_at[DURE_LORA_TARGETS], z_n[DURE_CUDA_GROUPS], z_width;
-    float *params;
-    uint64_t version; /* of the adapter that is there; 0: none */
+    float *params, *norms, *gains; /* the last two with DoRA: as dure_lora.norms */
+    uint64_t version;              /* of the adapter that is there; 0: none */
     /* The workspace. */
     size_t rows, stored, labels, docs, gradient; /* what it has room for */
     size_t positions;

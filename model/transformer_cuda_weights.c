@@ -181,6 +181,10 @@ static dure_err take_adapter(dure_cuda_engine *e, const dure_lora *lora, dure_di
     e->layout = *layout;
     place(e);
     e->params = dure_cuda_take(o, lora->n * sizeof *e->params);
+    if (lora->norms) {
+        e->norms = dure_cuda_take(o, lora->norms->n * sizeof *e->norms);
+        e->gains = dure_cuda_take(o, lora->norms->n * sizeof *e->gains);
+    }
     for (uint32_t l = layout->first_layer; l < layout->shape.n_layers; l++) {
         for (int g = 0; g < DURE_CUDA_GROUPS; g++)
             e->layers[l].a[g] =
@@ -239,6 +243,11 @@ dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
     }
     e->version = lora->version;
     dure_device_upload(e->device, e->params, lora->params, lora->n * sizeof *e->params);
+    if (lora->norms) {
+        size_t bytes = lora->norms->n * sizeof(float);
+        dure_device_upload(e->device, e->norms, lora->norms->norm, bytes);
+        dure_device_upload(e->device, e->gains, lora->norms->gain, bytes);
+    }
     for (uint32_t l = lora->layout.first_layer; l < lora->layout.shape.n_layers; l++)
         for (int k = 0; k < DURE_LORA_TARGETS; k++)
             if (adapted(&e->layout, k)) round_pair(e, l, (dure_lora_target)k);
