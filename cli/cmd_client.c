@@ -234,8 +234,7 @@ static void print_findings(const findings *f, const dure_site *site)
     if (f->work.fit.bytes)
         printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
                f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
-    else
-        printf("memory      that of the GPU, which the measured records fit\n");
+    dure_device_print_memory(&f->work.device);
     if (f->bare) {
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
@@ -299,7 +298,7 @@ static int parse(options *o, int argc, char **argv, bool is_run)
          .out = &o->memory,
          .value = "MB",
          .help = "stay within so many megabytes, at the price of time; default: memory_mb of "
-                 "site.yaml"},
+                 "site.yaml; with --device cuda of the GPU, default what is free"},
         dure_device_arg(&o->device),
         {.name = "json",
          .kind = DURE_ARG_FLAG,
@@ -325,8 +324,6 @@ static int parse(options *o, int argc, char **argv, bool is_run)
     }
     int status = dure_device_check(&o->on, o->device, &usage);
     if (status) return status;
-    if (o->on.cuda && o->memory)
-        return dure_args_refuse(&usage, "--memory is of --device cpu alone");
     dure_device_say(o->device);
     return -1;
 }

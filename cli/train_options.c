@@ -141,7 +141,8 @@ static const dure_arg args[] = {
     OPTION("threads", COUNT, threads, "N", "default: the physical cores"),
     OPTION("device", TEXT, device, "D", "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"),
     OPTION("memory", COUNT, memory, "MB",
-           "stay within so many megabytes, at the price of time; default: what the machine has"),
+           "stay within so many megabytes, at the price of time; default: what the machine has, or "
+           "with --device cuda the GPU"),
     OPTION("profile", FLAG, profile, NULL, "say where the time went"),
     OPTION("save-every", COUNT, save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
@@ -244,8 +245,6 @@ static int check_device_args(void)
     dure_device_choice device;
     int status = dure_device_check(&device, o.device, &usage);
     if (status) return status;
-    if (device.cuda && o.memory)
-        return dure_args_refuse(&usage, "--memory is of --device cpu alone");
     return 0;
 }
 

@@ -57,7 +57,8 @@ static dure_err open_model(dure_work *w, dure_diag *diag)
     const dure_transformer_opts opts = {.threads = w->opts.threads,
                                         .weights = DURE_WEIGHTS_FILE,
                                         .cuda = w->opts.cuda,
-                                        .device = w->opts.device};
+                                        .device = w->opts.device,
+                                        .device_bytes = w->opts.memory_bytes};
     const char *path = w->site->policy.model;
     dure_err err = dure_gguf_open(&w->gguf, path, NULL, diag);
     if (err) return err;
@@ -267,7 +268,7 @@ static dure_err open_training(dure_work *w, dure_diag *diag)
     if (!err) err = open_data(w, diag);
     if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
-    /* On a GPU there is one way to work, and its memory suffices or does not. */
+    /* On a GPU the first pass finds the way. */
     if (!err && !w->opts.cuda) err = fit_memory(w, diag);
     return err;
 }
@@ -326,7 +327,8 @@ dure_work_facts dure_work_facts_of(const dure_work *w)
                              .trained = dure_lora_count(&w->lora->layout, DURE_LORA_FACTOR_B),
                              .path = dure_transformer_path(w->transformer),
                              .proved = w->proved,
-                             .fit = w->fit};
+                             .fit = w->fit,
+                             .device = dure_transformer_device_fit(w->transformer)};
     for (size_t i = 0; i < w->data.n; i++) {
         facts.tokens += w->data.records[i].n;
     }

@@ -24,6 +24,6 @@ set(DURE_CUDA_KERNELS attention clip cross_entropy dequant dora dropout heads lo
 list(TRANSFORM DURE_CUDA_KERNELS PREPEND ${PROJECT_SOURCE_DIR}/kernels/cuda/)
 list(TRANSFORM DURE_CUDA_KERNELS APPEND .cu)
 set(DURE_CUDA_MODEL transformer_cuda transformer_cuda_backward transformer_cuda_forward
-    transformer_cuda_weights)
+    transformer_cuda_weights transformer_cuda_workspace)
 list(TRANSFORM DURE_CUDA_MODEL PREPEND ${PROJECT_SOURCE_DIR}/model/)
 list(TRANSFORM DURE_CUDA_MODEL APPEND .c)

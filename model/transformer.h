@@ -40,10 +40,11 @@ typedef struct dure_transformer_opts {
     /* Layers whose activations are not kept for the backward pass but computed a second time; more
      * than are trained: all. It changes no bit of the results. */
     uint32_t recompute;
-    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192, and fewer
-     * where its memory does not suffice. What such a pass cannot do: model/transformer_cuda.h. */
+    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192. Where its
+     * memory does not suffice they are fewer, and more layers are computed twice. */
     bool cuda;
     int device;
+    uint64_t device_bytes; /* of the GPU's memory, at most; 0: what is free */
 } dure_transformer_opts;
 
 typedef struct dure_transformer dure_transformer;
@@ -56,10 +57,6 @@ void dure_transformer_free(dure_transformer **t);
 const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
-
-/* Memory that weights, adapter and passes have taken on a GPU so far; 0 on the CPU. A pass takes
- * all that later ones of its kind need. */
-size_t dure_transformer_device_bytes(const dure_transformer *t);
 
 /* Tokens that are packed to a pass; a longer record has one of its own. */
 size_t dure_transformer_rows(const dure_transformer *t);
@@ -176,6 +173,11 @@ typedef struct dure_transformer_fit {
      * most: their ratio is the limit of any program. */
     double flops_per_token, peak_flops;
 } dure_transformer_fit;
+
+/* The way it goes on a GPU: how weights are held (packed: as bfloat16), the rows of a pass, layers
+ * computed twice, and the GPU's memory that all of it has taken so far. A pass takes what later
+ * ones of its kind need. All zero on the CPU. */
+dure_transformer_fit dure_transformer_device_fit(const dure_transformer *t);
 
 /* The quickest way that stays within limit_bytes (0: no limit), a function of the shapes, the limit
  * and the number of threads; and its time, from a few milliseconds of measuring the multipliers.

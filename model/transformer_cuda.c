@@ -7,16 +7,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Gradients of this many bytes, or of one document, are held at a time. */
-static const size_t gradient_bytes = (size_t)1 << 30;
-enum { LABELS = 1024, MOST_DOCS = 8000, PAD = 8 };
+enum { PAD = 8 };
 
 /* --- what belongs together --- */
 
 void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
 {
     void *at = NULL;
-    if (owned->err) return NULL;
+    if (owned->counts) owned->bytes += bytes;
+    if (owned->counts || owned->err) return NULL;
+    if (bytes > *owned->left) {
+        owned->err = dure_diag_set(owned->diag, DURE_ERR_NOMEM,
+                                   "of the GPU's memory %.0f MB more may be taken, and %.0f MB "
+                                   "are needed",
+                                   (double)*owned->left / 1e6, (double)bytes / 1e6);
+        return NULL;
+    }
     if (owned->n == owned->capacity) {
         size_t capacity = owned->capacity * 2 + 64;
         void **list = realloc(owned->list, capacity * sizeof *list);
@@ -29,6 +35,7 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
     if (owned->err) return NULL;
     owned->list[owned->n++] = at;
     owned->bytes += bytes;
+    *owned->left -= bytes;
     return at;
 }
 
@@ -37,7 +44,8 @@ void dure_cuda_give_back(dure_cuda_owned *owned)
     for (size_t i = 0; i < owned->n; i++)
         dure_device_free(owned->device, owned->list[i]);
     free(owned->list);
-    *owned = (dure_cuda_owned){.device = owned->device};
+    if (owned->left) *owned->left += owned->bytes;
+    *owned = (dure_cuda_owned){.device = owned->device, .left = owned->left};
 }
 
 dure_cuda_group dure_cuda_group_of(dure_lora_target target)
@@ -81,183 +89,22 @@ dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transfor
     return &e->acts[layer < below ? 0 : 1 + layer - below];
 }
 
-/* --- the workspace --- */
-
-static void take_acts(dure_cuda_acts *acts, dure_cuda_engine *e, const dure_transformer *t)
+float *dure_cuda_input_of(const dure_cuda_engine *e, const dure_transformer *t, uint32_t layer)
 {
-    const dure_lora_layout *layout = &e->layout;
-    dure_cuda_owned *o = &e->workspace;
-    size_t n = e->rows * sizeof(uint16_t), d = t->shape.n_embd;
-    acts->x = dure_cuda_take(o, n * d);
-    acts->mid = dure_cuda_take(o, n * d);
-    acts->qkv = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV]);
-    acts->att = dure_cuda_take(o, n * e->in[DURE_CUDA_O]);
-    acts->both = dure_cuda_take(o, n * e->out[DURE_CUDA_GATE_UP]);
-    if (e->z_width) acts->z = dure_cuda_take(o, n * e->z_width);
-    if (t->arch.qk_norm) acts->heads_kept = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV]);
-    if (t->arch.post_norms) {
-        acts->att_kept = dure_cuda_take(o, n * d);
-        acts->ffn_kept = dure_cuda_take(o, n * d);
-    }
-    acts->lse = dure_cuda_take(o, e->rows * t->shape.n_head * sizeof(float));
-    for (int k = 0; k < DURE_LORA_TARGETS && layout->dora && acts > e->acts; k++)
-        if (layout->targets >> k & 1) acts->sums[k] = dure_cuda_take(o, n * e->width[k]);
-}
-
-static void take_pass(dure_cuda_engine *e)
-{
-    dure_cuda_owned *o = &e->workspace;
-    size_t n = e->rows;
-    e->tokens = dure_cuda_take(o, n * sizeof *e->tokens);
-    e->position = dure_cuda_take(o, n * sizeof *e->position);
-    e->label = dure_cuda_take(o, n * sizeof *e->label);
-    e->label_row = dure_cuda_take(o, n * sizeof *e->label_row);
-    e->label_weight = dure_cuda_take(o, n * sizeof *e->label_weight);
-    e->nll = dure_cuda_take(o, n * sizeof *e->nll);
-    e->tiles = dure_cuda_take(o, n * sizeof *e->tiles);
-    e->doc_rows = dure_cuda_take(o, n * sizeof *e->doc_rows);
-    e->caches = dure_cuda_take(o, sizeof e->host_caches);
-}
-
-static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
-{
-    dure_cuda_owned *o = &e->workspace;
-    size_t n = e->rows, d = t->shape.n_embd, widest = e->out[DURE_CUDA_GATE_UP];
-    if (e->out[DURE_CUDA_QKV] > widest) widest = e->out[DURE_CUDA_QKV];
-    if (d > widest) widest = d;
-    e->res = dure_cuda_take(o, n * d * sizeof(float));
-    e->sums = dure_cuda_take(o, n * widest * sizeof(float));
-    e->norm = dure_cuda_take(o, n * d * sizeof(uint16_t));
-    e->h = dure_cuda_take(o, n * t->shape.n_ff * sizeof(uint16_t));
-    e->labels = n < LABELS ? n : LABELS;
-    e->head_x = dure_cuda_take(o, e->labels * d * sizeof(float));
-    e->head_norm = dure_cuda_take(o, e->labels * d * sizeof(uint16_t));
-    e->head_kept = dure_cuda_take(o, e->labels * d * sizeof(uint16_t));
-    e->logits = dure_cuda_take(o, e->labels * e->vocab * sizeof(float));
-    if (!e->gradient) return;
-    e->head_dnorm = dure_cuda_take(o, e->labels * d * sizeof(float));
-    e->p = dure_cuda_take(o, e->labels * e->vocab * sizeof(uint16_t));
-    e->dres = dure_cuda_take(o, n * d * sizeof(float));
-    e->dnorm = dure_cuda_take(o, n * d * sizeof(float));
-    e->dy = dure_cuda_take(o, n * d * sizeof(uint16_t));
-    e->datt = dure_cuda_take(o, n * e->in[DURE_CUDA_O] * sizeof(uint16_t));
-    e->dqkv = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV] * sizeof(uint16_t));
-    e->dz = dure_cuda_take(o, n * e->z_width * sizeof(uint16_t));
-    e->delta = dure_cuda_take(o, n * t->shape.n_head * sizeof(float));
-    e->gradients = dure_cuda_take(o, e->docs * e->gradient * sizeof(float));
-}
-
-static void take_dropout(dure_cuda_engine *e)
-{
-    size_t widest = 0;
-    for (int g = 0; g < DURE_CUDA_GROUPS; g++)
-        if (e->in[g] > widest) widest = e->in[g];
-    e->seeds = dure_cuda_take(&e->workspace, e->rows * sizeof *e->seeds);
-    e->masked = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->masked);
-    e->apart = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->apart);
-}
-
-static void take_clip(dure_cuda_engine *e)
-{
-    e->clip_sum = dure_cuda_take(&e->workspace, e->gradient * sizeof *e->clip_sum);
-    e->clipped = dure_cuda_take(&e->workspace, e->docs * sizeof *e->clipped);
-    e->clip_room = dure_cuda_take(&e->workspace, dure_cuda_clip_room(e->gradient, e->docs));
-}
-
-static float *take_rope(dure_cuda_engine *e, const dure_rope_table *table)
-{
-    size_t bytes = table->positions * table->dim * sizeof(float);
-    float *at = dure_cuda_take(&e->workspace, bytes);
-    if (at) dure_device_upload(e->device, at, table->cos_sin, bytes);
-    return at;
-}
-
-static dure_err take_all(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
-{
-    e->workspace.diag = diag;
-    e->acts = calloc(e->stored + 1, sizeof *e->acts);
-    e->host_rows = calloc(e->rows, sizeof *e->host_rows);
-    e->host_tiles = calloc(e->rows, sizeof *e->host_tiles);
-    e->host_docs = calloc(e->rows, sizeof *e->host_docs);
-    e->host_seeds = calloc(e->rows, sizeof *e->host_seeds);
-    e->host_clipped = calloc(e->docs + 1, sizeof *e->host_clipped);
-    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs || !e->host_seeds ||
-        !e->host_clipped)
-        return DURE_ERR_NOMEM;
-    for (size_t i = 0; i <= e->stored; i++)
-        take_acts(&e->acts[i], e, t);
-    take_pass(e);
-    take_shared(e, t);
-    if (e->dropout) take_dropout(e);
-    if (e->clips) take_clip(e);
-    e->rope = take_rope(e, &t->rope);
-    if (t->arch.window) e->rope_sliding = take_rope(e, &t->rope_sliding);
-    dure_err err = e->workspace.err;
-    e->workspace.diag = NULL;
-    if (err == DURE_ERR_NOMEM)
-        dure_diag_prefix(diag, err,
-                         "passes of %zu tokens do not fit the GPU (fewer rows, a lower rank or "
-                         "fewer layers take less)",
-                         e->rows);
-    return err;
-}
-
-static void workspace_fini(dure_cuda_engine *e)
-{
-    dure_cuda_give_back(&e->workspace);
-    free(e->acts);
-    free(e->host_rows);
-    free(e->host_tiles);
-    free(e->host_docs);
-    free(e->host_seeds);
-    free(e->host_clipped);
-    e->acts = NULL;
-    e->host_rows = NULL;
-    e->host_tiles = NULL;
-    e->host_docs = NULL;
-    e->host_seeds = NULL;
-    e->host_clipped = NULL;
-    e->rows = 0;
-}
-
-dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer *t,
-                                     const dure_lora *lora, const dure_gradient_map *map,
-                                     dure_diag *diag)
-{
-    size_t rows = t->ws.has.rows, stored = 0, docs = 0, gradient = map ? map->n : 0;
-    if (map) {
-        stored = t->shape.n_layers - lora->layout.first_layer;
-        docs = gradient_bytes / (gradient * sizeof(float));
-        if (docs > rows) docs = rows;
-        if (docs > MOST_DOCS) docs = MOST_DOCS;
-        if (docs == 0 || map->together) docs = 1;
-    }
-    bool fits = e->rows == rows && e->positions == t->rope.positions;
-    if (map) fits = fits && e->stored == stored && e->gradient == gradient && e->docs >= docs;
-    if (map) fits = fits && e->dropout >= map->dropout && (e->clips || !map->clip);
-    if (fits) return DURE_OK;
-    workspace_fini(e);
-    e->rows = rows;
-    e->stored = stored;
-    e->docs = docs;
-    e->gradient = gradient;
-    e->positions = t->rope.positions;
-    e->dropout = map && map->dropout;
-    e->clips = map && map->clip;
-    dure_err err = take_all(e, t, diag);
-    if (err) workspace_fini(e);
-    return err;
+    size_t stored_from = t->shape.n_layers - e->stored, first = stored_from - e->again;
+    if (layer < first || layer >= stored_from) return NULL;
+    return e->inputs + (layer - first) * e->rows * t->shape.n_embd;
 }
 
 /* --- the engine --- */
 
 static dure_err prepare(dure_transformer *t, const dure_lora *lora, const dure_gradient_map *map,
-                        dure_diag *diag)
+                        bool twice, dure_diag *diag)
 {
     dure_cuda_engine *e = dure_cuda_engine_of(t);
     dure_err err = dure_dora_settle(t, lora);
     if (!err) err = dure_cuda_adapter_load(e, t, lora, diag);
-    return err ? err : dure_cuda_workspace_reserve(e, t, lora, map, diag);
+    return err ? err : dure_cuda_workspace_reserve(e, t, lora, map, twice, diag);
 }
 
 /* The documents of the pass, and the tiles that attention cuts them into. */
@@ -419,16 +266,20 @@ static size_t most_docs(const dure_transformer *t)
     return dure_cuda_engine_of(t)->docs;
 }
 
-static size_t bytes(const dure_transformer *t)
+static dure_transformer_fit fit(const dure_transformer *t)
 {
     const dure_cuda_engine *e = dure_cuda_engine_of(t);
-    return e->weights.bytes + e->adapter.bytes + e->workspace.bytes;
+    return (dure_transformer_fit){.packed = !e->decoded,
+                                  .recompute = (uint32_t)e->again,
+                                  .rows = e->rows,
+                                  .bytes =
+                                      e->weights.bytes + e->adapter.bytes + e->workspace.bytes};
 }
 
 static void close_engine(void *state)
 {
     dure_cuda_engine *e = state;
-    workspace_fini(e);
+    dure_cuda_workspace_fini(e);
     dure_cuda_give_back(&e->adapter);
     dure_cuda_give_back(&e->weights);
     dure_device_close(&e->device);
@@ -463,6 +314,9 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
     dure_err err = e && device ? dure_device_open(&e->device, index, diag) : DURE_ERR_NOMEM;
     if (!err) {
         e->weights.device = e->adapter.device = e->workspace.device = e->device;
+        e->weights.left = e->adapter.left = e->workspace.left = &e->left;
+        e->left =
+            t->device_bytes && t->device_bytes < SIZE_MAX ? (size_t)t->device_bytes : SIZE_MAX;
         err = check_model(e, t, diag);
     }
     if (!err) err = dure_cuda_weights_load(e, t, diag);
@@ -481,7 +335,7 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
                                         .cache_free = cache_free,
                                         .decode = decode,
                                         .most_docs = most_docs,
-                                        .bytes = bytes,
+                                        .fit = fit,
                                         .close = close_engine};
     dure_workspace_fini(&t->ws); /* what it held was for the CPU */
     t->device = device;

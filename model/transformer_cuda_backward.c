@@ -226,11 +226,22 @@ static void attention_back(const back *b)
     out_of_half(b, DURE_VECTOR_ATTN_NORM, acts->x);
 }
 
+/* The residual stream and what the head made of it are no longer needed. */
+static void compute_again(const back *b)
+{
+    dure_cuda_engine *e = b->e;
+    const float *input = dure_cuda_input_of(e, b->t, b->layer);
+    if (!input) return;
+    dure_device_copy(e->device, e->res, input, b->pass->rows * b->t->shape.n_embd * sizeof *input);
+    dure_cuda_layer_forward(b->t, b->pass, b->layer);
+}
+
 void dure_cuda_backward(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map)
 {
     back b = {.t = t, .e = dure_cuda_engine_of(t), .pass = pass, .map = map};
     dure_cuda_round(b.e->device, b.e->dy, b.e->dres, pass->rows * t->shape.n_embd);
     for (b.layer = t->shape.n_layers; b.layer-- > pass->lora->layout.first_layer;) {
+        compute_again(&b);
         feed_forward_back(&b);
         attention_back(&b);
     }

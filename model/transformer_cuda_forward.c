@@ -220,6 +220,28 @@ static void add_half(const dure_transformer *t, const dure_pass *pass, uint32_t 
     dure_cuda_norm_forward(e->device, &norm);
 }
 
+void dure_cuda_layer_forward(dure_transformer *t, const dure_pass *pass, uint32_t l)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_cuda_acts *acts = dure_cuda_acts_of(e, t, l);
+    dure_cuda_attention attention = dure_cuda_attention_args(t, pass, l);
+    enter_half(t, pass, l, DURE_VECTOR_ATTN_NORM, acts->x);
+    linear(t, pass, l, DURE_CUDA_QKV, e->norm, e->sums, 0);
+    dure_cuda_run_heads(t, pass, l, false);
+    dure_cuda_attention_forward(e->device, &attention);
+    add_half(t, pass, l, DURE_CUDA_O, acts->att, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
+    enter_half(t, pass, l, DURE_VECTOR_FFN_NORM, acts->mid);
+    linear(t, pass, l, DURE_CUDA_GATE_UP, e->norm, e->sums, 0);
+    dure_cuda_gate gate = {.h = e->h,
+                           .both = acts->both,
+                           .sums = e->sums,
+                           .rows = pass->rows,
+                           .width = t->shape.n_ff,
+                           .gelu = t->arch.activation == DURE_ACTIVATION_GELU};
+    dure_cuda_gate_forward(e->device, &gate);
+    add_half(t, pass, l, DURE_CUDA_DOWN, e->h, DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
+}
+
 void dure_cuda_forward(dure_transformer *t, const dure_pass *pass)
 {
     dure_cuda_engine *e = dure_cuda_engine_of(t);
@@ -233,23 +255,11 @@ void dure_cuda_forward(dure_transformer *t, const dure_pass *pass)
                              .type = t->embedding.type};
     dure_cuda_embed_rows(e->device, &embed);
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
-        dure_cuda_acts *acts = dure_cuda_acts_of(e, t, l);
-        dure_cuda_attention attention = dure_cuda_attention_args(t, pass, l);
-        enter_half(t, pass, l, DURE_VECTOR_ATTN_NORM, acts->x);
-        linear(t, pass, l, DURE_CUDA_QKV, e->norm, e->sums, 0);
-        dure_cuda_run_heads(t, pass, l, false);
-        dure_cuda_attention_forward(e->device, &attention);
-        add_half(t, pass, l, DURE_CUDA_O, acts->att, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
-        enter_half(t, pass, l, DURE_VECTOR_FFN_NORM, acts->mid);
-        linear(t, pass, l, DURE_CUDA_GATE_UP, e->norm, e->sums, 0);
-        dure_cuda_gate gate = {.h = e->h,
-                               .both = acts->both,
-                               .sums = e->sums,
-                               .rows = pass->rows,
-                               .width = t->shape.n_ff,
-                               .gelu = t->arch.activation == DURE_ACTIVATION_GELU};
-        dure_cuda_gate_forward(e->device, &gate);
-        add_half(t, pass, l, DURE_CUDA_DOWN, e->h, DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
+        float *input = pass->keep ? dure_cuda_input_of(e, t, l) : NULL;
+        if (input)
+            dure_device_copy(e->device, input, e->res,
+                             pass->rows * t->shape.n_embd * sizeof *input);
+        dure_cuda_layer_forward(t, pass, l);
     }
 }
 

@@ -85,12 +85,13 @@ static void load_globals(dure_cuda_engine *e, const dure_transformer *t, uint8_t
  * a few percent of its time, and shorter passes would take more. */
 static bool stay_resident(const dure_cuda_engine *e, const dure_transformer *t)
 {
-    size_t rounded = 0, packed = 0;
+    size_t rounded = 0, packed = 0, room = dure_device_room(e->device);
+    if (room > e->left) room = e->left;
     for (int g = 0; g < DURE_CUDA_GROUPS; g++)
         rounded += group_bytes(e, g);
     for (int k = 0; k < DURE_LORA_TARGETS; k++)
         packed += bytes_of(&t->layers[0].w[k]);
-    return rounded <= packed || rounded * t->shape.n_layers <= dure_device_room(e->device) / 2;
+    return rounded <= packed || rounded * t->shape.n_layers <= room / 2;
 }
 
 static void load_layers(dure_cuda_engine *e, const dure_transformer *t, uint8_t *room)
@@ -124,18 +125,19 @@ const uint16_t *dure_cuda_weights(const dure_cuda_engine *e, const dure_transfor
 
 dure_err dure_cuda_weights_load(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
 {
-    void *room = NULL;
+    dure_cuda_owned aside = {.device = e->device, .left = &e->left, .diag = diag};
     e->weights.diag = diag;
     e->layers = calloc(t->shape.n_layers, sizeof *e->layers);
     if (!e->layers) return DURE_ERR_NOMEM;
-    dure_err err = dure_device_new(&room, e->device, largest(t), diag);
+    uint8_t *room = dure_cuda_take(&aside, largest(t));
+    dure_err err = aside.err;
     if (!err) {
         load_globals(e, t, room);
         load_layers(e, t, room);
         err = e->weights.err ? e->weights.err : dure_device_wait(e->device, diag);
     }
     e->weights.diag = NULL;
-    dure_device_free(e->device, room);
+    dure_cuda_give_back(&aside);
     if (err == DURE_ERR_NOMEM)
         dure_diag_prefix(diag, err, "the model's weights do not fit the GPU");
     return err;

@@ -97,6 +97,7 @@ struct dure_transformer {
     double peak;          /* FLOP/s of the multipliers, measured once; 0: not yet */
     dure_profile profile; /* compute.profile points here, or nowhere */
     dure_workspace ws;
+    uint64_t device_bytes;           /* of a GPU's memory, at most; 0: what is free */
     dure_transformer_device *device; /* runs the passes; NULL: the CPU does */
     void *packed;                    /* owns every packed weight; NULL: decoded for each product */
     size_t packed_bytes;

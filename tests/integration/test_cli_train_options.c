@@ -319,7 +319,6 @@ static void test_train_refuses_options_that_exclude_each_other(void **state)
         "--no-dp --device gpu",
         "--no-dp --device cuda:",
         "--no-dp --device cuda:x",
-        "--no-dp --device cuda:1 --memory 1000",
         "--source s --records 1000 --epsilon 8 --clip-norm 1",
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {

@@ -562,43 +562,84 @@ static void test_cuda_transformer_says_when_there_is_no_such_gpu(void **state)
 }
 
 #ifdef DURE_TEST_EMULATED
-/* The gradients of all documents, in passes of up to so many rows, and what was taken of the device
- * when it has so much memory. */
-static collected gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit)
+/* The gradients of all documents, in passes of up to so many rows; `may` bytes of what the device
+ * has may be taken, or are all that it has. */
+typedef struct bounds {
+    uint32_t rows, recompute;
+    size_t may, has;
+} bounds;
+
+static collected gradients_within(fixture *f, dure_transformer_fit *fit, bounds within)
 {
     dure_diag diag = {{0}};
-    const dure_transformer_opts opts = {
-        .threads = 1, .precision = DURE_PRECISION_F32, .rows = rows};
-    const dure_gradient_opts both = {.factors = DURE_LORA_FACTOR_BOTH};
+    const dure_transformer_opts opts = {.threads = 1,
+                                        .precision = DURE_PRECISION_F32,
+                                        .rows = within.rows,
+                                        .recompute = within.recompute,
+                                        .device_bytes = within.may};
+    const uint64_t seeds[N_DOCS] = {1, 2, 3, 4, 5};
+    const dure_gradient_opts both = {
+        .factors = DURE_LORA_FACTOR_BOTH, .dropout = 0.1, .dropout_seeds = seeds};
     dure_transformer_free(&f->gpu);
-    dure_emulated_limit(limit);
+    if (within.has) dure_emulated_limit(within.has);
     assert_ok(dure_transformer_new(&f->gpu, f->gguf, &opts, &diag));
     assert_ok(dure_transformer_cuda_attach(f->gpu, 0, &diag));
     collected c = gradients(f->gpu, f, &both, 0, N_DOCS);
-    *taken = dure_transformer_device_bytes(f->gpu);
-    assert_true(*taken <= limit);
+    *fit = dure_transformer_device_fit(f->gpu);
+    assert_true(fit->bytes > 0 && (!within.may || fit->bytes <= within.may) &&
+                (!within.has || fit->bytes <= within.has));
     dure_emulated_limit(SIZE_MAX);
     return c;
 }
 
-static void check_gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit,
+static void check_gradients_within(fixture *f, dure_transformer_fit *fit, bounds within,
                                    const collected *expected)
 {
-    collected some = gradients_within(f, taken, rows, limit);
+    collected some = gradients_within(f, fit, within);
     assert_memory_equal(some.gradients, expected->gradients, N_DOCS * expected->n * sizeof(float));
     free(some.gradients);
 }
 
-static void test_cuda_transformer_packs_what_its_memory_holds(void **state)
+/* With ever less of it long passes are shortened, then layer after layer is computed twice, then
+ * passes are shortened further; and no bit changes. */
+static void test_cuda_transformer_does_with_the_memory_there_is(void **state)
 {
     (void)state;
     fixture f;
-    size_t most, half, quarter;
-    set_up(&f, &(tiny_model_opts){.seed = 12}, &(dure_lora_layout){.rank = 3}, 0);
-    collected all = gradients_within(&f, &most, 512, SIZE_MAX);
-    check_gradients_within(&f, &half, 512, most - 1, &all);
-    check_gradients_within(&f, &quarter, 512, half - 1, &all);
-    assert_true(half < most / 3 * 2 && quarter < half / 3 * 2);
+    dure_transformer_fit fit;
+    unsigned seen[3] = {0}; /* of 4096, 2048 and 1024 rows: bit i, i layers computed twice */
+    set_up(&f, &(tiny_model_opts){.seed = 12, .n_ff = 256}, &(dure_lora_layout){.rank = 3}, 0);
+    collected all = gradients_within(&f, &fit, (bounds){.rows = 4096});
+    assert_true(fit.packed && fit.recompute == 0 && fit.rows == 4096);
+    for (size_t limit = fit.bytes; fit.rows > 1024; limit -= limit / 12) {
+        bounds within = {.rows = 4096};
+        *(limit % 2 ? &within.may : &within.has) = limit; /* a limit, or a small GPU */
+        check_gradients_within(&f, &fit, within, &all);
+        seen[fit.rows == 4096 ? 0 : fit.rows == 2048 ? 1 : 2] |= 1u << fit.recompute;
+    }
+    assert_int_equal(seen[0], 1);
+    assert_int_equal(seen[1], 1 | 2 | 4);
+    assert_int_equal(fit.rows, 1024);
+    free(all.gradients);
+    tear_down(&f);
+}
+
+/* Layers with norms behind their halves, heads with norms, windows, magnitudes; some are trained.
+ */
+static void test_cuda_transformer_computes_every_kind_of_layer_twice(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_transformer_fit fit;
+    set_up(&f,
+           &(tiny_model_opts){
+               .seed = 23, .arch = "gemma3", .head_dim = 32, .n_layers = 4, .window = 9},
+           &(dure_lora_layout){.rank = 3, .dora = true, .first_layer = 1}, 0);
+    collected all = gradients_within(&f, &fit, (bounds){.rows = 64});
+    for (uint32_t again = 1; again <= 4; again += 3) {
+        check_gradients_within(&f, &fit, (bounds){.rows = 64, .recompute = again}, &all);
+        assert_int_equal(fit.recompute, again < 3 ? again : 3);
+    }
     free(all.gradients);
     tear_down(&f);
 }
@@ -607,13 +648,15 @@ static void test_cuda_transformer_decodes_weights_that_would_fill_its_memory(voi
 {
     (void)state;
     fixture f;
-    size_t resident, taken;
+    dure_transformer_fit resident, fit;
     const tiny_model_opts model = {.seed = 13, .type = TINY_Q4_1, .n_layers = 24, .n_ff = 512};
     const dure_lora_layout layout = {.rank = 3, .first_layer = 23};
     set_up(&f, &model, &layout, 0);
-    collected all = gradients_within(&f, &resident, 64, SIZE_MAX);
-    check_gradients_within(&f, &taken, 64, resident, &all);
-    assert_true(taken < resident / 3 * 2);
+    collected all = gradients_within(&f, &resident, (bounds){.rows = 64});
+    check_gradients_within(&f, &fit, (bounds){.rows = 64, .has = resident.bytes}, &all);
+    assert_true(!fit.packed && fit.bytes < resident.bytes / 3 * 2);
+    check_gradients_within(&f, &fit, (bounds){.rows = 64, .may = resident.bytes}, &all);
+    assert_true(!fit.packed && fit.bytes < resident.bytes / 3 * 2);
     free(all.gradients);
     tear_down(&f);
 }
@@ -669,7 +712,8 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_scores_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_says_when_there_is_no_such_gpu),
 #ifdef DURE_TEST_EMULATED
-        cmocka_unit_test(test_cuda_transformer_packs_what_its_memory_holds),
+        cmocka_unit_test(test_cuda_transformer_does_with_the_memory_there_is),
+        cmocka_unit_test(test_cuda_transformer_computes_every_kind_of_layer_twice),
         cmocka_unit_test(test_cuda_transformer_decodes_weights_that_would_fill_its_memory),
         cmocka_unit_test(test_cuda_transformer_out_of_memory_is_a_sentence),
 #endif
