@@ -233,6 +233,16 @@ static void cache_free(dure_transformer *t, void *cache)
     dure_device_free(dure_cuda_engine_of(t)->device, cache);
 }
 
+/* Of rows [first, first + n) that were asked for, to the host. */
+static void some_logits(dure_transformer *t, size_t first, size_t n)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_cuda_logits(t, first, n);
+    for (size_t i = 0; i < n; i++)
+        dure_device_download(e->device, t->ws.logits + (first + i) * t->ws.logits_ld,
+                             e->logits + i * e->vocab, t->shape.n_vocab * sizeof(float));
+}
+
 static dure_err decode(dure_transformer *t, const dure_pass *pass, const size_t *row, size_t n,
                        dure_diag *diag)
 {
@@ -245,10 +255,8 @@ static dure_err decode(dure_transformer *t, const dure_pass *pass, const size_t 
     for (size_t i = 0; i < n; i++)
         e->host_rows[i] = (int32_t)row[i];
     dure_device_upload(e->device, e->label_row, e->host_rows, n * sizeof *e->label_row);
-    if (n) dure_cuda_logits(t, 0, n);
-    for (size_t i = 0; i < n; i++)
-        dure_device_download(e->device, t->ws.logits + i * t->ws.logits_ld,
-                             e->logits + i * e->vocab, t->shape.n_vocab * sizeof(float));
+    for (size_t i = 0; i < n; i += e->labels)
+        some_logits(t, i, n - i < e->labels ? n - i : e->labels);
     return dure_device_wait(e->device, diag);
 }
 

@@ -6,7 +6,7 @@
 /* Gradients of this many bytes, or of one document, are held at a time. */
 static const size_t gradient_bytes = (size_t)1 << 30;
 /* Of what is free, gradients and logits have a share of 1 / PORTIONS each. */
-enum { LABELS = 1024, LEAST_LABELS = 64, MOST_DOCS = 8000, PORTIONS = 8 };
+enum { LABELS = 1024, LEAST_LABELS = 32, MOST_DOCS = 8000, PORTIONS = 8 };
 
 /* `kept`: a way back goes over them. */
 static void take_acts(dure_cuda_acts *acts, dure_cuda_engine *e, const dure_transformer *t,

@@ -662,6 +662,37 @@ static void test_cuda_transformer_decodes_weights_that_would_fill_its_memory(voi
     tear_down(&f);
 }
 
+/* Logits come in portions where they do not fit, and are the same. */
+static void test_cuda_transformer_scores_with_little_memory(void **state)
+{
+    (void)state;
+    static scores all, some;
+    fixture f;
+    dure_diag diag = {{0}};
+    dure_transformer_opts opts = {
+        .threads = 1, .precision = DURE_PRECISION_F32, .rows = MAX_TOKENS};
+    set_up(&f, &(tiny_model_opts){.seed = 19, .n_layers = 1}, &(dure_lora_layout){.rank = 3},
+           MAX_TOKENS);
+    score(&all, f.gpu, &f, MAX_TOKENS);
+    const dure_document *doc = &f.docs[2];
+    dure_err err = DURE_ERR_NOMEM;
+    for (opts.device_bytes = 100000; err == DURE_ERR_NOMEM; opts.device_bytes += 20000) {
+        dure_decoder *d = NULL;
+        dure_transformer_free(&f.gpu);
+        assert_ok(dure_transformer_new(&f.gpu, f.gguf, &opts, &diag));
+        err = dure_transformer_cuda_attach(f.gpu, 0, &diag);
+        some.first = some.n = 0;
+        if (!err) err = dure_decoder_new(&d, f.gpu, 0);
+        if (!err)
+            err = dure_decoder_score(d, f.lora, doc->tokens, doc->n, keep_score, &some, &diag);
+        dure_decoder_free(&d);
+    }
+    assert_ok(err);
+    assert_int_equal(some.n, doc->n);
+    assert_memory_equal(some.logits, all.logits, all.n * sizeof all.logits[0]);
+    tear_down(&f);
+}
+
 /* Whatever allocation is the first that fails, the error says so, nothing leaks, and with room the
  * same transformer goes on. */
 static void test_cuda_transformer_out_of_memory_is_a_sentence(void **state)
@@ -716,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_does_with_the_memory_there_is),
         cmocka_unit_test(test_cuda_transformer_computes_every_kind_of_layer_twice),
         cmocka_unit_test(test_cuda_transformer_decodes_weights_that_would_fill_its_memory),
+        cmocka_unit_test(test_cuda_transformer_scores_with_little_memory),
         cmocka_unit_test(test_cuda_transformer_out_of_memory_is_a_sentence),
 #endif
     };
