@@ -68,6 +68,8 @@ static void say(const char *name, const json_t *facts)
         fprintf(stderr, "%s of federation %s: %.0f records, %.0f trained parameters, %s\n",
                 text(facts, "site"), text(facts, "federation"), number(facts, "records"),
                 number(facts, "trained"), text(facts, "path"));
+        if (number(facts, "device_checked") > 0)
+            dure_device_say_proved((size_t)number(facts, "device_checked"));
     } else if (!strcmp(name, "coordinator_away")) {
         fprintf(stderr, "waiting for the coordinator at %s: %s\n", text(facts, "endpoint"),
                 text(facts, "why"));
@@ -166,6 +168,7 @@ static dure_err look(findings *f, const dure_site *site, const options *o, dure_
     if (!err) {
         f->work = dure_work_facts_of(work);
         f->work.path = NULL;
+        if (f->work.proved) dure_device_say_proved(f->work.proved);
         f->tokens_per_second = seconds > 0 ? (double)tokens / seconds : 0;
         double per_record = f->work.records ? (double)f->work.tokens / (double)f->work.records : 0;
         f->step_seconds = f->tokens_per_second > 0
@@ -219,8 +222,7 @@ static void print_findings(const findings *f, const dure_site *site)
     if (f->work.fit.bytes)
         printf("memory      %s expected; weights %s, %u layers computed twice\n", memory,
                f->work.fit.packed ? "packed" : "from the file", f->work.fit.recompute);
-    else
-        printf("memory      that of the GPU, which the measured records fit\n");
+    dure_device_print_memory(&f->work.device);
     if (f->bare) {
         printf("privacy     none: this federation trains without differential privacy\n");
         return;
@@ -272,7 +274,7 @@ static int parse(options *o, int argc, char **argv, bool is_run)
         dure_threads_arg(&o->threads),
         OPTION(COUNT, "memory", o->memory, "MB",
                "stay within so many megabytes, at the price of time; default: memory_mb of "
-               "site.yaml"),
+               "site.yaml; with --device cuda of the GPU, default what is free"),
         dure_device_arg(&o->device),
         FLAG("json", o->json,
              is_run ? "one JSON object an event on stdout" : "the findings as JSON"),
@@ -293,8 +295,6 @@ static int parse(options *o, int argc, char **argv, bool is_run)
     }
     int status = dure_device_check(&o->on, o->device, &usage);
     if (status) return status;
-    if (o->on.cuda && o->memory)
-        return dure_args_refuse(&usage, "--memory is of --device cpu alone");
     dure_device_say(o->device);
     return -1;
 }

@@ -6,6 +6,7 @@
 #include "cli/train_report.h"
 #include "cli/train_setup.h"
 #include "cli/writable.h"
+#include "client/device_proof.h"
 #include "client/private_run.h"
 #include "common/clock.h"
 #include "common/file.h"
@@ -81,6 +82,17 @@ static dure_private_run_opts private_opts(const training *t)
                                    .clip = o->clip,
                                    .adaptive = o->adaptive,
                                    .noise = o->noise};
+}
+
+/* A GPU that does not keep what privacy counts on is refused while nothing is reserved. */
+static dure_err prove_device(training *t)
+{
+    const dure_trainer_task task = {
+        .data = &t->s.data, .layout = &t->s.lora->layout, .opts = &t->s.opts, .is_private = true};
+    size_t records = 0;
+    dure_err err = dure_device_proof(&records, t->s.m.transformer, &task, &t->diag);
+    if (!err && records) dure_device_say_proved(records);
+    return err;
 }
 
 /* Reserves the whole plan, before anything is sampled or drawn. */
@@ -309,6 +321,7 @@ static int run(training *t)
     if (!err) err = make_paths(t);
     if (!err && had_ended(t)) return put_away(t);
     if (!err) err = dure_train_report_check(t->o, &t->s.m, &t->diag);
+    if (!err && !t->o->no_dp) err = prove_device(t);
     if (!err && !t->o->no_dp) err = prepare_privacy(t);
     if (!err) err = train(t);
     if (!err) t->best_step = dure_trainer_take_best(&t->best_loss, t->trainer);

@@ -1,5 +1,7 @@
 #include "cli/device.h"
 
+#include "cli/output.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +34,23 @@ int dure_device_check(dure_device_choice *out, const char *device, const dure_us
 {
     if (dure_device_parse(out, device)) return 0;
     return dure_args_refuse(usage, "--device must be auto, cpu, cuda or cuda:N, not '%s'", device);
+}
+
+void dure_device_print_memory(const dure_transformer_fit *fit)
+{
+    char memory[32];
+    if (!fit->bytes) return;
+    dure_format_bytes(memory, fit->bytes);
+    printf("GPU memory  about %s; weights %s, %u layers computed twice, passes of %zu tokens\n",
+           memory, fit->packed ? "as bfloat16" : "as in the file", fit->recompute, fit->rows);
+}
+
+void dure_device_say_proved(size_t records)
+{
+    fprintf(stderr,
+            "the GPU was checked with %zu synthetic records: a record's gradient is the same bits "
+            "in any batch, and its clipped integers are the CPU's\n",
+            records);
 }
 
 void dure_device_say(const char *device)

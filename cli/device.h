@@ -2,8 +2,10 @@
 #pragma once
 
 #include "cli/args.h"
+#include "model/transformer.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 
 typedef struct dure_device_choice {
     bool cuda;
@@ -18,3 +20,7 @@ int dure_device_check(dure_device_choice *out, const char *device, const dure_us
 /* One line on stderr where the choice needs one: what `auto` took and why, and that the GPU's code
  * is not verified. */
 void dure_device_say(const char *device);
+/* "GPU memory  about 5.2 GB; weights ...", one line on stdout; nothing where no GPU is used. */
+void dure_device_print_memory(const dure_transformer_fit *fit);
+/* One line on stderr: a GPU has passed client/device_proof.h, with so many records. */
+void dure_device_say_proved(size_t records);

@@ -54,7 +54,8 @@ dure_err dure_open_model_init(dure_open_model *out, const dure_open_opts *opts, 
                                  .profile = opts->profile,
                                  .weights = opts->fit_later ? DURE_WEIGHTS_FILE : DURE_WEIGHTS_AUTO,
                                  .cuda = opts->device.cuda,
-                                 .device = opts->device.index};
+                                 .device = opts->device.index,
+                                 .device_bytes = opts->device_bytes};
     dure_err err = dure_gguf_open(&out->gguf, opts->model, NULL, diag);
     if (err) return err;
     err = dure_tokenizer_new(&out->tokenizer, out->gguf, diag);

@@ -22,9 +22,10 @@ typedef struct dure_open_opts {
     const char *chat_template; /* by name; NULL: the model's own, which only chats need */
     uint32_t threads;          /* 0: the physical cores */
     dure_device_choice device;
-    bool any_base;  /* the adapter may name another file of the base, if its sizes fit */
-    bool profile;   /* measure where the time goes */
-    bool fit_later; /* the caller fits the model into memory: dure_transformer_adopt() */
+    uint64_t device_bytes; /* of a GPU's memory, at most; 0: what is free */
+    bool any_base;         /* the adapter may name another file of the base, if its sizes fit */
+    bool profile;          /* measure where the time goes */
+    bool fit_later;        /* the caller fits the model into memory: dure_transformer_adopt() */
 } dure_open_opts;
 
 /* On error everything is closed and `diag` names the file. */

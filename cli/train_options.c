@@ -122,7 +122,8 @@ static const dure_arg args[] = {
     OPTION(TEXT, "device", o.device, "D",
            "cpu, cuda, cuda:1 (the second GPU), or auto; default cpu"),
     OPTION(COUNT, "memory", o.memory, "MB",
-           "stay within so many megabytes, at the price of time; default: what the machine has"),
+           "stay within so many megabytes, at the price of time; default: what the machine has, or "
+           "with --device cuda the GPU"),
     FLAG("profile", o.profile, "say where the time went"),
     OPTION(COUNT, "save-every", o.save_every, "N",
            "steps between saved states; default: one about every 30 seconds"),
@@ -219,12 +220,6 @@ static int check_device_args(void)
     dure_device_choice device;
     int status = dure_device_check(&device, o.device, &usage);
     if (status) return status;
-    if (device.cuda && (o.dora || o.memory))
-        return dure_args_refuse(&usage, "--dora and --memory are of --device cpu alone");
-    if (device.cuda && !o.no_dp)
-        return dure_args_refuse(&usage, "training with differential privacy is of --device cpu "
-                                        "alone until the GPU's code has been verified on one "
-                                        "(docs/gpu.md); on a GPU, train with --no-dp");
     return 0;
 }
 

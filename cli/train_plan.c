@@ -16,7 +16,8 @@ typedef struct plan {
     double epochs;
     dure_private_preview privacy;
     double seconds; /* of the whole run */
-    uint64_t peak_bytes, device_bytes;
+    uint64_t peak_bytes;
+    dure_transformer_fit device;
 } plan;
 
 static dure_err ignore(void *state, size_t doc, const float *gradient,
@@ -28,12 +29,15 @@ static dure_err ignore(void *state, size_t doc, const float *gradient,
 
 /* Seconds a token of forward and backward through at most `records`, taken from all over the file.
  * The first time also packs the weights, so the second is taken. */
-static dure_err measure(double *seconds, const dure_train_setup *s, double records, dure_diag *diag)
+static dure_err measure(double *seconds, const dure_train_setup *s, double records, bool together,
+                        dure_diag *diag)
 {
     dure_document docs[TRIED_RECORDS];
     uint64_t seeds[TRIED_RECORDS] = {0};
-    const dure_gradient_opts how = {
-        .factors = s->opts.factors, .dropout = s->opts.dropout, .dropout_seeds = seeds};
+    const dure_gradient_opts how = {.factors = s->opts.factors,
+                                    .together = together,
+                                    .dropout = s->opts.dropout,
+                                    .dropout_seeds = seeds};
     size_t n = 0, tokens = 0, most = TRIED_RECORDS;
     if (records < TRIED_RECORDS) most = (size_t)ceil(records);
     const size_t stride = s->data.n > 2 * most ? s->data.n / (2 * most) : 1;
@@ -71,9 +75,14 @@ static dure_err estimate(plan *p, const dure_train_setup *s, const dure_train_op
         opts.attempt = &none;
     }
     dure_err err = dure_trainer_new(&trainer, s->m.transformer, &s->data, s->lora, &opts, diag);
-    if (!err) err = measure(&seconds, s, step.records, diag);
+    /* On a GPU the way it is done decides the memory too. */
+    bool together = o->no_dp && dure_transformer_clips(s->m.transformer);
+    if (!err) err = measure(&seconds, s, step.records, together, diag);
     dure_trainer_free(&trainer);
-    p->device_bytes = dure_transformer_device_bytes(s->m.transformer);
+    p->device = dure_transformer_device_fit(s->m.transformer);
+    /* The sum of the integers, which the measured pass had no use for. */
+    if (p->device.bytes && !o->no_dp)
+        p->device.bytes += dure_lora_count(&s->lora->layout, opts.factors) * sizeof(int64_t);
     getrusage(RUSAGE_SELF, &used);
     p->peak_bytes = s->fit.bytes ? s->fit.bytes : (uint64_t)used.ru_maxrss * 1024;
     double step_s = step.tokens * seconds + step.records * s->fit.seconds_to_clip;
@@ -137,8 +146,7 @@ static void print_words(const plan *p, const dure_train_setup *s, const dure_tra
                dure_dp_plan_clip_text(clip, &p->privacy.plan));
     dure_warn_memory(s->fit.bytes);
     printf("memory      about %s\n", memory);
-    dure_format_bytes(memory, p->device_bytes);
-    if (p->device_bytes) printf("GPU memory  about %s\n", memory);
+    dure_device_print_memory(&p->device);
     printf("time        about %s\n", time);
 }
 
@@ -157,7 +165,7 @@ static int print_json(const plan *p, const dure_train_setup *s, const dure_train
                   (json_int_t)p->labels, "trained_parameters",
                   (json_int_t)dure_lora_count(&s->lora->layout, s->opts.factors), "steps",
                   (json_int_t)s->steps, "epochs", p->epochs, "privacy", privacy, "memory_bytes",
-                  (json_int_t)p->peak_bytes, "gpu_memory_bytes", (json_int_t)p->device_bytes,
+                  (json_int_t)p->peak_bytes, "gpu_memory_bytes", (json_int_t)p->device.bytes,
                   "seconds", p->seconds));
 }
 

@@ -197,13 +197,14 @@ dure_err dure_train_setup_init(dure_train_setup *s, const dure_train_options *o,
                            .profile = o->profile,
                            .fit_later = true};
     (void)dure_device_parse(&open.device, o->device);
+    open.device_bytes = o->memory * 1000000;
     dure_device_say(o->device);
     *s = (dure_train_setup){.lora = NULL};
     dure_err err = dure_open_model_init(&s->m, &open, diag);
     if (!err) err = read_records(s, o, diag);
     if (!err) err = set_options(s, o, diag);
     if (!err) err = make_lora(s, o, diag);
-    /* On a GPU there is one way to work, and its memory suffices or does not. */
+    /* On a GPU the first pass finds the way. */
     if (!err && !open.device.cuda) err = fit_memory(s, o, diag);
     if (!err) err = bind_subject(s, o, diag);
     return err;

@@ -462,13 +462,13 @@ static dure_err open_dealer(dure_session *s, dure_diag *diag)
 static void report_ready(dure_session *s)
 {
     const dure_work_facts facts = dure_work_facts_of(s->work);
-    session_report(s, "ready",
-                   json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:I}", "site",
-                             s->site.policy.name, "federation", s->site.policy.federation,
-                             "records", (json_int_t)facts.records, "cut", (json_int_t)facts.cut,
-                             "unusable", (json_int_t)facts.unusable, "trained",
-                             (json_int_t)facts.trained, "path", facts.path, "steps_left",
-                             (json_int_t)session_steps_left(s)));
+    session_report(
+        s, "ready",
+        json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:s, s:I, s:I}", "site", s->site.policy.name,
+                  "federation", s->site.policy.federation, "records", (json_int_t)facts.records,
+                  "cut", (json_int_t)facts.cut, "unusable", (json_int_t)facts.unusable, "trained",
+                  (json_int_t)facts.trained, "path", facts.path, "device_checked",
+                  (json_int_t)facts.proved, "steps_left", (json_int_t)session_steps_left(s)));
 }
 
 dure_err dure_session_open(dure_session **out, const dure_session_opts *opts, dure_diag *diag)

@@ -158,6 +158,40 @@ static dure_err take_private(void *state, size_t doc, const float *gradient,
     return DURE_OK;
 }
 
+/* Where the model clips: it has added what may be added. */
+static dure_err take_clipped(void *state, size_t doc, const float *gradient,
+                             const dure_document_loss *loss)
+{
+    collector *c = state;
+    dure_trainer *t = c->trainer;
+    (void)gradient;
+    if (loss->n_labels == 0) return DURE_OK;
+    if (!t->outcomes[doc].added) {
+        refuse(c, doc);
+        return DURE_OK;
+    }
+    dure_trainer_add_count(t, t->outcomes[doc].norm_square);
+    collect_loss(c, doc, loss);
+    return DURE_OK;
+}
+
+/* A subject's gradient is a sum of several, and what takes a gradient's place is made here. */
+static bool model_clips(const dure_trainer *t)
+{
+    return t->opts.plan && !by_subject(t) && !t->opts.substitute &&
+           dure_transformer_clips(t->model);
+}
+
+static dure_gradient_clip clip_of_step(dure_trainer *t)
+{
+    const dure_quantize_bounds b = dure_quantize_bounds_of(t->n, &t->now);
+    return (dure_gradient_clip){.per_unit = b.per_unit,
+                                .norm_most = b.norm_most,
+                                .squares_most = b.squares_most,
+                                .sum = t->sum,
+                                .outcome = t->outcomes};
+}
+
 /* --- one step without --- */
 
 static dure_err take_plain(void *state, size_t doc, const float *gradient,
@@ -205,6 +239,9 @@ static dure_err reserve_docs(dure_trainer *t, size_t n)
     uint64_t *masks = realloc(t->masks, n * sizeof *masks);
     if (!masks) return DURE_ERR_NOMEM;
     t->masks = masks;
+    dure_clip_outcome *outcomes = realloc(t->outcomes, n * sizeof *outcomes);
+    if (!outcomes) return DURE_ERR_NOMEM;
+    t->outcomes = outcomes;
     t->docs_capacity = n;
     return DURE_OK;
 }
@@ -329,6 +366,24 @@ static double optimizer_bytes(const dure_trainer *t)
     return (double)(t->n * (sizeof(int64_t) + (adam ? 10u : 8u) * sizeof(float)));
 }
 
+static dure_err add_gradients(collector *c, size_t n_docs, dure_diag *diag)
+{
+    dure_trainer *t = c->trainer;
+    dure_gradient_opts opts = {.factors = t->opts.factors,
+                               .sum_of_labels = !t->opts.plan,
+                               .together = !t->opts.plan,
+                               .dropout = t->opts.dropout,
+                               .dropout_seeds = t->masks};
+    dure_gradient_sink *sink = t->opts.plan ? take_private : take_plain;
+    dure_gradient_clip clip;
+    if (model_clips(t)) {
+        clip = clip_of_step(t);
+        opts.clip = &clip;
+        sink = take_clipped;
+    }
+    return dure_transformer_gradients(t->model, t->lora, &opts, t->docs, n_docs, sink, c, diag);
+}
+
 static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *diag)
 {
     double started = dure_clock_monotonic_s();
@@ -344,15 +399,8 @@ static dure_err take_step(dure_trainer_step *done, dure_trainer *t, dure_diag *d
                              (unsigned long long)t->step + 1, dure_err_text(err));
     err = draw_masks(t, n_docs);
     if (err) return dure_diag_set(diag, err, "cannot draw the dropout of a step");
-    const dure_gradient_opts gradient = {.factors = t->opts.factors,
-                                         .sum_of_labels = !t->opts.plan,
-                                         .together = !t->opts.plan,
-                                         .dropout = t->opts.dropout,
-                                         .dropout_seeds = t->masks};
     /* An empty batch is a step all the same: its noise is released like any other's. */
-    if (n_docs)
-        err = dure_transformer_gradients(t->model, t->lora, &gradient, t->docs, n_docs,
-                                         t->opts.plan ? take_private : take_plain, &c, diag);
+    if (n_docs) err = add_gradients(&c, n_docs, diag);
     dure_profile_enter(profile, DURE_PHASE_OPTIMIZER);
     dure_profile_work(profile, 0, optimizer_bytes(t));
     if (!err) err = finish_gradient(&norm, t, &c, diag);
@@ -531,6 +579,7 @@ void dure_trainer_free(dure_trainer **trainer)
     free(t->order);
     free(t->docs);
     free(t->masks);
+    free(t->outcomes);
     dure_trainer_eval_fini(t);
     free(t);
     *trainer = NULL;

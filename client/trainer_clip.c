@@ -39,7 +39,7 @@ static void add_pieces(void *state, size_t first, size_t last, void *scratch)
 }
 
 /* One more coordinate of what the unit adds, of at most one clip like the others together. */
-static void add_count(dure_trainer *t, double norm_square)
+void dure_trainer_add_count(dure_trainer *t, double norm_square)
 {
     const dure_dp_plan *plan = &t->now;
     if (plan->adaptive.count_sigma_num == 0) return;
@@ -67,7 +67,7 @@ bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient)
         dure_quantize_take_back(t->sum, gradient, t->n, job.scale);
         return false;
     }
-    add_count(t, norm_square);
+    dure_trainer_add_count(t, norm_square);
     return true;
 }
 

@@ -39,11 +39,12 @@ struct dure_trainer {
     float *subject_sum;  /* n, of the subject at hand */
     size_t subject_size; /* gradients in it */
     /* Without. */
-    double *total;       /* n */
-    size_t *order;       /* data->n, this epoch's */
-    uint64_t epoch;      /* of `order`; UINT64_MAX before the first */
-    dure_document *docs; /* n_docs of this step, from a buffer that grows */
-    uint64_t *masks;     /* the same number: the seeds of their dropout */
+    double *total;               /* n */
+    size_t *order;               /* data->n, this epoch's */
+    uint64_t epoch;              /* of `order`; UINT64_MAX before the first */
+    dure_document *docs;         /* n_docs of this step, from a buffer that grows */
+    uint64_t *masks;             /* the same number: the seeds of their dropout */
+    dure_clip_outcome *outcomes; /* the same number: where the model clips */
     size_t docs_capacity;
     dure_verdict verdict; /* pointers are NULL without opts.eval */
 };
@@ -51,6 +52,8 @@ struct dure_trainer {
 /* Clips one record's gradient, puts it on the grid and adds it to t->sum; false if it may not
  * contribute, and nothing was added. */
 bool dure_trainer_add_clipped(dure_trainer *t, const float *gradient);
+/* Counts a record's norm as below or above the clip, where that adapts. */
+void dure_trainer_add_count(dure_trainer *t, double norm_square);
 /* Adds a gradient to t->total; false if it is not finite. */
 bool dure_trainer_add_plain(dure_trainer *t, const float *gradient);
 

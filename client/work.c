@@ -1,5 +1,6 @@
 #include "client/work.h"
 
+#include "client/device_proof.h"
 #include "client/share_update.h"
 #include "common/clock.h"
 #include "common/thread.h"
@@ -24,6 +25,7 @@ struct dure_work {
     dure_chat_template chat;
     dure_transformer *transformer;
     dure_transformer_fit fit;
+    size_t proved; /* records that the GPU was checked with */
     dure_dataset data;
     dure_hash data_hash, subject;
     char *attempt_path, *state_path;
@@ -55,7 +57,8 @@ static dure_err open_model(dure_work *w, dure_diag *diag)
     const dure_transformer_opts opts = {.threads = w->opts.threads,
                                         .weights = DURE_WEIGHTS_FILE,
                                         .cuda = w->opts.cuda,
-                                        .device = w->opts.device};
+                                        .device = w->opts.device,
+                                        .device_bytes = w->opts.memory_bytes};
     const char *path = w->site->policy.model;
     dure_err err = dure_gguf_open(&w->gguf, path, NULL, diag);
     if (err) return err;
@@ -204,17 +207,22 @@ static dure_err make_opts(dure_work *w, dure_diag *diag)
     return err;
 }
 
-/* The round's start, and the update's way into units, are held beside what the trainer has. */
-static dure_err fit_memory(dure_work *w, dure_diag *diag)
+/* What a round trains. The update's way into units, and its start, are held beside it. */
+static dure_trainer_task task_of(const dure_work *w)
 {
     const dure_lora_layout *layout = &w->lora->layout;
-    const dure_trainer_task task = {
-        .data = &w->data,
-        .layout = layout,
-        .opts = &w->trainer_opts,
-        .is_private = trains_privately(w),
-        .other_bytes = dure_lora_count(layout, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
-                       dure_lora_count(layout, DURE_LORA_FACTOR_B) * 3 * sizeof(float)};
+    return (dure_trainer_task){.data = &w->data,
+                               .layout = layout,
+                               .opts = &w->trainer_opts,
+                               .is_private = trains_privately(w),
+                               .other_bytes =
+                                   dure_lora_count(layout, DURE_LORA_FACTOR_BOTH) * sizeof(float) +
+                                   dure_lora_count(layout, DURE_LORA_FACTOR_B) * 3 * sizeof(float)};
+}
+
+static dure_err fit_memory(dure_work *w, dure_diag *diag)
+{
+    const dure_trainer_task task = task_of(w);
     uint64_t limit = w->opts.memory_bytes;
     if (!limit) limit = w->site->policy.memory_mb * 1000000;
     return dure_trainer_fit(&w->fit, w->transformer, &task, limit, diag);
@@ -231,14 +239,12 @@ static dure_err erase_leftover(dure_work *w, dure_diag *diag)
     return unlink(w->attempt_path) ? dure_file_errno(diag, "remove", w->attempt_path) : DURE_OK;
 }
 
-/* Privacy rests on a record's gradient being its own, bit for bit, whatever is computed beside it.
- */
-static dure_err check_device(const dure_work *w, dure_diag *diag)
+/* A GPU that does not keep what privacy counts on takes part in no round. */
+static dure_err prove_device(dure_work *w, dure_diag *diag)
 {
-    if (!w->opts.cuda || !trains_privately(w)) return DURE_OK;
-    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                         "training with differential privacy is of --device cpu alone until the "
-                         "GPU's code has been verified on one (docs/gpu.md)");
+    const dure_trainer_task task = task_of(w);
+    if (!trains_privately(w)) return DURE_OK;
+    return dure_device_proof(&w->proved, w->transformer, &task, diag);
 }
 
 static dure_work *new_work(const dure_site *site, const dure_work_opts *opts)
@@ -262,7 +268,7 @@ static dure_err open_training(dure_work *w, dure_diag *diag)
     if (!err) err = open_data(w, diag);
     if (!err) err = check_usable(w, diag);
     if (!err) err = make_opts(w, diag);
-    /* On a GPU there is one way to work, and its memory suffices or does not. */
+    /* On a GPU the first pass finds the way. */
     if (!err && !w->opts.cuda) err = fit_memory(w, diag);
     return err;
 }
@@ -276,9 +282,9 @@ dure_err dure_work_open(dure_work **out, const dure_site *site, const dure_work_
     w->attempt_path = dure_site_path(site, DURE_SITE_ATTEMPT);
     w->state_path = dure_site_path(site, DURE_SITE_TRAINING);
     dure_err err = w->attempt_path && w->state_path ? DURE_OK : DURE_ERR_NOMEM;
-    if (!err) err = check_device(w, diag);
     if (!err) err = check_digest(w, diag);
     if (!err) err = open_training(w, diag);
+    if (!err) err = prove_device(w, diag);
     if (!err) err = erase_leftover(w, diag);
     if (err) dure_work_close(&w);
     *out = w;
@@ -320,7 +326,9 @@ dure_work_facts dure_work_facts_of(const dure_work *w)
                              .unusable = w->data.n_unusable,
                              .trained = dure_lora_count(&w->lora->layout, DURE_LORA_FACTOR_B),
                              .path = dure_transformer_path(w->transformer),
-                             .fit = w->fit};
+                             .proved = w->proved,
+                             .fit = w->fit,
+                             .device = dure_transformer_device_fit(w->transformer)};
     for (size_t i = 0; i < w->data.n; i++) {
         facts.tokens += w->data.records[i].n;
     }

@@ -18,8 +18,9 @@ typedef struct dure_work dure_work;
 
 typedef struct dure_work_opts {
     uint32_t threads;      /* 0: the physical cores */
-    uint64_t memory_bytes; /* of the process, at most; 0: as the policy says */
-    bool cuda;             /* on GPU number `device` */
+    uint64_t memory_bytes; /* of the process, at most, 0: as the policy says; with `cuda` of the
+                              GPU, 0: what is free */
+    bool cuda;             /* on GPU number `device`; for privacy it is checked (device_proof.h) */
     int device;
     void (*wake)(void *state); /* called by the training thread after every step; may be NULL */
     void *state;
@@ -28,9 +29,12 @@ typedef struct dure_work_opts {
 typedef struct dure_work_facts {
     size_t records, cut, unusable; /* for the owner's own screen */
     size_t tokens;
-    size_t trained;           /* parameters of factor B */
-    const char *path;         /* which kernels run; borrowed */
-    dure_transformer_fit fit; /* how it keeps within memory, and what is expected of it */
+    size_t trained;   /* parameters of factor B */
+    const char *path; /* which kernels run; borrowed */
+    size_t proved; /* synthetic records that a GPU was checked with (client/device_proof.h); 0: none
+                      asked for it */
+    dure_transformer_fit fit;    /* how it keeps within memory, and what is expected of it */
+    dure_transformer_fit device; /* on a GPU, after the first pass */
 } dure_work_facts;
 
 /* Opens model and data of the site's policy; checks them against the federation's terms, and that

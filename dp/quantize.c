@@ -61,23 +61,29 @@ WIDE void dure_quantize_take_back(int64_t *sum, const float *gradient, size_t n,
         sum[i] -= (int32_t)to_grid(gradient[i], scale);
 }
 
-bool dure_quantize_scale(double *scale, double norm_square, size_t n, const dure_dp_plan *plan)
+dure_quantize_bounds dure_quantize_bounds_of(size_t n, const dure_dp_plan *plan)
 {
     uint64_t grid = (uint64_t)1 << plan->grid_bits;
+    return (dure_quantize_bounds){.per_unit = (double)grid / plan->clip,
+                                  .norm_most = (double)grid - sqrt((double)n) / 2,
+                                  .squares_most = (uint64_t)1 << 2 * plan->grid_bits};
+}
+
+bool dure_quantize_scale(double *scale, double norm_square, size_t n, const dure_dp_plan *plan)
+{
+    const dure_quantize_bounds b = dure_quantize_bounds_of(n, plan);
     *scale = 0;
     /* A float's square is at most 1.2e77, so only a NaN or an infinity makes this not finite. */
     if (!isfinite(norm_square)) return false;
-    double per_unit = (double)grid / plan->clip;
-    double norm_units = sqrt(norm_square) * per_unit;
-    double most = (double)grid - sqrt((double)n) / 2;
+    double norm_units = sqrt(norm_square) * b.per_unit;
     if (!isfinite(norm_units)) return false;
-    *scale = norm_units > most ? per_unit * (most / norm_units) : per_unit;
+    *scale = norm_units > b.norm_most ? b.per_unit * (b.norm_most / norm_units) : b.per_unit;
     return true;
 }
 
 bool dure_quantize_fits(uint64_t squares, const dure_dp_plan *plan)
 {
-    return squares <= (uint64_t)1 << 2 * plan->grid_bits;
+    return squares <= dure_quantize_bounds_of(1, plan).squares_most;
 }
 
 bool dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_plan *plan)

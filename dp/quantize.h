@@ -31,6 +31,14 @@ bool dure_quantize(int32_t *q, const float *gradient, size_t n, const dure_dp_pl
  * taken back. The integers are those of dure_quantize(). */
 #define DURE_QUANTIZE_PIECE 65536
 double dure_quantize_square(const float *gradient, size_t n);
+/* What a plan says of gradients of n coordinates, for those who do these steps elsewhere
+ * (kernels/cuda/clip.h). */
+typedef struct dure_quantize_bounds {
+    double per_unit;       /* grid units of 1.0, before clipping */
+    double norm_most;      /* of a gradient, in grid units; a longer one is scaled down to it */
+    uint64_t squares_most; /* of its integers, in all: G^2 */
+} dure_quantize_bounds;
+dure_quantize_bounds dure_quantize_bounds_of(size_t n, const dure_dp_plan *plan);
 /* Grid units of 1.0, after clipping, of the whole gradient of n coordinates; false if it is not
  * finite. */
 bool dure_quantize_scale(double *scale, double norm_square, size_t n, const dure_dp_plan *plan);

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEFAULT_ROWS = 512, DEFAULT_ROWS_CUDA = 8192, LEAST_ROWS_CUDA = 64 };
+/* Of fewer rows than FEW a pass keeps a GPU less busy than it loses by computing layers twice. */
+enum { DEFAULT_ROWS = 512, DEFAULT_ROWS_CUDA = 8192, FEW_ROWS_CUDA = 2048, LEAST_ROWS_CUDA = 64 };
 
 static dure_err bind_weight(dure_weight *out, const dure_gguf *gguf, const char *name,
                             dure_diag *diag)
@@ -228,6 +229,7 @@ dure_err dure_transformer_new(dure_transformer **out, const dure_gguf *gguf,
     t->rows = opts->cuda ? DEFAULT_ROWS_CUDA : DEFAULT_ROWS;
     if (opts->rows) t->rows = opts->rows;
     t->recompute = opts->recompute;
+    t->device_bytes = opts->device_bytes;
     t->whole = 1;
     t->gguf = gguf;
     dure_err err = dure_model_shape_read(&t->shape, gguf, diag);
@@ -284,6 +286,16 @@ dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dur
     }
     if (ahead.bytes > most) ahead.bytes = most;
     return ahead;
+}
+
+size_t dure_transformer_rows(const dure_transformer *t)
+{
+    return t->rows;
+}
+
+bool dure_transformer_clips(const dure_transformer *t)
+{
+    return t->device != NULL;
 }
 
 const dure_compute *dure_transformer_compute(const dure_transformer *t)
@@ -372,10 +384,10 @@ dure_err dure_transformer_prepare_device(dure_transformer *t, dure_workspace_nee
 {
     for (;;) {
         need.rows = t->rows > longest_doc ? t->rows : longest_doc;
+        bool last = t->rows <= longest_doc || t->rows <= LEAST_ROWS_CUDA;
         dure_err err = dure_transformer_reserve(t, need);
-        if (!err) err = t->device->prepare(t, lora, map, diag);
-        if (err != DURE_ERR_NOMEM || t->rows <= longest_doc || t->rows <= LEAST_ROWS_CUDA)
-            return err;
+        if (!err) err = t->device->prepare(t, lora, map, last || t->rows <= FEW_ROWS_CUDA, diag);
+        if (err != DURE_ERR_NOMEM || last) return err;
         t->rows /= 2;
         dure_workspace_fini(&t->ws);
     }
@@ -399,15 +411,18 @@ dure_err dure_transformer_prepare(dure_transformer *t, const dure_lora *lora,
         need.checkpoints = t->recompute < need.stored ? t->recompute : need.stored;
         need.stored -= need.checkpoints;
     }
+    if (t->device) { /* what layers keep lies there */
+        need.stored = need.checkpoints = 0;
+        return dure_transformer_prepare_device(t, need, lora, map, most, diag);
+    }
     if (map && lora->layout.dora) need.dora = lora->layout.targets;
-    if (t->device) return dure_transformer_prepare_device(t, need, lora, map, most, diag);
     err = dure_transformer_reserve(t, need);
     return err ? err : dure_dora_settle(t, lora);
 }
 
-size_t dure_transformer_device_bytes(const dure_transformer *t)
+dure_transformer_fit dure_transformer_device_fit(const dure_transformer *t)
 {
-    return t->device ? t->device->bytes(t) : 0;
+    return t->device ? t->device->fit(t) : (dure_transformer_fit){.rows = 0};
 }
 
 dure_err dure_transformer_loss(dure_document_loss *losses, dure_transformer *t,

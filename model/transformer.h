@@ -40,10 +40,11 @@ typedef struct dure_transformer_opts {
     /* Layers whose activations are not kept for the backward pass but computed a second time; more
      * than are trained: all. It changes no bit of the results. */
     uint32_t recompute;
-    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192, and fewer
-     * where its memory does not suffice. What such a pass cannot do: model/transformer_cuda.h. */
+    /* Passes run on GPU number `device`, in a build with CUDA; 512 rows become 8192. Where its
+     * memory does not suffice they are fewer, and more layers are computed twice. */
     bool cuda;
     int device;
+    uint64_t device_bytes; /* of the GPU's memory, at most; 0: what is free */
 } dure_transformer_opts;
 
 typedef struct dure_transformer dure_transformer;
@@ -57,9 +58,8 @@ const dure_model_shape *dure_transformer_shape(const dure_transformer *t);
 /* "bf16, avx512_bf16": what runs, for the one line that says so. */
 const char *dure_transformer_path(const dure_transformer *t);
 
-/* Memory that weights, adapter and passes have taken on a GPU so far; 0 on the CPU. A pass takes
- * all that later ones of its kind need. */
-size_t dure_transformer_device_bytes(const dure_transformer *t);
+/* Tokens that are packed to a pass; a longer record has one of its own. */
+size_t dure_transformer_rows(const dure_transformer *t);
 
 /* The threads it computes with, for the work between passes; not during a pass. A sink is between
  * passes. */
@@ -106,6 +106,26 @@ DURE_MUST_USE dure_err dure_transformer_logprobs(float *logprobs, dure_transform
 typedef dure_err dure_gradient_sink(void *state, size_t doc, const float *gradient,
                                     const dure_document_loss *loss);
 
+/* On a GPU each record's gradient can be clipped to integers, and these be added up, where it is:
+ * the bounds are those of dp/quantize.h, and so are the integers, bit for bit. */
+typedef struct dure_clip_outcome {
+    double norm_square; /* of the record's gradient */
+    bool added;         /* false: it is not finite, or its integers do not fit; it gives nothing */
+} dure_clip_outcome;
+
+typedef struct dure_gradient_clip {
+    double per_unit, norm_most;
+    uint64_t squares_most;
+    int64_t *sum; /* one a trained parameter: what it holds, and every record's integers. It goes to
+                     the GPU and comes back once; on error its contents are of no use */
+    dure_clip_outcome *outcome; /* one a document: there when the sink hears of it; of one without
+                                   labels, as it was */
+    bool show;                  /* the sink gets the gradients too, else NULL */
+} dure_gradient_clip;
+
+/* Whether t does that. */
+bool dure_transformer_clips(const dure_transformer *t);
+
 typedef struct dure_gradient_opts {
     dure_lora_factor factors;
     bool sum_of_labels; /* false: mean over the record's labels */
@@ -113,7 +133,8 @@ typedef struct dure_gradient_opts {
     /* Share of each adapter input that is zeroed, by a mask that is a function of the record's
      * seed; the loss is then that of what is left. 0: none. At most 0.95. */
     double dropout;
-    const uint64_t *dropout_seeds; /* one a document */
+    const uint64_t *dropout_seeds;  /* one a document */
+    const dure_gradient_clip *clip; /* NULL: none. Not with `together`, nor where nothing clips */
 } dure_gradient_opts;
 
 DURE_MUST_USE dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
@@ -152,6 +173,11 @@ typedef struct dure_transformer_fit {
      * most: their ratio is the limit of any program. */
     double flops_per_token, peak_flops;
 } dure_transformer_fit;
+
+/* The way it goes on a GPU: how weights are held (packed: as bfloat16), the rows of a pass, layers
+ * computed twice, and the GPU's memory that all of it has taken so far. A pass takes what later
+ * ones of its kind need. All zero on the CPU. */
+dure_transformer_fit dure_transformer_device_fit(const dure_transformer *t);
 
 /* The quickest way that stays within limit_bytes (0: no limit), a function of the shapes, the limit
  * and the number of threads; and its time, from a few milliseconds of measuring the multipliers.

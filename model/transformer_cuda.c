@@ -1,21 +1,28 @@
 #include "model/transformer_cuda.h"
 
 #include "model/transformer_cuda_int.h"
+#include "model/transformer_dora.h"
 #include "model/transformer_dropout.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Gradients of this many bytes, or of one document, are held at a time. */
-static const size_t gradient_bytes = (size_t)1 << 30;
-enum { LABELS = 1024, MOST_DOCS = 8000, PAD = 8 };
+enum { PAD = 8 };
 
 /* --- what belongs together --- */
 
 void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
 {
     void *at = NULL;
-    if (owned->err) return NULL;
+    if (owned->counts) owned->bytes += bytes;
+    if (owned->counts || owned->err) return NULL;
+    if (bytes > *owned->left) {
+        owned->err = dure_diag_set(owned->diag, DURE_ERR_NOMEM,
+                                   "of the GPU's memory %.0f MB more may be taken, and %.0f MB "
+                                   "are needed",
+                                   (double)*owned->left / 1e6, (double)bytes / 1e6);
+        return NULL;
+    }
     if (owned->n == owned->capacity) {
         size_t capacity = owned->capacity * 2 + 64;
         void **list = realloc(owned->list, capacity * sizeof *list);
@@ -28,6 +35,7 @@ void *dure_cuda_take(dure_cuda_owned *owned, size_t bytes)
     if (owned->err) return NULL;
     owned->list[owned->n++] = at;
     owned->bytes += bytes;
+    *owned->left -= bytes;
     return at;
 }
 
@@ -36,7 +44,8 @@ void dure_cuda_give_back(dure_cuda_owned *owned)
     for (size_t i = 0; i < owned->n; i++)
         dure_device_free(owned->device, owned->list[i]);
     free(owned->list);
-    *owned = (dure_cuda_owned){.device = owned->device};
+    if (owned->left) *owned->left += owned->bytes;
+    *owned = (dure_cuda_owned){.device = owned->device, .left = owned->left};
 }
 
 dure_cuda_group dure_cuda_group_of(dure_lora_target target)
@@ -80,169 +89,22 @@ dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transfor
     return &e->acts[layer < below ? 0 : 1 + layer - below];
 }
 
-/* --- the workspace --- */
-
-static void take_acts(dure_cuda_acts *acts, dure_cuda_engine *e, const dure_transformer *t)
+float *dure_cuda_input_of(const dure_cuda_engine *e, const dure_transformer *t, uint32_t layer)
 {
-    dure_cuda_owned *o = &e->workspace;
-    size_t n = e->rows * sizeof(uint16_t), d = t->shape.n_embd;
-    acts->x = dure_cuda_take(o, n * d);
-    acts->mid = dure_cuda_take(o, n * d);
-    acts->qkv = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV]);
-    acts->att = dure_cuda_take(o, n * e->in[DURE_CUDA_O]);
-    acts->both = dure_cuda_take(o, n * e->out[DURE_CUDA_GATE_UP]);
-    if (e->z_width) acts->z = dure_cuda_take(o, n * e->z_width);
-    if (t->arch.qk_norm) acts->heads_kept = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV]);
-    if (t->arch.post_norms) {
-        acts->att_kept = dure_cuda_take(o, n * d);
-        acts->ffn_kept = dure_cuda_take(o, n * d);
-    }
-    acts->lse = dure_cuda_take(o, e->rows * t->shape.n_head * sizeof(float));
-}
-
-static void take_pass(dure_cuda_engine *e)
-{
-    dure_cuda_owned *o = &e->workspace;
-    size_t n = e->rows;
-    e->tokens = dure_cuda_take(o, n * sizeof *e->tokens);
-    e->position = dure_cuda_take(o, n * sizeof *e->position);
-    e->label = dure_cuda_take(o, n * sizeof *e->label);
-    e->label_row = dure_cuda_take(o, n * sizeof *e->label_row);
-    e->label_weight = dure_cuda_take(o, n * sizeof *e->label_weight);
-    e->nll = dure_cuda_take(o, n * sizeof *e->nll);
-    e->tiles = dure_cuda_take(o, n * sizeof *e->tiles);
-    e->doc_rows = dure_cuda_take(o, n * sizeof *e->doc_rows);
-    e->caches = dure_cuda_take(o, sizeof e->host_caches);
-}
-
-static void take_shared(dure_cuda_engine *e, const dure_transformer *t)
-{
-    dure_cuda_owned *o = &e->workspace;
-    size_t n = e->rows, d = t->shape.n_embd, widest = e->out[DURE_CUDA_GATE_UP];
-    if (e->out[DURE_CUDA_QKV] > widest) widest = e->out[DURE_CUDA_QKV];
-    if (d > widest) widest = d;
-    e->res = dure_cuda_take(o, n * d * sizeof(float));
-    e->sums = dure_cuda_take(o, n * widest * sizeof(float));
-    e->norm = dure_cuda_take(o, n * d * sizeof(uint16_t));
-    e->h = dure_cuda_take(o, n * t->shape.n_ff * sizeof(uint16_t));
-    e->labels = n < LABELS ? n : LABELS;
-    e->head_x = dure_cuda_take(o, e->labels * d * sizeof(float));
-    e->head_norm = dure_cuda_take(o, e->labels * d * sizeof(uint16_t));
-    e->head_kept = dure_cuda_take(o, e->labels * d * sizeof(uint16_t));
-    e->logits = dure_cuda_take(o, e->labels * e->vocab * sizeof(float));
-    if (!e->gradient) return;
-    e->head_dnorm = dure_cuda_take(o, e->labels * d * sizeof(float));
-    e->p = dure_cuda_take(o, e->labels * e->vocab * sizeof(uint16_t));
-    e->dres = dure_cuda_take(o, n * d * sizeof(float));
-    e->dnorm = dure_cuda_take(o, n * d * sizeof(float));
-    e->dy = dure_cuda_take(o, n * d * sizeof(uint16_t));
-    e->datt = dure_cuda_take(o, n * e->in[DURE_CUDA_O] * sizeof(uint16_t));
-    e->dqkv = dure_cuda_take(o, n * e->out[DURE_CUDA_QKV] * sizeof(uint16_t));
-    e->dz = dure_cuda_take(o, n * e->z_width * sizeof(uint16_t));
-    e->delta = dure_cuda_take(o, n * t->shape.n_head * sizeof(float));
-    e->gradients = dure_cuda_take(o, e->docs * e->gradient * sizeof(float));
-}
-
-static void take_dropout(dure_cuda_engine *e)
-{
-    size_t widest = 0;
-    for (int g = 0; g < DURE_CUDA_GROUPS; g++)
-        if (e->in[g] > widest) widest = e->in[g];
-    e->seeds = dure_cuda_take(&e->workspace, e->rows * sizeof *e->seeds);
-    e->masked = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->masked);
-    e->apart = dure_cuda_take(&e->workspace, e->rows * widest * sizeof *e->apart);
-}
-
-static float *take_rope(dure_cuda_engine *e, const dure_rope_table *table)
-{
-    size_t bytes = table->positions * table->dim * sizeof(float);
-    float *at = dure_cuda_take(&e->workspace, bytes);
-    if (at) dure_device_upload(e->device, at, table->cos_sin, bytes);
-    return at;
-}
-
-static dure_err take_all(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
-{
-    e->workspace.diag = diag;
-    e->acts = calloc(e->stored + 1, sizeof *e->acts);
-    e->host_rows = calloc(e->rows, sizeof *e->host_rows);
-    e->host_tiles = calloc(e->rows, sizeof *e->host_tiles);
-    e->host_docs = calloc(e->rows, sizeof *e->host_docs);
-    e->host_seeds = calloc(e->rows, sizeof *e->host_seeds);
-    if (!e->acts || !e->host_rows || !e->host_tiles || !e->host_docs || !e->host_seeds)
-        return DURE_ERR_NOMEM;
-    for (size_t i = 0; i <= e->stored; i++)
-        take_acts(&e->acts[i], e, t);
-    take_pass(e);
-    take_shared(e, t);
-    if (e->dropout) take_dropout(e);
-    e->rope = take_rope(e, &t->rope);
-    if (t->arch.window) e->rope_sliding = take_rope(e, &t->rope_sliding);
-    dure_err err = e->workspace.err;
-    e->workspace.diag = NULL;
-    if (err == DURE_ERR_NOMEM)
-        dure_diag_prefix(diag, err,
-                         "passes of %zu tokens do not fit the GPU (fewer rows, a lower rank or "
-                         "fewer layers take less)",
-                         e->rows);
-    return err;
-}
-
-static void workspace_fini(dure_cuda_engine *e)
-{
-    dure_cuda_give_back(&e->workspace);
-    free(e->acts);
-    free(e->host_rows);
-    free(e->host_tiles);
-    free(e->host_docs);
-    free(e->host_seeds);
-    e->acts = NULL;
-    e->host_rows = NULL;
-    e->host_tiles = NULL;
-    e->host_docs = NULL;
-    e->host_seeds = NULL;
-    e->rows = 0;
-}
-
-dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer *t,
-                                     const dure_lora *lora, const dure_gradient_map *map,
-                                     dure_diag *diag)
-{
-    size_t rows = t->ws.has.rows, stored = 0, docs = 0, gradient = map ? map->n : 0;
-    if (map) {
-        stored = t->shape.n_layers - lora->layout.first_layer;
-        docs = gradient_bytes / (gradient * sizeof(float));
-        if (docs > rows) docs = rows;
-        if (docs > MOST_DOCS) docs = MOST_DOCS;
-        if (docs == 0 || map->together) docs = 1;
-    }
-    bool fits = e->rows == rows && e->positions == t->rope.positions;
-    if (map) fits = fits && e->stored == stored && e->gradient == gradient && e->docs >= docs;
-    if (map) fits = fits && e->dropout >= map->dropout;
-    if (fits) return DURE_OK;
-    workspace_fini(e);
-    e->rows = rows;
-    e->stored = stored;
-    e->docs = docs;
-    e->gradient = gradient;
-    e->positions = t->rope.positions;
-    e->dropout = map && map->dropout;
-    dure_err err = take_all(e, t, diag);
-    if (err) workspace_fini(e);
-    return err;
+    size_t stored_from = t->shape.n_layers - e->stored, first = stored_from - e->again;
+    if (layer < first || layer >= stored_from) return NULL;
+    return e->inputs + (layer - first) * e->rows * t->shape.n_embd;
 }
 
 /* --- the engine --- */
 
 static dure_err prepare(dure_transformer *t, const dure_lora *lora, const dure_gradient_map *map,
-                        dure_diag *diag)
+                        bool twice, dure_diag *diag)
 {
     dure_cuda_engine *e = dure_cuda_engine_of(t);
-    if (lora && lora->layout.dora)
-        return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                             "adapters with DoRA do not run on a GPU yet; use --device cpu");
-    dure_err err = dure_cuda_adapter_load(e, t, lora, diag);
-    return err ? err : dure_cuda_workspace_reserve(e, t, lora, map, diag);
+    dure_err err = dure_dora_settle(t, lora);
+    if (!err) err = dure_cuda_adapter_load(e, t, lora, diag);
+    return err ? err : dure_cuda_workspace_reserve(e, t, lora, map, twice, diag);
 }
 
 /* The documents of the pass, and the tiles that attention cuts them into. */
@@ -307,6 +169,36 @@ static void upload_seeds(dure_cuda_engine *e, const dure_transformer *t, const d
     dure_device_upload(e->device, e->seeds, e->host_seeds, pass->rows * sizeof *e->seeds);
 }
 
+static void clip_begin(dure_transformer *t, const dure_gradient_map *map)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_device_upload(e->device, e->clip_sum, map->clip->sum, map->n * sizeof *e->clip_sum);
+}
+
+/* The gradients of the pass's documents into the sum. */
+static void clip(dure_cuda_engine *e, const dure_gradient_map *map)
+{
+    dure_cuda_clip args = {.sum = e->clip_sum,
+                           .gradients = e->gradients,
+                           .stride = map->n,
+                           .n = map->n,
+                           .n_docs = e->n_docs,
+                           .per_unit = map->clip->per_unit,
+                           .norm_most = map->clip->norm_most,
+                           .squares_most = map->clip->squares_most,
+                           .clipped = e->clipped,
+                           .room = e->clip_room};
+    dure_cuda_clip_run(e->device, &args);
+    dure_device_download(e->device, e->host_clipped, e->clipped, e->n_docs * sizeof *e->clipped);
+}
+
+static dure_err clip_end(dure_transformer *t, const dure_gradient_map *map, dure_diag *diag)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_device_download(e->device, map->clip->sum, e->clip_sum, map->n * sizeof *e->clip_sum);
+    return dure_device_wait(e->device, diag);
+}
+
 static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map,
                     dure_diag *diag)
 {
@@ -321,8 +213,13 @@ static dure_err run(dure_transformer *t, const dure_pass *pass, const dure_gradi
     dure_cuda_forward(t, pass);
     dure_cuda_head(t, pass, map != NULL);
     if (map) dure_cuda_backward(t, pass, map);
+    if (map && map->clip) clip(e, map);
     dure_device_download(e->device, t->ws.nll, e->nll, pass->n_labels * sizeof *t->ws.nll);
-    return dure_device_wait(e->device, diag);
+    dure_err err = dure_device_wait(e->device, diag);
+    for (size_t d = 0; !err && map && map->clip && d < pass->n_docs; d++)
+        map->clip->outcome[t->ws.doc_index[d]] = (dure_clip_outcome){
+            .norm_square = e->host_clipped[d].norm_square, .added = e->host_clipped[d].added};
+    return err;
 }
 
 static dure_err cache_new(void **out, dure_transformer *t, size_t positions)
@@ -334,6 +231,16 @@ static dure_err cache_new(void **out, dure_transformer *t, size_t positions)
 static void cache_free(dure_transformer *t, void *cache)
 {
     dure_device_free(dure_cuda_engine_of(t)->device, cache);
+}
+
+/* Of rows [first, first + n) that were asked for, to the host. */
+static void some_logits(dure_transformer *t, size_t first, size_t n)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_cuda_logits(t, first, n);
+    for (size_t i = 0; i < n; i++)
+        dure_device_download(e->device, t->ws.logits + (first + i) * t->ws.logits_ld,
+                             e->logits + i * e->vocab, t->shape.n_vocab * sizeof(float));
 }
 
 static dure_err decode(dure_transformer *t, const dure_pass *pass, const size_t *row, size_t n,
@@ -348,10 +255,8 @@ static dure_err decode(dure_transformer *t, const dure_pass *pass, const size_t 
     for (size_t i = 0; i < n; i++)
         e->host_rows[i] = (int32_t)row[i];
     dure_device_upload(e->device, e->label_row, e->host_rows, n * sizeof *e->label_row);
-    if (n) dure_cuda_logits(t, 0, n);
-    for (size_t i = 0; i < n; i++)
-        dure_device_download(e->device, t->ws.logits + i * t->ws.logits_ld,
-                             e->logits + i * e->vocab, t->shape.n_vocab * sizeof(float));
+    for (size_t i = 0; i < n; i += e->labels)
+        some_logits(t, i, n - i < e->labels ? n - i : e->labels);
     return dure_device_wait(e->device, diag);
 }
 
@@ -369,16 +274,20 @@ static size_t most_docs(const dure_transformer *t)
     return dure_cuda_engine_of(t)->docs;
 }
 
-static size_t bytes(const dure_transformer *t)
+static dure_transformer_fit fit(const dure_transformer *t)
 {
     const dure_cuda_engine *e = dure_cuda_engine_of(t);
-    return e->weights.bytes + e->adapter.bytes + e->workspace.bytes;
+    return (dure_transformer_fit){.packed = !e->decoded,
+                                  .recompute = (uint32_t)e->again,
+                                  .rows = e->rows,
+                                  .bytes =
+                                      e->weights.bytes + e->adapter.bytes + e->workspace.bytes};
 }
 
 static void close_engine(void *state)
 {
     dure_cuda_engine *e = state;
-    workspace_fini(e);
+    dure_cuda_workspace_fini(e);
     dure_cuda_give_back(&e->adapter);
     dure_cuda_give_back(&e->weights);
     dure_device_close(&e->device);
@@ -413,6 +322,9 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
     dure_err err = e && device ? dure_device_open(&e->device, index, diag) : DURE_ERR_NOMEM;
     if (!err) {
         e->weights.device = e->adapter.device = e->workspace.device = e->device;
+        e->weights.left = e->adapter.left = e->workspace.left = &e->left;
+        e->left =
+            t->device_bytes && t->device_bytes < SIZE_MAX ? (size_t)t->device_bytes : SIZE_MAX;
         err = check_model(e, t, diag);
     }
     if (!err) err = dure_cuda_weights_load(e, t, diag);
@@ -424,12 +336,14 @@ dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag 
     *device = (dure_transformer_device){.state = e,
                                         .prepare = prepare,
                                         .run = run,
+                                        .clip_begin = clip_begin,
+                                        .clip_end = clip_end,
                                         .gradient = gradient,
                                         .cache_new = cache_new,
                                         .cache_free = cache_free,
                                         .decode = decode,
                                         .most_docs = most_docs,
-                                        .bytes = bytes,
+                                        .fit = fit,
                                         .close = close_engine};
     dure_workspace_fini(&t->ws); /* what it held was for the CPU */
     t->device = device;

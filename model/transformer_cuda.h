@@ -2,8 +2,13 @@
  * contract of model/transformer.h, with products in bfloat16 summed in float32.
  *
  * Verified so far on the emulated GPU of the tests alone (kernels/cuda/language.h): its numbers
- * agree with the CPU's, but no GPU has run it. Not there: DoRA, and computing layers a second
- * time to save memory; what is asked for and not there is an error with a sentence. */
+ * agree with the CPU's, but no GPU has run it. DoRA's lengths of rows are measured by the CPU
+ * (model/transformer_dora.h).
+ *
+ * Memory: weights are held as bfloat16 where that takes no more than half of what there is, else as
+ * in the file. Then passes of half as many tokens are tried, down to 2048, then as few layers as
+ * possible are computed twice, then passes are shortened further. None of it changes a bit of a
+ * record's gradient. */
 #pragma once
 
 #include "model/transformer_int.h"

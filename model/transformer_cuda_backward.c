@@ -1,6 +1,7 @@
 /* The order of model/transformer_backward.c. */
 #include "model/transformer_cuda_int.h"
 
+#include "kernels/cuda/dora.h"
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/rows.h"
 
@@ -46,6 +47,31 @@ static void factor_gradients(const back *b, dure_cuda_group group, const uint16_
         sum.by = 1;
         sum.turned = 1;
         dure_cuda_lora_gradients(e->device, &sum);
+    }
+}
+
+/* With DoRA: the magnitudes' gradients of each document, and dy, that of the products behind their
+ * gains, becomes that of the sums. */
+static void dora_back(const back *b, dure_cuda_group group, uint16_t *dy)
+{
+    dure_cuda_engine *e = b->e;
+    for (size_t i = 0; i < dure_cuda_count(group) && e->layout.dora; i++) {
+        dure_lora_target k = dure_cuda_first(group) + i;
+        size_t of_b = b->map->offset[b->layer][k][1];
+        if (!(e->layout.targets >> k & 1)) continue;
+        size_t at = dure_lora_norm_index(&e->layout, b->layer, k);
+        dure_cuda_dora_grad grad = {.dy = dy + dure_cuda_column(e, k),
+                                    .ld = e->out[group],
+                                    .kept = dure_cuda_acts_of(e, b->t, b->layer)->sums[k],
+                                    .norm = e->norms + at,
+                                    .gain = e->gains + at,
+                                    .stride = b->map->n,
+                                    .width = e->width[k],
+                                    .docs = e->doc_rows,
+                                    .n_docs = e->n_docs};
+        if (of_b != SIZE_MAX) /* the magnitudes follow B */
+            grad.out = e->gradients + of_b + e->width[k] * dure_lora_rank(&e->layout, k);
+        dure_cuda_dora_backward(e->device, &grad);
     }
 }
 
@@ -157,6 +183,7 @@ static void feed_forward_back(const back *b)
     dure_cuda_engine *e = b->e;
     dure_cuda_acts *acts = dure_cuda_acts_of(e, b->t, b->layer);
     into_half(b, DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
+    dora_back(b, DURE_CUDA_DOWN, e->dy);
     inner_back(b, DURE_CUDA_DOWN, e->dy);
     outer_back(b, DURE_CUDA_DOWN, e->dy, e->sums);
     /* Gate and up become their gradients, and h is there once more. */
@@ -169,6 +196,7 @@ static void feed_forward_back(const back *b)
     dure_cuda_gate_backward(e->device, &gate);
     factor_gradients(b, DURE_CUDA_DOWN, e->dy, e->h);
     norm_again(b, DURE_VECTOR_FFN_NORM, acts->mid);
+    dora_back(b, DURE_CUDA_GATE_UP, acts->both);
     inner_back(b, DURE_CUDA_GATE_UP, acts->both);
     factor_gradients(b, DURE_CUDA_GATE_UP, acts->both, e->norm);
     outer_back(b, DURE_CUDA_GATE_UP, acts->both, e->dnorm);
@@ -182,6 +210,7 @@ static void attention_back(const back *b)
     dure_cuda_acts *acts = dure_cuda_acts_of(e, b->t, b->layer);
     dure_cuda_attention attention = dure_cuda_attention_args(b->t, b->pass, b->layer);
     into_half(b, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
+    dora_back(b, DURE_CUDA_O, e->dy);
     inner_back(b, DURE_CUDA_O, e->dy);
     factor_gradients(b, DURE_CUDA_O, e->dy, acts->att);
     outer_back(b, DURE_CUDA_O, e->dy, e->sums);
@@ -189,6 +218,7 @@ static void attention_back(const back *b)
     dure_cuda_attention_backward(e->device, &attention);
     dure_cuda_run_heads(b->t, b->pass, b->layer, true);
     norm_again(b, DURE_VECTOR_ATTN_NORM, acts->x);
+    dora_back(b, DURE_CUDA_QKV, e->dqkv);
     inner_back(b, DURE_CUDA_QKV, e->dqkv);
     factor_gradients(b, DURE_CUDA_QKV, e->dqkv, e->norm);
     if (b->layer == b->pass->lora->layout.first_layer) return;
@@ -196,11 +226,22 @@ static void attention_back(const back *b)
     out_of_half(b, DURE_VECTOR_ATTN_NORM, acts->x);
 }
 
+/* The residual stream and what the head made of it are no longer needed. */
+static void compute_again(const back *b)
+{
+    dure_cuda_engine *e = b->e;
+    const float *input = dure_cuda_input_of(e, b->t, b->layer);
+    if (!input) return;
+    dure_device_copy(e->device, e->res, input, b->pass->rows * b->t->shape.n_embd * sizeof *input);
+    dure_cuda_layer_forward(b->t, b->pass, b->layer);
+}
+
 void dure_cuda_backward(dure_transformer *t, const dure_pass *pass, const dure_gradient_map *map)
 {
     back b = {.t = t, .e = dure_cuda_engine_of(t), .pass = pass, .map = map};
     dure_cuda_round(b.e->device, b.e->dy, b.e->dres, pass->rows * t->shape.n_embd);
     for (b.layer = t->shape.n_layers; b.layer-- > pass->lora->layout.first_layer;) {
+        compute_again(&b);
         feed_forward_back(&b);
         attention_back(&b);
     }

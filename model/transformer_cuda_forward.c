@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/cross_entropy.h"
 #include "kernels/cuda/dequant.h"
+#include "kernels/cuda/dora.h"
 #include "kernels/cuda/heads.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/dequant.h"
@@ -39,12 +40,38 @@ const uint16_t *dure_cuda_dropped(const dure_transformer *t, const dure_pass *pa
     return e->masked;
 }
 
-/* y (+)= x W^T + z B^T in float32, where z = x (s A)^T is kept. */
+/* The products of a group get their gains, and are added to `add`, where that is not NULL. */
+static void dora(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
+                 dure_cuda_group group, float *y, float *add)
+{
+    const dure_cuda_engine *e = dure_cuda_engine_of(t);
+    for (size_t i = 0; i < dure_cuda_count(group); i++) {
+        dure_lora_target k = dure_cuda_first(group) + i;
+        if (!(e->layout.targets >> k & 1)) continue;
+        dure_cuda_dora args = {.sums = y + dure_cuda_column(e, k),
+                               .ld = e->out[group],
+                               .add = add,
+                               .kept = dure_cuda_acts_of(e, t, layer)->sums[k],
+                               .gain = e->gains + dure_lora_norm_index(&e->layout, layer, k),
+                               .rows = pass->rows,
+                               .width = e->width[k]};
+        dure_cuda_dora_forward(e->device, &args);
+    }
+}
+
+/* y (+)= x W^T + z B^T in float32, where z = x (s A)^T is kept; with DoRA, times the gains. */
 static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
                    dure_cuda_group group, const uint16_t *x, float *y, int add)
 {
     const dure_cuda_engine *e = dure_cuda_engine_of(t);
     const dure_cuda_layer *adapter = &e->layers[layer];
+    const bool gains = e->layout.dora && dure_cuda_adapts(e, pass, layer, group);
+    float *sum = NULL; /* what y is added to, behind its gains */
+    if (gains && add) {
+        sum = y;
+        y = e->sums;
+        add = 0;
+    }
     size_t in = e->in[group], out = e->out[group];
     dure_device_product p = {.c = y,
                              .a = x,
@@ -86,6 +113,7 @@ static void linear(const dure_transformer *t, const dure_pass *pass, uint32_t la
                                   .add = 1};
         dure_device_multiply(e->device, &p);
     }
+    if (gains) dora(t, pass, layer, group, y, sum);
 }
 
 void dure_cuda_run_heads(const dure_transformer *t, const dure_pass *pass, uint32_t layer,
@@ -192,6 +220,28 @@ static void add_half(const dure_transformer *t, const dure_pass *pass, uint32_t 
     dure_cuda_norm_forward(e->device, &norm);
 }
 
+void dure_cuda_layer_forward(dure_transformer *t, const dure_pass *pass, uint32_t l)
+{
+    dure_cuda_engine *e = dure_cuda_engine_of(t);
+    dure_cuda_acts *acts = dure_cuda_acts_of(e, t, l);
+    dure_cuda_attention attention = dure_cuda_attention_args(t, pass, l);
+    enter_half(t, pass, l, DURE_VECTOR_ATTN_NORM, acts->x);
+    linear(t, pass, l, DURE_CUDA_QKV, e->norm, e->sums, 0);
+    dure_cuda_run_heads(t, pass, l, false);
+    dure_cuda_attention_forward(e->device, &attention);
+    add_half(t, pass, l, DURE_CUDA_O, acts->att, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
+    enter_half(t, pass, l, DURE_VECTOR_FFN_NORM, acts->mid);
+    linear(t, pass, l, DURE_CUDA_GATE_UP, e->norm, e->sums, 0);
+    dure_cuda_gate gate = {.h = e->h,
+                           .both = acts->both,
+                           .sums = e->sums,
+                           .rows = pass->rows,
+                           .width = t->shape.n_ff,
+                           .gelu = t->arch.activation == DURE_ACTIVATION_GELU};
+    dure_cuda_gate_forward(e->device, &gate);
+    add_half(t, pass, l, DURE_CUDA_DOWN, e->h, DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
+}
+
 void dure_cuda_forward(dure_transformer *t, const dure_pass *pass)
 {
     dure_cuda_engine *e = dure_cuda_engine_of(t);
@@ -205,23 +255,11 @@ void dure_cuda_forward(dure_transformer *t, const dure_pass *pass)
                              .type = t->embedding.type};
     dure_cuda_embed_rows(e->device, &embed);
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
-        dure_cuda_acts *acts = dure_cuda_acts_of(e, t, l);
-        dure_cuda_attention attention = dure_cuda_attention_args(t, pass, l);
-        enter_half(t, pass, l, DURE_VECTOR_ATTN_NORM, acts->x);
-        linear(t, pass, l, DURE_CUDA_QKV, e->norm, e->sums, 0);
-        dure_cuda_run_heads(t, pass, l, false);
-        dure_cuda_attention_forward(e->device, &attention);
-        add_half(t, pass, l, DURE_CUDA_O, acts->att, DURE_VECTOR_POST_ATTN_NORM, acts->att_kept);
-        enter_half(t, pass, l, DURE_VECTOR_FFN_NORM, acts->mid);
-        linear(t, pass, l, DURE_CUDA_GATE_UP, e->norm, e->sums, 0);
-        dure_cuda_gate gate = {.h = e->h,
-                               .both = acts->both,
-                               .sums = e->sums,
-                               .rows = pass->rows,
-                               .width = t->shape.n_ff,
-                               .gelu = t->arch.activation == DURE_ACTIVATION_GELU};
-        dure_cuda_gate_forward(e->device, &gate);
-        add_half(t, pass, l, DURE_CUDA_DOWN, e->h, DURE_VECTOR_POST_FFN_NORM, acts->ffn_kept);
+        float *input = pass->keep ? dure_cuda_input_of(e, t, l) : NULL;
+        if (input)
+            dure_device_copy(e->device, input, e->res,
+                             pass->rows * t->shape.n_embd * sizeof *input);
+        dure_cuda_layer_forward(t, pass, l);
     }
 }
 

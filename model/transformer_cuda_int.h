@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/clip.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/dropout.h"
 #include "kernels/cuda/lora.h"
@@ -25,6 +26,8 @@ typedef enum dure_cuda_group {
 /* Host memory: which allocations belong together. */
 typedef struct dure_cuda_owned {
     dure_device *device;
+    size_t *left; /* of what all of them may take */
+    bool counts;  /* nothing is taken, `bytes` alone grows */
     void **list;
     size_t n, capacity, bytes;
     dure_err err; /* the first; later requests get NULL */
@@ -45,11 +48,14 @@ typedef struct dure_cuda_acts {
     uint16_t *x, *mid, *qkv, *att, *both, *z;   /* D, D, Q+2KV, Q, 2F, z_width */
     uint16_t *heads_kept, *att_kept, *ffn_kept; /* Q+2KV, D, D; where there are such norms */
     float *lse;                                 /* heads */
+    /* With DoRA, where there is a way back: the products before their gains. */
+    uint16_t *sums[DURE_LORA_TARGETS]; /* out */
 } dure_cuda_acts;
 
 typedef struct dure_cuda_engine {
     dure_device *device;
     dure_cuda_owned weights, adapter, workspace;
+    size_t left;                     /* bytes that they may still take */
     size_t width[DURE_LORA_TARGETS]; /* out features */
     size_t in[DURE_CUDA_GROUPS], out[DURE_CUDA_GROUPS];
     dure_cuda_layer *layers; /* host */
@@ -61,12 +67,14 @@ typedef struct dure_cuda_engine {
     /* The adapter. */
     dure_lora_layout layout; /* its shape is all zero before the first */
     size_t z_at[DURE_LORA_TARGETS], z_n[DURE_CUDA_GROUPS], z_width;
-    float *params;
-    uint64_t version; /* of the adapter that is there; 0: none */
+    float *params, *norms, *gains; /* the last two with DoRA: as dure_lora.norms */
+    uint64_t version;              /* of the adapter that is there; 0: none */
     /* The workspace. */
     size_t rows, stored, labels, docs, gradient; /* what it has room for */
+    size_t again; /* layers below the stored ones whose input is kept, to compute them twice */
     size_t positions;
-    bool dropout;
+    bool dropout, clips, together;
+    float *inputs;        /* again x rows x D: the residual stream as it entered them */
     dure_cuda_acts *acts; /* host; stored + 1 sets */
     float *res, *sums, *dres, *dnorm, *gradients, *delta, *rope, *rope_sliding;
     uint16_t *norm, *h, *dy, *datt, *dqkv, *dz;
@@ -74,6 +82,10 @@ typedef struct dure_cuda_engine {
     uint64_t *seeds;
     uint16_t *masked;
     float *apart;
+    /* With a clip: the integers' sum, and what became of each document of a pass. */
+    int64_t *clip_sum;
+    dure_cuda_clipped *clipped;
+    void *clip_room;
     float *head_x, *head_dnorm, *logits, *nll, *label_weight;
     uint16_t *head_norm, *head_kept, *p;
     int32_t *tokens, *label, *label_row;
@@ -86,6 +98,7 @@ typedef struct dure_cuda_engine {
     uint64_t *host_seeds;
     dure_cuda_tile *host_tiles;
     dure_cuda_rows *host_docs;
+    dure_cuda_clipped *host_clipped;
     dure_cuda_cache host_caches[DURE_DECODERS_TOGETHER];
     size_t n_tiles, n_docs;
 } dure_cuda_engine;
@@ -111,9 +124,12 @@ const uint16_t *dure_cuda_weights(const dure_cuda_engine *e, const dure_transfor
 /* The adapter as it is now; NULL: none. */
 DURE_MUST_USE dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
                                               const dure_lora *lora, dure_diag *diag);
+/* With `twice`, as few layers are computed twice as the memory asks for. */
 DURE_MUST_USE dure_err dure_cuda_workspace_reserve(dure_cuda_engine *e, const dure_transformer *t,
                                                    const dure_lora *lora,
-                                                   const dure_gradient_map *map, dure_diag *diag);
+                                                   const dure_gradient_map *map, bool twice,
+                                                   dure_diag *diag);
+void dure_cuda_workspace_fini(dure_cuda_engine *e);
 /* Where the z of a group with an adapted target begins. */
 size_t dure_cuda_group_z(const dure_cuda_engine *e, dure_cuda_group group);
 /* Whether the pass adapts a layer, and a target of it. */
@@ -125,6 +141,10 @@ const float *dure_cuda_vector(const dure_cuda_engine *e, const dure_transformer 
 dure_cuda_acts *dure_cuda_acts_of(const dure_cuda_engine *e, const dure_transformer *t,
                                   uint32_t layer);
 
+/* Where the residual stream that enters a layer is kept; NULL: it is not computed twice. */
+float *dure_cuda_input_of(const dure_cuda_engine *e, const dure_transformer *t, uint32_t layer);
+/* One layer, from e->res into e->res; what its way back needs is kept. */
+void dure_cuda_layer_forward(dure_transformer *t, const dure_pass *pass, uint32_t layer);
 /* All layers, then loss and, with `gradient`, the gradient of the residual stream at the top. */
 void dure_cuda_forward(dure_transformer *t, const dure_pass *pass);
 void dure_cuda_head(dure_transformer *t, const dure_pass *pass, bool gradient);

@@ -85,12 +85,13 @@ static void load_globals(dure_cuda_engine *e, const dure_transformer *t, uint8_t
  * a few percent of its time, and shorter passes would take more. */
 static bool stay_resident(const dure_cuda_engine *e, const dure_transformer *t)
 {
-    size_t rounded = 0, packed = 0;
+    size_t rounded = 0, packed = 0, room = dure_device_room(e->device);
+    if (room > e->left) room = e->left;
     for (int g = 0; g < DURE_CUDA_GROUPS; g++)
         rounded += group_bytes(e, g);
     for (int k = 0; k < DURE_LORA_TARGETS; k++)
         packed += bytes_of(&t->layers[0].w[k]);
-    return rounded <= packed || rounded * t->shape.n_layers <= dure_device_room(e->device) / 2;
+    return rounded <= packed || rounded * t->shape.n_layers <= room / 2;
 }
 
 static void load_layers(dure_cuda_engine *e, const dure_transformer *t, uint8_t *room)
@@ -124,18 +125,19 @@ const uint16_t *dure_cuda_weights(const dure_cuda_engine *e, const dure_transfor
 
 dure_err dure_cuda_weights_load(dure_cuda_engine *e, const dure_transformer *t, dure_diag *diag)
 {
-    void *room = NULL;
+    dure_cuda_owned aside = {.device = e->device, .left = &e->left, .diag = diag};
     e->weights.diag = diag;
     e->layers = calloc(t->shape.n_layers, sizeof *e->layers);
     if (!e->layers) return DURE_ERR_NOMEM;
-    dure_err err = dure_device_new(&room, e->device, largest(t), diag);
+    uint8_t *room = dure_cuda_take(&aside, largest(t));
+    dure_err err = aside.err;
     if (!err) {
         load_globals(e, t, room);
         load_layers(e, t, room);
         err = e->weights.err ? e->weights.err : dure_device_wait(e->device, diag);
     }
     e->weights.diag = NULL;
-    dure_device_free(e->device, room);
+    dure_cuda_give_back(&aside);
     if (err == DURE_ERR_NOMEM)
         dure_diag_prefix(diag, err, "the model's weights do not fit the GPU");
     return err;
@@ -181,6 +183,10 @@ static dure_err take_adapter(dure_cuda_engine *e, const dure_lora *lora, dure_di
     e->layout = *layout;
     place(e);
     e->params = dure_cuda_take(o, lora->n * sizeof *e->params);
+    if (lora->norms) {
+        e->norms = dure_cuda_take(o, lora->norms->n * sizeof *e->norms);
+        e->gains = dure_cuda_take(o, lora->norms->n * sizeof *e->gains);
+    }
     for (uint32_t l = layout->first_layer; l < layout->shape.n_layers; l++) {
         for (int g = 0; g < DURE_CUDA_GROUPS; g++)
             e->layers[l].a[g] =
@@ -239,6 +245,11 @@ dure_err dure_cuda_adapter_load(dure_cuda_engine *e, const dure_transformer *t,
     }
     e->version = lora->version;
     dure_device_upload(e->device, e->params, lora->params, lora->n * sizeof *e->params);
+    if (lora->norms) {
+        size_t bytes = lora->norms->n * sizeof(float);
+        dure_device_upload(e->device, e->norms, lora->norms->norm, bytes);
+        dure_device_upload(e->device, e->gains, lora->norms->gain, bytes);
+    }
     for (uint32_t l = lora->layout.first_layer; l < lora->layout.shape.n_layers; l++)
         for (int k = 0; k < DURE_LORA_TARGETS; k++)
             if (adapted(&e->layout, k)) round_pair(e, l, (dure_lora_target)k);

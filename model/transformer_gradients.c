@@ -117,6 +117,7 @@ static dure_err gradient_of(const float **gradient, const teller *to, dure_trans
 {
     *gradient = NULL;
     if (to->map->together && in_pass + 1 < pass->n_docs) return DURE_OK;
+    if (to->map->clip && !to->map->clip->show) return DURE_OK;
     gather_job job = {.to = to, .t = t, .doc = to->map->together ? 0 : in_pass};
     dure_profile_enter(t->compute.profile, DURE_PHASE_CLIP);
     *gradient = t->ws.gradient;
@@ -177,6 +178,7 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
     if (t->device) max_docs = t->device->most_docs(t);
     if (opts->together) max_docs = SIZE_MAX;
     dure_err err = DURE_OK;
+    if (to->map->clip) t->device->clip_begin(t, to->map);
     for (size_t next = 0; next < n_docs && !err;) {
         dure_pass pass = {.lora = lora, .keep = true, .dropout = to->dropout};
         dure_transformer_pack(&pass, &next, t, docs, n_docs, max_docs);
@@ -184,6 +186,7 @@ static dure_err all_passes(teller *to, dure_transformer *t, const dure_lora *lor
         if (pass.n_docs) err = pass_gradients(t, &pass, to->map, to->diag);
         if (!err) err = tell(to, t, &pass, next);
     }
+    if (!err && to->map->clip) err = t->device->clip_end(t, to->map, to->diag);
     dure_profile_enter(t->compute.profile, DURE_PHASE_OTHER);
     return err;
 }
@@ -193,7 +196,9 @@ dure_err dure_transformer_gradients(dure_transformer *t, const dure_lora *lora,
                                     size_t n_docs, dure_gradient_sink *sink, void *state,
                                     dure_diag *diag)
 {
-    dure_gradient_map map = {.together = opts->together, .dropout = opts->dropout > 0};
+    DURE_ASSERT(!opts->clip || (t->device && !opts->together));
+    dure_gradient_map map = {
+        .together = opts->together, .dropout = opts->dropout > 0, .clip = opts->clip};
     dure_dropout dropout = {.seeds = NULL};
     teller to = {.sink = sink, .state = state, .map = &map, .diag = diag};
     dure_err err = check_opts(lora, opts, diag);

@@ -97,6 +97,7 @@ struct dure_transformer {
     double peak;          /* FLOP/s of the multipliers, measured once; 0: not yet */
     dure_profile profile; /* compute.profile points here, or nowhere */
     dure_workspace ws;
+    uint64_t device_bytes;           /* of a GPU's memory, at most; 0: what is free */
     dure_transformer_device *device; /* runs the passes; NULL: the CPU does */
     void *packed;                    /* owns every packed weight; NULL: decoded for each product */
     size_t packed_bytes;
@@ -189,8 +190,9 @@ typedef struct dure_gradient_map {
     size_t *layer_at; /* n_layers + 1 */
     bool together;    /* all documents of a pass as one */
     bool dropout;
-    size_t n;      /* floats a document */
-    size_t widest; /* floats of the layer with the most */
+    const dure_gradient_clip *clip; /* NULL: none */
+    size_t n;                       /* floats a document */
+    size_t widest;                  /* floats of the layer with the most */
 } dure_gradient_map;
 
 /* Room on t's device for passes of t's rows, and for a document of so many: of half as many rows,

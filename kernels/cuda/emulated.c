@@ -263,10 +263,17 @@ void dure_device_launched(dure_device *device)
     (void)device;
 }
 
-static float dot(const dure_device_product *p, size_t i, size_t j)
+static size_t split_above = SIZE_MAX;
+
+void dure_emulated_split_above(size_t rows)
+{
+    split_above = rows;
+}
+
+static float dot(const dure_device_product *p, size_t i, size_t j, size_t first, size_t end)
 {
     float sum = 0;
-    for (size_t x = 0; x < p->k; x++) {
+    for (size_t x = first; x < end; x++) {
         uint16_t w = p->as_is ? p->w[x * p->ldw + j] : p->w[j * p->ldw + x];
         sum += dure_bf16_to_float(p->a[i * p->lda + x]) * dure_bf16_to_float(w);
     }
@@ -281,7 +288,9 @@ void dure_device_multiply(dure_device *device, const dure_device_product *p)
     for (size_t i = 0; i < p->m; i++)
         for (size_t j = 0; j < p->n; j++) {
             size_t at = i * p->ldc + j;
-            float sum = dot(p, i, j);
+            size_t half = p->m > split_above ? p->k / 2 : 0;
+            float sum = dot(p, i, j, half, p->k);
+            if (half) sum += dot(p, i, j, 0, half);
             if (p->rounded)
                 ((uint16_t *)p->c)[at] = dure_float_to_bf16(sum);
             else

@@ -30,3 +30,5 @@ float *dure_emulated_shared(void);
 void dure_emulated_reverse(bool reverse);
 /* The next allocations of more than so many bytes in all fail; SIZE_MAX: none does. */
 void dure_emulated_limit(size_t bytes);
+/* A fault: in products of more rows than this each sum is added in two halves; SIZE_MAX: none. */
+void dure_emulated_split_above(size_t rows);

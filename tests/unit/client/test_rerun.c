@@ -9,6 +9,9 @@
 #include "support/check.h"
 #include "support/tiny_model.h"
 #include "unit/client/stage.h"
+#ifdef DURE_TEST_EMULATED
+#include "kernels/cuda/emulated.h"
+#endif
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -321,9 +324,30 @@ static void test_a_restart_changes_no_training_without_noise(void **state)
     free(training);
 }
 
+#ifdef DURE_TEST_EMULATED
+/* In a federation with privacy, before it takes part in any round. */
+static void test_work_refuses_a_gpu_that_is_not_sound(void **state)
+{
+    bench *b = *state;
+    dure_diag diag = {{0}};
+    const dure_work_opts opts = {.threads = 1};
+    assert_true(dure_work_facts_of(b->work).proved > 0);
+    dure_work_close(&b->work);
+    dure_emulated_split_above(20);
+    assert_err(dure_work_open(&b->work, &b->site, &opts, &diag), DURE_ERR_DEVICE);
+    dure_emulated_split_above(SIZE_MAX);
+    assert_non_null(strstr(diag.text, "changes with the records beside it"));
+    assert_null(b->work);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+#ifdef DURE_TEST_EMULATED
+        cmocka_unit_test_setup_teardown(test_work_refuses_a_gpu_that_is_not_sound, bench_setup,
+                                        bench_teardown),
+#endif
         cmocka_unit_test_setup_teardown(test_rerun_of_a_round_less_one_member_is_refused,
                                         four_sites, stage_teardown),
         cmocka_unit_test_setup_teardown(test_rerun_under_the_next_number_begins_anew, four_sites,

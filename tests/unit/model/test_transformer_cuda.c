@@ -44,6 +44,23 @@ static float uniform(void)
     return (float)(rng >> 40) * 0x1p-23f - 1.0f;
 }
 
+/* From those that change nothing to others. */
+static void change_magnitudes(fixture *f)
+{
+    const dure_lora_layout *layout = &f->lora->layout;
+    size_t at;
+    dure_lora_changed(f->lora);
+    assert_ok(dure_transformer_init_magnitudes(f->cpu, f->lora, NULL));
+    for (uint32_t layer = 0; layer < layout->shape.n_layers; layer++)
+        for (int k = 0; k < DURE_LORA_TARGETS; k++) {
+            dure_lora_target target = (dure_lora_target)k;
+            if (!dure_lora_find_magnitude(&at, layout, layer, target)) continue;
+            for (size_t i = 0; i < dure_lora_out(&layout->shape, target); i++)
+                f->lora->params[at + i] *= 1 + 0.5f * uniform();
+        }
+    dure_lora_changed(f->lora);
+}
+
 static void make_lora(fixture *f, const dure_lora_layout *like)
 {
     dure_lora_layout layout = *like;
@@ -54,6 +71,7 @@ static void make_lora(fixture *f, const dure_lora_layout *like)
     assert_ok(dure_lora_new(&f->lora, &layout));
     for (size_t i = 0; i < f->lora->n; i++)
         f->lora->params[i] = 0.2f * uniform();
+    if (layout.dora) change_magnitudes(f);
 }
 
 /* Documents of 2 to 61 tokens; the last third of each is its answer, and one has none. */
@@ -132,32 +150,45 @@ static collected gradients(dure_transformer *t, const fixture *f, const dure_gra
     return c;
 }
 
+/* Of one matrix's A, B or magnitudes; 0: it has none. */
+static size_t find_block(size_t *at, const dure_lora_layout *layout, uint32_t layer,
+                         dure_lora_target target, char which)
+{
+    size_t rank = dure_lora_rank(layout, target), out = dure_lora_out(&layout->shape, target);
+    if (which == 'm') return dure_lora_find_magnitude(at, layout, layer, target) ? out : 0;
+    if (!dure_lora_find(at, layout, layer, target,
+                        which == 'B' ? DURE_LORA_FACTOR_B : DURE_LORA_FACTOR_A))
+        return 0;
+    return rank * (which == 'B' ? out : dure_lora_in(&layout->shape, target));
+}
+
+static double error_of(const float *got, const float *expected, size_t n)
+{
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        double x = (double)got[i], y = (double)expected[i];
+        assert_true(isfinite(x));
+        difference += (x - y) * (x - y);
+        size += y * y;
+    }
+    assert_true(size > 0);
+    return sqrt(difference / size);
+}
+
 /* Every matrix's factor on its own. */
 static void check_blocks(const fixture *f, const float *got, const float *expected)
 {
+    static const char kinds[] = "ABm";
     const dure_lora_layout *layout = &f->lora->layout;
     for (uint32_t layer = layout->first_layer; layer < layout->shape.n_layers; layer++)
-        for (int k = 0; k < 2 * DURE_LORA_TARGETS; k++) {
-            dure_lora_target target = (dure_lora_target)(k / 2);
-            bool is_b = k % 2;
-            size_t at,
-                n = dure_lora_rank(layout, target) * (is_b ? dure_lora_out(&layout->shape, target)
-                                                           : dure_lora_in(&layout->shape, target));
-            double difference = 0, size = 0;
-            if (!dure_lora_find(&at, layout, layer, target,
-                                is_b ? DURE_LORA_FACTOR_B : DURE_LORA_FACTOR_A))
-                continue;
-            for (size_t i = at; i < at + n; i++) {
-                double x = (double)got[i], y = (double)expected[i];
-                assert_true(isfinite(x));
-                difference += (x - y) * (x - y);
-                size += y * y;
-            }
-            assert_true(size > 0);
-            if (sqrt(difference / size) > GRADIENT_ERROR)
-                print_error("layer %u target %d %c: %g\n", layer, k / 2, is_b ? 'B' : 'A',
-                            sqrt(difference / size));
-            assert_true(sqrt(difference / size) <= GRADIENT_ERROR);
+        for (int k = 0; k < 3 * DURE_LORA_TARGETS; k++) {
+            size_t at = 0,
+                   n = find_block(&at, layout, layer, (dure_lora_target)(k / 3), kinds[k % 3]);
+            if (n == 0) continue;
+            double error = error_of(got + at, expected + at, n);
+            if (error > GRADIENT_ERROR)
+                print_error("layer %u target %d %c: %g\n", layer, k / 3, kinds[k % 3], error);
+            assert_true(error <= GRADIENT_ERROR);
         }
 }
 
@@ -227,6 +258,46 @@ static void test_cuda_transformer_of_targets_with_ranks_of_their_own(void **stat
     check_model(&(tiny_model_opts){.seed = 4, .type = TINY_Q8_0}, &layout);
 }
 
+/* With and without a norm behind the halves, and with matrices that have no magnitudes. */
+static void test_cuda_transformer_of_dora_matches_the_cpu(void **state)
+{
+    (void)state;
+    const dure_lora_layout all = {.rank = 4, .dora = true};
+    check_model(&(tiny_model_opts){.seed = 31, .n_layers = 3, .type = TINY_Q8_0},
+                &(dure_lora_layout){.rank = 4, .dora = true, .first_layer = 1});
+    check_model(&(tiny_model_opts){.seed = 32, .arch = "gemma3", .head_dim = 32, .window = 9},
+                &all);
+    check_model(&(tiny_model_opts){.seed = 33, .arch = "qwen2", .n_layers = 1},
+                &(dure_lora_layout){.rank = 9,
+                                    .dora = true,
+                                    .targets = 1 << DURE_LORA_Q | 1 << DURE_LORA_V |
+                                               1 << DURE_LORA_UP | 1 << DURE_LORA_O});
+}
+
+/* In any packing; of B and the magnitudes, and of A alone, where nobody asks for theirs. */
+static void test_cuda_transformer_of_dora_gives_a_record_its_own(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, &(tiny_model_opts){.seed = 34}, &(dure_lora_layout){.rank = 3, .dora = true}, 40);
+    for (dure_lora_factor factor = DURE_LORA_FACTOR_A; factor <= DURE_LORA_FACTOR_B; factor++) {
+        const uint64_t seeds[N_DOCS] = {3, 3, 3, 3, 3};
+        const dure_gradient_opts opts = {.factors = factor, .dropout = 0.2, .dropout_seeds = seeds};
+        collected all = gradients(f.gpu, &f, &opts, 0, N_DOCS);
+        collected cpu = gradients(f.cpu, &f, &opts, 0, N_DOCS);
+        for (size_t d = 0; d < N_DOCS; d++) {
+            collected alone = gradients(f.gpu, &f, &opts, d, 1);
+            assert_memory_equal(alone.gradients, all.gradients + d * all.n, all.n * sizeof(float));
+            if (!all.none[d])
+                assert_true(error_of(alone.gradients, cpu.gradients + d * all.n, all.n) <=
+                            GRADIENT_ERROR);
+            free(alone.gradients);
+        }
+        free(all.gradients), free(cpu.gradients);
+    }
+    tear_down(&f);
+}
+
 /* The same elements are left out as on the CPU, and some are. */
 static void test_cuda_transformer_drops_what_the_cpu_drops(void **state)
 {
@@ -269,11 +340,10 @@ static void test_cuda_transformer_record_is_itself_in_any_packing(void **state)
     tear_down(&f);
 }
 
-static void test_cuda_transformer_sums_records_together(void **state)
+static void check_together(bool dora)
 {
-    (void)state;
     fixture f;
-    set_up(&f, &(tiny_model_opts){.seed = 6}, &(dure_lora_layout){.rank = 3}, 0);
+    set_up(&f, &(tiny_model_opts){.seed = 6}, &(dure_lora_layout){.rank = 3, .dora = dora}, 0);
     dure_gradient_opts opts = {.factors = DURE_LORA_FACTOR_BOTH, .sum_of_labels = true};
     collected each = gradients(f.gpu, &f, &opts, 0, N_DOCS);
     opts.together = true;
@@ -291,6 +361,13 @@ static void test_cuda_transformer_sums_records_together(void **state)
     }
     free(each.gradients), free(sum.gradients);
     tear_down(&f);
+}
+
+static void test_cuda_transformer_sums_records_together(void **state)
+{
+    (void)state;
+    check_together(false);
+    check_together(true);
 }
 
 /* The mean loss of every step of training B and A with AdamW. */
@@ -383,11 +460,11 @@ static void feed(pair *p, const fixture *f, const int32_t *tokens, size_t n)
 }
 
 /* Two conversations that take turns and then go on together; passes are shorter than the prompt. */
-static void check_decoding(const tiny_model_opts *model)
+static void check_decoding(const tiny_model_opts *model, bool dora)
 {
     fixture f;
     pair p[2];
-    set_up(&f, model, &(dure_lora_layout){.rank = 3}, 16);
+    set_up(&f, model, &(dure_lora_layout){.rank = 3, .dora = dora}, 16);
     for (int i = 0; i < 2; i++) {
         assert_ok(dure_decoder_new(&p[i].cpu, f.cpu, 96 + 32 * (size_t)i));
         assert_ok(dure_decoder_new(&p[i].gpu, f.gpu, 96 + 32 * (size_t)i));
@@ -421,10 +498,12 @@ static void check_decoding(const tiny_model_opts *model)
 static void test_cuda_transformer_decodes_as_the_cpu_does(void **state)
 {
     (void)state;
-    check_decoding(&(tiny_model_opts){.seed = 14, .type = TINY_Q8_0});
-    check_decoding(&(tiny_model_opts){.seed = 15, .arch = "qwen3", .head_dim = 32});
-    check_decoding(&(tiny_model_opts){
-        .seed = 16, .arch = "gemma3", .head_dim = 32, .n_layers = 3, .window = 9});
+    check_decoding(&(tiny_model_opts){.seed = 14, .type = TINY_Q8_0}, false);
+    check_decoding(&(tiny_model_opts){.seed = 15, .arch = "qwen3", .head_dim = 32}, true);
+    check_decoding(
+        &(tiny_model_opts){
+            .seed = 16, .arch = "gemma3", .head_dim = 32, .n_layers = 3, .window = 9},
+        false);
 }
 
 typedef struct scores {
@@ -470,18 +549,12 @@ static void test_cuda_transformer_scores_as_the_cpu_does(void **state)
     tear_down(&f);
 }
 
-static void test_cuda_transformer_says_what_it_cannot_do(void **state)
+static void test_cuda_transformer_says_when_there_is_no_such_gpu(void **state)
 {
     (void)state;
     fixture f;
     dure_diag diag = {{0}};
     set_up(&f, &(tiny_model_opts){.seed = 10}, &(dure_lora_layout){.rank = 3}, 0);
-    dure_lora_free(&f.lora);
-    make_lora(&f, &(dure_lora_layout){.rank = 3, .dora = true});
-    dure_document_loss loss;
-    assert_err(dure_transformer_loss(&loss, f.gpu, f.lora, &f.docs[2], 1, &diag),
-               DURE_ERR_UNSUPPORTED);
-    assert_non_null(strstr(diag.text, "DoRA"));
     dure_transformer_free(&f.gpu);
     assert_ok(dure_transformer_new(&f.gpu, f.gguf, &(dure_transformer_opts){.threads = 1}, &diag));
     assert_err(dure_transformer_cuda_attach(f.gpu, 4000, &diag), DURE_ERR_DEVICE);
@@ -489,43 +562,85 @@ static void test_cuda_transformer_says_what_it_cannot_do(void **state)
 }
 
 #ifdef DURE_TEST_EMULATED
-/* The gradients of all documents, in passes of up to so many rows, and what was taken of the device
- * when it has so much memory. */
-static collected gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit)
+/* The gradients of the last two documents, in passes of up to so many rows; `may` bytes of what
+ * the device has may be taken, or are all that it has. */
+typedef struct bounds {
+    uint32_t rows, recompute;
+    size_t may, has;
+} bounds;
+enum { LAST = 2 };
+
+static collected gradients_within(fixture *f, dure_transformer_fit *fit, bounds within)
 {
     dure_diag diag = {{0}};
-    const dure_transformer_opts opts = {
-        .threads = 1, .precision = DURE_PRECISION_F32, .rows = rows};
-    const dure_gradient_opts both = {.factors = DURE_LORA_FACTOR_BOTH};
+    const dure_transformer_opts opts = {.threads = 1,
+                                        .precision = DURE_PRECISION_F32,
+                                        .rows = within.rows,
+                                        .recompute = within.recompute,
+                                        .device_bytes = within.may};
+    const uint64_t seeds[N_DOCS] = {1, 2, 3, 4, 5};
+    const dure_gradient_opts both = {
+        .factors = DURE_LORA_FACTOR_BOTH, .dropout = 0.1, .dropout_seeds = seeds};
     dure_transformer_free(&f->gpu);
-    dure_emulated_limit(limit);
+    if (within.has) dure_emulated_limit(within.has);
     assert_ok(dure_transformer_new(&f->gpu, f->gguf, &opts, &diag));
     assert_ok(dure_transformer_cuda_attach(f->gpu, 0, &diag));
-    collected c = gradients(f->gpu, f, &both, 0, N_DOCS);
-    *taken = dure_transformer_device_bytes(f->gpu);
-    assert_true(*taken <= limit);
+    collected c = gradients(f->gpu, f, &both, N_DOCS - LAST, LAST);
+    *fit = dure_transformer_device_fit(f->gpu);
+    assert_true(fit->bytes > 0 && (!within.may || fit->bytes <= within.may) &&
+                (!within.has || fit->bytes <= within.has));
     dure_emulated_limit(SIZE_MAX);
     return c;
 }
 
-static void check_gradients_within(fixture *f, size_t *taken, uint32_t rows, size_t limit,
+static void check_gradients_within(fixture *f, dure_transformer_fit *fit, bounds within,
                                    const collected *expected)
 {
-    collected some = gradients_within(f, taken, rows, limit);
-    assert_memory_equal(some.gradients, expected->gradients, N_DOCS * expected->n * sizeof(float));
+    collected some = gradients_within(f, fit, within);
+    assert_memory_equal(some.gradients, expected->gradients, LAST * expected->n * sizeof(float));
     free(some.gradients);
 }
 
-static void test_cuda_transformer_packs_what_its_memory_holds(void **state)
+/* With ever less of it long passes are shortened, then layer after layer is computed twice, then
+ * passes are shortened further; and no bit changes. */
+static void test_cuda_transformer_does_with_the_memory_there_is(void **state)
 {
     (void)state;
     fixture f;
-    size_t most, half, quarter;
-    set_up(&f, &(tiny_model_opts){.seed = 12}, &(dure_lora_layout){.rank = 3}, 0);
-    collected all = gradients_within(&f, &most, 512, SIZE_MAX);
-    check_gradients_within(&f, &half, 512, most - 1, &all);
-    check_gradients_within(&f, &quarter, 512, half - 1, &all);
-    assert_true(half < most / 3 * 2 && quarter < half / 3 * 2);
+    dure_transformer_fit fit;
+    unsigned seen[3] = {0}; /* of 4096, 2048 and 1024 rows: bit i, i layers computed twice */
+    set_up(&f, &(tiny_model_opts){.seed = 12, .n_ff = 256}, &(dure_lora_layout){.rank = 3}, 0);
+    collected all = gradients_within(&f, &fit, (bounds){.rows = 4096});
+    assert_true(fit.packed && fit.recompute == 0 && fit.rows == 4096);
+    for (size_t limit = fit.bytes; fit.rows > 1024; limit -= limit / 9) {
+        bounds within = {.rows = 4096};
+        *(limit % 2 ? &within.may : &within.has) = limit; /* a limit, or a small GPU */
+        check_gradients_within(&f, &fit, within, &all);
+        seen[fit.rows == 4096 ? 0 : fit.rows == 2048 ? 1 : 2] |= 1u << fit.recompute;
+    }
+    assert_int_equal(seen[0], 1);
+    assert_int_equal(seen[1], 1 | 2 | 4);
+    assert_int_equal(fit.rows, 1024);
+    free(all.gradients);
+    tear_down(&f);
+}
+
+/* Layers with norms behind their halves, heads with norms, windows, magnitudes; some are trained.
+ */
+static void test_cuda_transformer_computes_every_kind_of_layer_twice(void **state)
+{
+    (void)state;
+    fixture f;
+    dure_transformer_fit fit;
+    set_up(&f,
+           &(tiny_model_opts){
+               .seed = 23, .arch = "gemma3", .head_dim = 32, .n_layers = 4, .window = 9},
+           &(dure_lora_layout){.rank = 3, .dora = true, .first_layer = 1}, 0);
+    collected all = gradients_within(&f, &fit, (bounds){.rows = 64});
+    for (uint32_t again = 1; again <= 4; again += 3) {
+        check_gradients_within(&f, &fit, (bounds){.rows = 64, .recompute = again}, &all);
+        assert_int_equal(fit.recompute, again < 3 ? again : 3);
+    }
     free(all.gradients);
     tear_down(&f);
 }
@@ -534,14 +649,47 @@ static void test_cuda_transformer_decodes_weights_that_would_fill_its_memory(voi
 {
     (void)state;
     fixture f;
-    size_t resident, taken;
-    const tiny_model_opts model = {.seed = 13, .type = TINY_Q4_1, .n_layers = 24, .n_ff = 512};
-    const dure_lora_layout layout = {.rank = 3, .first_layer = 23};
+    dure_transformer_fit resident, fit;
+    const tiny_model_opts model = {.seed = 13, .type = TINY_Q4_1, .n_layers = 16, .n_ff = 512};
+    const dure_lora_layout layout = {.rank = 3, .first_layer = 15};
     set_up(&f, &model, &layout, 0);
-    collected all = gradients_within(&f, &resident, 64, SIZE_MAX);
-    check_gradients_within(&f, &taken, 64, resident, &all);
-    assert_true(taken < resident / 3 * 2);
+    collected all = gradients_within(&f, &resident, (bounds){.rows = 64});
+    check_gradients_within(&f, &fit, (bounds){.rows = 64, .has = resident.bytes}, &all);
+    assert_true(!fit.packed && fit.bytes < resident.bytes / 3 * 2);
+    check_gradients_within(&f, &fit, (bounds){.rows = 64, .may = resident.bytes}, &all);
+    assert_true(!fit.packed && fit.bytes < resident.bytes / 3 * 2);
     free(all.gradients);
+    tear_down(&f);
+}
+
+/* Logits come in portions where they do not fit, and are the same. */
+static void test_cuda_transformer_scores_with_little_memory(void **state)
+{
+    (void)state;
+    static scores all, some;
+    fixture f;
+    dure_diag diag = {{0}};
+    dure_transformer_opts opts = {
+        .threads = 1, .precision = DURE_PRECISION_F32, .rows = MAX_TOKENS};
+    set_up(&f, &(tiny_model_opts){.seed = 19, .n_layers = 1}, &(dure_lora_layout){.rank = 3},
+           MAX_TOKENS);
+    score(&all, f.gpu, &f, MAX_TOKENS);
+    const dure_document *doc = &f.docs[2];
+    dure_err err = DURE_ERR_NOMEM;
+    for (opts.device_bytes = 100000; err == DURE_ERR_NOMEM; opts.device_bytes += 20000) {
+        dure_decoder *d = NULL;
+        dure_transformer_free(&f.gpu);
+        assert_ok(dure_transformer_new(&f.gpu, f.gguf, &opts, &diag));
+        err = dure_transformer_cuda_attach(f.gpu, 0, &diag);
+        some.first = some.n = 0;
+        if (!err) err = dure_decoder_new(&d, f.gpu, 0);
+        if (!err)
+            err = dure_decoder_score(d, f.lora, doc->tokens, doc->n, keep_score, &some, &diag);
+        dure_decoder_free(&d);
+    }
+    assert_ok(err);
+    assert_int_equal(some.n, doc->n);
+    assert_memory_equal(some.logits, all.logits, all.n * sizeof all.logits[0]);
     tear_down(&f);
 }
 
@@ -585,6 +733,8 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_matches_the_cpu),
         cmocka_unit_test(test_cuda_transformer_of_every_architecture_matches_the_cpu),
         cmocka_unit_test(test_cuda_transformer_of_targets_with_ranks_of_their_own),
+        cmocka_unit_test(test_cuda_transformer_of_dora_matches_the_cpu),
+        cmocka_unit_test(test_cuda_transformer_of_dora_gives_a_record_its_own),
         cmocka_unit_test(test_cuda_transformer_drops_what_the_cpu_drops),
         cmocka_unit_test(test_cuda_transformer_record_is_itself_in_any_packing),
         cmocka_unit_test(test_cuda_transformer_sums_records_together),
@@ -592,10 +742,12 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_logprobs_are_those_of_the_loss),
         cmocka_unit_test(test_cuda_transformer_decodes_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_scores_as_the_cpu_does),
-        cmocka_unit_test(test_cuda_transformer_says_what_it_cannot_do),
+        cmocka_unit_test(test_cuda_transformer_says_when_there_is_no_such_gpu),
 #ifdef DURE_TEST_EMULATED
-        cmocka_unit_test(test_cuda_transformer_packs_what_its_memory_holds),
+        cmocka_unit_test(test_cuda_transformer_does_with_the_memory_there_is),
+        cmocka_unit_test(test_cuda_transformer_computes_every_kind_of_layer_twice),
         cmocka_unit_test(test_cuda_transformer_decodes_weights_that_would_fill_its_memory),
+        cmocka_unit_test(test_cuda_transformer_scores_with_little_memory),
         cmocka_unit_test(test_cuda_transformer_out_of_memory_is_a_sentence),
 #endif
     };
