@@ -16,7 +16,7 @@ enum { MR = 6 };
 #endif
 
 /* Steps over k for each line that is brought nearer. */
-enum { NEAR_STEPS = 4 };
+enum { NEAR_STEPS = 2 };
 
 /* A pair of factors. */
 typedef struct factors {
