@@ -221,10 +221,10 @@ static void bring(dure_near *near, const coming *c, size_t i, size_t of, const d
     const char *panels = c->term.w->packed;
     if (c->term.transposed)
         dure_near_add(near, panels + (from * in + c->columns.first * width) * ops->act_bytes,
-                      c->columns.n * bytes, in * bytes, (to - from) / width);
+                      c->columns.n * bytes, in * bytes, (to - from) / width, false);
     else
         dure_near_add(near, panels + c->columns.first * in * ops->act_bytes + from * bytes,
-                      (to - from) * bytes, in * bytes, c->columns.n / width);
+                      (to - from) * bytes, in * bytes, c->columns.n / width, false);
 }
 
 /* A block of rows of the task, and the one after it (no rows after the last). */
@@ -244,12 +244,12 @@ static dure_near near_of(const task *t, const step *steps, size_t n, const block
         const dure_touched *a = &t->p->touched[i];
         size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
         dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
-                      b->rows.n);
+                      b->rows.n, true);
     }
     for (size_t s = 0; s < n; s++) {
         const dure_term *from = steps[s].term;
         const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
-        dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
+        dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n, false);
     }
     size_t late = b->of - b->of / 2;
     for (size_t i = 0; i < u->n && b->index >= late; i++)
