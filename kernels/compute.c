@@ -71,7 +71,8 @@ const dure_cpu_ops *dure_cpu_ops_of(dure_cpu_level level)
     }
 }
 
-void dure_near_add(dure_near *near, const void *at, size_t bytes, size_t stride, size_t pieces)
+void dure_near_add(dure_near *near, const void *at, size_t bytes, size_t stride, size_t pieces,
+                   bool written)
 {
     if (near->n == DURE_NEAR_RUNS || bytes == 0 || pieces == 0) return;
     size_t before = (uintptr_t)at % DURE_NEAR_LINE;
@@ -79,7 +80,8 @@ void dure_near_add(dure_near *near, const void *at, size_t bytes, size_t stride,
         (dure_near_run){.at = at,
                         .lines = (before + bytes + DURE_NEAR_LINE - 1) / DURE_NEAR_LINE,
                         .stride = stride,
-                        .pieces = pieces};
+                        .pieces = pieces,
+                        .written = written};
 }
 
 typedef struct rows_job {

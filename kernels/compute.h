@@ -28,10 +28,12 @@ typedef struct dure_panels {
     size_t panel;
 } dure_panels;
 
-/* Memory that is wanted soon, in `pieces` of `lines` cache lines, `stride` bytes apart. */
+/* Memory that is wanted soon, in `pieces` of `lines` cache lines, `stride` bytes apart; to be
+ * written: other cores then give it up in time. */
 typedef struct dure_near_run {
     const char *at;
     size_t lines, stride, pieces;
+    bool written;
 } dure_near_run;
 enum { DURE_NEAR_LINE = 64, DURE_NEAR_RUNS = 12 };
 /* What a gemm brings nearer line by line while it multiplies: a hint, so any address is good. */
@@ -39,10 +41,12 @@ typedef struct dure_near {
     const char *line; /* the next one, */
     size_t lines;     /* of those left of the piece */
     size_t run, n;    /* the run under way, all */
+    bool written;
     dure_near_run runs[DURE_NEAR_RUNS];
 } dure_near;
 /* `bytes` at each piece. Leaves it out when there is no more room. */
-void dure_near_add(dure_near *near, const void *at, size_t bytes, size_t stride, size_t pieces);
+void dure_near_add(dure_near *near, const void *at, size_t bytes, size_t stride, size_t pieces,
+                   bool written);
 
 /* C[m x n] = A[m x k] B, or += with `accumulate`. The sum over k runs upward from zero, one fused
  * multiply-add (of a pair, with G = 2) a step; what C held is added last, so a long sum made of

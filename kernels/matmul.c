@@ -177,9 +177,55 @@ typedef struct task {
     range columns, rows;
     const dure_cpu_ops *ops;
     dure_profile *profile;
-    dure_ahead ahead; /* the task's share */
     scratch_parts scratch;
 } task;
+
+/* Packed weights that the thread reads when it is through its rows. */
+typedef struct coming {
+    dure_term term;
+    range columns, depth;
+} coming;
+enum { COMING_MAX = 4, COMING_COLUMNS = 192 };
+typedef struct upcoming {
+    coming list[COMING_MAX];
+    size_t n, room; /* elements that still fit the cache beside what is being used */
+} upcoming;
+
+static void add_coming(upcoming *u, const dure_term *term, range columns, size_t k)
+{
+    const dure_weight *w = term->w;
+    size_t across = term->transposed ? w->in : w->out, depth = term->transposed ? w->out : w->in;
+    if (u->n == COMING_MAX || !w->packed || columns.first >= across) return;
+    if (across - columns.first < columns.n) columns.n = across - columns.first;
+    depth -= k;
+    if (depth > u->room / columns.n) depth = u->room / columns.n;
+    u->room -= depth * columns.n;
+    if (depth) u->list[u->n++] = (coming){*term, columns, {k, depth}};
+}
+
+/* The terms of a product from depth k of one of them on. */
+static void add_terms(upcoming *u, const task *t, size_t term, size_t k)
+{
+    for (; term < t->p->n_terms; term++, k = 0)
+        add_coming(u, &t->p->terms[term], t->columns, k);
+}
+
+/* Part `i` of `of` of it. */
+static void bring(dure_near *near, const coming *c, size_t i, size_t of, const dure_cpu_ops *ops)
+{
+    const size_t width = ops->width, in = c->term.w->in, bytes = ops->act_bytes * width;
+    size_t from = i * c->depth.n / of, to = (i + 1) * c->depth.n / of;
+    size_t unit = c->term.transposed ? width : ops->group;
+    from = c->depth.first + from / unit * unit;
+    to = c->depth.first + (i + 1 == of ? c->depth.n : to / unit * unit);
+    const char *panels = c->term.w->packed;
+    if (c->term.transposed)
+        dure_near_add(near, panels + (from * in + c->columns.first * width) * ops->act_bytes,
+                      c->columns.n * bytes, in * bytes, (to - from) / width, false);
+    else
+        dure_near_add(near, panels + c->columns.first * in * ops->act_bytes + from * bytes,
+                      (to - from) * bytes, in * bytes, c->columns.n / width, false);
+}
 
 /* A block of rows of the task, and the one after it (no rows after the last). */
 typedef struct block {
@@ -187,26 +233,27 @@ typedef struct block {
     size_t index, of;
 } block;
 
-/* What is wanted while a block is multiplied: x of the next block, and with the last batch where
- * its sums go and a part of what the next products read. */
-static dure_near near_of(const task *t, const step *steps, size_t n, const block *b, bool last)
+/* What is wanted while a block is multiplied: with the last batch where its sums go, a part of the
+ * weights that come next, and x of the next block. */
+static dure_near near_of(const task *t, const step *steps, size_t n, const block *b, bool last,
+                         const upcoming *u)
 {
     dure_near near = {.n = 0};
-    size_t act = t->ops->act_bytes, ahead = b->index * t->ahead.bytes / b->of;
+    size_t act = t->ops->act_bytes;
     for (size_t i = 0; last && i < DURE_TOUCHED_MAX && t->p->touched[i].at; i++) {
         const dure_touched *a = &t->p->touched[i];
         size_t at = b->rows.first * a->row_bytes + t->columns.first * a->column_bytes;
         dure_near_add(&near, (const char *)a->at + at, t->columns.n * a->column_bytes, a->row_bytes,
-                      b->rows.n);
+                      b->rows.n, true);
     }
     for (size_t s = 0; s < n; s++) {
         const dure_term *from = steps[s].term;
         const void *x = dure_act_in(t->ops, from->x, b->next.first * from->ldx + steps[s].k);
-        dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n);
+        dure_near_add(&near, x, steps[s].depth * act, from->ldx * act, b->next.n, false);
     }
-    if (last)
-        dure_near_add(&near, (const char *)t->ahead.at + ahead,
-                      (b->index + 1) * t->ahead.bytes / b->of - ahead, 0, 1);
+    size_t late = b->of - b->of / 2;
+    for (size_t i = 0; i < u->n && b->index >= late; i++)
+        bring(&near, &u->list[i], b->index - late, b->of - late, t->ops);
     return near;
 }
 
@@ -262,14 +309,15 @@ static void hand_on(const task *t, float *at, range rows)
 }
 
 /* All rows of the task with a batch of steps; `last`: the sums are complete and are handed on. */
-static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last)
+static void multiply_rows(const task *t, const step *steps, size_t n, bool first, bool last,
+                          const upcoming *u)
 {
     block b = block_at(t, 0);
     for (size_t i = 0; i < b.of; i++) {
         b = block_at(t, i);
         size_t at = b.rows.first - t->rows.first;
         float *sums = first && last ? t->scratch.tile : t->scratch.sums + at * t->columns.n;
-        dure_near near = near_of(t, steps, n, &b, last);
+        dure_near near = near_of(t, steps, n, &b, last, u);
         for (size_t s = 0; s < n; s++) {
             bool apart = steps[s].apart, begins = s == 0 || steps[s - 1].apart != apart;
             if (steps[s].joined) continue;
@@ -340,7 +388,8 @@ static bool begins_apart(const task *t, size_t term, size_t k)
     return t->p->n_apart && term == t->p->n_terms - t->p->n_apart && k == 0;
 }
 
-static void run(const task *t)
+/* `next`: what the thread reads after the task. */
+static void run(const task *t, const upcoming *next)
 {
     step steps[STEPS_MAX];
     size_t n = 0, used = 0, term = 0, k = 0;
@@ -351,7 +400,9 @@ static void run(const task *t)
         step s = next_step(t, &term, &k, room);
         if (s.depth == 0 || n == STEPS_MAX) {
             DURE_ASSERT(n > 0); /* one link of the widest task fits, see PANEL */
-            multiply_rows(t, steps, n, first, false);
+            upcoming rest = {.room = PANEL};
+            add_terms(&rest, t, term, k);
+            multiply_rows(t, steps, n, first, false, &rest);
             first = false;
             n = used = 0;
             if (s.depth == 0) continue;
@@ -363,7 +414,7 @@ static void run(const task *t)
         used += elements_of(t, s.depth);
         steps[n++] = s;
     }
-    multiply_rows(t, steps, n, first, true);
+    multiply_rows(t, steps, n, first, true, next);
 }
 
 /* --- sharing out --- */
@@ -374,6 +425,7 @@ typedef struct job {
     const dure_cpu_ops *ops;
     dure_profile *profile;
     dure_ahead ahead;
+    size_t threads;
     size_t tasks[DURE_PRODUCTS_MAX + 1];
 } job;
 
@@ -455,8 +507,9 @@ static job share_out(const dure_product *products, size_t n, size_t rows, const 
              .rows = rows,
              .height = rows,
              .ops = c->ops,
-             .profile = c->profile};
-    size_t threads = dure_pool_threads(c->pool), columns = 0, at_once = 0;
+             .profile = c->profile,
+             .threads = dure_pool_threads(c->pool)};
+    size_t threads = j.threads, columns = 0, at_once = 0;
     DURE_ASSERT(n <= DURE_PRODUCTS_MAX);
     j.width = width_of(&j, threads);
     for (size_t i = 0; i < n; i++) {
@@ -488,16 +541,31 @@ static task task_at(const job *j, size_t index, void *scratch)
               .scratch = parts_of(scratch)};
     if (columns_of(p) - t.columns.first < j->width) t.columns.n = columns_of(p) - t.columns.first;
     if (j->rows - t.rows.first < j->height) t.rows.n = j->rows - t.rows.first;
-    size_t n = j->tasks[j->n], from = index * j->ahead.bytes / n;
-    t.ahead =
-        (dure_ahead){(const char *)j->ahead.at + from, (index + 1) * j->ahead.bytes / n - from};
     return t;
+}
+
+/* Most often a thread's next task is as many further on as there are threads. */
+static upcoming coming_after(const job *j, size_t index, void *scratch)
+{
+    upcoming u = {.room = PANEL};
+    size_t next = index + j->threads, n = j->tasks[j->n];
+    if (next < n) {
+        task t = task_at(j, next, scratch);
+        add_terms(&u, &t, 0, 0);
+    } else if (j->ahead.w) {
+        range columns = {(next - n) * COMING_COLUMNS, COMING_COLUMNS};
+        add_coming(&u, &(dure_term){.w = j->ahead.w, .transposed = j->ahead.transposed}, columns,
+                   0);
+    }
+    return u;
 }
 
 static void run_task(void *state, size_t index, void *scratch)
 {
-    task t = task_at(state, index, scratch);
-    run(&t);
+    const job *j = state;
+    task t = task_at(j, index, scratch);
+    upcoming next = coming_after(j, index, scratch);
+    run(&t, &next);
 }
 
 static void count_work(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
@@ -619,7 +687,7 @@ void dure_matmul_narrow(const dure_product *products, size_t n, size_t rows, con
 
 void dure_matmul(const dure_product *products, size_t n, size_t rows, const dure_compute *c)
 {
-    dure_matmul_ahead(products, n, rows, (dure_ahead){NULL, 0}, c);
+    dure_matmul_ahead(products, n, rows, (dure_ahead){.w = NULL}, c);
 }
 
 void dure_matmul_ahead(const dure_product *products, size_t n, size_t rows, dure_ahead ahead,

@@ -42,10 +42,11 @@ typedef void dure_finisher(void *state, const dure_sums *sums, const dure_cpu_op
 typedef void dure_joiner(void *state, const dure_sums *sums, const float *apart,
                          const dure_cpu_ops *ops);
 
-/* Memory that is read next: while the products run they bring it nearer. NULL: unknown. */
+/* The first weight that the next products read: the last tasks of these bring its first columns
+ * nearer. NULL: unknown. */
 typedef struct dure_ahead {
-    const void *at;
-    size_t bytes;
+    const dure_weight *w;
+    bool transposed;
 } dure_ahead;
 
 /* An array of rows that a finisher reads or writes, which is brought near while the sums are made:

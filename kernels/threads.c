@@ -66,6 +66,7 @@ struct dure_pool {
      * of a run that is over. */
     atomic_uint_fast64_t open;
     atomic_size_t left; /* tasks not yet finished */
+    size_t tasks;       /* all of the run */
     dure_pool_task *task;
     void *state;
     pthread_mutex_t mutex;
@@ -83,7 +84,7 @@ static bool take(struct dure_pool *pool, size_t *task)
     uint_fast64_t open = atomic_load(&pool->open);
     while (open & UINT32_MAX) {
         if (!atomic_compare_exchange_weak(&pool->open, &open, open - 1)) continue;
-        *task = (size_t)((open & UINT32_MAX) - 1);
+        *task = pool->tasks - (size_t)(open & UINT32_MAX);
         return true;
     }
     return false;
@@ -144,6 +145,7 @@ void dure_pool_run(dure_pool *pool, size_t n, dure_pool_task *task, void *state)
     unsigned mode = float_mode_enter();
     pool->task = task;
     pool->state = state;
+    pool->tasks = n;
     atomic_store(&pool->left, n);
     uint_fast64_t run = (atomic_load(&pool->open) >> 32) + 1;
     atomic_store(&pool->open, run << 32 | n);

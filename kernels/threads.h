@@ -1,8 +1,8 @@
 /* A persistent pool of threads that share out numbered tasks.
  *
- * dure_pool_run() hands out tasks [0, n) one by one; which thread takes which is not fixed, so a
- * task writes only what is its own and never depends on the thread's number, except to find its
- * scratch memory. The caller works too: a pool of one thread starts none.
+ * dure_pool_run() hands out tasks [0, n) one by one, the first first; which thread takes which is
+ * not fixed, so a task writes only what is its own and never depends on the thread's number, except
+ * to find its scratch memory. The caller works too: a pool of one thread starts none.
  *
  * While tasks run, denormal numbers are flushed to zero on every thread alike, so that a result
  * does not depend on the thread and never meets the slow path of the hardware.

@@ -273,19 +273,10 @@ const char *dure_transformer_path(const dure_transformer *t)
 }
 
 dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
-                                  size_t n)
+                                  bool transposed)
 {
-    /* More than this would push out what is being used. */
-    const size_t most = (size_t)4 << 20;
-    dure_ahead ahead = {NULL, 0};
-    if (layer >= t->shape.n_layers) return ahead;
-    const dure_weight *w = &t->layers[layer].w[first];
-    for (size_t i = 0; i < n && w[i].packed; i++) {
-        if (i == 0) ahead.at = w[i].packed;
-        ahead.bytes += dure_weight_packed_bytes(&w[i], t->compute.ops);
-    }
-    if (ahead.bytes > most) ahead.bytes = most;
-    return ahead;
+    if (layer >= t->shape.n_layers) return (dure_ahead){.w = NULL};
+    return (dure_ahead){&t->layers[layer].w[first], transposed};
 }
 
 size_t dure_transformer_rows(const dure_transformer *t)

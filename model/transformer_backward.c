@@ -180,13 +180,13 @@ static dure_ahead after(const back *b, uint32_t layer, dure_lora_target first)
 {
     switch (first) {
     case DURE_LORA_DOWN:
-        return dure_transformer_ahead(b->t, layer, DURE_LORA_GATE, 2);
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_GATE, true);
     case DURE_LORA_GATE:
-        return dure_transformer_ahead(b->t, layer, DURE_LORA_O, 1);
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_O, true);
     case DURE_LORA_O:
-        return dure_transformer_ahead(b->t, layer, DURE_LORA_Q, 3);
+        return dure_transformer_ahead(b->t, layer, DURE_LORA_Q, true);
     default:
-        return dure_transformer_ahead(b->t, layer - 1, DURE_LORA_DOWN, 1);
+        return dure_transformer_ahead(b->t, layer - 1, DURE_LORA_DOWN, true);
     }
 }
 

@@ -36,13 +36,13 @@ static dure_ahead after(const dure_transformer *t, uint32_t layer, dure_lora_tar
 {
     switch (last) {
     case DURE_LORA_V:
-        return dure_transformer_ahead(t, layer, DURE_LORA_O, 1);
+        return dure_transformer_ahead(t, layer, DURE_LORA_O, false);
     case DURE_LORA_O:
-        return dure_transformer_ahead(t, layer, DURE_LORA_GATE, 2);
+        return dure_transformer_ahead(t, layer, DURE_LORA_GATE, false);
     case DURE_LORA_UP:
-        return dure_transformer_ahead(t, layer, DURE_LORA_DOWN, 1);
+        return dure_transformer_ahead(t, layer, DURE_LORA_DOWN, false);
     default:
-        return dure_transformer_ahead(t, layer + 1, DURE_LORA_Q, 3);
+        return dure_transformer_ahead(t, layer + 1, DURE_LORA_Q, false);
     }
 }
 

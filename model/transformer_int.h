@@ -130,10 +130,10 @@ typedef struct dure_lora_pair {
 bool dure_transformer_pair(dure_lora_pair *out, const dure_lora *lora, uint32_t layer,
                            dure_lora_target target);
 
-/* Packed weights of `n` targets of a layer from `first` on, which lie together, for the products
- * before them to bring nearer; nothing when they are not packed or there is no such layer. */
+/* The weight of a layer that the products before it are to bring nearer; nothing when there is no
+ * such layer. */
 dure_ahead dure_transformer_ahead(const dure_transformer *t, uint32_t layer, dure_lora_target first,
-                                  size_t n);
+                                  bool transposed);
 
 /* Floats of t->norms. */
 size_t dure_transformer_vector_floats(const dure_transformer *t);

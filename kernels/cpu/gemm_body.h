@@ -16,7 +16,7 @@ enum { MR = 6 };
 #endif
 
 /* Steps over k for each line that is brought nearer. */
-enum { NEAR_STEPS = 4 };
+enum { NEAR_STEPS = 2 };
 
 /* A pair of factors. */
 typedef struct factors {
@@ -40,10 +40,14 @@ static inline void bring_nearer(dure_near *near)
         dure_near_run *run = &near->runs[near->run];
         near->line = run->at;
         near->lines = run->lines;
+        near->written = run->written;
         run->at += run->stride;
         if (--run->pieces == 0) near->run++;
     }
-    __builtin_prefetch(near->line, 0, 2);
+    if (near->written)
+        __builtin_prefetch(near->line, 1, 2);
+    else
+        __builtin_prefetch(near->line, 0, 2);
     near->line += DURE_NEAR_LINE;
     near->lines--;
 }
