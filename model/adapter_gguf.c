@@ -341,6 +341,7 @@ size_t dure_adapter_bytes_most(const dure_model_shape *shape)
 {
     /* A, B and magnitudes, each with its entry and its padding. */
     const size_t n_tensors = 3 * (size_t)shape->n_layers * DURE_LORA_TARGETS;
-    const size_t beside = adapter_limits.max_key_bytes + adapter_limits.max_alignment;
+    const size_t beside =
+        dure_adapter_gguf_limits.max_key_bytes + dure_adapter_gguf_limits.max_alignment;
     return keys_bytes_most + n_tensors * beside + dure_lora_count_most(shape) * sizeof(float);
 }
