@@ -40,9 +40,10 @@ static void relax(void)
 }
 #endif
 
-/* Waiting for the time between two products of one layer: a few microseconds on the core, then some
- * tens that any other process may have. To sleep and be woken takes longer than most waits. */
-enum { SPINS = 200, YIELDS = 100 };
+/* Waiting for the time between two products of one layer, or for another thread's last task: a few
+ * microseconds on the core, then up to a millisecond that any other process may have. To sleep and
+ * be woken takes longer than most waits, on a virtual machine above all. */
+enum { SPINS = 200, YIELDS = 2000 };
 
 /* Returns when done(pool), or after that time. */
 static void linger(bool (*done)(struct dure_pool *), struct dure_pool *pool)

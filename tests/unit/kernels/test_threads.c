@@ -38,6 +38,24 @@ static void test_threads_every_task_runs_once(void **state)
     }
 }
 
+static void order_task(void *state, size_t task, void *scratch)
+{
+    size_t *next = state;
+    (void)scratch;
+    assert_int_equal(task, (*next)++);
+}
+
+static void test_threads_first_task_is_first(void **state)
+{
+    dure_pool *pool = NULL;
+    size_t next = 0;
+    (void)state;
+    assert_ok(dure_pool_new(&pool, 1, 64));
+    dure_pool_run(pool, N, order_task, &next);
+    assert_int_equal(next, N);
+    dure_pool_free(&pool);
+}
+
 typedef struct room {
     size_t bytes;
     atomic_size_t small; /* tasks whose scratch was that of an earlier run */
@@ -117,6 +135,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_threads_every_task_runs_once),
+        cmocka_unit_test(test_threads_first_task_is_first),
         cmocka_unit_test(test_threads_scratch_grows_between_runs),
         cmocka_unit_test(test_threads_nothing_to_do_returns),
         cmocka_unit_test(test_threads_rows_cover_the_range),
