@@ -355,7 +355,7 @@ static int check(options *o, const dure_usage *usage)
         strcmp(o->unit, "site") != 0)
         return dure_args_refuse(usage, "--unit must be record, subject or site, not '%s'", o->unit);
     if (o->alpha_given && !(o->alpha > 0 && o->alpha <= DURE_TERMS_ALPHA_MAX))
-        return dure_args_refuse(usage, "--alpha must be above 0 and at most %d, not %g",
+        return dure_args_refuse(usage, "--alpha must be above 0 and at most %g, not %g",
                                 DURE_TERMS_ALPHA_MAX, o->alpha);
     int refused = check_no_dp(o, usage);
     if (!refused) refused = check_shared(o, usage);

@@ -83,7 +83,7 @@ static dure_err check_base(const dure_base *b, const dure_layout_terms *l, dure_
     if (err) return err;
     if (!(l->alpha > 0 && l->alpha <= DURE_TERMS_ALPHA_MAX))
         return dure_diag_set(diag, DURE_ERR_USAGE,
-                             "adapter.alpha is %g, but must be above 0 and at most %d", l->alpha,
+                             "adapter.alpha is %g, but must be above 0 and at most %g", l->alpha,
                              DURE_TERMS_ALPHA_MAX);
     return DURE_OK;
 }

@@ -30,7 +30,6 @@
  * them overflows 64 bits. The rank's is DURE_LORA_RANK_MAX. */
 enum {
     DURE_TERMS_LAYERS_MAX = 4096,
-    DURE_TERMS_ALPHA_MAX = 65536,
     DURE_TERMS_ROUNDS_MAX = 100000,
     DURE_TERMS_STEPS_MAX = 10000,
     DURE_TERMS_BATCH_MAX = 1 << 20,
@@ -40,6 +39,7 @@ enum {
     DURE_TERMS_LIFETIME_S_MIN = 10,
     DURE_TERMS_LIFETIME_S_MAX = 7 * 24 * 3600,
 };
+#define DURE_TERMS_ALPHA_MAX 65536.0
 
 /* The base model, by digest and by the numbers the adapter's layout depends on. */
 typedef struct dure_base {
