@@ -87,7 +87,7 @@ static void train_both_ways(fixture *f, int n_steps, float size, dure_trainer_st
 }
 
 /* With a clip that follows the norms, of which the GPU tells. */
-static void test_trainer_cuda_clips_as_the_host_does(void **state)
+static void test_cuda_trainer_clips_as_the_host_does(void **state)
 {
     fixture *f = *state;
     dure_trainer_step steps[STEPS];
@@ -98,7 +98,7 @@ static void test_trainer_cuda_clips_as_the_host_does(void **state)
 }
 
 /* An adapter whose products overflow: no gradient is finite, and noise alone moves it. */
-static void test_trainer_cuda_leaves_out_what_is_not_finite(void **state)
+static void test_cuda_trainer_leaves_out_what_is_not_finite(void **state)
 {
     fixture *f = *state;
     dure_trainer_step step;
@@ -211,9 +211,9 @@ int main(void)
     dure_device *device = gpu_open(); /* skips where there is none */
     dure_device_close(&device);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_trainer_cuda_clips_as_the_host_does, on_gpu,
+        cmocka_unit_test_setup_teardown(test_cuda_trainer_clips_as_the_host_does, on_gpu,
                                         trainer_tear_down),
-        cmocka_unit_test_setup_teardown(test_trainer_cuda_leaves_out_what_is_not_finite, on_gpu,
+        cmocka_unit_test_setup_teardown(test_cuda_trainer_leaves_out_what_is_not_finite, on_gpu,
                                         trainer_tear_down),
         cmocka_unit_test_setup_teardown(test_device_proof_lets_a_sound_gpu_pass, on_gpu,
                                         trainer_tear_down),
