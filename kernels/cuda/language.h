@@ -104,6 +104,18 @@ DURE_DEVICE uint16_t to_bf16(float x)
     return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
 }
 
+/* 2^x within 2 units of the last place; what is below the normal numbers is 0. */
+DURE_DEVICE float power_of_two(float x)
+{
+#if defined(__CUDACC__)
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
+
 /* The sum of every thread's x, for all of them; `room` is blockDim.x floats of shared memory, and
  * blockDim.x a power of two. The tree is fixed. */
 DURE_DEVICE float block_sum(float x, float *room)
