@@ -1,19 +1,21 @@
 /* Attention, forward: a block has a tile of queries and a head, and walks over the keys that they
  * see, with the softmax of what it has met so far (Milakov and Gimelshein, arXiv 1805.02867).
  *
- * What bounds it. Memory: a tile reads each key and value once for 64 queries, 64 operations a
- * byte, and the tiles of a head run side by side, so most of it comes from the second-level cache.
- * Shared memory: each product of 16 x 8 x 16 (2 cycles of an A100's tensor cores, 1 of an H100's by
- * wgmma, 1.6 by mma.sync) reads its right factor, 256 bytes, which are 2 cycles; the left one stays
- * in registers. So the A100 is bound by both alike and the H100 at half of its peak, before what
- * the softmax takes: about 8 float32 operations and a power of two for a score, a third of the time
- * of its products. With blocks that overlap, half of an A100's peak and a third of an H100's are
- * what to expect.
+ * What bounds it, reckoned and not measured. The tiles of a head run side by side, so keys and
+ * values come from the second-level cache, each once for 64 queries: 64 operations a byte, at 5
+ * TB/s 320 Tflop/s. Shared memory: each product of 16 x 8 x 16 reads its right factor, 256 bytes or
+ * 2 cycles, while its left one stays in registers; the product itself is 2 cycles of an A100's
+ * tensor cores and 1 of an H100's, where mma.sync comes to 60 % of that. So both caches hold an
+ * A100 to its own peak (312) and an H100 to a third or half of its (989), before the softmax, which
+ * takes about 8 float32 operations and a power of two for a score. Half of an A100's peak and a
+ * quarter to a third of an H100's are what to expect.
  *
- *   heads up to    shared memory    registers    blocks on 8.0 / 9.0, 4 warps each
- *        64             36 KiB         REG64
- *       128             34 KiB         REG128
- *       256             33 KiB         REG256
+ * What a block of 4 warps needs, by nvcc 13.0 without spilling, and how many fit (8.6 and 8.9: 2, 2
+ * and 2):
+ *   heads up to    shared memory    registers a thread    blocks on 8.0    on 9.0
+ *        64            36 KiB              136                  3              3
+ *       128            34 KiB              166                  3              3
+ *       256            33 KiB              246                  2              2
  */
 #include "kernels/cuda/attention_tile.h"
 
@@ -85,11 +87,12 @@ DURE_DEVICE void soften(queries *w, float (*s)[4], const int step, const int dim
         w->top[h] = most;
         w->sum[h] *= fade;
         DURE_UNROLL
-        for (int j = 0; j < step / 8; j++)
+        for (int j = 0; j < step / 8; j++) {
             DURE_UNROLL
-        for (int i = 2 * h; i < 2 * h + 2; i++) {
-            s[j][i] = power_of_two(s[j][i] - base);
-            w->sum[h] += s[j][i];
+            for (int i = 2 * h; i < 2 * h + 2; i++) {
+                s[j][i] = power_of_two(s[j][i] - base);
+                w->sum[h] += s[j][i];
+            }
         }
         DURE_UNROLL
         for (int j = 0; j < dim / 8; j++) {
@@ -110,14 +113,7 @@ DURE_DEVICE void forward_step(queries *w, const uint16_t *k, int query, int key,
     DURE_UNROLL
     for (int i = 0; i < dim / 16; i++)
         multiply_rows(s, w->q[i], k, i * 16, step, dim);
-    int all = all_see(query, 16, key, step, end, a);
-    float scale = a->scale * LOG2_E;
-    DURE_UNROLL
-    for (int j = 0; j < step / 8; j++)
-        DURE_UNROLL
-    for (int i = 0; i < 4; i++)
-        s[j][i] = all || sees(query + sum_row(i), key + sum_column(j, i), end, a) ? s[j][i] * scale
-                                                                                  : -INFINITY;
+    scale_scores(s, query, key, end, 0, step, a);
     soften(w, s, step, dim);
     multiply_columns(w->o, s, k + step * (dim + PAD), dim, step, dim);
 }
@@ -148,12 +144,13 @@ DURE_DEVICE void store_queries(const queries *w, const dure_cuda_tile *t, int ro
         float sum = w->sum[h] + other_lane(w->sum[h], 1);
         sum += other_lane(sum, 2);
         if (r >= t->n) continue;
+        float share = 1 / sum;
         size_t at = (size_t)(t->row + r) * a->heads + blockIdx.y;
         DURE_UNROLL
         for (int j = 0; j < dim / 8; j++)
             if (j * 8 < (int)a->dim)
                 store_word(a->out + at * a->dim + (size_t)sum_column(j, 0),
-                           pack_bf16(w->o[j][2 * h] / sum, w->o[j][2 * h + 1] / sum));
+                           pack_bf16(w->o[j][2 * h] * share, w->o[j][2 * h + 1] * share));
         if (lane() % 4 == 0) a->lse[at] = fmaf(w->top[h], LN_2, logf(sum));
     }
 }

@@ -3,15 +3,17 @@
  * else adds to them. Both compute the scores and their gradient anew, the second one transposed: 7
  * products of a pair where 5 would do if dq were added up by atomic operations, in no fixed order.
  *
- * What bounds it, as in attention.cu: here the left factors of the first two products come from
- * shared memory too, so a product of 16 x 8 x 16 reads 290 to 340 bytes of it, or 2.3 to 2.7
- * cycles: of the 5 products that count, at most 55 to 60 % of an A100's peak and 28 to 31 % of an
- * H100's.
+ * What bounds it, as in attention.cu: 96 and 128 operations for a byte of the second-level cache.
+ * The left factors of the first two products come from shared memory too, so on average a product
+ * of 16 x 8 x 16 reads 290 to 340 bytes of it, 2.3 to 2.7 cycles: of the 5 products that count, at
+ * most 55 to 62 % of an A100's peak and 28 to 31 % of an H100's. A third and a fifth are what to
+ * expect.
  *
- *   heads up to    shared memory    registers, dq    dk, dv    blocks on 8.0 / 9.0
- *        64             54 KiB
- *       128             68 KiB
- *       256             99 KiB
+ * What a block needs, without spilling, and how many fit for dq and for dk and dv (8.6 and 8.9: 1):
+ *   heads up to    shared memory    registers, dq    dk and dv    on 8.0    on 9.0
+ *        64            54 KiB            158             200        2, 2      3, 2
+ *       128            68 KiB            142             234        2, 2      3, 2
+ *       256            99 KiB            214             216        1, 1      2, 1 (of 8 warps)
  */
 #include "kernels/cuda/attention_tile.h"
 
@@ -64,22 +66,16 @@ typedef struct pairs {
 DURE_DEVICE void score_gradients(float (*s)[4], float (*dp)[4], const pairs *w, const int of_keys,
                                  const int step, const int dim, const dure_cuda_attention *a)
 {
-    int row = w->tile_at + w->row, column = w->step_at;
-    int all = of_keys ? all_see(column, step, row, 16, w->end, a)
-                      : all_see(row, 16, column, step, w->end, a);
-    float scale = a->scale * LOG2_E;
+    scale_scores(s, w->tile_at + w->row, w->step_at, w->end, of_keys, step, a);
     DURE_UNROLL
     for (int j = 0; j < step / 8; j++) {
         DURE_UNROLL
         for (int i = 0; i < 4; i++) {
-            int r = sum_row(i), c = sum_column(j, i);
-            const uint16_t *query =
-                of_keys ? w->step + c * (dim + PAD) : w->tile + (w->row + r) * (dim + PAD);
+            const uint16_t *query = of_keys ? w->step + sum_column(j, i) * (dim + PAD)
+                                            : w->tile + (w->row + sum_row(i)) * (dim + PAD);
             const float *of_query = (const float *)(query + dim);
-            int seen = all || (of_keys ? sees(column + c, row + r, w->end, a)
-                                       : sees(row + r, column + c, w->end, a));
-            s[j][i] = seen ? power_of_two(fmaf(s[j][i], scale, of_query[0] * -LOG2_E)) : 0;
-            dp[j][i] = seen ? s[j][i] * (dp[j][i] - of_query[1]) : 0;
+            s[j][i] = power_of_two(fmaf(of_query[0], -LOG2_E, s[j][i]));
+            dp[j][i] = s[j][i] * (dp[j][i] - of_query[1]);
         }
     }
 }

@@ -34,10 +34,11 @@ DURE_DEVICE void fetch_rows(uint16_t *tile, const uint16_t *from, size_t ld, int
                             unsigned head, const int rows, const int dim,
                             const dure_cuda_attention *a)
 {
-    const int pieces = dim / 8;
-    for (int i = (int)threadIdx.x; i < rows * pieces; i += (int)blockDim.x) {
-        int r = i / pieces, c = i % pieces * 8, there = r < n && c < (int)a->dim;
-        size_t at = (size_t)(row + r) * ld + (size_t)head * a->dim + (size_t)c;
+    const int pieces = dim / 8, down = (int)blockDim.x / pieces;
+    int r = (int)threadIdx.x / pieces, c = (int)threadIdx.x % pieces * 8, wide = c < (int)a->dim;
+    size_t at = (size_t)(row + r) * ld + (size_t)head * a->dim + (size_t)c;
+    for (; r < rows; r += down, at += (size_t)down * ld) {
+        int there = wide && r < n;
         copy_16(tile + r * (dim + PAD) + c, from + (there ? at : 0), there);
     }
 }
@@ -72,6 +73,31 @@ DURE_DEVICE int first_key(const dure_cuda_tile *t, const int step, const dure_cu
     int low = a->window ? t->row - (int)a->window + 1 : t->first;
     if (low < t->first) low = t->first;
     return t->first + (low - t->first) / step * step;
+}
+
+/* Scores of 16 rows from `row` on with `step` columns from `column` on, in base 2: -inf where a
+ * query does not see a key. The rows are keys, or the columns. */
+DURE_DEVICE void scale_scores(float (*s)[4], int row, int column, int end, const int rows_are_keys,
+                              const int step, const dure_cuda_attention *a)
+{
+    float scale = a->scale * LOG2_E;
+    DURE_UNROLL
+    for (int j = 0; j < step / 8; j++) {
+        DURE_UNROLL
+        for (int i = 0; i < 4; i++)
+            s[j][i] *= scale;
+    }
+    if (rows_are_keys ? all_see(column, step, row, 16, end, a)
+                      : all_see(row, 16, column, step, end, a))
+        return;
+    DURE_UNROLL
+    for (int j = 0; j < step / 8; j++) {
+        DURE_UNROLL
+        for (int i = 0; i < 4; i++) {
+            int r = row + sum_row(i), c = column + sum_column(j, i);
+            if (!(rows_are_keys ? sees(c, r, end, a) : sees(r, c, end, a))) s[j][i] = -INFINITY;
+        }
+    }
 }
 
 /* sums of 16 x `step` += the left factor a times a step's rows, transposed, at 16 columns. */
