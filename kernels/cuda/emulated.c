@@ -35,14 +35,16 @@ typedef struct warp {
     unsigned n;
 } warp;
 
+typedef struct copy {
+    void *to;
+    const void *from;
+    unsigned bytes, group;
+    int there;
+} copy;
+
 /* What a thread has asked for and not yet waited for, group after group. */
 typedef struct copies {
-    struct {
-        void *to;
-        const void *from;
-        unsigned bytes, group;
-        int there;
-    } asked[MOST_COPIES];
+    copy asked[MOST_COPIES];
     unsigned n, group;
 } copies;
 
@@ -317,17 +319,26 @@ void dure_emulated_vector(const void *at, size_t bytes)
     DURE_ASSERT((uintptr_t)at % bytes == 0);
 }
 
+static void arrive(const copy *c)
+{
+    if (c->there)
+        memcpy(c->to, c->from, c->bytes);
+    else
+        memset(c->to, 0, c->bytes);
+}
+
 void dure_emulated_copy(void *to, const void *from, unsigned bytes, int there)
 {
-    copies *c = &emu.copies[threadIdx.x];
+    copies *all = &emu.copies[threadIdx.x];
+    copy one = {to, from, bytes, all->group, there};
     dure_emulated_vector(to, bytes);
     dure_emulated_vector(from, bytes);
-    DURE_ASSERT(c->n < MOST_COPIES);
-    c->asked[c->n].to = to;
-    c->asked[c->n].from = from;
-    c->asked[c->n].bytes = bytes;
-    c->asked[c->n].there = there;
-    c->asked[c->n++].group = c->group;
+    if (emu.reverse) {
+        arrive(&one);
+        return;
+    }
+    DURE_ASSERT(all->n < MOST_COPIES);
+    all->asked[all->n++] = one;
 }
 
 void dure_emulated_copies_end_group(void)
@@ -337,16 +348,14 @@ void dure_emulated_copies_end_group(void)
 
 void dure_emulated_copies_wait(unsigned groups)
 {
-    copies *c = &emu.copies[threadIdx.x];
+    copies *all = &emu.copies[threadIdx.x];
     unsigned kept = 0;
-    for (unsigned i = 0; i < c->n; i++)
-        if (c->group - c->asked[i].group <= groups)
-            c->asked[kept++] = c->asked[i];
-        else if (c->asked[i].there)
-            memcpy(c->asked[i].to, c->asked[i].from, c->asked[i].bytes);
+    for (unsigned i = 0; i < all->n; i++)
+        if (all->group - all->asked[i].group <= groups)
+            all->asked[kept++] = all->asked[i];
         else
-            memset(c->asked[i].to, 0, c->asked[i].bytes);
-    c->n = kept;
+            arrive(&all->asked[i]);
+    all->n = kept;
 }
 
 /* --- the device --- */

@@ -3,9 +3,9 @@
  *
  * It is stricter than hardware where that finds bugs. Shared and device memory start as NaN; every
  * thread of a block must meet every barrier, and every lane of a warp what the warp does together,
- * which must be the same thing; copies to shared memory arrive when they are waited for; a run with
- * the order of blocks and threads reversed must give the same bits, which a missing barrier seldom
- * does. Never part of a program that users run.
+ * which must be the same thing; a run with the order of blocks and threads reversed, and with copies
+ * to shared memory as early as can be instead of as late, must give the same bits, which a missing
+ * barrier seldom does. Never part of a program that users run.
  *
  * Threads: one operating system thread. */
 #pragma once
@@ -41,7 +41,8 @@ void dure_emulated_vector(const void *at, size_t bytes);
 /* Loads so far whose rows did not lie in different banks of shared memory. */
 size_t dure_emulated_bank_conflicts(void);
 
-/* From now on blocks, and the threads of each between two barriers, run last to first. */
+/* From now on blocks, and the threads of each between two barriers, run last to first, and copies
+ * to shared memory arrive at once; otherwise they arrive no sooner than they are waited for. */
 void dure_emulated_reverse(bool reverse);
 /* The next allocations of more than so many bytes in all fail; SIZE_MAX: none does. */
 void dure_emulated_limit(size_t bytes);

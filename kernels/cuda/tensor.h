@@ -4,8 +4,8 @@
  * newer: sections "mma.m16n8k16", "ldmatrix", "cp.async".
  *
  * All lanes of a warp must call each of these together; copies alone are each thread's own. In the
- * emulation the lanes meet and exchange their fragments as PTX documents them
- * (kernels/cuda/emulated.h); copies arrive there when they are waited for, not before.
+ * emulation the lanes meet and exchange their fragments as PTX documents them, and copies arrive at
+ * once or not before they are waited for (kernels/cuda/emulated.h).
  *
  * Fragments. With g = lane / 4 and t = lane % 4, a lane holds of a 16 x 8 matrix of float32
  *   c[i]: row g + 8 (i / 2), column 2t + i % 2;

@@ -372,6 +372,27 @@ static void test_cuda_attention_goes_on_behind_a_cache(void **state)
     check_pieces(&(kind){2, 1, 256, 0});
 }
 
+/* In pieces of two rows or more, which begin anywhere in a step of keys. */
+static void test_cuda_attention_behind_a_cache_is_the_same_bits_however_it_is_cut(void **state)
+{
+    (void)state;
+    static const pack talks = {{33, 150, 16}};
+    static const size_t whole[][MOST_DOCS] = {{0, 0, 0}, {33, 150, 16}},
+                        cuts[][MOST_DOCS] = {{0, 0, 0}, {5, 70, 2}, {31, 101, 14}, {33, 150, 16}};
+    static const kind kinds[] = {{2, 1, 64, 0}, {2, 1, 128, 40}};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        const kind *k = &kinds[i];
+        size_t rows = rows_of(&talks), n = rows * width(k);
+        inputs in = inputs_new(k, rows);
+        float *once = gpu_floats(n, 0), *pieces = gpu_floats(n, 0);
+        run_pieces(once, k, &talks, &in, whole, 2, MOST_DOCS);
+        run_pieces(pieces, k, &talks, &in, cuts, 4, MOST_DOCS);
+        assert_memory_equal(pieces, once, n * sizeof *once);
+        inputs_free(&in);
+        free(once), free(pieces);
+    }
+}
+
 #ifdef DURE_TEST_EMULATED
 /* The tests before this one have run every kernel. */
 static void test_cuda_attention_has_no_bank_conflicts(void **state)
@@ -402,6 +423,7 @@ int main(void)
         cmocka_unit_test(test_cuda_attention_in_a_window_matches_plain_c),
         cmocka_unit_test(test_cuda_attention_of_a_document_is_the_same_bits_in_any_pack),
         cmocka_unit_test(test_cuda_attention_goes_on_behind_a_cache),
+        cmocka_unit_test(test_cuda_attention_behind_a_cache_is_the_same_bits_however_it_is_cut),
 #ifdef DURE_TEST_EMULATED
         cmocka_unit_test(test_cuda_attention_has_no_bank_conflicts),
 #endif

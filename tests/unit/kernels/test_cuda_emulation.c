@@ -370,15 +370,19 @@ static void launch_without_waiting(void)
     DURE_LAUNCH(copy_without_waiting, 1, 1, BLOCK, BLOCK * sizeof(float), NULL, a);
 }
 
-static void test_cuda_emulation_copies_when_waited_for(void **state)
+static void test_cuda_emulation_copies_late_or_at_once(void **state)
 {
     (void)state;
     numbers a = args();
-    DURE_LAUNCH(copy_in_groups, 1, 1, BLOCK, 2 * BLOCK * sizeof(float), NULL, a);
-    for (size_t i = 0; i < BLOCK; i++) {
-        assert_true(to[i] == (i + 1 < BLOCK ? from[i] : 0));
-        assert_true(isnan(to[BLOCK + i]));
+    for (int reverse = 0; reverse < 2; reverse++) {
+        dure_emulated_reverse(reverse);
+        DURE_LAUNCH(copy_in_groups, 1, 1, BLOCK, 2 * BLOCK * sizeof(float), NULL, a);
+        for (size_t i = 0; i < BLOCK; i++) {
+            assert_true(to[i] == (i + 1 < BLOCK ? from[i] : 0));
+            assert_true(reverse ? to[BLOCK + i] == from[i] : isnan(to[BLOCK + i]));
+        }
     }
+    dure_emulated_reverse(false);
     assert_stops(launch_without_waiting);
 }
 
@@ -408,7 +412,7 @@ int main(void)
         cmocka_unit_test(test_cuda_emulation_stops_where_a_lane_does_not_come),
         cmocka_unit_test(test_cuda_emulation_swaps_between_lanes),
         cmocka_unit_test(test_cuda_emulation_counts_bank_conflicts),
-        cmocka_unit_test(test_cuda_emulation_copies_when_waited_for),
+        cmocka_unit_test(test_cuda_emulation_copies_late_or_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
