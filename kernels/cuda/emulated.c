@@ -130,30 +130,33 @@ void dure_emulated_barrier(void)
     leave(self);
 }
 
+/* These may go on, in their order and before all others. */
+static void make_ready(coroutine *const *these, unsigned n)
+{
+    while (n > 0)
+        emu.ready[emu.n_ready++] = these[--n];
+}
+
+/* A warp whose lanes have met goes on until it waits at a barrier: it gets as far ahead of the
+ * others as it can. */
 static void run_ready(void)
 {
-    while (emu.n_ready > 0) {
-        coroutine *now[MOST_THREADS];
-        unsigned n = emu.n_ready;
-        memcpy(now, emu.ready, n * sizeof *now);
-        emu.n_ready = 0;
-        for (unsigned i = 0; i < n; i++)
-            resume(now[i]);
-    }
+    while (emu.n_ready > 0)
+        resume(emu.ready[--emu.n_ready]);
 }
 
 /* Coroutines [0, used) have a thread that waits; the rest are idle. */
 static void run_block(void)
 {
     emu.started = emu.finished = emu.n_waiting = emu.n_ready = 0;
-    for (unsigned used = 0; emu.started < blockDim.x; used++)
+    for (unsigned used = 0; emu.started < blockDim.x; used++) {
         resume(idle(used));
-    run_ready();
+        run_ready();
+    }
     while (emu.n_waiting > 0) {
         /* Hardware would hang, or worse. */
         DURE_ASSERT(emu.n_waiting == blockDim.x && emu.finished == 0);
-        memcpy(emu.ready, emu.waiting, emu.n_waiting * sizeof *emu.ready);
-        emu.n_ready = emu.n_waiting;
+        make_ready(emu.waiting, emu.n_waiting);
         emu.n_waiting = 0;
         run_ready();
     }
@@ -196,8 +199,7 @@ static void meet(warp_work *work, void *brought)
     }
     work(w->brought);
     w->n = 0;
-    for (unsigned i = 0; i + 1 < LANES; i++)
-        emu.ready[emu.n_ready++] = w->waiting[i];
+    make_ready(w->waiting, LANES - 1);
 }
 
 typedef struct factors {
