@@ -3,9 +3,9 @@
  *
  * It is stricter than hardware where that finds bugs. Shared and device memory start as NaN; every
  * thread of a block must meet every barrier, and every lane of a warp what the warp does together,
- * which must be the same thing; a run with the order of blocks and threads reversed, and with copies
- * to shared memory as early as can be instead of as late, must give the same bits, which a missing
- * barrier seldom does. Never part of a program that users run.
+ * which must be the same thing; a run with the order of blocks and threads reversed, and with
+ * copies to shared memory as early as can be instead of as late, must give the same bits, which a
+ * missing barrier seldom does. Never part of a program that users run.
  *
  * Threads: one operating system thread. */
 #pragma once
