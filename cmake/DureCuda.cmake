@@ -20,7 +20,7 @@ if(DURE_CUDA)
 endif()
 
 # What runs on a GPU: built into the layers with DURE_CUDA, else for tests on an emulated one alone.
-set(DURE_CUDA_KERNELS attention clip cross_entropy dequant dora dropout heads lora rows)
+set(DURE_CUDA_KERNELS attention attention_backward clip cross_entropy dequant dora dropout heads lora rows)
 list(TRANSFORM DURE_CUDA_KERNELS PREPEND ${PROJECT_SOURCE_DIR}/kernels/cuda/)
 list(TRANSFORM DURE_CUDA_KERNELS APPEND .cu)
 set(DURE_CUDA_MODEL transformer_cuda transformer_cuda_backward transformer_cuda_forward

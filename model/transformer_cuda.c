@@ -110,7 +110,7 @@ static dure_err prepare(dure_transformer *t, const dure_lora *lora, const dure_g
 /* The documents of the pass, and the tiles that attention cuts them into. */
 static void describe(dure_cuda_engine *e, const dure_transformer *t, const dure_pass *pass)
 {
-    size_t height = dure_cuda_tile_rows(t->shape.head_dim);
+    size_t height = dure_cuda_tile_rows();
     e->n_tiles = 0;
     e->n_docs = pass->n_docs;
     for (size_t d = 0; d < pass->n_docs; d++) {
@@ -309,10 +309,12 @@ static dure_err check_model(dure_cuda_engine *e, const dure_transformer *t, dure
         e->in[group] = w->in;
         e->out[group] += w->out;
     }
-    if (t->shape.head_dim <= DURE_CUDA_HEAD_WIDEST) return DURE_OK;
-    return dure_diag_set(diag, DURE_ERR_UNSUPPORTED,
-                         "heads of %u elements do not run on a GPU, up to %d do; use --device cpu",
-                         t->shape.head_dim, DURE_CUDA_HEAD_WIDEST);
+    if (t->shape.head_dim <= DURE_CUDA_HEAD_WIDEST && t->shape.head_dim % PAD == 0) return DURE_OK;
+    return dure_diag_set(
+        diag, DURE_ERR_UNSUPPORTED,
+        "heads of %u elements do not run on a GPU, multiples of 8 up to %d do; use "
+        "--device cpu",
+        t->shape.head_dim, DURE_CUDA_HEAD_WIDEST);
 }
 
 dure_err dure_transformer_cuda_attach(dure_transformer *t, int index, dure_diag *diag)

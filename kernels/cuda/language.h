@@ -1,6 +1,7 @@
 /* The subset of CUDA that the kernels here are written in: C, one struct of arguments a kernel,
  * blocks of one dimension, shared memory, barriers of a whole block. No templates, no classes, no
- * warp intrinsics, no atomics.
+ * atomics. What a warp does together, the tensor cores' products above all, is in
+ * kernels/cuda/tensor.h.
  *
  * The same sources are compiled twice. nvcc makes device code of them. The test build compiles them
  * as C and runs every block of a launch on the CPU, its threads as coroutines that change at each
@@ -26,9 +27,15 @@
 #define DURE_CONSTANT static __device__ const
 /* A kernel `name` whose one argument is `a`, a struct of type `type`. */
 #define DURE_KERNEL(name, type) static __global__ void name(const type a)
-/* Dynamic shared memory, the first byte of it; one a kernel. */
+/* The same for one that is launched with `threads` threads alone: it may then use more registers.
+ */
+#define DURE_KERNEL_OF(name, type, threads)                                                        \
+    static __global__ void __launch_bounds__(threads) name(const type a)
+/* Before a loop of a fixed number of turns that index arrays, which are then registers. */
+#define DURE_UNROLL _Pragma("unroll")
+/* Dynamic shared memory, the first byte of it, a multiple of 16; one a kernel. */
 #define DURE_SHARED(name)                                                                          \
-    extern __shared__ double dure_shared_memory[];                                                 \
+    extern __shared__ __align__(16) double dure_shared_memory[];                                   \
     float *name = (float *)dure_shared_memory
 /* Runs it on grid_x * grid_y blocks; none are no work. More than 48 KiB of shared memory must be
  * asked for. */
@@ -55,6 +62,8 @@
         name(*(const type *)args);                                                                 \
     }                                                                                              \
     static void name(const type a)
+#define DURE_KERNEL_OF(name, type, threads) DURE_KERNEL(name, type)
+#define DURE_UNROLL
 #define DURE_SHARED(name) float *name = dure_emulated_shared()
 #define DURE_LAUNCH(name, grid_x, grid_y, block, shared, stream, args)                             \
     do {                                                                                           \
@@ -93,6 +102,18 @@ DURE_DEVICE uint16_t to_bf16(float x)
     memcpy(&u, &x, sizeof u);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40u);
     return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+}
+
+/* 2^x within 2 units of the last place; what is below the normal numbers is 0. */
+DURE_DEVICE float power_of_two(float x)
+{
+#if defined(__CUDACC__)
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
 }
 
 /* The sum of every thread's x, for all of them; `room` is blockDim.x floats of shared memory, and

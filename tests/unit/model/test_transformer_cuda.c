@@ -532,6 +532,25 @@ static void score(scores *s, dure_transformer *t, const fixture *f, size_t piece
     dure_decoder_free(&d);
 }
 
+static void test_cuda_transformer_refuses_heads_of_other_widths(void **state)
+{
+    (void)state;
+    static const uint32_t dims[] = {20, 264};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        fixture f = {0};
+        dure_diag diag = {{0}};
+        temp_dir_make(&f.dir);
+        const char *path = temp_dir_file(&f.dir, "tiny.gguf");
+        tiny_model_write(path, &(tiny_model_opts){.seed = 8, .head_dim = dims[i]});
+        assert_ok(dure_gguf_open(&f.gguf, path, NULL, &diag));
+        assert_ok(
+            dure_transformer_new(&f.gpu, f.gguf, &(dure_transformer_opts){.threads = 1}, &diag));
+        assert_err(dure_transformer_cuda_attach(f.gpu, 0, &diag), DURE_ERR_UNSUPPORTED);
+        assert_non_null(strstr(diag.text, "heads of"));
+        tear_down(&f);
+    }
+}
+
 /* The logits at every token of a text, and the same ones however it is cut. */
 static void test_cuda_transformer_scores_as_the_cpu_does(void **state)
 {
@@ -741,6 +760,7 @@ int main(void)
         cmocka_unit_test(test_cuda_transformer_learns_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_logprobs_are_those_of_the_loss),
         cmocka_unit_test(test_cuda_transformer_decodes_as_the_cpu_does),
+        cmocka_unit_test(test_cuda_transformer_refuses_heads_of_other_widths),
         cmocka_unit_test(test_cuda_transformer_scores_as_the_cpu_does),
         cmocka_unit_test(test_cuda_transformer_says_when_there_is_no_such_gpu),
 #ifdef DURE_TEST_EMULATED
