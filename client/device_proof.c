@@ -55,7 +55,8 @@ static size_t longest_of(const dure_dataset *data, size_t most)
     return longest < most ? longest : most;
 }
 
-static bool make_sample(sample *s, size_t n, uint64_t *random, uint32_t n_vocab)
+/* Its labels begin at token `first`. */
+static bool make_sample(sample *s, size_t n, size_t first, uint64_t *random, uint32_t n_vocab)
 {
     s->n = n;
     s->tokens = calloc(n, sizeof *s->tokens);
@@ -63,12 +64,13 @@ static bool make_sample(sample *s, size_t n, uint64_t *random, uint32_t n_vocab)
     if (!s->tokens || !s->supervised) return false;
     for (size_t i = 0; i < n; i++) {
         s->tokens[i] = (int32_t)(dure_splitmix64(random) % n_vocab);
-        s->supervised[i] = i > 0 && i >= n / 2;
+        s->supervised[i] = i >= first;
     }
     return true;
 }
 
-/* Long and short, so that they begin and end anywhere in the GPU's tiles. */
+/* Long and short, so that they begin and end anywhere in the GPU's tiles; mostly with a label at
+ * every token, as each loss is one more number that tells. */
 static dure_err make_samples(proof *p)
 {
     const dure_model_shape *shape = dure_transformer_shape(p->model);
@@ -77,7 +79,8 @@ static dure_err make_samples(proof *p)
     uint64_t random = 1;
     for (size_t i = 0; i < RECORDS; i++) {
         size_t n = lengths[i] < most ? lengths[i] : most;
-        if (!make_sample(&p->samples[i], n, &random, shape->n_vocab)) return DURE_ERR_NOMEM;
+        size_t first = i % 3 == 2 ? n / 2 : 1;
+        if (!make_sample(&p->samples[i], n, first, &random, shape->n_vocab)) return DURE_ERR_NOMEM;
     }
     return DURE_OK;
 }
