@@ -58,13 +58,36 @@ static dure_err find_entry(uint64_t *index, const dure_event *event, dure_regist
     return err;
 }
 
+/* Whether the log says of a round that it made this version. After a loss that the root signed it
+ * may say so no more, and then what it said of the version would not hold. */
+static dure_err find_product(bool *made, const dure_version *version, dure_event *scratch,
+                             const dure_journal *journal, dure_diag *diag)
+{
+    const dure_leaf_log *log = dure_journal_log(journal);
+    const dure_event_round *round = &scratch->u.round;
+    dure_err err = DURE_OK;
+    *made = false;
+    for (uint64_t i = dure_leaf_log_size(log); !err && !*made && i-- > 0;) {
+        dure_buf leaf;
+        err = dure_leaf_log_read(&leaf, log, i, diag);
+        if (err) break;
+        err = dure_event_decode(scratch, dure_buf_span(&leaf), diag);
+        dure_buf_fini(&leaf);
+        *made = !err && scratch->kind == DURE_EVENT_CLOSED && round->round == version->round &&
+                dure_hash_equal(&round->adapter_out, &version->adapter);
+    }
+    return err;
+}
+
 static dure_err log_move(const dure_registry_move *move, dure_event *event, dure_registry *registry,
                          dure_journal *journal, uint64_t run_id, dure_diag *diag)
 {
     dure_version version;
     uint64_t index = 0;
+    bool made = false;
     dure_err err = dure_registry_get(&version, registry, move->number, diag);
-    if (!err && version.round == 0)
+    if (!err && version.round) err = find_product(&made, &version, event, journal, diag);
+    if (!err && !made)
         return dure_registry_move_logged(registry, move->seq, DURE_RELEASE_NO_LEDGER, diag);
     if (!err) err = make_event(event, &version, registry, move, run_id, diag);
     if (!err) err = find_entry(&index, event, registry, journal, diag);

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 /* Enters every move that the log does not have; *n is how many there were. A version that no round
- * of run `run_id` made gets no entry. */
+ * in the log made gets no entry. */
 DURE_MUST_USE dure_err dure_releases_log(size_t *n, dure_registry *registry, dure_journal *journal,
                                          uint64_t run_id, dure_diag *diag);
 /* The same for the coordinator's folder `dir` when no coordinator runs there. *waits: one runs and

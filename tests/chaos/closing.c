@@ -129,6 +129,13 @@ static uint64_t entries(void)
     return n;
 }
 
+static void audit(void)
+{
+    must_run("audit export fed/coordinator -o ledger.export");
+    must_run("audit verify ledger.export");
+    village_says(&f.v, "1 new epoch");
+}
+
 /* Rounds go on from the last result, with all sites, and what anyone may check holds. */
 static void rounds_go_on(void)
 {
@@ -137,9 +144,7 @@ static void rounds_go_on(void)
     wait_for("round_done", done + 2);
     assert_true(village_saw(&f.v, "round_done", "sites", "5"));
     assert_true(fleet_stop(&f, STOP_MS));
-    must_run("audit export fed/coordinator -o ledger.export");
-    must_run("audit verify ledger.export");
-    village_says(&f.v, "1 new epoch");
+    audit();
 }
 
 /* The root's statement keeps all, the last entry of which opened the round; or only what was signed
@@ -175,6 +180,30 @@ static void test_an_epoch_gives_up_a_stored_sum_of_a_round_that_it_keeps(void **
     give_up_sum(true);
 }
 
+/* The adapter in force is of a round whose end is lost: nothing that the log says of it would hold.
+ */
+static void test_an_epoch_leaves_out_what_was_promoted_of_a_lost_round(void **state)
+{
+    (void)state;
+    char draft[96];
+    begin();
+    const uint64_t n = entries();
+    must_run("adapter promote fed/coordinator 1 --force 'no gate here'");
+    assert_int_equal(entries(), n + 1);
+    snprintf(draft, sizeof draft, "epoch draft fed/coordinator --reason test --keep %llu",
+             (unsigned long long)n - 1);
+    must_run(draft);
+    must_run("epoch sign fed/admin loss.json");
+    must_run("epoch take fed/coordinator loss.epoch");
+    rounds_go_on();
+    must_run("adapter show fed/coordinator champion");
+    village_says(&f.v, "version   1 (champion)");
+    const uint64_t now = entries();
+    must_run("adapter promote fed/coordinator 2 --force 'of a round that is there'");
+    assert_int_equal(entries(), now + 1);
+    audit();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -183,6 +212,8 @@ int main(void)
         cmocka_unit_test_teardown(test_a_result_is_made_anew_behind_a_step, teardown),
         cmocka_unit_test_teardown(test_an_epoch_gives_up_a_stored_sum_with_its_round, teardown),
         cmocka_unit_test_teardown(test_an_epoch_gives_up_a_stored_sum_of_a_round_that_it_keeps,
+                                  teardown),
+        cmocka_unit_test_teardown(test_an_epoch_leaves_out_what_was_promoted_of_a_lost_round,
                                   teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
