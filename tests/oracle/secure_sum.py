@@ -2,9 +2,9 @@
 
 Skipped where the kernel does not let a process' peak of memory be reset.
 
-Without `peers` Dure's half alone. With it Flower's and NVFLARE's too, from the Python environment
-DURE_ORACLE_VENV (made when missing): skipped, with the reason, where that is not named or Flower
-cannot be installed. What the peers compute is checked by their programs; here, that the table is
+Without `peers` Dure's half alone. With it Flower's and NVFLARE's too, from a Python environment
+inside DURE_ORACLE_VENV (made when missing): skipped, with the reason, where that is not named or
+Flower cannot be installed. What the peers compute is checked by their programs; here, that the table is
 whole and its ratios are those of its figures.
 """
 import os
@@ -51,7 +51,8 @@ def main():
         if not os.environ.get("DURE_ORACLE_VENV"):
             print("SKIPPED: set DURE_ORACLE_VENV=FOLDER to run Flower and NVFLARE from there")
             return 77
-        os.environ["DURE_PEERS_VENV"] = os.environ["DURE_ORACLE_VENV"]
+        # Of their own: their packages ask for other versions than the other oracles'.
+        os.environ["DURE_PEERS_VENV"] = os.environ["DURE_ORACLE_VENV"] + "/sums"
     head, rows = table(programs, peers)
     if peers and "flower" not in head:
         print("SKIPPED: flwr cannot be installed into DURE_ORACLE_VENV")
