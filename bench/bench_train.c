@@ -290,6 +290,10 @@ int main(int argc, char **argv)
                         "[--dora] [--dropout PERCENT] [--cuda]\n");
         return 2;
     }
+    if (dure_cpu_limit_unknown()) {
+        fprintf(stderr, "DURE_MAX_CPU_ISA may be " DURE_CPU_LIMITS "\n");
+        return 2;
+    }
     if (s.peak) {
         printf("peak\t%.1f\tGFLOP/s\n", peak_gflops(&s));
         return 0;

@@ -2,14 +2,13 @@
 #include "cli/commands.h"
 #include "cli/output.h"
 #include "coordinator/store.h"
+#include "kernels/compute.h"
 #include "proto/messages.h"
 
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 typedef struct command {
     const char *name;
@@ -45,19 +44,15 @@ static int finish(int status)
     return status ? status : 1;
 }
 
-/* kernels/compute.h passes over a limit that it does not know: who misspelt one would measure, or
- * work around, something else than what was meant. */
+/* Who misspelt it would measure, or work around, something else than what was meant. */
 static bool cpu_limit_is_known(void)
 {
-    static const char *const known[] = {"PORTABLE", "AVX2", "AVX512"};
-    const char *limit = getenv("DURE_MAX_CPU_ISA");
-    if (!limit || !*limit) return true;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (!strcasecmp(limit, known[i])) return true;
+    const char *unknown = dure_cpu_limit_unknown();
+    if (!unknown) return true;
     fprintf(stderr,
-            "dure: DURE_MAX_CPU_ISA may be PORTABLE, AVX2 or AVX512, not '%s'; correct it in the "
+            "dure: DURE_MAX_CPU_ISA may be " DURE_CPU_LIMITS ", not '%s'; correct it in the "
             "environment or unset it\n",
-            limit);
+            unknown);
     return false;
 }
 

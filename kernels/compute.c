@@ -20,31 +20,43 @@ static bool cpu_has(dure_cpu_level level)
     return level <= DURE_CPU_PORTABLE;
 }
 
-/* The level that the environment allows. */
-static dure_cpu_level allowed(void)
+/* The level that the environment allows; *unknown is a name that is none. */
+static dure_cpu_level allowed(const char **unknown)
 {
     static const struct {
         const char *name;
         dure_cpu_level level;
     } limits[] = {
+        {"", DURE_CPU_AVX512_BF16},
         {"PORTABLE", DURE_CPU_PORTABLE},
         {"AVX2", DURE_CPU_AVX2},
         {"AVX512", DURE_CPU_AVX512},
     };
     const char *text = getenv("DURE_MAX_CPU_ISA");
+    *unknown = NULL;
     for (size_t i = 0; text && i < sizeof limits / sizeof limits[0]; i++)
         if (!strcasecmp(text, limits[i].name)) return limits[i].level;
+    *unknown = text;
     return DURE_CPU_AVX512_BF16;
+}
+
+const char *dure_cpu_limit_unknown(void)
+{
+    const char *unknown;
+    (void)allowed(&unknown);
+    return unknown;
 }
 
 dure_cpu_level dure_cpu_best(void)
 {
-    return dure_cpu_best_up_to(allowed());
+    return dure_cpu_best_up_to(DURE_CPU_AVX512_BF16);
 }
 
 dure_cpu_level dure_cpu_best_up_to(dure_cpu_level limit)
 {
-    dure_cpu_level level = allowed() < limit ? allowed() : limit;
+    const char *unknown;
+    dure_cpu_level level = allowed(&unknown);
+    if (level > limit) level = limit;
     while (level > DURE_CPU_PORTABLE && !cpu_has(level))
         level--;
     return level;

@@ -176,9 +176,12 @@ typedef enum dure_cpu_level {
     DURE_CPU_AVX512_BF16, /* and its bfloat16 dot product */
 } dure_cpu_level;
 
-/* The best level of this CPU, lowered by DURE_MAX_CPU_ISA in the environment: PORTABLE, AVX2 or
- * AVX512. Another value lowers nothing. */
+/* The best level of this CPU, lowered by DURE_MAX_CPU_ISA in the environment: one of
+ * DURE_CPU_LIMITS, in whatever case. Another value lowers nothing. */
+#define DURE_CPU_LIMITS "PORTABLE, AVX2 or AVX512"
 dure_cpu_level dure_cpu_best(void);
+/* NULL, or the value of DURE_MAX_CPU_ISA that means nothing. */
+const char *dure_cpu_limit_unknown(void);
 /* The best level, at most `limit`. */
 dure_cpu_level dure_cpu_best_up_to(dure_cpu_level limit);
 /* NULL when this CPU or this build lacks the level. */

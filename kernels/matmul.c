@@ -72,10 +72,14 @@ static size_t depth_of(const dure_term *t)
     return t->transposed ? t->w->out : t->w->in;
 }
 
+static size_t across(const dure_term *t)
+{
+    return t->transposed ? t->w->in : t->w->out;
+}
+
 static size_t columns_of(const dure_product *p)
 {
-    const dure_term *t = &p->terms[0];
-    return t->transposed ? t->w->in : t->w->out;
+    return across(&p->terms[0]);
 }
 
 /* The length of a chain of sums: the depth in even pieces. */
@@ -193,11 +197,9 @@ typedef struct upcoming {
 
 static void add_coming(upcoming *u, const dure_term *term, range columns, size_t k)
 {
-    const dure_weight *w = term->w;
-    size_t across = term->transposed ? w->in : w->out, depth = term->transposed ? w->out : w->in;
-    if (u->n == COMING_MAX || !w->packed || columns.first >= across) return;
-    if (across - columns.first < columns.n) columns.n = across - columns.first;
-    depth -= k;
+    size_t all = across(term), depth = depth_of(term) - k;
+    if (u->n == COMING_MAX || !term->w->packed || columns.first >= all) return;
+    if (all - columns.first < columns.n) columns.n = all - columns.first;
     if (depth > u->room / columns.n) depth = u->room / columns.n;
     u->room -= depth * columns.n;
     if (depth) u->list[u->n++] = (coming){*term, columns, {k, depth}};
@@ -210,7 +212,7 @@ static void add_terms(upcoming *u, const task *t, size_t term, size_t k)
         add_coming(u, &t->p->terms[term], t->columns, k);
 }
 
-/* Part `i` of `of` of it. */
+/* Part `i` of `of` of it, whole groups of the depth. */
 static void bring(dure_near *near, const coming *c, size_t i, size_t of, const dure_cpu_ops *ops)
 {
     const size_t width = ops->width, in = c->term.w->in, bytes = ops->act_bytes * width;
@@ -233,8 +235,9 @@ typedef struct block {
     size_t index, of;
 } block;
 
-/* What is wanted while a block is multiplied: with the last batch where its sums go, a part of the
- * weights that come next, and x of the next block. */
+/* What is wanted while a block is multiplied: with the last batch where its sums go, x of the next
+ * block, and in the second half of the blocks a part of the weights that come next: what is fetched
+ * sooner is pushed out again before it is read. */
 static dure_near near_of(const task *t, const step *steps, size_t n, const block *b, bool last,
                          const upcoming *u)
 {
@@ -450,7 +453,7 @@ static size_t unit_of(const dure_product *products, size_t n, const dure_cpu_ops
         if (products[i].grain) unit = multiple_of(unit, products[i].grain);
         for (size_t k = 0; k < products[i].n_terms; k++) {
             const dure_term *t = &products[i].terms[k];
-            DURE_ASSERT((t->transposed ? t->w->in : t->w->out) == columns_of(&products[i]));
+            DURE_ASSERT(across(t) == columns_of(&products[i]));
             DURE_ASSERT(dure_quant_block(&weights, &bytes, t->w->type));
             if (t->transposed && !t->w->packed && weights > unit) unit = weights;
         }

@@ -125,7 +125,11 @@ static void test_threads_environment_lowers_the_level(void **state)
     assert_true(dure_cpu_best() <= DURE_CPU_AVX2);
     setenv("DURE_MAX_CPU_ISA", "AVX512", 1);
     assert_true(dure_cpu_best() <= DURE_CPU_AVX512);
+    assert_null(dure_cpu_limit_unknown());
+    setenv("DURE_MAX_CPU_ISA", "AVX3", 1);
+    assert_string_equal(dure_cpu_limit_unknown(), "AVX3");
     unsetenv("DURE_MAX_CPU_ISA");
+    assert_null(dure_cpu_limit_unknown());
     assert_true(dure_cpu_best_up_to(DURE_CPU_AVX2) <= DURE_CPU_AVX2);
     assert_non_null(dure_cpu_ops_of(dure_cpu_best()));
     assert_non_null(dure_cpu_ops_of(DURE_CPU_REFERENCE));
