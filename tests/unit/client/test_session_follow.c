@@ -364,14 +364,20 @@ static void test_site_cosigns_nothing_before_it_has_the_entries(void **state)
 
 /* ---- a site that was away ---- */
 
-static void test_site_makes_up_for_the_rounds_that_it_missed(void **state)
+/* It has followed one round and missed two, is told of the next, and the first sum has come. */
+static void come_back(void)
 {
-    (void)state;
     follow(1);
     for (int i = 0; i < 3; i++)
         honest_round();
     tell_result(3);
     give(1);
+}
+
+static void test_site_makes_up_for_the_rounds_that_it_missed(void **state)
+{
+    (void)state;
+    come_back();
     give(2);
     assert_int_equal(st->s->site.state.result_index, h.closes[2]);
     assert_int_equal(n_cosigned, 1); /* not before it is through */
@@ -385,11 +391,7 @@ static void test_site_makes_up_for_the_rounds_that_it_missed(void **state)
 static void test_site_goes_on_with_them_after_a_restart(void **state)
 {
     (void)state;
-    follow(1);
-    for (int i = 0; i < 3; i++)
-        honest_round();
-    tell_result(3);
-    give(1);
+    come_back();
     const dure_site_state before = st->s->site.state;
     give(2);
     /* Killed after the adapter was stored, and before the state was. */
